@@ -1,0 +1,1 @@
+"""The Envoy gateway: its configuration, rendered from one template for every environment."""

@@ -1,0 +1,19 @@
+"""The package's build hook: gen/ is made from proto/ before anything is packed or linked."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class ProtoHook(BuildHookInterface[Any]):
+    """Runs proto/generate.py."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+        root = Path(self.root)
+        spec = importlib.util.spec_from_file_location("generate", root / "proto" / "generate.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.generate(root)

@@ -1,0 +1,1 @@
+"""What every service of this system needs, and nothing of any one service."""
