@@ -11,9 +11,11 @@ class ProtoHook(BuildHookInterface[Any]):
     """Runs proto/generate.py."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+        """Makes gen/, before every kind of build."""
         root = Path(self.root)
         spec = importlib.util.spec_from_file_location("generate", root / "proto" / "generate.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         module.generate(root)

@@ -1,1 +1,1 @@
-"""The Envoy gateway: its configuration, rendered from one template for every environment."""
+"""The Envoy gateway: its configuration, rendered from one template for every environment. Nothing here runs while requests are served."""

@@ -1,0 +1,133 @@
+"""The command line: reads switches, runs a stack in the foreground, and turns signals and failures into an exit status."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from devstack.config import DEFAULT_DATA_DIR, Ports, StackConfig, Tls
+from devstack.errors import EXIT_CLEAN, EXIT_FAILED, StackError
+from devstack.examples import examples
+from devstack.ports import PURPOSES, switch
+from devstack.stack import Stack
+
+_DEFAULT_PORTS = Ports()
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns the exit status: 0 stopped when asked, 1 something failed, 2 something must be changed first."""
+    options = _parser().parse_args(arguments)
+    return asyncio.run(foreground(_config(options)))
+
+
+async def foreground(config: StackConfig) -> int:
+    """Runs a stack until a signal or a failure, and returns the exit status. Call it in the main thread."""
+    stack = Stack(config, report=_say)
+    asked = _ending_signals(stack)
+    running = asyncio.ensure_future(_run(stack))
+    await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        _say(f"{asked.result().name}: stopping (once more to hurry)")
+        running.cancel()
+    try:
+        await running
+    except asyncio.CancelledError:
+        return EXIT_FAILED if stack.killed else EXIT_CLEAN
+    except StackError as error:  # already reported
+        return error.exit_status
+
+
+async def _run(stack: Stack) -> NoReturn:
+    began = time.monotonic()
+    async with stack:
+        _say(f"all ready in {time.monotonic() - began:.2f} s; logs in {stack.log_dir}; Ctrl-C stops everything")
+        with suppress(OSError):
+            print(f"ready: {stack.state.url}", examples(stack.state.url), sep="\n", flush=True)
+        await stack.wait_for_death()
+
+
+def _ending_signals(stack: Stack) -> "asyncio.Future[signal.Signals]":
+    """A future for the first signal; from the second on they hurry the stack."""
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def on_signal(number: signal.Signals) -> None:
+        if asked.done():
+            stack.hurry()
+        else:
+            asked.set_result(number)
+
+    for number in _ENDING_SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    return asked
+
+
+def _say(text: str) -> None:
+    # The terminal may be gone, which is no reason to leave the processes alone.
+    with suppress(OSError):
+        for line in text.splitlines():
+            print(f"devstack: {line}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m devstack", description="The whole system on one machine, without a container engine.")
+    up = parser.add_subparsers(required=True, metavar="command").add_parser("up", help="start everything and stay in the foreground")
+    where = up.add_mutually_exclusive_group()
+    where.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="kept between runs (default: %(default)s)")
+    where.add_argument("--ephemeral", action="store_true", help="use a temporary directory and remove it at the end")
+    for name, purpose in PURPOSES.items():
+        # argparse reads a default that is text as it reads an argument, so a wrong GATEWAY_PORT gets the same message.
+        default = (name == "gateway" and os.environ.get("GATEWAY_PORT")) or getattr(_DEFAULT_PORTS, name)
+        up.add_argument(switch(name), type=_port, default=default, metavar="N", help=f"{purpose} (default: %(default)s; 0: a free one)")
+    up.add_argument("--auth-replicas", type=_count, default=1, metavar="N", help="processes of auth_service; all but the first take free ports")
+    up.add_argument("--task-replicas", type=_count, default=1, metavar="N", help="processes of task_service; all but the first take free ports")
+    up.add_argument("--tls-port", type=_port, metavar="N", help="TLS at the gateway, beside cleartext; needs --tls-cert and --tls-key")
+    up.add_argument("--tls-cert", type=Path, metavar="FILE")
+    up.add_argument("--tls-key", type=Path, metavar="FILE")
+    up.add_argument("--state-file", type=Path, metavar="FILE", help="JSON with addresses and pids, there while all is ready")
+    up.add_argument("--log-dir", type=Path, metavar="DIR", help="where the processes' logs go (default: DATA-DIR/logs)")
+    up.set_defaults(parser=up)
+    return parser
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65_535)
+
+
+def _count(text: str) -> int:
+    return _number(text, 1, 100)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        message = f"{text!r} is not a number from {least} to {most}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _config(options: argparse.Namespace) -> StackConfig:
+    return StackConfig(
+        data_dir=None if options.ephemeral else options.data_dir,
+        ports=Ports(**{name: getattr(options, f"{name}_port") for name in PURPOSES}),
+        tls=_tls(options),
+        auth_replicas=options.auth_replicas,
+        task_replicas=options.task_replicas,
+        state_file=options.state_file,
+        log_dir=options.log_dir,
+    )
+
+
+def _tls(options: argparse.Namespace) -> Tls | None:
+    given = (options.tls_port, options.tls_cert, options.tls_key)
+    if given == (None, None, None):
+        return None
+    if None in given:
+        options.parser.error("--tls-port, --tls-cert and --tls-key go together")
+    return Tls(options.tls_port, options.tls_cert.absolute(), options.tls_key.absolute())

@@ -1,0 +1,32 @@
+"""The example calls that are printed when the stack is ready."""
+
+import sys
+from pathlib import Path
+
+from devstack.config import PROJECT_ROOT
+
+_EXAMPLES = """
+  # register, log in, create a task, list them
+  curl -s {url}/api/v1/auth/register -d '{{"email": "ada@example.com", "password": "correct horse battery", "name": "Ada"}}'
+  TOKEN=$(curl -s {url}/api/v1/auth/login -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' \\
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN" -d '{{"title": "Write the plan", "priority": 2}}'
+  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN"
+
+  # the same list over gRPC
+  {buf} curl --schema {proto} --protocol grpc --http2-prior-knowledge -H "Authorization: Bearer $TOKEN" \\
+    {url}/taskmanager.task.v1.TaskService/ListTasks
+"""
+
+
+def examples(url: str) -> str:
+    """Calls to copy into a shell in the project's directory."""
+    beside_python = Path(sys.executable).with_name("buf")
+    return _EXAMPLES.strip("\n").format(
+        url=url, buf=_short(beside_python) if beside_python.exists() else "buf", proto=_short(PROJECT_ROOT / "gen" / "descriptors.binpb")
+    )
+
+
+def _short(path: Path) -> str:
+    """Relative where that is enough, since the calls are to be read."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

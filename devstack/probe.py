@@ -1,0 +1,45 @@
+"""Readiness checks over a socket, one try each: they answer whether the other side is ready and never wait for it to become so."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from devstack.config import HOST
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+def http_ok(port: int, path: str) -> Probe:
+    """Ready when GET of the path answers 200."""
+
+    async def probe() -> bool:
+        answer = await _exchange(port, f"GET {path} HTTP/1.1\r\nhost: {HOST}:{port}\r\nconnection: close\r\n\r\n".encode())
+        return answer.split(b" ", 2)[1:2] == [b"200"]
+
+    return probe
+
+
+def redis_pong(port: int) -> Probe:
+    """Ready when PING answers PONG."""
+
+    async def probe() -> bool:
+        return (await _exchange(port, b"PING\r\n")).startswith(b"+PONG")
+
+    return probe
+
+
+async def _exchange(port: int, request: bytes) -> bytes:
+    """Sends and returns the first line of the answer; empty if nobody listens or the line never comes."""
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return b""
+    try:
+        writer.write(request)
+        return await reader.readline()
+    except OSError:
+        return b""
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()

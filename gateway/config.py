@@ -1,0 +1,61 @@
+"""Renders Envoy's configuration from the template, the settings and the descriptor set. It decides nothing itself."""
+
+import base64
+from pathlib import Path
+from typing import Final
+
+import jinja2
+from google.protobuf import descriptor_pb2
+
+from gateway.replies import LOCAL_REPLIES
+from gateway.routes import DescriptorError, read_routes
+from gateway.settings import GatewaySettings, SettingsError
+
+__all__ = ["DescriptorError", "GatewaySettings", "SettingsError", "envoy_arguments", "render"]
+
+_HERE: Final = Path(__file__).resolve().parent
+
+
+def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
+    """Envoy's bootstrap configuration as YAML; the descriptor set is the settings' unless another is given.
+
+    The descriptors are embedded, so that the text is all that Envoy needs (but for the certificate).
+
+    Raises DescriptorError if the descriptor set cannot be read, does not say of each method who may call it, or has a service that the
+    settings have no endpoints for.
+    """
+    try:
+        content = (descriptors or settings.descriptors).read_bytes()
+    except OSError as error:
+        raise DescriptorError(f"DESCRIPTORS: {error}") from error
+    routes = read_routes(content)
+    unknown = set(routes.clusters) - set(settings.upstreams)
+    if unknown:
+        raise DescriptorError(f"there are no endpoints for {', '.join(sorted(unknown))}")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - YAML, not HTML: every value goes through tojson
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("envoy.yaml.j2").render(
+        settings=settings,
+        routes=routes,
+        replies=LOCAL_REPLIES,
+        descriptor_set=base64.b64encode(_without_source(content)).decode(),
+        lua=(_HERE / "rest.lua").read_text(encoding="utf-8"),
+    )
+
+
+def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
+    """The arguments to run Envoy with: what cannot be said in its configuration file."""
+    return ["--config-path", str(config_file), "--log-level", settings.log_level, "--drain-time-s", "10", "--drain-strategy", "immediate"]
+
+
+def _without_source(content: bytes) -> bytes:
+    """The descriptor set without comments and positions, which the transcoder does not need."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(content)
+    for file in files.file:
+        file.ClearField("source_code_info")
+    return files.SerializeToString()

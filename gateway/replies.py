@@ -1,0 +1,126 @@
+"""How Envoy's own replies look: one table from HTTP status to the error that a REST client and a gRPC client see.
+
+It must not cover what the services answer; the transcoder prints that in the same shape.
+"""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from taskmanager.rpc.v1 import error_reason_pb2
+
+_DOMAIN: Final = "taskmanager"
+_TYPE_PREFIX: Final = "type.googleapis.com/google.rpc."
+
+# The text that the filter which replied has for it; used where it helps the client and holds nothing of the inside.
+_OWN_TEXT: Final = "%LOCAL_REPLY_BODY%"
+
+
+@dataclass(frozen=True)
+class LocalReply:
+    """What a client sees when Envoy itself answers with an HTTP status.
+
+    status: the HTTP status that the reply is for, and that a REST client sees unless `becomes` says another.
+    code: the google.rpc.Code in the JSON of a REST client; `grpc_code` is what a gRPC client sees where that differs.
+    reason: the ErrorReason of its google.rpc.ErrorInfo; None where the catalogue has none.
+    challenge: the parameters of the `www-authenticate: Bearer` header (RFC 6750 section 3).
+    condition: an extra access log filter (as Envoy takes it) that must match; None means any reply with the status.
+    """
+
+    status: int
+    code: int
+    message: str
+    reason: int | None = None
+    grpc_code: int | None = None
+    retry_seconds: int | None = None
+    becomes: int | None = None
+    challenge: str | None = None
+    condition: dict[str, Any] | None = None
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body for a REST client, in the shape that the transcoder gives to the services' errors."""
+        return {"code": self.code, "message": self.message, "details": list(self._details())}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that every client gets."""
+        return {} if self.challenge is None else {"www-authenticate": f"Bearer {self.challenge}"}
+
+    @property
+    def grpc_headers(self) -> dict[str, str]:
+        """The headers that make the reply to a gRPC client: grpc-status and, where there is a reason, the details of the error."""
+        code = self.code if self.grpc_code is None else self.grpc_code
+        headers = {**self.headers, "grpc-status": str(code)}
+        if self.reason is not None and self.message != _OWN_TEXT:
+            status = status_pb2.Status(code=code, message=self.message)
+            for detail in self._messages():
+                status.details.add().Pack(detail)
+            headers["grpc-status-details-bin"] = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+        return headers
+
+    def _messages(self) -> Iterator[error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo]:
+        if self.reason is not None:
+            yield error_details_pb2.ErrorInfo(reason=error_reason_pb2.ErrorReason.Name(self.reason), domain=_DOMAIN)
+        if self.retry_seconds is not None:
+            yield error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=self.retry_seconds))
+
+    def _details(self) -> Iterator[dict[str, Any]]:
+        if self.reason is not None:
+            reason = error_reason_pb2.ErrorReason.Name(self.reason)
+            yield {"@type": f"{_TYPE_PREFIX}ErrorInfo", "reason": reason, "domain": _DOMAIN, "metadata": {}}
+        if self.retry_seconds is not None:
+            yield {"@type": f"{_TYPE_PREFIX}RetryInfo", "retry_delay": f"{self.retry_seconds}s"}
+
+
+def _cel(expression: str) -> dict[str, Any]:
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", "expression": expression},
+        }
+    }
+
+
+# The filter's own challenge repeats the URL, query and all.
+_REALM: Final = 'realm="task-manager"'
+_INVALID_TOKEN: Final = f'{_REALM}, error="invalid_token"'
+_BAD_TOKEN: Final = "The access token is not valid."
+
+_NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "present_match": False}}}
+# A gateway that has no keys to check a token with must not tell the client that the token is wrong.
+_NO_KEYS: Final = _cel("response.code_details.contains('Jwks')")
+
+# The filter answers 403 to a token for another audience, which is as invalid as any.
+_AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
+# The transcoder says what is wrong with a body or a query; other filters say nothing, or something of their inside.
+_TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
+
+# In order: the first that fits is used. Statuses that are not here keep Envoy's body; the tests send one of each.
+LOCAL_REPLIES: Final = (
+    LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),
+    LocalReply(400, code_pb2.INVALID_ARGUMENT, "The request is malformed.", error_reason_pb2.MALFORMED_REQUEST),
+    LocalReply(401, code_pb2.UNAVAILABLE, "Access tokens cannot be checked; try again later.", error_reason_pb2.DEPENDENCY_UNAVAILABLE, becomes=503, condition=_NO_KEYS),
+    LocalReply(401, code_pb2.UNAUTHENTICATED, "The call has no access token.", error_reason_pb2.TOKEN_MISSING, challenge=_REALM, condition=_NO_TOKEN),
+    LocalReply(401, code_pb2.UNAUTHENTICATED, _BAD_TOKEN, error_reason_pb2.TOKEN_INVALID, challenge=_INVALID_TOKEN),
+    LocalReply(403, code_pb2.UNAUTHENTICATED, _BAD_TOKEN, error_reason_pb2.TOKEN_INVALID, becomes=401, challenge=_INVALID_TOKEN, condition=_AUDIENCE),
+    LocalReply(403, code_pb2.PERMISSION_DENIED, "This is not allowed.", error_reason_pb2.ACCESS_DENIED),
+    LocalReply(404, code_pb2.NOT_FOUND, "There is nothing at this path.", grpc_code=code_pb2.UNIMPLEMENTED),
+    LocalReply(405, code_pb2.UNIMPLEMENTED, "The path does not have this method."),
+    LocalReply(408, code_pb2.DEADLINE_EXCEEDED, "The request took too long.", error_reason_pb2.DEADLINE_EXCEEDED),
+    LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large."),
+    LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long."),
+    LocalReply(415, code_pb2.INVALID_ARGUMENT, "The content type is not one that is taken here."),
+    LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
+    LocalReply(429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests; try again later.", error_reason_pb2.OVERLOADED, retry_seconds=1),
+    LocalReply(431, code_pb2.RESOURCE_EXHAUSTED, "The headers are too large."),
+    LocalReply(500, code_pb2.INTERNAL, "Something went wrong.", error_reason_pb2.INTERNAL_ERROR),
+    LocalReply(501, code_pb2.UNIMPLEMENTED, "This is not implemented."),
+    LocalReply(502, code_pb2.UNAVAILABLE, "The service gave no valid answer; try again later.", error_reason_pb2.DEPENDENCY_UNAVAILABLE),
+    LocalReply(503, code_pb2.UNAVAILABLE, "The service is not available; try again later.", error_reason_pb2.DEPENDENCY_UNAVAILABLE),
+    LocalReply(504, code_pb2.DEADLINE_EXCEEDED, "The service did not answer in time.", error_reason_pb2.DEADLINE_EXCEEDED),
+)

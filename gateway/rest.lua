@@ -1,0 +1,33 @@
+-- What no filter of Envoy's own can do. Runs first on the way in and last on the way out.
+
+-- Names of our inside, which Envoy tells everybody.
+local INSIDE = { "x-envoy-upstream-healthchecked-cluster", "x-envoy-ratelimited" }
+
+-- What the transcoder leaves of gRPC.
+local LEAKS = { "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding" }
+
+-- A request id goes into logs and traces of every service: keep a client's only as far as it is short and plain.
+function envoy_on_request(handle)
+  local id = handle:headers():get("x-request-id")
+  if id and (#id > 64 or id:find("[^%w%-_.:]")) then
+    handle:headers():replace("x-request-id", (id:sub(1, 64):gsub("[^%w%-_.:]", "_")))
+  end
+end
+
+-- A REST answer has nothing of gRPC in it, and is 201 where the RPC's route says that it creates.
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  for _, name in ipairs(INSIDE) do
+    headers:remove(name)
+  end
+  local content_type = headers:get("content-type")
+  if not content_type or not (content_type:find("application/json", 1, true) == 1 or content_type:find("text/event-stream", 1, true) == 1) then
+    return
+  end
+  for _, name in ipairs(LEAKS) do
+    headers:remove(name)
+  end
+  if headers:get(":status") == "200" and handle:metadata():get("creates") then
+    headers:replace(":status", "201")
+  end
+end

@@ -1,0 +1,145 @@
+"""What the gateway knows about the RPCs, all of it read from the descriptor set. It must not know any RPC, path or message by name.
+
+An ordinary new RPC therefore changes nothing here: its `taskmanager.rpc.v1.access` option, its `google.api.http` rule and its
+`idempotency_level` are all that the gateway goes by.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import descriptor_pb2
+
+from taskmanager.rpc.v1 import access_pb2
+
+# AIP-133 names a method that makes a resource Create<Resource>; Register is the one word beside it. BatchCreate… (AIP-231) is a custom method
+# whose answer is a list, and answers 200.
+CREATING_NAMES: Final = ("Create", "Register")
+
+# What comes between the slashes of an HTTP rule's template: `{id}`, `{name=shelves/*}`, `*`, `**` or a literal.
+_TOKEN: Final = re.compile(r"\{[^{}=]+(?:=(?P<pattern>[^{}]+))?\}|\*\*|\*|[^{}*]+")
+
+
+class DescriptorError(ValueError):
+    """Returned to the operator when the descriptor set lacks something that the gateway goes by."""
+
+
+@dataclass(frozen=True)
+class RestPath:
+    """A REST path of an RPC: the HTTP method and the template as `google.api.http` gives them."""
+
+    method: str
+    template: str
+
+    @property
+    def regex(self) -> str:
+        """The paths that the template matches, query left out, as an RE2 expression for the whole path."""
+        return "".join(_token_regex(token) for token in _TOKEN.finditer(self.template))
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """A method that clients can reach through the gateway.
+
+    safe: has no side effects, so that it may be sent again although a first try may have arrived.
+    creates: makes a resource, so that its REST answer is 201.
+    streams: either side sends more than one message, so that no time limit applies to the whole call.
+    """
+
+    service: str
+    name: str
+    cluster: str
+    public: bool
+    safe: bool
+    creates: bool
+    streams: bool
+    rest: tuple[RestPath, ...]
+
+    @property
+    def path(self) -> str:
+        """The path of the gRPC call."""
+        return f"/{self.service}/{self.name}"
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """Every RPC that is routed, in the order of the descriptor set. Methods with ACCESS_INTERNAL are not in it."""
+
+    rpcs: tuple[Rpc, ...]
+
+    @property
+    def public(self) -> tuple[Rpc, ...]:
+        """The methods that need no access token."""
+        return tuple(rpc for rpc in self.rpcs if rpc.public)
+
+    @property
+    def transcoded_services(self) -> tuple[str, ...]:
+        """The services with at least one REST path, each once."""
+        return tuple(dict.fromkeys(rpc.service for rpc in self.rpcs if rpc.rest))
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The clusters that the methods are routed to, each once."""
+        return tuple(dict.fromkeys(rpc.cluster for rpc in self.rpcs))
+
+
+def read_routes(descriptors: bytes) -> RouteTable:
+    """The route table of a serialized FileDescriptorSet.
+
+    Raises DescriptorError if it cannot be read, or if a method does not say who may call it.
+    """
+    try:
+        files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
+    except Exception as error:  # protobuf's DecodeError is not exported under one stable name
+        raise DescriptorError(f"not a descriptor set: {error}") from error
+    return RouteTable(tuple(_routed(files)))
+
+
+def _routed(files: descriptor_pb2.FileDescriptorSet) -> Iterator[Rpc]:
+    for file in files.file:
+        for service in file.service:
+            for method in service.method:
+                access = method.options.Extensions[access_pb2.access]
+                if access == access_pb2.ACCESS_UNSPECIFIED:
+                    raise DescriptorError(f"{file.package}.{service.name}.{method.name} does not say who may call it")
+                if access != access_pb2.ACCESS_INTERNAL:
+                    yield _rpc(file.package, service.name, method)
+
+
+def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProto) -> Rpc:
+    rest = tuple(_rest_paths(method.options.Extensions[annotations_pb2.http]))
+    return Rpc(
+        service=f"{package}.{service}",
+        name=method.name,
+        cluster=cluster_of(package),
+        public=method.options.Extensions[access_pb2.access] == access_pb2.ACCESS_PUBLIC,
+        safe=method.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+        creates=method.name.startswith(CREATING_NAMES) and any(path.method == "POST" for path in rest),
+        streams=method.client_streaming or method.server_streaming,
+        rest=rest,
+    )
+
+
+def cluster_of(package: str) -> str:
+    """The service program that serves a package: `taskmanager.task.v1` is served by `task_service`."""
+    parts = package.split(".")
+    if len(parts) != 3:
+        raise DescriptorError(f"package {package} is not of the form taskmanager.<service>.<version>")
+    return f"{parts[1]}_service"
+
+
+def _rest_paths(rule: http_pb2.HttpRule) -> Iterator[RestPath]:
+    kind = rule.WhichOneof("pattern")
+    if kind == "custom":
+        yield RestPath(rule.custom.kind, rule.custom.path)
+    elif kind:
+        yield RestPath(kind.upper(), getattr(rule, kind))
+    for binding in rule.additional_bindings:
+        yield from _rest_paths(binding)
+
+
+def _token_regex(token: re.Match[str]) -> str:
+    text = token.group("pattern") or ("*" if token.group().startswith("{") else token.group())
+    return "".join({"**": ".+", "*": "[^/]+"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", text))

@@ -1,0 +1,118 @@
+"""The gateway's settings, read from the environment. Nothing else in the gateway reads the environment."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+_MEBIBYTE: Final = 1024 * 1024
+
+
+class SettingsError(ValueError):
+    """Raised with one line for every setting that is wrong."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A host, by name or address (IPv6 without brackets), and a TCP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The endpoint written as `host:port` or `[address]:port`. Raises ValueError if it is not one."""
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or not parts.port or parts.netloc != text or parts.username is not None:
+            raise ValueError(f"'{text}' is not host:port")
+        return cls(parts.hostname, parts.port)
+
+
+def _receiver(text: str) -> Endpoint | None:
+    """The receiver at an `http://host:port` URL; None for an empty one."""
+    if not text:
+        return None
+    if not text.startswith("http://"):
+        raise ValueError("only http://host:port is supported")
+    return Endpoint.parse(text.removeprefix("http://").rstrip("/"))
+
+
+def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def _split(parse: Callable[[str], Any]) -> BeforeValidator:
+    """Splits text at its commas and parses each part."""
+    return _from_text(lambda text: tuple(parse(part.strip()) for part in text.split(",") if part.strip()))
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Endpoints = Annotated[tuple[Endpoint, ...], _split(Endpoint.parse), Field(min_length=1)]
+Origins = Annotated[tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...], _split(str)]
+
+
+class GatewaySettings(BaseModel):
+    """Every setting of the gateway. The environment variable has the field's name in capitals; an empty variable counts as not set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gateway_port: Port = 8080
+    bind_host: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached from outside
+    ops_port: Port = 9094
+    admin_port: Port = 9901  # always on 127.0.0.1: whoever reaches it can stop the gateway
+    tls_port: Port = 8443
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+
+    auth_grpc_endpoints: Endpoints = (Endpoint("localhost", 50051),)
+    task_grpc_endpoints: Endpoints = (Endpoint("localhost", 50052),)
+    jwks_endpoint: Annotated[Endpoint, _from_text(Endpoint.parse)] = Endpoint("localhost", 9091)
+    jwks_refresh_seconds: Annotated[int, Field(ge=1)] = 30  # auth_service must publish a key longer than this before it signs with it
+    token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
+    token_audience: str = "task-manager"  # noqa: S105 - a name, not a secret
+
+    cors_allowed_origins: Origins = ()
+    rate_limit_per_second: Annotated[int, Field(ge=0)] = 0  # 0 means no limit
+    rate_limit_burst: Annotated[int, Field(ge=1)] = 100
+    rate_limit_max_addresses: Annotated[int, Field(ge=1)] = 10_000  # the least recently seen address is forgotten first
+    trusted_hops: Annotated[int, Field(ge=0)] = 0
+    request_timeout_seconds: Annotated[int, Field(ge=1)] = 15
+    max_request_bytes: Annotated[int, Field(ge=1)] = 3 * _MEBIBYTE
+    max_heap_bytes: Annotated[int, Field(ge=64 * _MEBIBYTE)] = 512 * _MEBIBYTE
+    max_connections: Annotated[int, Field(ge=1)] = 10_000
+
+    otel_exporter_otlp_endpoint: Annotated[Endpoint | None, _from_text(_receiver)] = None
+    otel_service_name: str = "gateway"
+    tracing_sample_percent: Annotated[float, Field(ge=0, le=100)] = 100.0
+    log_level: Annotated[Literal["trace", "debug", "info", "warning", "error", "critical"], _from_text(str.lower)] = "warning"
+    descriptors: Path = Path("gen/descriptors.binpb")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The settings that an environment holds. Raises SettingsError, which names all that are wrong."""
+        given = {name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            lines = (f"{str(found['loc'][0]).upper()}: {found['msg']}" if found["loc"] else found["msg"] for found in error.errors())
+            raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE go together: set both or neither")
+        return self
+
+    @property
+    def upstreams(self) -> dict[str, tuple[Endpoint, ...]]:
+        """The endpoints of each service program, by the name of its cluster."""
+        return {"auth_service": self.auth_grpc_endpoints, "task_service": self.task_grpc_endpoints}
+
+    @property
+    def tls(self) -> bool:
+        """Whether the TLS listener is there."""
+        return self.tls_cert_file is not None

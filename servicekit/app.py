@@ -1,0 +1,73 @@
+"""What the composition roots have in common: from settings and a service's own parts to a running process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.descriptor import ServiceDescriptor
+from prometheus_client import CollectorRegistry
+
+from servicekit import logging
+from servicekit.health import Check, Health
+from servicekit.metrics import CallMetrics
+from servicekit.migrate import Migrations
+from servicekit.ops import Endpoint, OpsServer
+from servicekit.pipeline import Pipeline, Verifier
+from servicekit.postgres import Database, DatabaseOptions
+from servicekit.runtime import Resource, serve
+from servicekit.server import GrpcServer, ServerOptions
+from servicekit.settings import ServiceSettings
+from servicekit.telemetry import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A service's own parts. `handlers` pairs each gRPC service with the object that has its methods."""
+
+    handlers: Sequence[tuple[ServiceDescriptor, object]]
+    verifier: Verifier
+    registry: CollectorRegistry
+    resources: Sequence[Resource]
+    checks: Mapping[str, Check]
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    reflected: Sequence[ServiceDescriptor] = ()
+
+
+def database(settings: ServiceSettings, registry: CollectorRegistry) -> Database:
+    """The pool that the settings ask for."""
+    options = DatabaseOptions(
+        url=settings.database_url.get_secret_value(),
+        application_name=settings.otel_service_name,
+        pool_max_size=settings.database_pool_max_size,
+        statement_cache_size=settings.database_statement_cache_size,
+        timeout_seconds=settings.database_timeout_seconds,
+    )
+    return Database(options, registry)
+
+
+def database_checks(pool: Database, migrations: Migrations) -> Mapping[str, Check]:
+    """Ready only with the database, at the schema that this code needs: one question asks for both."""
+    return {"postgres": lambda: migrations.require(pool)}
+
+
+async def run(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
+    """Serves until told to stop."""
+    pipeline = Pipeline(
+        verifier=parts.verifier,
+        metrics=CallMetrics(parts.registry),
+        call_log=logging.CallLog(tracing.trace_id),
+        default_deadline_seconds=settings.default_deadline_seconds,
+        max_concurrent_calls=settings.max_concurrent_calls,
+    )
+    health = Health([service.full_name for service, _ in parts.handlers], parts.checks)
+    reflected = (*(service for service, _ in parts.handlers), *parts.reflected) if settings.reflection_enabled else ()
+    options = ServerOptions(
+        host=settings.bind_host,
+        port=settings.grpc_port,
+        max_connection_age_seconds=settings.max_connection_age_seconds,
+        reflected_services=tuple(service.full_name for service in reflected),
+    )
+    server = GrpcServer(options, health, tracing.interceptors)
+    for service, handler in parts.handlers:
+        server.add(service, handler, pipeline)
+    ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints)
+    await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources))

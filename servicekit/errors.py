@@ -1,0 +1,135 @@
+"""What a use case can raise: errors named by the fact, each with a kind and a reason. Knows neither grpc nor protobuf.
+
+The pipeline maps a kind to a gRPC status (`servicekit.status`); the reasons are those of `taskmanager/rpc/v1/error_reason.proto`, and a test holds
+every subclass to it. Messages are for people and never carry secrets or other users' data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import ClassVar
+
+
+class Kind(Enum):
+    """What sort of thing went wrong, as far as a client has to act on it."""
+
+    INVALID = auto()
+    UNAUTHENTICATED = auto()
+    DENIED = auto()
+    NOT_FOUND = auto()
+    ALREADY_EXISTS = auto()
+    EXHAUSTED = auto()
+    UNAVAILABLE = auto()
+    DEADLINE = auto()
+    INTERNAL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field of the request, by its path (`task.labels[2]`), and what is wrong with it, with the bound."""
+
+    field: str
+    description: str
+
+
+class ServiceError(Exception):
+    """The base of everything that a caller is told about. Subclasses say kind, reason and message."""
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    reason: ClassVar[str] = "INTERNAL_ERROR"
+    message: ClassVar[str] = "The service has a fault. It has been logged under the call's request id."
+    retry_after_seconds: ClassVar[float | None] = None
+
+    def __init__(self, message: str | None = None, *, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message or self.message)
+        self.metadata: Mapping[str, str] = metadata or {}
+        self.violations: Sequence[Violation] = ()
+
+
+class InternalError(ServiceError):
+    """An unexpected fault; its cause is in the log, never in the answer."""
+
+
+class InvalidField(ServiceError):
+    """One or more fields are out of their bounds."""
+
+    kind = Kind.INVALID
+    reason = "INVALID_FIELD"
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations
+
+    @classmethod
+    def of(cls, field: str, description: str) -> "InvalidField":
+        """The error for one field."""
+        return cls(Violation(field, description))
+
+
+class MalformedRequest(ServiceError):
+    """The bytes of the request are not a message of the method."""
+
+    kind = Kind.INVALID
+    reason = "MALFORMED_REQUEST"
+    message = "The request is not a valid message of this method."
+
+
+class InvalidPageToken(InvalidField):
+    """The page token is not one of ours, or is from another query."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__(Violation("page_token", "is not a token of this query"))
+
+
+class TokenMissing(ServiceError):
+    """The call has no access token."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "TOKEN_MISSING"
+    message = "This method needs an access token: send `authorization: Bearer …`."
+
+
+class TokenInvalid(ServiceError):
+    """The access token is not good. Which check failed is logged, not told."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "TOKEN_INVALID"
+    message = "The access token is not valid or has expired."
+
+
+class AccessDenied(ServiceError):
+    """The method is not open to this caller."""
+
+    kind = Kind.DENIED
+    reason = "ACCESS_DENIED"
+    message = "This method is not open to you."
+
+
+class Overloaded(ServiceError):
+    """The service has as much to do as it takes."""
+
+    kind = Kind.EXHAUSTED
+    reason = "OVERLOADED"
+    message = "The service has too many calls under way. Try again shortly."
+    retry_after_seconds = 1.0
+
+
+class DependencyUnavailable(ServiceError):
+    """A part of the system is away: `dependency` names it. Nothing is known of the outcome of a write that met this."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "DEPENDENCY_UNAVAILABLE"
+    retry_after_seconds = 1.0
+
+    def __init__(self, dependency: str) -> None:
+        super().__init__(f"{dependency} is not available. Try again shortly.", metadata={"dependency": dependency})
+
+
+class DeadlineExceeded(ServiceError):
+    """The call's time is over."""
+
+    kind = Kind.DEADLINE
+    reason = "DEADLINE_EXCEEDED"
+    message = "The call took longer than its deadline."

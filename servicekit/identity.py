@@ -1,0 +1,26 @@
+"""Who calls: what an access token says, after it was verified."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from servicekit.errors import TokenInvalid, TokenMissing
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified caller. `expires_at` is the token's `exp`, in seconds since 1970."""
+
+    user_id: UUID
+    session_id: UUID
+    token_id: str
+    expires_at: int
+
+
+def bearer_token(authorization: str | None) -> str:
+    """The token in an Authorization value (RFC 6750 §2.1). Raises TokenMissing or, if it is of another form, TokenInvalid."""
+    if not authorization:
+        raise TokenMissing
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token or " " in token:
+        raise TokenInvalid
+    return token

@@ -1,0 +1,95 @@
+"""What the descriptors say about a method: who may call it, which message it takes, which fields its REST path names."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from taskmanager.rpc.v1 import access_pb2
+
+from servicekit.errors import InvalidField, Violation
+
+_VARIABLE = re.compile(r"\{([a-z_.]+)\}")
+
+
+class MissingAccess(Exception):
+    """A method does not say who may call it; the server must not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC, as `proto/` defines it."""
+
+    service: str
+    name: str
+    access: access_pb2.Access
+    request_type: type[Message]
+    path: "PathBinding | None"
+
+    @property
+    def snake_name(self) -> str:
+        """`GetTask` → `get_task`: the name of the handler's method."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.name).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class PathBinding:
+    """The REST path of a method that names fields in it. The path decides over body and query, which the transcoder lets override it."""
+
+    pattern: re.Pattern[str]
+    fields: tuple[str, ...]
+
+    def check(self, original_path: str, request: Any) -> None:
+        """Raises InvalidField if the request says something else than the path it came by. A path of another form is none of our business."""
+        match = self.pattern.fullmatch(original_path.partition("?")[0])
+        if match is None:
+            return
+        wrong = [
+            Violation(name, "must be the one in the path")
+            for name, segment in zip(self.fields, match.groups(), strict=True)
+            if _field(request, name) != unquote(segment)
+        ]
+        if wrong:
+            raise InvalidField(*wrong)
+
+
+def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
+    """The methods of a service. Raises MissingAccess if one has no `access` option."""
+    for descriptor in service.methods:
+        access: Any = descriptor.GetOptions().Extensions[access_pb2.access]  # type: ignore[index]  # the stubs do not know custom options
+        if access == access_pb2.ACCESS_UNSPECIFIED:
+            raise MissingAccess(f"{descriptor.full_name} does not say who may call it: set (taskmanager.rpc.v1.access)")
+        yield Method(
+            service=service.full_name,
+            name=descriptor.name,
+            access=access,
+            request_type=message_factory.GetMessageClass(descriptor.input_type),
+            path=_path_binding(descriptor),
+        )
+
+
+def http_path(rule: http_pb2.HttpRule) -> str:
+    """The path of a rule, whatever its verb."""
+    verb = rule.WhichOneof("pattern")
+    path: str = getattr(rule, verb) if verb else ""
+    return path
+
+
+def _path_binding(descriptor: MethodDescriptor) -> PathBinding | None:
+    path = http_path(descriptor.GetOptions().Extensions[annotations_pb2.http])
+    fields = tuple(_VARIABLE.findall(path))
+    if not fields:
+        return None
+    literals = _VARIABLE.split(path)[::2]
+    return PathBinding(re.compile("([^/]+?)".join(re.escape(literal) for literal in literals)), fields)
+
+
+def _field(message: Any, dotted: str) -> str:
+    for name in dotted.split("."):
+        message = getattr(message, name)
+    return str(message)

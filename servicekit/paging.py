@@ -1,0 +1,45 @@
+"""Page tokens (AIP-158): opaque, authenticated, and good only for the caller and query they came from.
+
+AES-GCM, with the query as associated data.
+"""
+
+import base64
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from servicekit.errors import InvalidPageToken
+
+NONCE_BYTES: Final = 12
+
+Key = str | int | None
+
+
+class PageTokens:
+    """Makes and reads tokens. All replicas must have the same secret, of 32 characters or more."""
+
+    def __init__(self, secret: str) -> None:
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"task-manager page token").derive(secret.encode())
+        self._cipher = AESGCM(key)
+
+    def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
+        """A token for the place in the list that `position` tells. `query` is all that must be the same when it comes back."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, orjson.dumps(list(position)), orjson.dumps(list(query)))
+        return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+
+    def open(self, token: str, query: Sequence[Key]) -> list[Key]:
+        """The position in a token. Raises InvalidPageToken if it is not ours or is from another query."""
+        try:
+            data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            plain = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], orjson.dumps(list(query)))
+        except (ValueError, InvalidTag) as error:
+            raise InvalidPageToken from error
+        position: list[Key] = orjson.loads(plain)
+        return position

@@ -1,0 +1,114 @@
+"""Redis behind a breaker. Redis may be lost at any moment: a caller of this either has its answer soon or RedisUnavailable sooner.
+
+Contract: a command takes at most `TIMEOUT_SECONDS`; the first failure opens the breaker, and until it closes commands fail at once, at no cost. While
+it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes each `before_close` hook must have succeeded.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+import redis.asyncio
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from servicekit import deadline
+from servicekit.errors import DeadlineExceeded
+
+T = TypeVar("T")
+Client: TypeAlias = "redis.asyncio.Redis"
+Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[None]]
+Hook: TypeAlias = Callable[[Client], Awaitable[None]]
+
+TIMEOUT_SECONDS: Final = 0.2
+PROBE_INTERVAL_SECONDS: Final = 0.5
+MAX_CONNECTIONS: Final = 32
+
+log = structlog.get_logger()
+
+
+class RedisUnavailable(Exception):
+    """Redis has not answered, or has not been asked because it did not answer before. Whether a command was carried out is not known."""
+
+
+class Redis:
+    """A client with a breaker."""
+
+    def __init__(self, url: str, registry: CollectorRegistry) -> None:
+        # redis-py would try each command about ten times, five seconds each.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=TIMEOUT_SECONDS,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._client = redis.asyncio.Redis.from_pool(pool)
+        self._open = False
+        self._hooks: list[Hook] = []
+        self._probing: asyncio.Task[None] | None = None
+        self._failures = Counter("redis_failures_total", "Commands that Redis did not answer.", registry=registry)
+        Gauge("redis_breaker_open", "1 while Redis is taken to be away.", registry=registry).set_function(lambda: float(self._open))
+
+    def before_close(self, hook: Hook) -> None:
+        """Adds what must have been done on the returned Redis before anybody uses it again. A hook fails by raising."""
+        self._hooks.append(hook)
+
+    def script(self, source: str) -> Script:
+        """A Lua script, as a function of keys and arguments to be called within `run`. Redis is sent its hash, or the source if need be."""
+        registered = self._client.register_script(source)
+
+        async def script(keys: Sequence[str], args: Sequence[bytes | int]) -> None:
+            await registered(keys=keys, args=args)
+
+        return script
+
+    async def start(self) -> None:
+        """Nothing to do: connections are made as they are needed."""
+
+    async def close(self) -> None:
+        """Ends the probe and closes the connections."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._client.aclose()
+
+    async def run(self, command: Callable[[Client], Awaitable[T]]) -> T:
+        """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if it was the call's time that ran out."""
+        if self._open:
+            raise RedisUnavailable
+        try:
+            async with asyncio.timeout(deadline.bound(TIMEOUT_SECONDS)):
+                return await command(self._client)
+        except (RedisError, OSError, TimeoutError) as error:
+            if deadline.expired():
+                raise DeadlineExceeded from error
+            self._failures.inc()
+            self.trip(error)
+            raise RedisUnavailable from error
+
+    def trip(self, cause: BaseException) -> None:
+        """Opens the breaker."""
+        if self._open:
+            return
+        self._open = True
+        log.warning("redis_breaker_opened", cause=type(cause).__name__)
+        self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await self._client.ping()
+                for hook in self._hooks:
+                    await hook(self._client)
+            except (RedisError, OSError, TimeoutError):
+                continue
+            self._open = False
+            log.info("redis_breaker_closed")
+            return

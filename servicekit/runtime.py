@@ -1,0 +1,84 @@
+"""The life of a service process: ordered start, signals, drain, stop in reverse order, each step bounded.
+
+On SIGTERM or SIGINT: readiness falls → `drain_delay_seconds` for balancers to look away → the server takes no new calls and finishes those under
+way, at most `shutdown_grace_seconds` → the rest stops. No accepted call fails for it.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from typing import Final, Protocol
+
+import structlog
+
+from servicekit.health import Health
+from servicekit.ops import OpsServer
+from servicekit.server import GrpcServer
+from servicekit.settings import ServiceSettings
+from servicekit.telemetry import Tracing
+
+CLOSE_TIMEOUT_SECONDS: Final = 3.0
+
+log = structlog.get_logger()
+
+
+class Resource(Protocol):
+    """Something that is started before the first call and closed after the last: a pool, a client, a loop of work."""
+
+    async def start(self) -> None:
+        """Makes it usable. Must not wait for what may be away: that is readiness's business."""
+
+    async def close(self) -> None:
+        """Lets go of everything."""
+
+
+async def serve(
+    settings: ServiceSettings, *, server: GrpcServer, ops: OpsServer, health: Health, tracing: Tracing, resources: list[Resource]
+) -> None:
+    """Runs until SIGTERM or SIGINT, then drains and returns."""
+    stopping = _stop_signal()
+    async with _started(resources):
+        await health.start()
+        ops_port, grpc_port = await ops.start(), await server.start()
+        log.info("started", grpc_port=grpc_port, ops_port=ops_port, environment=settings.environment)
+        await stopping.wait()
+        log.info("draining", delay_seconds=settings.drain_delay_seconds)
+        await health.drain()
+        await asyncio.sleep(settings.drain_delay_seconds)
+        await server.stop(settings.shutdown_grace_seconds)
+        await health.stop()
+        await _bounded("ops", ops.stop())
+        await _bounded("tracing", asyncio.to_thread(tracing.stop))
+    log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+@contextlib.asynccontextmanager
+async def _started(resources: list[Resource]) -> AsyncIterator[None]:
+    """Starts in order, closes in reverse order, whatever happens between."""
+    started: list[Resource] = []
+    try:
+        for resource in resources:
+            await resource.start()
+            started.append(resource)
+        yield
+    finally:
+        for resource in reversed(started):
+            await _bounded(type(resource).__name__, resource.close())
+
+
+async def _bounded(name: str, closing: Awaitable[object]) -> None:
+    """Waits for a clean-up, but not for ever: what hangs or fails is logged and left behind."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await closing
+    except Exception as error:  # noqa: BLE001 - the next one must be closed all the same
+        log.warning("close_failed", what=name, error=type(error).__name__)

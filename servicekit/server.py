@@ -1,0 +1,110 @@
+"""The edge: hosts the services' methods on grpc.aio. The only module that knows its context, and the only place that aborts a call."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from servicekit.call import Call, Handler
+from servicekit.health import Health
+from servicekit.method import Method, methods_of
+from servicekit.pipeline import Pipeline
+from servicekit.reflection import add_reflection
+from servicekit.status import Failure, failure_of
+
+# The gateway's bound, and a page's 2 MiB with room for the message around it.
+MAX_MESSAGE_BYTES = 3 * 1024 * 1024 + 64 * 1024
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where to listen and for how long connections live. Port 0 takes a free one."""
+
+    host: str
+    port: int
+    max_connection_age_seconds: float
+    reflected_services: tuple[str, ...]
+
+
+class GrpcServer:
+    """A grpc.aio server with health and, if services are named for it, reflection."""
+
+    def __init__(self, options: ServerOptions, health: Health, interceptors: Iterable[grpc.aio.ServerInterceptor]) -> None:
+        self._server = grpc.aio.server(
+            interceptors=tuple(interceptors),
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # Clients look names up again only when a connection ends: without this, new pods get no load.
+                ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", 30_000),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                # Two processes on one port would share its load without anybody knowing.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        health.add_to(self._server)
+        if options.reflected_services:
+            add_reflection(self._server, options.reflected_services)
+        self._address = f"{options.host}:{options.port}"
+
+    def add(self, service: ServiceDescriptor, handler: object, pipeline: Pipeline) -> None:
+        """Registers each method of the service, as `handler`'s method of the same name in snake_case, with the pipeline around it.
+
+        Raises MissingAccess or AttributeError if a method has no access option or no handler: the server must not start.
+        """
+        handlers = {m.name: _unary(m, pipeline.wrap(m, getattr(handler, m.snake_name))) for m in methods_of(service)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+
+    async def start(self) -> int:
+        """Listens. Returns the port. Raises RuntimeError if it cannot be had."""
+        port = self._server.add_insecure_port(self._address)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new calls and waits, at most the grace, for those under way."""
+        await self._server.stop(grace_seconds)
+
+
+def _unary(method: Method, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
+    parse = method.request_type.FromString
+
+    def deserialize(data: bytes) -> Message | None:
+        """None for bytes that are no message: raising here would answer INTERNAL, and it is the caller's fault."""
+        try:
+            return parse(data)
+        except DecodeError:
+            return None
+
+    async def unary(request: Message | None, context: "grpc.aio.ServicerContext[Any, Any]") -> Message:
+        call = Call(_text(context.invocation_metadata()), context.peer(), context.time_remaining())
+        try:
+            return await handler(request, call)
+        except Failure as failure:
+            end = failure
+        except Exception as error:
+            log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
+            end = failure_of(error)
+        await context.abort(end.code, end.message, end.trailing_metadata)
+        raise AssertionError("abort returned")
+
+    return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
+
+
+def _serialize(response: Message) -> bytes:
+    return response.SerializeToString()
+
+
+def _text(metadata: Any) -> Mapping[str, str]:
+    return {key: value for key, value in metadata or () if type(value) is str}

@@ -1,0 +1,83 @@
+"""Settings from the environment. Whatever is wrong or missing is named in one message, and the process ends with status 2."""
+
+import sys
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import Field, PostgresDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+MIN_PASSWORD_CHARACTERS: Final = 12
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. The field's name in capitals is the variable's."""
+
+    # An empty variable is an unset one: compose and charts cannot leave one out.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    environment: Literal["development", "production"] = "production"
+    database_url: SecretStr
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    bind_host: str = "0.0.0.0"  # noqa: S104 - in a pod, the pod's own address
+    grpc_port: Port
+    ops_port: Port
+    otel_service_name: str
+    otel_exporter_otlp_endpoint: str | None = None
+
+    database_pool_max_size: Count = 10
+    # 0 for PgBouncer before 1.21 in transaction mode, which cannot carry prepared statements.
+    database_statement_cache_size: Annotated[int, Field(ge=0, le=10_000)] = 256
+    database_timeout_seconds: Seconds = 5.0
+
+    token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
+    token_audience: str = "task-manager"  # noqa: S105 - as above
+
+    default_deadline_seconds: Seconds = 10.0
+    max_concurrent_calls: Count = 1000
+    max_connection_age_seconds: Seconds = 300.0
+    reflection_enabled: bool = True
+    # From NOT_SERVING to the end of the listeners: the time balancers have to look away.
+    drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
+    shutdown_grace_seconds: Seconds = 10.0
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_postgres(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        try:
+            url = TypeAdapter(PostgresDsn).validate_python(value.get_secret_value())
+        except ValidationError:
+            raise ValueError("must be postgresql://user:password@host:port/database") from None
+        for host in url.hosts():
+            password = host["password"] or ""
+            if is_production(info) and password and len(password) < MIN_PASSWORD_CHARACTERS:
+                raise ValueError(f"must have a password of {MIN_PASSWORD_CHARACTERS} characters or more in production")
+        return value
+
+
+def is_production(info: ValidationInfo) -> bool:
+    """For validators of secrets: production takes no default and no short one. What is not known to be development counts as production."""
+    return info.data.get("environment") != "development"
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings: type[S]) -> S:
+    """The settings in the environment. Ends the process with status 2 and a message that names every one that is wrong."""
+    try:
+        return settings()
+    except ValidationError as error:
+        # Never the input: it may be a secret.
+        wrong = error.errors(include_input=False, include_url=False)
+        lines = [_line(str(e["loc"][0]).upper() if e["loc"] else "", e["type"], e["msg"]) for e in wrong]
+        sys.stderr.write("These settings (environment variables) are wrong:\n" + "\n".join(lines) + "\n")
+        raise SystemExit(2) from None
+
+
+def _line(name: str, kind: str, message: str) -> str:
+    text = "is missing" if kind == "missing" else message.removeprefix("Value error, ")
+    return f"  {name}: {text}" if name else f"  {text}"

@@ -1,0 +1,66 @@
+"""Tracing by OpenTelemetry over OTLP, and only while an OTLP endpoint is set: without one nothing of it is imported, and a call pays nothing.
+
+Every setting but the endpoint's presence is OpenTelemetry's own (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES …).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+UNTRACED_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+class Tracing:
+    """The tracing of a process. Without an endpoint it is a switch that is off."""
+
+    def __init__(self, service: str, endpoint: str | None) -> None:
+        self._provider = _start(service) if endpoint else None
+        self.interceptors: Sequence[grpc.aio.ServerInterceptor] = [_interceptor()] if self._provider else []
+
+    def trace_id(self) -> str | None:
+        """The trace that this context is in, in hexadecimal; None without tracing."""
+        if self._provider is None:
+            return None
+        from opentelemetry import trace  # noqa: PLC0415 - as below
+
+        context = trace.get_current_span().get_span_context()
+        return f"{context.trace_id:032x}" if context.is_valid else None
+
+    def stop(self) -> None:
+        """Sends what is still here, waiting a bounded time, and stops. Blocks: call it from a thread."""
+        if self._provider is not None:
+            self._provider.force_flush(timeout_millis=2000)
+            self._provider.shutdown()
+
+
+def _start(service: str) -> "TracerProvider":
+    from opentelemetry import trace  # noqa: PLC0415 - the point of this module: not imported unless it is used
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor  # noqa: PLC0415
+    from opentelemetry.instrumentation.redis import RedisInstrumentor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    # Statements without their parameters: those are people's data.
+    AsyncPGInstrumentor(capture_parameters=False).instrument(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    RedisInstrumentor().instrument(tracer_provider=provider)
+    return provider
+
+
+def _interceptor() -> grpc.aio.ServerInterceptor:
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor  # noqa: PLC0415
+    from opentelemetry.instrumentation.grpc.filters import negate, service_name  # noqa: PLC0415
+
+    # The health check's Watch is a coroutine, which the interceptor cannot wrap; it is no call of ours either.
+    def ours(details: grpc.HandlerCallDetails) -> bool:
+        return all(negate(service_name(name))(details) for name in UNTRACED_SERVICES)
+
+    return aio_server_interceptor(filter_=ours)  # type: ignore[no-any-return,no-untyped-call]

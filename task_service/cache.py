@@ -1,0 +1,235 @@
+"""Hot tasks in Redis: a decorator over the repository that never answers with something older than an acknowledged write.
+
+A key holds a value, a lease or a fence. A miss takes a lease, and what it then read is filled in only while that lease stands. A write sets its
+fence before it begins, outliving any time the transaction can take (over somebody else's fence: an anonymous one). After the commit its own fence
+becomes the value, an anonymous one is left to expire, and anything else is deleted. A write whose outcome is not known leaves its fence to expire.
+
+Redis away: reads and writes go to the repository alone. Keys whose finish failed are remembered and deleted before Redis is used again; a write
+whose fence failed deletes its key when it is done, or has it remembered. The one exception, bounded by the breaker's probe and the values' time to
+live: a replica that is cut off from a Redis which others still reach.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Final, cast
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry, Counter
+from redis.asyncio import Redis as Client
+from redis.exceptions import RedisError
+
+from servicekit import deadline
+from servicekit.redis import Redis, RedisUnavailable
+from task_service.domain import Actor, Task, TaskFields
+from task_service.encoding import decode, encode
+from task_service.filtering import ListQuery, Position
+from task_service.service import TaskRepository
+
+# The first byte of what a key holds. An anonymous fence is the byte `a` alone.
+VALUE, LEASE, FENCE = b"v", b"l", b"f"
+# No key ever holds this.
+NO_FENCE = b"-"
+
+LEASE_MILLISECONDS: Final = 5_000
+# More keys than this are not remembered; instead the cache stays unused until every value of before has expired.
+MAX_SUSPECT_KEYS: Final = 100_000
+DELETE_BATCH: Final = 500
+
+# KEYS[1], ARGV: own fence, its milliseconds. Sets the own fence, or an anonymous one over somebody else's.
+SET_FENCE: Final = """
+local kind = string.sub(redis.call('GET', KEYS[1]) or '', 1, 1)
+local fence = (kind == 'f' or kind == 'a') and 'a' or ARGV[1]
+redis.call('SET', KEYS[1], fence, 'PX', ARGV[2])
+"""
+# KEYS[1], ARGV: own fence, the value or '' for none, its milliseconds. What a commit leaves behind.
+FINISH: Final = """
+local held = redis.call('GET', KEYS[1])
+if held == 'a' then return end
+if held == ARGV[1] and ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('DEL', KEYS[1]) end
+"""
+# KEYS[1], ARGV: lease, the value, its milliseconds.
+FILL: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+"""
+
+
+class CachedTasks:
+    """A TaskRepository over another one. `write_timeout_seconds` is the longest that a write of it can take to commit, or fail, on the server."""
+
+    def __init__(
+        self, repository: TaskRepository, redis: Redis, registry: CollectorRegistry, *, value_seconds: float, write_timeout_seconds: float
+    ) -> None:
+        self._repository = repository
+        self._redis = redis
+        self._value_milliseconds = round(value_seconds * 1000)
+        self._fence_milliseconds = round(write_timeout_seconds * 2 * 1000)
+        self._reads = JoinedReads(redis)
+        self._suspects = Suspects(value_seconds)
+        redis.before_close(self._suspects.delete)
+        self._set_fence, self._set_finish, self._fill = map(redis.script, (SET_FENCE, FINISH, FILL))
+        self._deleting: set[asyncio.Task[None]] = set()
+        reads = Counter("task_cache_reads_total", "Reads of one task, by what the cache had.", ["outcome"], registry=registry)
+        self._hit, self._miss, self._held, self._bypass = (reads.labels(outcome) for outcome in ("hit", "miss", "held", "bypass"))
+
+    async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
+        """See TaskRepository.find."""
+        key = key_of(user_id, task_id)
+        try:
+            held = await self._reads.get(key)
+            if held is None:
+                self._miss.inc()
+                return await self._find_and_fill(key, user_id, task_id)
+        except RedisUnavailable:
+            self._bypass.inc()
+            return await self._repository.find(user_id, task_id)
+        if held[:1] == VALUE:
+            self._hit.inc()
+            return decode(user_id, task_id, held[1:])
+        # Somebody reads or writes this task just now: what we read must not be kept, since we have no lease.
+        self._held.inc()
+        return await self._repository.find(user_id, task_id)
+
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
+        """See TaskRepository.list. Lists are not cached."""
+        return await self._repository.list(query, after, skip, limit)
+
+    async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
+        """See TaskRepository.insert. There is nothing to fence: nobody can have read the task before; the first reader fills it in."""
+        return await self._repository.insert(actor, task_id, fields)
+
+    async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
+        """See TaskRepository.update."""
+        key = key_of(actor.user_id, task_id)
+        fence = await self._fence(key)
+        task = await self._repository.update(actor, task_id, fields, mask)
+        await self._finish(key, fence, task)
+        return task
+
+    async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
+        """See TaskRepository.delete."""
+        key = key_of(actor.user_id, task_id)
+        fence = await self._fence(key)
+        task = await self._repository.delete(actor, task_id)
+        await self._finish(key, fence, None)
+        return task
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Waits for deletions that are under way."""
+        await asyncio.gather(*self._deleting, return_exceptions=True)
+
+    async def _find_and_fill(self, key: str, user_id: UUID, task_id: UUID) -> Task | None:
+        lease = LEASE + secrets.token_bytes(12)
+        taken = await self._redis.run(lambda client: client.set(key, lease, nx=True, px=LEASE_MILLISECONDS))
+        task = await self._repository.find(user_id, task_id)
+        if taken and task is not None:
+            args = (lease, VALUE + encode(task), self._value_milliseconds)
+            # A fill that is lost or late does no harm: it counts only while its lease stands.
+            with contextlib.suppress(RedisUnavailable):
+                await self._redis.run(lambda _: self._fill([key], args))
+        return task
+
+    async def _fence(self, key: str) -> bytes:
+        """Sets a fence and returns it; what is returned while Redis is away fences nothing, so that the finish deletes."""
+        fence = FENCE + secrets.token_bytes(12)
+        try:
+            await self._redis.run(lambda _: self._set_fence([key], (fence, self._fence_milliseconds)))
+        except RedisUnavailable:
+            return NO_FENCE
+        return fence
+
+    async def _finish(self, key: str, fence: bytes, task: Task | None) -> None:
+        """After a commit. A finish that fails makes the key suspect; so the write of a caller that has left by now is not forgotten either."""
+        value = VALUE + encode(task) if task is not None else b""
+        try:
+            await self._redis.run(lambda _: self._set_finish([key], (fence, value, self._value_milliseconds)))
+        except RedisUnavailable:
+            self._suspects.add(key)
+        except BaseException:
+            self._suspects.add(key)
+            deleting = asyncio.create_task(self._delete_suspects())
+            self._deleting.add(deleting)
+            deleting.add_done_callback(self._deleting.discard)
+            raise
+
+    async def _delete_suspects(self) -> None:
+        deadline.clear()
+        # If it fails, the breaker is open, and does it again before it closes.
+        with contextlib.suppress(RedisUnavailable):
+            await self._redis.run(self._suspects.delete)
+
+
+class Suspects:
+    """Keys that may hold something old. They are deleted before Redis is used again, or have expired by then."""
+
+    def __init__(self, value_seconds: float) -> None:
+        self._value_seconds = value_seconds
+        self._keys: set[str] = set()
+        self._unknown_until = float("-inf")
+
+    def add(self, key: str) -> None:
+        """Remembers a key, or, past the bound, that some are not remembered."""
+        if len(self._keys) < MAX_SUSPECT_KEYS:
+            self._keys.add(key)
+        else:
+            self._unknown_until = time.monotonic() + self._value_seconds
+
+    async def delete(self, client: Client) -> None:
+        """Deletes them from Redis. Raises RedisError if it cannot, or if values that were not remembered may still be there."""
+        if time.monotonic() < self._unknown_until:
+            raise RedisError("values that are not remembered may still be there")
+        while self._keys:
+            batch = list(self._keys)[:DELETE_BATCH]
+            await client.delete(*batch)
+            self._keys.difference_update(batch)
+
+
+class JoinedReads:
+    """Joins the reads of one turn of the event loop into one MGET: a key of 16 costs 6 µs where a GET costs 87."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: dict[str, asyncio.Future[bytes | None]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: str) -> bytes | None:
+        """What the key holds. Raises RedisUnavailable."""
+        future = self._waiting.get(key)
+        if future is None:
+            loop = asyncio.get_running_loop()
+            if not self._waiting:
+                loop.call_soon(self._start)
+            future = self._waiting[key] = loop.create_future()
+        # Several callers may wait for one answer: one that is cancelled must not take it from the others.
+        return await asyncio.shield(future)
+
+    def _start(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        task = asyncio.create_task(self._read(waiting))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _read(self, waiting: dict[str, "asyncio.Future[bytes | None]"]) -> None:
+        # The time of the caller that happened to be first is not the others'.
+        deadline.clear()
+        try:
+            values = await self._redis.run(lambda client: client.mget(list(waiting)))
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers
+            for future in waiting.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # a caller that has left by now would leave it unlooked at
+            return
+        for future, value in zip(waiting.values(), values, strict=True):
+            if not future.done():
+                future.set_result(cast("bytes | None", value))
+
+
+def key_of(user_id: UUID, task_id: UUID) -> str:
+    """The key of a task. The number is that of the value's encoding."""
+    return f"task:1:{user_id}:{task_id}"

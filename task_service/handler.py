@@ -1,0 +1,126 @@
+"""taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from taskmanager.task.v1 import task_pb2, task_service_pb2
+
+from servicekit.call import Call
+from servicekit.errors import InvalidField
+from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status, Task, TaskFields, parse_order
+from task_service.filtering import ListQuery
+from task_service.service import TaskService
+
+MISSING_TITLE = "must have 1 to 200 characters"
+
+
+class TaskHandler:
+    """The RPCs, each named in snake_case."""
+
+    def __init__(self, service: TaskService) -> None:
+        self._service = service
+
+    async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task:
+        """CreateTask."""
+        return to_message(await self._service.create_task(_actor(call), _fields(request.task, WRITABLE_FIELDS)))
+
+    async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task:
+        """GetTask."""
+        return to_message(await self._service.get_task(call.identity.user_id, UUID(request.id)))
+
+    async def list_tasks(self, request: task_service_pb2.ListTasksRequest, call: Call) -> task_service_pb2.ListTasksResponse:
+        """ListTasks."""
+        query = ListQuery(
+            user_id=call.identity.user_id,
+            status=Status(request.status) if request.status else None,
+            priority=request.priority or None,
+            order=parse_order(request.order_by),
+        )
+        page = await self._service.list_tasks(query, page_size=request.page_size, page_token=request.page_token, skip=request.skip)
+        return task_service_pb2.ListTasksResponse(tasks=map(to_message, page.tasks), next_page_token=page.next_page_token)
+
+    async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
+        """UpdateTask."""
+        mask = _mask(request)
+        return to_message(await self._service.update_task(_actor(call), _task_id(request.task), _fields(request.task, mask), mask))
+
+    async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
+        """ReplaceTask."""
+        fields = _fields(request.task, WRITABLE_FIELDS)
+        return to_message(await self._service.replace_task(_actor(call), _task_id(request.task), fields))
+
+    async def delete_task(self, request: task_service_pb2.DeleteTaskRequest, call: Call) -> task_service_pb2.DeleteTaskResponse:
+        """DeleteTask."""
+        await self._service.delete_task(_actor(call), UUID(request.id))
+        return task_service_pb2.DeleteTaskResponse()
+
+
+def to_message(task: Task) -> task_pb2.Task:
+    """The task as the API shows it. Times that are not are absent."""
+    message = task_pb2.Task(
+        id=str(task.id),
+        user_id=str(task.user_id),
+        title=task.title,
+        description=task.description,
+        status=task.status.value,  # type: ignore[arg-type]  # the numbers are the same ones
+        priority=task.priority,
+        labels=task.labels,
+        etag=task.etag,
+    )
+    message.created_at.FromDatetime(task.created_at)
+    message.updated_at.FromDatetime(task.updated_at)
+    if task.due_date is not None:
+        message.due_date.FromDatetime(task.due_date)
+    if task.completed_at is not None:
+        message.completed_at.FromDatetime(task.completed_at)
+    if task.deleted_at is not None:
+        message.deleted_at.FromDatetime(task.deleted_at)
+    return message
+
+
+def _fields(message: task_pb2.Task, mask: Sequence[str]) -> TaskFields:
+    """What the message says of the fields in `mask`; what is absent is as in a new task. Raises InvalidField."""
+    if "title" in mask and not message.title:
+        raise InvalidField.of("task.title", MISSING_TITLE)
+    return TaskFields(
+        title=message.title,
+        description=message.description,
+        status=Status(message.status or Status.PENDING),
+        priority=message.priority or DEFAULT_PRIORITY,
+        due_date=_time("task.due_date", message.due_date) if message.HasField("due_date") else None,
+        labels=tuple(message.labels),
+    )
+
+
+def _mask(request: task_service_pb2.UpdateTaskRequest) -> Sequence[str]:
+    """The fields to set (AIP-134): those named, or without a mask those present. Raises InvalidField for any other."""
+    if not request.HasField("update_mask"):
+        return [field.name for field, _ in request.task.ListFields() if field.name in WRITABLE_FIELDS]
+    paths: Sequence[str] = request.update_mask.paths
+    if list(paths) == ["*"]:
+        return WRITABLE_FIELDS
+    for path in paths:
+        if path not in WRITABLE_FIELDS:
+            raise InvalidField.of("update_mask", f"must name only {', '.join(WRITABLE_FIELDS)}, or be *")
+    return paths
+
+
+def _task_id(message: task_pb2.Task) -> UUID:
+    try:
+        return UUID(message.id)
+    except ValueError:
+        raise InvalidField.of("task.id", "must be a valid UUID") from None
+
+
+def _time(field: str, message: Timestamp) -> datetime:
+    if not 0 <= message.nanos < 1_000_000_000:
+        raise InvalidField.of(field, "must have nanos of 0 to 999 999 999")
+    time: datetime = message.ToDatetime(UTC)
+    return time
+
+
+def _actor(call: Call) -> Actor:
+    identity = call.identity
+    return Actor(identity.user_id, identity.session_id, call.request_id)

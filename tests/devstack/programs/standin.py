@@ -1,0 +1,54 @@
+"""Stands in for a service or the gateway: answers 200 on its HTTP port. STANDIN_FAULT, `name=fault`, makes one of them misbehave."""
+
+import http.server
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+KIND, COMMAND = sys.argv[1], sys.argv[-1]
+PORT = int(os.environ["GATEWAY_PORT" if KIND == "gateway" else "OPS_PORT"]) if COMMAND == "run" else 0
+
+
+def fault() -> str:
+    """The fault that this process was told to have."""
+    name, _, kind = os.environ.get("STANDIN_FAULT", "").partition("=")
+    return kind if name in {KIND, f"{KIND}-{COMMAND}"} else ""
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Says 200 and the environment to everything, 503 while unready."""
+
+    def do_GET(self) -> None:
+        self.send_response(503 if fault() == "unready" else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(dict(os.environ)).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Keeps the log empty."""
+
+
+def end(_number: int, _frame: FrameType | None) -> None:
+    """Notes the order of stopping, and ends."""
+    if "STANDIN_JOURNAL" in os.environ:
+        with Path(os.environ["STANDIN_JOURNAL"]).open("a") as journal:
+            journal.write(f"{KIND}\n")
+    os._exit(0)
+
+
+def main() -> None:
+    """Runs or migrates."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if fault() == "deaf" else end)
+    print(f"stand-in for {KIND} {COMMAND}", flush=True)
+    if fault() == "fail":
+        sys.exit("this stand-in was told to fail")
+    if fault() == "hang":
+        time.sleep(600)
+    if COMMAND == "run":
+        http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Answer).serve_forever()
+
+
+main()

@@ -1,0 +1,36 @@
+"""The stack of the gateway's tests: a real Envoy in front of stub services, one for the whole run."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that gateway_stack is found under every import mode of pytest
+
+from gateway_stack import Gateway, Stack, gateway_behind
+
+
+@pytest.fixture(scope="session")
+def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack.started(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(_stack: Stack) -> Iterator[Stack]:
+    """The stub services and the key of the tokens. What a test made them do is undone after it."""
+    yield _stack
+    _stack.reset()
+
+
+@pytest.fixture(scope="session")
+def _gateway(_stack: Stack) -> Iterator[Gateway]:
+    with gateway_behind(_stack, cors_allowed_origins="https://app.example", request_timeout_seconds=2) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def gateway(_gateway: Gateway, stack: Stack) -> Gateway:
+    """The gateway that most tests share: two replicas of task_service, one of auth_service, CORS for https://app.example, calls of two seconds."""
+    return _gateway
