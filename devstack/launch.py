@@ -33,7 +33,7 @@ def main() -> NoReturn:
             _become(orders["uid"], orders["gid"], orders["capabilities"])
         # After the change of user, which would clear it.
         _end_with(orders["parent"], orders["death_signal"])
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606 - what this program is for
     except OSError as error:
         print(f"cannot start {command[0]}: {error}", file=sys.stderr, flush=True)
     os._exit(127)

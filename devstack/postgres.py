@@ -125,8 +125,7 @@ class Postgres:
         )
 
     async def _accepts(self) -> bool:
-        # Imported while the server starts, which takes about as long.
-        import asyncpg
+        import asyncpg  # noqa: PLC0415 - while the server starts, which takes about as long
 
         try:
             connection = await self._connect()
@@ -136,7 +135,7 @@ class Postgres:
         return True
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        import asyncpg
+        import asyncpg  # noqa: PLC0415 - while the server starts, which takes about as long
 
         return await asyncpg.connect(host=HOST, port=self._port, user=SUPERUSER, password=self._password, database="postgres", ssl=False)
 

@@ -7,7 +7,7 @@ from typing import Final
 import jinja2
 from google.protobuf import descriptor_pb2
 
-from gateway.replies import LOCAL_REPLIES
+from gateway.replies import LOCAL_REPLIES, has_status
 from gateway.routes import DescriptorError, read_routes
 from gateway.settings import GatewaySettings, SettingsError
 
@@ -43,6 +43,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         settings=settings,
         routes=routes,
         replies=LOCAL_REPLIES,
+        has_status=has_status,
         descriptor_set=base64.b64encode(_without_source(content)).decode(),
         lua=(_HERE / "rest.lua").read_text(encoding="utf-8"),
     )

@@ -77,6 +77,11 @@ class LocalReply:
             yield {"@type": f"{_TYPE_PREFIX}RetryInfo", "retry_delay": f"{self.retry_seconds}s"}
 
 
+def has_status(status: int) -> dict[str, Any]:
+    """The access log filter that a reply with this HTTP status matches."""
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "gateway.no_runtime_value"}}}}
+
+
 def _cel(expression: str) -> dict[str, Any]:
     return {
         "extension_filter": {

@@ -33,9 +33,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
         command = program or (sys.executable, str(PROGRAMS / "foreground.py"), json.dumps(orders))
         temporary = tmp_path / "tmp"
         temporary.mkdir(exist_ok=True)
-        running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
-        )
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)})
         started.append(Supervisor(running, state_file, journal))
         return started[-1]
 

@@ -1,0 +1,77 @@
+"""One running system for the whole run: real Postgres, Valkey, Envoy, one auth and two task replicas, on free ports."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+import grpc.aio
+import httpx
+import pytest
+
+from devstack.config import StackConfig
+from devstack.stack import Stack
+from tests.support.accounts import Account, make_account
+from tests.support.databases import cloned, make_template
+
+AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
+
+# The cheapest that bcrypt has: the cost is a setting, and tests of other things need not pay it.
+ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
+
+
+@pytest.fixture(scope="session")
+async def system() -> AsyncIterator[Stack]:
+    """The running system. Tests that break it have one of their own."""
+    async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through the gateway."""
+    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def gateway_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, through the gateway."""
+    async with grpc.aio.insecure_channel(system.state.url.removeprefix("http://")) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+async def auth_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, straight to auth_service."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['auth-1'].grpc_port}") as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+async def task_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, straight to the first replica of task_service."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['task-1'].grpc_port}") as channel:
+        yield channel
+
+
+@pytest.fixture
+def new_account(rest: httpx.AsyncClient) -> AccountFactory:
+    """Makes users who are logged in."""
+    return lambda: make_account(rest)
+
+
+@pytest.fixture
+async def account(new_account: AccountFactory) -> Account:
+    """A user who is logged in."""
+    return await new_account()
+
+
+@pytest.fixture(scope="session")
+async def _template(system: Stack) -> str:
+    return await make_template(system.state.database_url)
+
+
+@pytest.fixture(scope="module")
+async def database_url(system: Stack, _template: str) -> AsyncIterator[str]:
+    """A migrated database of the module's own."""
+    async with cloned(system.state.database_url, _template) as url:
+        yield url

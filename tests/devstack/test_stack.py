@@ -1,0 +1,218 @@
+"""A stack in the process of the tests, as other tests and the benchmark use it."""
+
+import json
+import os
+import signal
+import stat
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from devstack.config import Ports, StackConfig
+from devstack.data_dir import DataDir
+from devstack.errors import DataDirBusy, ProcessDied, StackError, StartTimeout, UsageProblem
+from devstack.stack import Stack
+
+
+async def _query(url: str, sql: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def _environment_of(stack: Stack, name: str) -> dict[str, str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.state.processes[name].ops_port}/") as answer:
+        environment: dict[str, str] = json.load(answer)
+    return environment
+
+
+async def test_data_survives_a_restart_and_the_cache_does_not(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        await _query(stack.state.database_url, "CREATE TABLE kept AS SELECT 1 AS one")
+        async with redis.asyncio.from_url(stack.state.redis_url) as client:
+            await client.set("forgotten", "1")
+    began = time.monotonic()
+    async with Stack(config) as stack:
+        assert time.monotonic() - began < 4
+        assert await _query(stack.state.database_url, "SELECT one FROM kept") == 1
+        async with redis.asyncio.from_url(stack.state.redis_url) as client:
+            assert await client.get("forgotten") is None
+
+
+async def test_secrets_stay_and_are_private(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        first = _environment_of(stack, "auth-1")["SIGNING_KEY"], _environment_of(stack, "task-1")["PAGE_TOKEN_KEY"]
+        assert "SIGNING_KEY" not in _environment_of(stack, "task-1")
+    async with Stack(config) as stack:
+        assert first == (_environment_of(stack, "auth-1")["SIGNING_KEY"], _environment_of(stack, "task-1")["PAGE_TOKEN_KEY"])
+    assert config.data_dir is not None
+    secrets = config.data_dir / "secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == dict.fromkeys(
+        ("signing_key.pem", "page_token_key", "postgres_password"), 0o600
+    )
+
+
+async def test_the_database_is_unicode_and_wants_the_password(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        url = stack.state.database_url
+        assert await _query(url, "SELECT lower('ÄÖ') || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'taskmanager'") == "äöUTF8"
+        assert await _query(url, "SHOW fsync") == "on"
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(url, password="wrong")
+
+
+async def test_an_ephemeral_stack_leaves_no_directory(config: StackConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with Stack(replace(config, data_dir=None)) as stack:
+        assert await _query(stack.state.database_url, "SHOW fsync") == "off"
+        assert Path(stack.state.data_dir).is_relative_to(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey", "auth-1", "task-2", "gateway"])
+async def test_a_process_can_be_killed_and_revived_on_its_port(config: StackConfig, name: str) -> None:
+    state_file = config.data_dir.with_name("state.json") if config.data_dir else None
+    async with Stack(replace(config, data_dir=None, task_replicas=2, state_file=state_file)) as stack:
+        before = stack.state.processes[name]
+        await stack.kill(name)
+        assert stack.state.processes[name].pid is None
+        others = {other: process.pid for other, process in stack.state.processes.items() if other != name}
+        assert None not in others.values()
+        await stack.start_process(name)
+        after = stack.state.processes[name]
+        assert after.pid not in {None, before.pid}
+        assert replace(after, pid=None) == replace(before, pid=None)
+        assert {other: process.pid for other, process in stack.state.processes.items() if other != name} == others
+        assert state_file is not None
+        assert json.loads(state_file.read_text())["processes"][name]["pid"] == after.pid
+
+
+async def test_a_process_can_be_frozen(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        stack.send_signal("valkey", signal.SIGSTOP)
+        stack.send_signal("valkey", signal.SIGCONT)
+        async with redis.asyncio.from_url(stack.state.redis_url) as client:
+            assert await client.ping()
+
+
+async def test_a_death_that_nobody_asked_for_fails_the_block(config: StackConfig) -> None:
+    with pytest.raises(ProcessDied, match="task-1 was ended by SIGKILL"):
+        async with Stack(config) as stack:
+            pid = stack.state.processes["task-1"].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(ProcessDied):
+                await stack.wait_for_death()
+
+
+async def test_names_that_are_not_there_are_answered_with_those_that_are(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        with pytest.raises(StackError, match=r"no process is named task-9: there are .*task-1"):
+            await stack.kill("task-9")
+        with pytest.raises(StackError, match="task-1 is already running"):
+            await stack.start_process("task-1")
+
+
+async def test_a_process_that_never_gets_ready_is_named(config: StackConfig) -> None:
+    with pytest.raises(StartTimeout, match=r"auth-1 did not become ready within 1 s"):
+        await Stack(replace(config, environment={"STANDIN_FAULT": "auth=unready"}, start_timeout_seconds=1)).start()
+
+
+async def test_the_callers_settings_reach_the_services_and_its_addresses_do_not(config: StackConfig) -> None:
+    inherited = {**os.environ, "LOG_LEVEL": "DEBUG", "GRPC_PORT": "1", "DATABASE_URL": "postgresql://elsewhere/", "PGOPTIONS": "-c fsync=off"}
+    async with Stack(replace(config, inherited=inherited, environment={"BCRYPT_COST": "4"}, auth_replicas=2)) as stack:
+        seen = _environment_of(stack, "task-1")
+        state = stack.state
+    assert (seen["LOG_LEVEL"], seen["BCRYPT_COST"], seen["ENVIRONMENT"], seen["BIND_HOST"]) == ("DEBUG", "4", "development", "127.0.0.1")
+    assert (seen["DATABASE_URL"], seen["REDIS_URL"]) == (state.database_url, state.redis_url)
+    assert seen["GRPC_PORT"] == str(state.processes["task-1"].grpc_port)
+    assert seen["JWKS_URL"] == f"http://127.0.0.1:{state.processes['auth-1'].ops_port}/.well-known/jwks.json"
+    assert "PGOPTIONS" not in seen
+    assert set(state.processes) == {"postgres", "valkey", "auth-1", "auth-2", "task-1", "gateway"}
+
+
+async def test_without_descriptors_it_says_make_proto(config: StackConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="missing: run `make proto`"):
+        await Stack(replace(config, descriptors=tmp_path / "none.binpb")).start()
+    assert config.data_dir is not None
+    assert not config.data_dir.exists()
+
+
+async def test_a_cluster_of_another_version_is_left_alone(config: StackConfig) -> None:
+    assert config.data_dir is not None
+    (config.data_dir / "postgres").mkdir(parents=True)
+    (config.data_dir / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(UsageProblem, match="is of PostgreSQL 9, the installed one is"):
+        await Stack(config).start()
+
+
+async def test_a_stale_pid_file_is_no_obstacle(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        cluster = Path(stack.state.data_dir) / "postgres"
+    # The pid of a living process of the same user, as after a restart of the machine.
+    (cluster / "postmaster.pid").write_text(f"{os.getpid()}\n{cluster}\n0\n15432\n\n127.0.0.1\n\n")
+    async with Stack(config) as stack:
+        assert await _query(stack.state.database_url, "SELECT 1") == 1
+
+
+async def test_what_an_earlier_run_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devstack.data_dir._LEFTOVERS_TIMEOUT_SECONDS", 0.1)
+    crashed = await DataDir.opened(tmp_path / "data", None)
+    crashed.note_pid("valkey", os.getpid())
+    leftover = os.dup(crashed.held)
+    crashed.close()
+    try:
+        with pytest.raises(DataDirBusy, match=f"still there \\(valkey pid {os.getpid()}\\)"):
+            await DataDir.opened(tmp_path / "data", None)
+    finally:
+        os.close(leftover)
+    (await DataDir.opened(tmp_path / "data", None)).close()
+
+
+async def test_abandoned_temporary_directories_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    abandoned, used = await DataDir.opened(None, None), await DataDir.opened(None, None)
+    for directory in (abandoned, used):
+        os.utime(directory.run / "lock", (0, 0))
+    abandoned.ephemeral = False  # as if killed: the locks go, the directory stays
+    abandoned.close()
+    new = await DataDir.opened(None, None)
+    assert set(tmp_path.iterdir()) == {used.root, new.root}
+    for directory in (used, new):
+        directory.close()
+
+
+@pytest.fixture
+def closed_home(tmp_path: Path) -> Iterator[Path]:
+    """A directory that only root may pass, as root's home is."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    yield home
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Postgres as another user")
+async def test_root_runs_postgres_as_another_user_below_a_directory_closed_to_it(config: StackConfig, closed_home: Path) -> None:
+    config = replace(config, data_dir=closed_home / "data")
+    for _ in range(2):
+        async with Stack(config) as stack:
+            assert await _query(stack.state.database_url, "SELECT 1") == 1
+            pid = stack.state.processes["postgres"].pid
+            assert Path(f"/proc/{pid}").stat().st_uid != 0
+    assert (closed_home / "data" / "postgres").stat().st_uid != 0
+
+
+async def test_ports_that_are_asked_for_are_used(config: StackConfig) -> None:
+    ports = Ports(gateway=31_415, gateway_ops=0, admin=0, postgres=0, valkey=0, auth_grpc=0, auth_ops=0, task_grpc=0, task_ops=31_416)
+    async with Stack(replace(config, ports=ports)) as stack:
+        assert stack.state.url == "http://localhost:31415"
+        assert stack.state.processes["task-1"].ops_port == 31_416

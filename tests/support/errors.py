@@ -1,0 +1,39 @@
+"""What an error says, the same for REST and gRPC, so that both can be held to the same expectations."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+import httpx
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError:
+    """An error as a client sees it: the gRPC code's number, the reason, and the fields named with what is wrong with them."""
+
+    code: int
+    reason: str
+    message: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def of_response(response: httpx.Response) -> ApiError:
+    """The error in a REST answer, which must be in the one JSON shape."""
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"code", "message", "details"}, body
+    details = {detail["@type"].rpartition(".")[2]: detail for detail in body["details"]}
+    fields = {v["field"]: v["description"] for v in details.get("BadRequest", {}).get("field_violations", [])}
+    return ApiError(body["code"], details.get("ErrorInfo", {}).get("reason", ""), body["message"], fields)
+
+
+def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
+    """The error of a gRPC call."""
+    status = rpc_status.from_call(error)
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details if status else ():
+        detail.Unpack(info)
+        detail.Unpack(bad)
+    fields = {violation.field: violation.description for violation in bad.field_violations}
+    return ApiError(error.code().value[0], info.reason, error.details() or "", fields)
