@@ -7,11 +7,11 @@ from devstack.config import PROJECT_ROOT
 
 _EXAMPLES = """
   # register, log in, create a task, list them
-  curl -s {url}/api/v1/auth/register -d '{{"email": "ada@example.com", "password": "correct horse battery", "name": "Ada"}}'
+  curl -sw '\\n' {url}/api/v1/auth/register -d '{{"email": "ada@example.com", "password": "correct horse battery", "name": "Ada"}}'
   TOKEN=$(curl -s {url}/api/v1/auth/login -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' \\
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
-  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN" -d '{{"title": "Write the plan", "priority": 2}}'
-  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN"
+  curl -sw '\\n' {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN" -d '{{"title": "Write the plan", "priority": 2}}'
+  curl -sw '\\n' {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN"
 
   # the same list over gRPC
   {buf} curl --schema {proto} --protocol grpc --http2-prior-knowledge -H "Authorization: Bearer $TOKEN" \\

@@ -98,8 +98,9 @@ def _capabilities(uid: int, gid: int, data_dir: Path, programs: list[Path]) -> t
 
 
 def _upwards(path: Path) -> Iterable[Path]:
-    real = path.resolve()
-    return (real, *real.parents)
+    # As it is written and as it is: links are passed on the way.
+    written, real = path.absolute(), path.resolve()
+    return {written, *written.parents, real, *real.parents}
 
 
 def _allows(path: Path, uid: int, gid: int, needed: int) -> bool:

@@ -20,6 +20,7 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 _POLL_SECONDS = 0.025
 _PROBE_TIMEOUT_SECONDS = 2.0
 _KILL_TIMEOUT_SECONDS = 5.0
+_RETRY_SECONDS = 10.0
 _TAIL_LINES = 15
 _TAIL_BYTES = 16_384
 
@@ -72,13 +73,14 @@ class Process:
 
     async def start(self) -> None:
         """Starts it and returns when it is ready. Raises ProcessDied or StartTimeout."""
-        deadline = time.monotonic() + self.spec.start_timeout_seconds
+        began = time.monotonic()
+        deadline = began + self.spec.start_timeout_seconds
         while True:
             await self._spawn()
             try:
                 await self._until_ready(deadline)
             except ProcessDied:
-                if time.monotonic() >= deadline or not any(words in self.log_tail() for words in self.spec.retry_on):
+                if time.monotonic() - began > _RETRY_SECONDS or not any(words in self.log_tail() for words in self.spec.retry_on):
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
             else:

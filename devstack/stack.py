@@ -126,7 +126,10 @@ class Stack:
 
     async def start_process(self, name: str) -> None:
         """Starts a process that is down, on the ports that it had, and returns when it is ready."""
-        await self._process(name).start()
+        process, began = self._process(name), time.monotonic()
+        await process.start()
+        where = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in process.spec.ports.items())
+        self._report(f"{name} ready ({time.monotonic() - began:.2f} s; {where})")
         self._changed(name)
 
     async def restart(self, name: str) -> None:
@@ -157,10 +160,14 @@ class Stack:
         self._urls = {"url": f"http://localhost:{allocation.gateway}", "database_url": database.url, "redis_url": redis_url}
         self._tls_url = f"https://localhost:{allocation.tls}" if allocation.tls else None
         services = Services(config, data, allocation, secrets, {"DATABASE_URL": database.url, "REDIS_URL": redis_url})
-        await together(self._start_database(database, services), self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)))
+        await together(
+            self._start_database(database, services),
+            self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)),
+            self._prepare_gateway(data, allocation),
+        )
         await together(*(self._launch(spec) for spec in services.auth()))
         await together(*(self._launch(spec) for spec in services.task()))
-        await self._launch(gateway.server(config, data, allocation))
+        await self.start_process("gateway")
 
     async def _start_database(self, database: Postgres, services: Services) -> None:
         await database.prepare()
@@ -171,14 +178,17 @@ class Stack:
         await together(*(once.run(spec, self._data.held) for spec in services.migrations()))
         self._report(f"migrations applied ({time.monotonic() - began:.2f} s)")
 
+    async def _prepare_gateway(self, data: DataDir, allocation: ports.Allocation) -> None:
+        # In a thread: beside the start of Postgres it costs no time, and wrong settings are known early.
+        self._add(await asyncio.to_thread(gateway.server, self._config, data, allocation))
+
     async def _launch(self, spec: Spec) -> None:
+        self._add(spec)
+        await self.start_process(spec.name)
+
+    def _add(self, spec: Spec) -> None:
         assert self._data is not None
-        began = time.monotonic()
-        process = self._processes[spec.name] = Process(spec, self._data.held, self._died)
-        await process.start()
-        self._data.note_pid(spec.name, process.pid)
-        where = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in spec.ports.items())
-        self._report(f"{spec.name} ready ({time.monotonic() - began:.2f} s; {where})")
+        self._processes[spec.name] = Process(spec, self._data.held, self._died)
 
     async def _stop_one(self, process: Process) -> None:
         if not process.alive:

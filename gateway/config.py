@@ -9,9 +9,9 @@ from google.protobuf import descriptor_pb2
 
 from gateway.replies import LOCAL_REPLIES, has_status
 from gateway.routes import DescriptorError, read_routes
-from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings import Endpoint, GatewaySettings, SettingsError
 
-__all__ = ["DescriptorError", "GatewaySettings", "SettingsError", "envoy_arguments", "render"]
+__all__ = ["DescriptorError", "Endpoint", "GatewaySettings", "SettingsError", "envoy_arguments", "render"]
 
 _HERE: Final = Path(__file__).resolve().parent
 
@@ -51,7 +51,9 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
     """The arguments to run Envoy with: what cannot be said in its configuration file."""
-    return ["--config-path", str(config_file), "--log-level", settings.log_level, "--drain-time-s", "10", "--drain-strategy", "immediate"]
+    log = ["--log-level", settings.log_level, "--file-flush-interval-msec", "1000"]  # a line in the access log is seen within a second, not ten
+    drain = ["--drain-time-s", "10", "--drain-strategy", "immediate"]
+    return ["--config-path", str(config_file), *log, *drain]
 
 
 def _without_source(content: bytes) -> bytes:

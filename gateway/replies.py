@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-
 from taskmanager.rpc.v1 import error_reason_pb2
 
 _DOMAIN: Final = "taskmanager"
@@ -86,7 +85,10 @@ def _cel(expression: str) -> dict[str, Any]:
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
-            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", "expression": expression},
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": expression,
+            },
         }
     }
 
@@ -94,7 +96,7 @@ def _cel(expression: str) -> dict[str, Any]:
 # The filter's own challenge repeats the URL, query and all.
 _REALM: Final = 'realm="task-manager"'
 _INVALID_TOKEN: Final = f'{_REALM}, error="invalid_token"'
-_BAD_TOKEN: Final = "The access token is not valid."
+_TOKEN_REFUSED: Final = "The access token is not valid."  # noqa: S105 - words, not a secret
 
 _NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "present_match": False}}}
 # A gateway that has no keys to check a token with must not tell the client that the token is wrong.
@@ -109,10 +111,20 @@ _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')
 LOCAL_REPLIES: Final = (
     LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),
     LocalReply(400, code_pb2.INVALID_ARGUMENT, "The request is malformed.", error_reason_pb2.MALFORMED_REQUEST),
-    LocalReply(401, code_pb2.UNAVAILABLE, "Access tokens cannot be checked; try again later.", error_reason_pb2.DEPENDENCY_UNAVAILABLE, becomes=503, condition=_NO_KEYS),
+    LocalReply(
+        401,
+        code_pb2.UNAVAILABLE,
+        "Access tokens cannot be checked; try again later.",
+        error_reason_pb2.DEPENDENCY_UNAVAILABLE,
+        becomes=503,
+        challenge=_REALM,
+        condition=_NO_KEYS,
+    ),
     LocalReply(401, code_pb2.UNAUTHENTICATED, "The call has no access token.", error_reason_pb2.TOKEN_MISSING, challenge=_REALM, condition=_NO_TOKEN),
-    LocalReply(401, code_pb2.UNAUTHENTICATED, _BAD_TOKEN, error_reason_pb2.TOKEN_INVALID, challenge=_INVALID_TOKEN),
-    LocalReply(403, code_pb2.UNAUTHENTICATED, _BAD_TOKEN, error_reason_pb2.TOKEN_INVALID, becomes=401, challenge=_INVALID_TOKEN, condition=_AUDIENCE),
+    LocalReply(401, code_pb2.UNAUTHENTICATED, _TOKEN_REFUSED, error_reason_pb2.TOKEN_INVALID, challenge=_INVALID_TOKEN),
+    LocalReply(
+        403, code_pb2.UNAUTHENTICATED, _TOKEN_REFUSED, error_reason_pb2.TOKEN_INVALID, becomes=401, challenge=_INVALID_TOKEN, condition=_AUDIENCE
+    ),
     LocalReply(403, code_pb2.PERMISSION_DENIED, "This is not allowed.", error_reason_pb2.ACCESS_DENIED),
     LocalReply(404, code_pb2.NOT_FOUND, "There is nothing at this path.", grpc_code=code_pb2.UNIMPLEMENTED),
     LocalReply(405, code_pb2.UNIMPLEMENTED, "The path does not have this method."),

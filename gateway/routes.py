@@ -7,11 +7,10 @@ An ordinary new RPC therefore changes nothing here: its `taskmanager.rpc.v1.acce
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
-
 from taskmanager.rpc.v1 import access_pb2
 
 # AIP-133 names a method that makes a resource Create<Resource>; Register is the one word beside it. BatchCreate… (AIP-231) is a custom method
@@ -101,7 +100,7 @@ def _routed(files: descriptor_pb2.FileDescriptorSet) -> Iterator[Rpc]:
     for file in files.file:
         for service in file.service:
             for method in service.method:
-                access = method.options.Extensions[access_pb2.access]
+                access = _option(method, access_pb2.access)
                 if access == access_pb2.ACCESS_UNSPECIFIED:
                     raise DescriptorError(f"{file.package}.{service.name}.{method.name} does not say who may call it")
                 if access != access_pb2.ACCESS_INTERNAL:
@@ -109,12 +108,12 @@ def _routed(files: descriptor_pb2.FileDescriptorSet) -> Iterator[Rpc]:
 
 
 def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProto) -> Rpc:
-    rest = tuple(_rest_paths(method.options.Extensions[annotations_pb2.http]))
+    rest = tuple(_rest_paths(_option(method, annotations_pb2.http)))
     return Rpc(
         service=f"{package}.{service}",
         name=method.name,
         cluster=cluster_of(package),
-        public=method.options.Extensions[access_pb2.access] == access_pb2.ACCESS_PUBLIC,
+        public=_option(method, access_pb2.access) == access_pb2.ACCESS_PUBLIC,
         safe=method.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
         creates=method.name.startswith(CREATING_NAMES) and any(path.method == "POST" for path in rest),
         streams=method.client_streaming or method.server_streaming,
@@ -128,6 +127,10 @@ def cluster_of(package: str) -> str:
     if len(parts) != 3:
         raise DescriptorError(f"package {package} is not of the form taskmanager.<service>.<version>")
     return f"{parts[1]}_service"
+
+
+def _option(method: descriptor_pb2.MethodDescriptorProto, extension: Any) -> Any:
+    return method.options.Extensions[extension]
 
 
 def _rest_paths(rule: http_pb2.HttpRule) -> Iterator[RestPath]:

@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from devstack.config import StackConfig
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that supervisor is found under every import mode of pytest
-
-from supervisor import COMMANDS, PROGRAMS, Supervisor
+from tests.devstack.supervisor import COMMANDS, PROGRAMS, Supervisor
 
 
 @pytest.fixture
@@ -39,9 +36,9 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
 
     yield start
     for supervisor in started:
-        if supervisor.running.poll() is None:
-            supervisor.running.kill()
-            supervisor.running.communicate()
+        with supervisor.running as running:  # closes its pipes
+            if running.poll() is None:
+                running.kill()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A supervisor of stand-ins, run as a process of its own and seen from outside."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -69,4 +68,4 @@ def pids(state: dict[str, Any]) -> list[int]:
 
 def all_gone(found: list[int]) -> bool:
     """Whether none of the processes runs."""
-    return not any(_alive(pid) for pid in found)
+    return not any(alive(pid) for pid in found)

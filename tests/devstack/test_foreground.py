@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from supervisor import Supervisor, all_gone, pids, until
+
+from tests.devstack.supervisor import Supervisor, all_gone, pids, until
 
 Supervise = Callable[..., Supervisor]
 

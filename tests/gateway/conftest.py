@@ -1,14 +1,10 @@
 """The stack of the gateway's tests: a real Envoy in front of stub services, one for the whole run."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that gateway_stack is found under every import mode of pytest
-
-from gateway_stack import Gateway, Stack, gateway_behind
+from tests.gateway.stack import Gateway, Stack, gateway_behind
 
 
 @pytest.fixture(scope="session")

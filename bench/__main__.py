@@ -1,0 +1,40 @@
+"""`python -m bench`: runs the benchmark, prints a table and writes the figures as JSON."""
+
+import argparse
+import asyncio
+import dataclasses
+from pathlib import Path
+
+from bench import report
+from bench.measure import Settings, measure
+from bench.system import System
+
+
+def main() -> None:
+    """Does what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Calls per second, latency and CPU per call, beside floors in the same run.")
+    parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"), metavar="FILE", help="where the JSON goes")
+    parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it works, measures little")
+    parser.add_argument("--callers", type=int, metavar="N", help="concurrent callers (32)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (3)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="of each round (1.3)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only rows with this in their name, and their floors: grpc-direct, GetTask …")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which slows it, and leave the profile here")
+    args = parser.parse_args()
+    settings = Settings.quick() if args.quick else Settings()
+    given = {name: getattr(args, name) for name in ("callers", "rounds", "seconds") if getattr(args, name) is not None}
+    asyncio.run(run(dataclasses.replace(settings, only=args.only, profile=args.profile, **given), args.output))
+
+
+async def run(settings: Settings, output: Path) -> None:
+    """Measures, prints and writes."""
+    async with System(settings.profile) as system:
+        rows = await measure(system, settings)
+    results = report.results(rows, settings)
+    report.write(results, output)
+    print(report.table(results))
+    print(f"\nwritten to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The floor: a grpc.aio server on uvloop that answers each method with constant bytes and does nothing else.
+
+`python -m bench.floor PORT FILE`: the file is a JSON object of method paths and base64 replies. It is hosted as a service is (one process, one
+loop, an empty request id), and answers health checks, which the gateway asks for. It must not parse, validate, log or measure anything.
+"""
+
+import asyncio
+import base64
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+
+# HealthCheckResponse{status: SERVING}.
+HEALTH = {"/grpc.health.v1.Health/Check": b"\x08\x01"}
+
+
+class Echo(grpc.GenericRpcHandler):
+    """One handler per path, made beforehand."""
+
+    def __init__(self, replies: dict[str, bytes]) -> None:
+        self._handlers = {path: _handler(reply) for path, reply in replies.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """The handler of a path; None is UNIMPLEMENTED."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(reply: bytes) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def echo(_: bytes, __: Any) -> bytes:  # noqa: RUF029 - grpc.aio awaits it
+        return reply
+
+    # Without a serializer the messages are bytes.
+    return grpc.unary_unary_rpc_method_handler(echo)
+
+
+async def serve(port: int, replies: dict[str, bytes]) -> None:
+    """Serves until SIGTERM."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((Echo({**HEALTH, **replies}),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.stop(0)
+
+
+def main() -> None:
+    """Reads the command line."""
+    port, file = sys.argv[1:]
+    replies = json.loads(Path(file).read_text())
+    uvloop.run(serve(int(port), {path: base64.b64decode(reply) for path, reply in replies.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The load generator, a process of its own so that it shares no interpreter lock with what starts it: jobs on stdin, rounds on stdout."""
+
+import asyncio
+import gc
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import uvloop
+
+from bench import cpu
+from bench.jobs import Job, Round
+from bench.load_grpc import GrpcConnection, encode_call
+from bench.load_http import HttpConnection, encode_request
+from bench.tally import Tally
+
+# As Envoy and busy clients have it: few connections with several calls each. HTTP/1.1 needs a connection for each caller.
+CALLERS_PER_GRPC_CONNECTION = 4
+CONNECT_SECONDS = 5.0
+
+Connection = GrpcConnection | HttpConnection
+
+
+async def run(job: Job) -> Round:
+    """Runs one round."""
+    tally = Tally()
+    connections = await _connect(job, tally)
+    families = {name: cpu.family(pid) for name, pid in job.processes.items()}
+    for connection in connections:
+        connection.begin()
+    await asyncio.sleep(job.settle_seconds)
+    tally.counting = True
+    began, before, own_before = time.perf_counter(), cpu.seconds(families), time.process_time()
+    await asyncio.sleep(job.seconds)
+    tally.counting = False
+    ended, after, own_after = time.perf_counter(), cpu.seconds(families), time.process_time()
+    for connection in connections:
+        connection.close()
+    used = {name: after[name] - before[name] for name in families} | {"client": own_after - own_before}
+    return Round(ended - began, tally.latencies, tally.failures, tally.first_failure, used)
+
+
+async def _connect(job: Job, tally: Tally) -> list[Connection]:
+    """As many connections as the job's callers take. All walk the same ring of requests."""
+    make: Callable[[], Connection]
+    if job.protocol == "grpc":
+        calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
+        each = min(job.callers, CALLERS_PER_GRPC_CONNECTION)
+        make = lambda: GrpcConnection(calls, tally, each)  # noqa: E731 - it is picked here
+    else:
+        requests = itertools.cycle([encode_request(request, job.port) for request in job.requests])
+        each = 1
+        make = lambda: HttpConnection(requests, tally)  # noqa: E731 - as above
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_SECONDS):
+        return [(await loop.create_connection(make, "127.0.0.1", job.port))[1] for _ in range(job.callers // each)]
+
+
+async def _serve() -> None:
+    for line in iter(sys.stdin.readline, ""):
+        # Blocks between rounds, when there is nothing else to do.
+        gc.collect()
+        print(json.dumps(asdict(await run(Job.from_json(line)))), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())

@@ -1,0 +1,69 @@
+"""REST over HTTP/1.1 with connections that are kept, only as much as a benchmark needs: prebuilt requests out, answers counted in."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import cast
+
+from bench.jobs import Request
+from bench.tally import Tally
+
+GOOD = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
+CONTENT_LENGTH = b"\r\ncontent-length: "
+END_OF_HEAD = b"\r\n\r\n"
+
+
+def encode_request(request: Request, port: int) -> bytes:
+    """A request as it goes over the wire."""
+    head = f"{request.method} {request.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\nauthorization: Bearer {request.token}\r\n"
+    if request.body:
+        head += f"content-type: application/json\r\ncontent-length: {len(request.body)}\r\n"
+    return f"{head}\r\n".encode() + request.body
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection with one caller: each answer makes room for the next request. Answers must say their length, as Envoy's do."""
+
+    def __init__(self, requests: Iterator[bytes], tally: Tally) -> None:
+        self._requests = requests
+        self._tally = tally
+        self._received = b""
+        self._began = 0.0
+        self._closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Nothing is said before the first request."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody but us should end a connection."""
+        if not self._closing:
+            self._tally.failed(f"the connection was lost: {exc}")
+
+    def begin(self) -> None:
+        """Sends a request."""
+        self._received = b""
+        self._began = time.perf_counter()
+        self._transport.write(next(self._requests))
+
+    def close(self) -> None:
+        """Ends the connection with what is under way."""
+        self._closing = True
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes the answer when it is complete."""
+        self._received += data
+        end_of_head = self._received.find(END_OF_HEAD)
+        if self._closing or end_of_head < 0:
+            return
+        head = self._received[:end_of_head]
+        _, said, rest = head.partition(CONTENT_LENGTH)
+        length = int(rest.partition(b"\r\n")[0]) if said else 0
+        if len(self._received) < end_of_head + len(END_OF_HEAD) + length:
+            return
+        if said and head.startswith(GOOD):
+            self._tally.answered(self._began)
+        else:
+            self._tally.failed(self._received.decode(errors="replace"))
+        self.begin()

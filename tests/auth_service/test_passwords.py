@@ -1,0 +1,98 @@
+"""Password hashing: nothing truncated, nothing told by time, and bounded."""
+
+import asyncio
+import statistics
+import threading
+import time
+from typing import Any
+
+import bcrypt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from auth_service.passwords import SCHEME, PasswordHasher
+from servicekit.errors import Overloaded
+
+
+async def test_a_password_verifies_and_another_does_not(hasher: PasswordHasher) -> None:
+    password_hash = await hasher.hash("correct horse battery")
+    assert password_hash.startswith(f"{SCHEME}$2b$04$")
+    assert await hasher.verify("correct horse battery", password_hash)
+    assert not await hasher.verify("correct horse batter", password_hash)
+    assert not await hasher.verify("", password_hash)
+
+
+async def test_nothing_beyond_72_bytes_is_lost(hasher: PasswordHasher) -> None:
+    password_hash = await hasher.hash("x" * 127 + "a")
+    assert not await hasher.verify("x" * 127 + "b", password_hash)
+    assert not await hasher.verify("x" * 127, password_hash)
+
+
+async def test_a_nul_does_not_end_a_password(hasher: PasswordHasher) -> None:
+    assert not await hasher.verify("secret\0other", await hasher.hash("secret\0thing"))
+
+
+async def test_one_text_typed_in_two_ways_is_one_password(hasher: PasswordHasher) -> None:
+    assert await hasher.verify("Cafe\N{COMBINING ACUTE ACCENT} au lait", await hasher.hash("Caf\N{LATIN SMALL LETTER E WITH ACUTE} au lait"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+async def test_any_two_texts_are_told_apart(hasher: PasswordHasher, one: str, two: str) -> None:
+    from auth_service.domain import normalize_password  # noqa: PLC0415 - the same normal form is the one exception
+
+    same = normalize_password(one) == normalize_password(two)
+    assert await hasher.verify(two, await hasher.hash(one)) is same
+
+
+async def test_nobodys_password_takes_as_long_and_is_never_right() -> None:
+    hasher = PasswordHasher(cost=8, threads=1, queue=10, registry=CollectorRegistry())
+    known = await hasher.hash("correct horse battery")
+
+    async def seconds(password_hash: str | None) -> float:
+        started = time.perf_counter()
+        assert not await hasher.verify("", password_hash)
+        return time.perf_counter() - started
+
+    times = {which: statistics.median([await seconds(which) for _ in range(7)]) for which in (known, None)}
+    assert 0.5 < times[None] / times[known] < 2
+    await hasher.close()
+
+
+async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def blocked(*_: Any) -> bool:
+        return release.wait(5)
+
+    hasher = PasswordHasher(cost=4, threads=1, queue=2, registry=CollectorRegistry())
+    monkeypatch.setattr(bcrypt, "checkpw", blocked)
+    waiting = [asyncio.create_task(hasher.verify("x", None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await hasher.verify("x", None)
+    # A caller that leaves the queue makes room; one whose hash is being computed does not: the thread is still busy.
+    waiting[0].cancel()
+    waiting[2].cancel()
+    await asyncio.gather(*waiting[::2], return_exceptions=True)
+    await asyncio.sleep(0.05)
+    assert hasher._under_way == 2
+    release.set()
+    assert await waiting[1] is False
+    async with asyncio.timeout(2):
+        while hasher._under_way:
+            await asyncio.sleep(0.01)
+    await hasher.close()
+
+
+async def test_the_event_loop_goes_on_while_a_password_is_hashed() -> None:
+    hasher = PasswordHasher(cost=10, threads=1, queue=1, registry=CollectorRegistry())
+    hashing = asyncio.create_task(hasher.hash("correct horse battery"))
+    turns = 0
+    while not hashing.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 5
+    await hasher.close()

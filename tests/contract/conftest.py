@@ -1,0 +1,46 @@
+"""The ways into the system: REST and gRPC through the gateway, and gRPC straight to the service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc.aio
+import httpx
+import pytest
+from google.protobuf.message import Message
+
+from tests.support.accounts import Account
+from tests.support.calls import Metadata, rest_refusal, rpc_call, transcoded
+from tests.support.descriptors import Rpc
+from tests.support.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """All ways by which a client can make one call."""
+
+    rest: httpx.AsyncClient
+    gateway: grpc.aio.Channel
+    services: Mapping[str, grpc.aio.Channel]
+
+    async def by_grpc(self, rpc: Rpc, request: Message | bytes, account: Account | None) -> dict[str, ApiError | None]:
+        """Makes the call over gRPC; the errors by way."""
+        metadata = metadata_of(account)
+        channels = {"gateway": self.gateway, "direct": self.services[rpc.program]}
+        answers = {way: await rpc_call(channel, rpc, request, metadata) for way, channel in channels.items()}
+        return {way: answer if isinstance(answer, ApiError) else None for way, answer in answers.items()}
+
+    async def by_all(self, rpc: Rpc, message: Message, account: Account | None) -> dict[str, ApiError | None]:
+        """Makes the call over REST and gRPC; the errors by way."""
+        errors = await self.by_grpc(rpc, message, account)
+        return {"rest": await rest_refusal(self.rest, transcoded(rpc, message), account.headers if account else {}), **errors}
+
+
+def metadata_of(account: Account | None) -> Metadata:
+    """The account's token as gRPC metadata."""
+    return (("authorization", f"Bearer {account.access_token}"),) if account else ()
+
+
+@pytest.fixture(scope="session")
+def ways(rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> Ways:
+    """All ways into the running system."""
+    return Ways(rest, gateway_channel, {"auth": auth_channel, "task": task_channel})

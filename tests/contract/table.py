@@ -1,0 +1,103 @@
+"""One row for each RPC: the REST request, the same call as a gRPC message, and the status of its success. Written by hand, on purpose.
+
+`$name` in a path, body or message stands for something of the World that the call is made in.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from string import Template
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.support.accounts import PASSWORD, Account, make_account
+
+AUTH = "taskmanager.auth.v1.AuthService"
+USER = "taskmanager.auth.v1.UserService"
+TASK = "taskmanager.task.v1.TaskService"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What calls are about: an account with a task, and an email that has no account."""
+
+    email: str
+    free_email: str
+    refresh_token: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A call that succeeds. `body` is the JSON body, None for none; `message` is the gRPC request in its JSON form."""
+
+    rpc: str
+    verb: str
+    path: str
+    status: int
+    message: Mapping[str, Any]
+    body: Any = None
+
+
+FULL_TASK: Mapping[str, Any] = {
+    "title": "Write the plan",
+    "description": "All of it.",
+    "status": "IN_PROGRESS",
+    "priority": 4,
+    "due_date": "2030-01-02T03:04:05.678901Z",
+    "labels": ["work", "später"],
+}
+REGISTRATION = {"email": "$free_email", "password": PASSWORD, "name": "Ada"}
+LOGIN = {"email": "$email", "password": PASSWORD}
+REFRESH = {"refresh_token": "$refresh_token"}
+
+ROWS = (
+    Row(f"{AUTH}.Register", "POST", "/api/v1/auth/register", 201, REGISTRATION, body=REGISTRATION),
+    Row(f"{AUTH}.Login", "POST", "/api/v1/auth/login", 200, LOGIN, body=LOGIN),
+    Row(f"{AUTH}.RefreshToken", "POST", "/api/v1/auth/refresh", 200, REFRESH, body=REFRESH),
+    Row(f"{AUTH}.Logout", "POST", "/api/v1/auth/logout", 200, REFRESH, body=REFRESH),
+    Row(f"{USER}.GetMe", "GET", "/api/v1/users/me", 200, {}),
+    Row(f"{TASK}.CreateTask", "POST", "/api/v1/tasks", 201, {"task": FULL_TASK}, body=FULL_TASK),
+    Row(f"{TASK}.GetTask", "GET", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
+    Row(
+        f"{TASK}.ListTasks",
+        "GET",
+        "/api/v1/tasks?page_size=2&status=pending&priority=3&order_by=due_date,title desc",
+        200,
+        {"page_size": 2, "status": "PENDING", "priority": 3, "order_by": "due_date,title desc"},
+    ),
+    Row(
+        f"{TASK}.UpdateTask",
+        "PATCH",
+        "/api/v1/tasks/$task_id?update_mask=title,labels",
+        200,
+        {"task": {"id": "$task_id", "title": "Changed", "labels": ["new"]}, "update_mask": "title,labels"},
+        body={"title": "Changed", "labels": ["new"]},
+    ),
+    Row(f"{TASK}.ReplaceTask", "PUT", "/api/v1/tasks/$task_id", 200, {"task": {"id": "$task_id", **FULL_TASK}}, body=FULL_TASK),
+    Row(f"{TASK}.DeleteTask", "DELETE", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
+)
+
+
+def row_of(rpc: str) -> Row:
+    """The row of a method."""
+    (row,) = (row for row in ROWS if row.rpc == rpc)
+    return row
+
+
+def filled(value: Any, world: World) -> Any:
+    """A path, body or message with the world's values in place of their names."""
+    return json.loads(Template(json.dumps(value)).substitute(asdict(world)))
+
+
+async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """A world of its own, with the account that acts in it."""
+    account = await make_account(rest)
+    made = await rest.post("/api/v1/tasks", json={"title": "The task"}, headers=account.headers)
+    assert made.status_code == httpx.codes.CREATED, made.text
+    return World(account.email, f"{uuid4().hex}@example.com", account.refresh_token, made.json()["id"]), account
+
+
+NOWHERE = World("nobody@example.com", "free@example.com", "no-token", "0190b5a0-0000-7000-8000-000000000001")

@@ -1,0 +1,201 @@
+"""Who gets through: tokens, public methods, CORS, and headers that a client must not set."""
+
+import time
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.routes import Rpc
+from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, assert_error, gateway_behind, reason_of, rest_cases, routes
+
+TASKS = "/api/v1/tasks"
+
+
+@pytest.mark.parametrize(("rpc", "method", "path"), rest_cases())
+def test_rest_without_a_token(gateway: Gateway, stack: Stack, rpc: Rpc, method: str, path: str) -> None:
+    answer = gateway.request(method, path, token=False)
+    if rpc.public:
+        assert answer.is_success
+        assert stack.calls(rpc.path) == 1
+    else:
+        assert_error(answer, 401, 16, "TOKEN_MISSING")
+        assert answer.headers["www-authenticate"] == 'Bearer realm="task-manager"'
+        assert stack.calls(rpc.path) == 0
+
+
+@pytest.mark.parametrize(("rpc", "method", "path"), rest_cases())
+def test_rest_with_a_token(gateway: Gateway, stack: Stack, rpc: Rpc, method: str, path: str) -> None:
+    answer = gateway.request(method, path)
+    assert answer.status_code == (201 if rpc.creates else 200)
+    assert stack.calls(rpc.path) == 1
+    assert not [name for name in answer.headers if name.startswith(("grpc-", "x-envoy-"))]
+
+
+@pytest.mark.parametrize("rpc", routes().rpcs, ids=lambda rpc: rpc.path)
+def test_grpc_without_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
+    if rpc.public:
+        gateway.call(rpc.path, token=False)
+        assert stack.calls(rpc.path) == 1
+    else:
+        error = gateway.failure(rpc.path, token=False)
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert error.details() == "The call has no access token."
+        assert reason_of(error) == "TOKEN_MISSING"
+        assert stack.calls(rpc.path) == 0
+
+
+@pytest.mark.parametrize("rpc", routes().rpcs, ids=lambda rpc: rpc.path)
+def test_grpc_with_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
+    gateway.call(rpc.path)
+    assert stack.calls(rpc.path) == 1
+
+
+def test_the_token_goes_on_to_the_service(gateway: Gateway, stack: Stack) -> None:
+    header = gateway.bearer()
+    gateway.request("GET", f"{TASKS}/1", headers=header)
+    assert stack.metadata()["authorization"] == header["authorization"]
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_of_the_token_is_free_in_case(gateway: Gateway, scheme: str) -> None:
+    assert gateway.request("GET", TASKS, token=False, headers={"authorization": f"{scheme} {gateway.stack.keys.token()}"}).status_code == 200
+
+
+@pytest.mark.parametrize("claims", [{"iss": "https://elsewhere"}, {"aud": "elsewhere"}, {"exp": 1000}])
+def test_a_wrong_claim(gateway: Gateway, claims: dict[str, Any]) -> None:
+    headers = gateway.bearer(**claims)
+    answer = gateway.request("GET", TASKS, token=False, headers=headers)
+    assert_error(answer, 401, 16, "TOKEN_INVALID")
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    error = gateway.failure(GET_TASK, token=False, metadata=headers)
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason_of(error) == "TOKEN_INVALID"
+
+
+def test_a_token_just_over_is_the_services_to_judge(gateway: Gateway) -> None:
+    assert gateway.request("GET", TASKS, token=False, headers=gateway.bearer(exp=int(time.time()) - 5)).status_code == 200
+
+
+def test_a_token_of_another_key(gateway: Gateway) -> None:
+    claims = {"iss": "https://task-manager.local", "aud": "task-manager", "sub": "u", "exp": int(time.time()) + 60}
+    forged = jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA", headers={"kid": "test"})
+    assert_error(gateway.request("GET", TASKS, token=False, headers={"authorization": f"Bearer {forged}"}), 401, 16, "TOKEN_INVALID")
+    bare = jwt.encode(claims, None, algorithm="none", headers={"kid": "test"})
+    assert_error(gateway.request("GET", TASKS, token=False, headers={"authorization": f"Bearer {bare}"}), 401, 16, "TOKEN_INVALID")
+
+
+def test_a_token_in_the_query_does_not_count_and_is_not_repeated(gateway: Gateway) -> None:
+    token = gateway.stack.keys.token()
+    answer = gateway.request("GET", TASKS, token=False, params={"access_token": token})
+    assert_error(answer, 401, 16, "TOKEN_MISSING")
+    assert token not in str(answer.headers)
+    assert token not in gateway.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/nope", "/", "/api/v1/tasks/1/2/3", "/.well-known/else", "/grpc.reflection.v1/", "/healthy", "//health"])
+def test_an_unknown_path_is_401_without_a_token_and_404_with_one(gateway: Gateway, path: str) -> None:
+    url = gateway.url + path
+    assert_error(gateway.request("GET", url, token=False), 401, 16, "TOKEN_MISSING")
+    assert_error(gateway.request("GET", url), 404, 5)
+
+
+@pytest.mark.parametrize(
+    "path", ["/grpc.health.v1.Health/Check", "/taskmanager.task.v1.TaskService/Nope", "/taskmanager.auth.v1.EventService/ListEvents"]
+)
+def test_what_is_not_routed_is_unimplemented(gateway: Gateway, path: str) -> None:
+    with pytest.raises(grpc.RpcError) as unknown:
+        gateway.channel.unary_unary(path)(b"", metadata=tuple(gateway.bearer().items()))
+    assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.RpcError) as missing:
+        gateway.channel.unary_unary(path)(b"")
+    assert missing.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_grpc_path_takes_nothing_but_grpc(gateway: Gateway, stack: Stack) -> None:
+    assert_error(gateway.request("POST", LOGIN, token=False, json={"email": "a"}), 404, 5)
+    assert stack.calls(LOGIN) == 0
+
+
+SPOOFED = {
+    "x-envoy-original-path": "/api/v1/tasks/2",
+    "x-envoy-original-method": "DELETE",
+    "x-envoy-external-address": "203.0.113.9",
+    "x-envoy-retry-on": "5xx",
+    "x-user-id": "someone",
+    "x-real-ip": "203.0.113.9",
+    "forwarded": "for=203.0.113.9",
+}
+
+
+def test_a_rest_client_cannot_set_internal_headers(gateway: Gateway, stack: Stack) -> None:
+    gateway.request("GET", f"{TASKS}/1", headers=SPOOFED)
+    metadata = stack.metadata()
+    assert metadata["x-envoy-original-path"] == f"{TASKS}/1"
+    assert metadata["x-envoy-original-method"] == "GET"
+    assert not set(SPOOFED.values()) & set(metadata.values())
+
+
+def test_a_grpc_client_cannot_set_internal_headers(gateway: Gateway, stack: Stack) -> None:
+    gateway.call(GET_TASK, metadata=SPOOFED)
+    metadata = stack.metadata()
+    assert "x-envoy-original-path" not in metadata
+    assert not set(SPOOFED.values()) & set(metadata.values())
+    # Nor does it get the reply that is meant for REST.
+    assert gateway.failure(GET_TASK, token=False, metadata=SPOOFED).details() == "The call has no access token."
+
+
+def test_the_headers_that_services_read_arrive(gateway: Gateway, stack: Stack) -> None:
+    gateway.request("POST", TASKS, json={}, headers={"idempotency-key": "k-1", "if-match": '"e"', "x-request-id": "my-id.1"})
+    metadata = stack.metadata()
+    assert (metadata["idempotency-key"], metadata["if-match"], metadata["x-request-id"]) == ("k-1", '"e"', "my-id.1")
+
+
+def test_a_request_id_is_made_kept_or_tamed_and_returned(gateway: Gateway, stack: Stack) -> None:
+    made = gateway.request("GET", TASKS).headers["x-request-id"]
+    assert made == stack.metadata()["x-request-id"]
+    assert gateway.request("GET", TASKS, headers={"x-request-id": "my-id.1"}).headers["x-request-id"] == "my-id.1"
+    tamed = gateway.request("GET", TASKS, headers={"x-request-id": 'a" <b>' + "x" * 500}).headers["x-request-id"]
+    assert tamed == "a___b_" + "x" * 58
+
+
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+
+@pytest.mark.parametrize("path", [TASKS, CREATE_TASK, "/nope"])
+def test_a_preflight_needs_no_token(gateway: Gateway, stack: Stack, path: str) -> None:
+    answer = gateway.request("OPTIONS", path, token=False, headers={"origin": "https://app.example", **PREFLIGHT})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+    assert "PATCH" in answer.headers["access-control-allow-methods"]
+    assert not any(service.calls for service in stack.services)
+
+
+def test_a_preflight_from_elsewhere_is_given_no_origin(gateway: Gateway) -> None:
+    answer = gateway.request("OPTIONS", TASKS, token=False, headers={"origin": "https://evil.example", **PREFLIGHT})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_browser_can_read_answers_and_errors(gateway: Gateway) -> None:
+    for token, status in ((True, 200), (False, 401)):
+        answer = gateway.request("GET", TASKS, token=token, headers={"origin": "https://app.example"})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in gateway.request("GET", TASKS, headers={"origin": "https://evil.example"}).headers
+
+
+def test_no_keys_is_no_fault_of_the_token(stack: Stack) -> None:
+    with gateway_behind(stack, jwks_endpoint="127.0.0.1:1") as gateway:
+        assert_error(gateway.request("GET", TASKS), 503, 14, "DEPENDENCY_UNAVAILABLE")
+        assert gateway.failure(GET_TASK).code() is grpc.StatusCode.UNAVAILABLE
+        assert_error(gateway.request("GET", TASKS, token=False), 401, 16, "TOKEN_MISSING")
+        gateway.call(LOGIN, token=False)
+
+
+def test_the_keys_are_public(gateway: Gateway) -> None:
+    answer = gateway.request("GET", "/.well-known/jwks.json", token=False)
+    assert answer.json()["keys"][0]["kid"] == "test"
+    assert answer.headers["server"] == "task-manager"

@@ -1,0 +1,233 @@
+"""The other ways in (TLS, gRPC-Web, reflection, the ops port), and what is limited and recorded there."""
+
+import base64
+import json
+import socket
+import ssl
+import struct
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.gateway import certificates
+from tests.gateway.stack import GET_TASK, LOGIN, Gateway, Stack, assert_error, gateway_behind, reason_of, routes, wait_until
+
+TASK = "/api/v1/tasks/1"
+
+
+def _frame(message: Any) -> bytes:
+    """A message as gRPC-Web sends it."""
+    content = message.SerializeToString()
+    return struct.pack(">BI", 0, len(content)) + content
+
+
+def _frames(content: bytes) -> list[tuple[int, bytes]]:
+    """(flags, payload) of each frame of a gRPC-Web body; the flag 128 marks the trailers."""
+    found = []
+    while content:
+        flags, size = struct.unpack(">BI", content[:5])
+        found.append((flags, content[5 : 5 + size]))
+        content = content[5 + size :]
+    return found
+
+
+def test_grpc_web(gateway: Gateway, stack: Stack) -> None:
+    stack.behave(GET_TASK, lambda request, _: stack.messages.response(GET_TASK)(id=request.id))
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": "https://app.example"}
+    request = _frame(stack.messages.request(GET_TASK)(id="7"))
+    answer = gateway.request("POST", GET_TASK, content=request, headers=headers)
+    (_, message), (flags, trailers) = _frames(answer.content)
+    assert stack.messages.response(GET_TASK).FromString(message).id == "7"
+    assert flags == 128
+    assert b"grpc-status:0" in trailers
+    assert "grpc-status" in answer.headers["access-control-expose-headers"]
+    refused = gateway.request("POST", GET_TASK, token=False, content=request, headers=headers)
+    assert refused.headers["grpc-status"] == "16"
+    assert refused.headers["grpc-message"] == "The call has no access token."
+
+
+def test_grpc_web_text(gateway: Gateway, stack: Stack) -> None:
+    headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
+    answer = gateway.request("POST", GET_TASK, content=base64.b64encode(_frame(stack.messages.request(GET_TASK)(id="7"))), headers=headers)
+    assert answer.status_code == 200
+    assert stack.requests()[0].id == "7"
+
+
+def test_reflection_needs_no_token_and_names_every_service(gateway: Gateway) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)
+    (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    assert {rpc.service for rpc in routes().rpcs} <= {service.name for service in answer.list_services_response.service}
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_cleartext_http_1_and_2(gateway: Gateway, *, http2: bool) -> None:
+    with httpx.Client(http1=not http2, http2=http2) as client:
+        answer = client.get(f"{gateway.url}{TASK}", headers=gateway.bearer())
+    assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
+
+
+def test_tls(stack: Stack, tmp_path: Path) -> None:
+    certificate, key = certificates.write(tmp_path)
+    with gateway_behind(stack, tls_cert_file=certificate, tls_key_file=key) as gateway:
+        port = gateway.settings.tls_port
+        trust = ssl.create_default_context(cafile=str(certificate))
+        for http2, version in ((True, "HTTP/2"), (False, "HTTP/1.1")):
+            with httpx.Client(verify=trust, http2=http2) as client:
+                answer = client.get(f"https://127.0.0.1:{port}{TASK}", headers=gateway.bearer())
+                assert (answer.status_code, answer.http_version) == (200, version)
+                assert client.get(f"https://127.0.0.1:{port}{TASK}").status_code == 401
+        assert stack.metadata()["x-forwarded-proto"] == "https"
+        with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(certificate.read_bytes())) as channel:
+            channel.unary_unary(LOGIN)(b"")
+        trust.maximum_version = ssl.TLSVersion.TLSv1_2
+        trust.minimum_version = ssl.TLSVersion.TLSv1_2
+        assert _handshake(port, trust) == "TLSv1.2"
+        old = ssl.create_default_context(cafile=str(certificate))
+        old.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that it is the gateway that refuses
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version"):
+            _handshake(port, old)
+
+
+def _handshake(port: int, context: ssl.SSLContext) -> str | None:
+    with socket.create_connection(("127.0.0.1", port)) as raw, context.wrap_socket(raw, server_hostname="127.0.0.1") as wrapped:
+        return wrapped.version()
+
+
+def test_the_rate_limit_counts_each_address_apart(stack: Stack) -> None:
+    with gateway_behind(stack, rate_limit_per_second=1, rate_limit_burst=3, trusted_hops=1) as gateway:
+        for address in ("198.51.100.1", "198.51.100.2"):
+            headers = {"x-forwarded-for": address}
+            assert [gateway.request("GET", TASK, headers=headers).status_code for _ in range(4)] == [200, 200, 200, 429]
+            answer = gateway.request("GET", TASK, token=False, headers=headers)
+            assert_error(answer, 429, 8, "OVERLOADED")
+            assert answer.headers["retry-after"] == "1"
+            assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"} in answer.json()["details"]
+            error = gateway.failure(GET_TASK, metadata=headers)
+            assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+        assert gateway.request("GET", TASK, headers={"x-forwarded-for": f"{address}, 198.51.100.3"}).status_code == 200
+        # A probe is never limited.
+        assert {gateway.http.get("/health", headers=headers).status_code for _ in range(9)} == {200}
+        wait_until(lambda: gateway.request("GET", TASK, headers=headers).status_code == 200, timeout=5)
+
+
+def test_an_address_cannot_be_made_up_without_trusted_hops(stack: Stack) -> None:
+    with gateway_behind(stack, rate_limit_per_second=1, rate_limit_burst=3) as gateway:
+        answers = [gateway.request("GET", TASK, headers={"x-forwarded-for": f"198.51.100.{number}"}).status_code for number in range(4)]
+        assert answers == [200, 200, 200, 429]
+
+
+def test_the_ops_port_knows_three_paths(gateway: Gateway) -> None:
+    assert httpx.get(f"{gateway.ops}/livez").status_code == 200
+    assert httpx.get(f"{gateway.ops}/readyz").status_code == 200
+    metrics = httpx.get(f"{gateway.ops}/metrics")
+    assert "envoy_cluster_upstream_rq" in metrics.text
+    for path in ("/", "/stats", "/config_dump", "/quitquitquit", "/metrics/../config_dump", "/api/v1/tasks"):
+        assert httpx.get(gateway.ops + path).status_code == 404
+    assert httpx.post(f"{gateway.ops}/readyz").status_code == 404
+    assert httpx.post(f"{gateway.ops}/metrics").status_code == 404
+
+
+def test_the_ops_paths_are_not_on_the_clients_port(gateway: Gateway) -> None:
+    for path in ("/metrics", "/livez", "/readyz", "/stats", "/config_dump"):
+        assert gateway.request("GET", path).status_code == 404
+
+
+def test_admin_is_on_loopback_alone(stack: Stack) -> None:
+    with gateway_behind(stack, bind_host="0.0.0.0") as gateway:
+        listeners = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        addresses = {int(line.split()[1].split(":")[1], 16): line.split()[1].split(":")[0] for line in listeners if line.split()[3] == "0A"}
+        assert addresses[gateway.settings.gateway_port] == "00000000"
+        assert addresses[gateway.settings.admin_port] == "0100007F"
+
+
+def _logged(gateway: Gateway, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        lines = gateway.log.read_text().splitlines()
+        found[:] = [entry for entry in (json.loads(line) for line in lines if line.startswith("{")) if "path" in entry and wanted(entry)]
+        return bool(found)
+
+    wait_until(look)
+    return found[-1]
+
+
+def test_the_access_log_tells_what_happened_and_no_secrets(gateway: Gateway) -> None:
+    gateway.request("GET", f"{TASK}?id=secret-in-query", headers={"x-request-id": "logged-1", "user-agent": "tests"})
+    entry = _logged(gateway, lambda entry: entry["request_id"] == "logged-1")
+    expected = {
+        "method": "GET",
+        "path": TASK,
+        "rpc": GET_TASK,
+        "status": 200,
+        "grpc_status": 0,
+        "user_agent": "tests",
+        "client_address": "127.0.0.1",
+        "flags": "-",
+    }
+    assert expected.items() <= entry.items()
+    assert entry["duration_ms"] >= 0
+    assert entry["bytes_sent"] > 0
+    assert entry["upstream"].startswith("127.0.0.1:")
+    text = gateway.log.read_text()
+    assert "secret-in-query" not in text
+    assert "Bearer" not in text
+    gateway.request("GET", TASK, token=False, headers={"x-request-id": "logged-2"})
+    entry = _logged(gateway, lambda entry: entry["request_id"] == "logged-2")
+    assert entry["status"] == 401
+    assert "jwt_authn" in entry["detail"]
+
+
+class _Collector(grpc.GenericRpcHandler):
+    """An OTLP receiver that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.came = threading.Event()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if handler_call_details.method != "/opentelemetry.proto.collector.trace.v1.TraceService/Export":
+            return None
+
+        def export(request: bytes, _: grpc.ServicerContext) -> bytes:
+            self.received += request
+            self.came.set()
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(export)
+
+
+def test_traces_go_on_and_are_exported(stack: Stack) -> None:
+    collector = _Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(collector,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    try:
+        with gateway_behind(stack, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}", otel_service_name="gateway-under-test") as gateway:
+            sent = f"00-{trace}-b7ad6b7169203331-01"
+            gateway.request("GET", TASK, headers={"traceparent": sent, "x-request-id": "traced-1"})
+            got = stack.metadata()["traceparent"]
+            assert got.startswith(f"00-{trace}-")
+            assert got != sent
+            assert _logged(gateway, lambda entry: entry["request_id"] == "traced-1")["trace_id"] == trace
+            wait_until(lambda: bytes.fromhex(trace) in collector.received)
+            assert b"gateway-under-test" in collector.received
+    finally:
+        server.stop(None)
+
+
+def test_without_a_collector_no_trace_is_begun(gateway: Gateway, stack: Stack) -> None:
+    gateway.request("GET", TASK)
+    assert "traceparent" not in stack.metadata()

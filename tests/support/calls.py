@@ -1,0 +1,91 @@
+"""The same call over REST and over gRPC, from one message: the REST form follows from the method's google.api.http rule."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import grpc.aio
+import httpx
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+
+from tests.support.descriptors import Rpc
+from tests.support.errors import ApiError, of_response, of_rpc
+
+VARIABLE = re.compile(r"\{([a-z_.]+)\}")
+TIMEOUT_SECONDS = 15.0
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """An HTTP request."""
+
+    verb: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    body: Any = field(default=None)
+
+
+def message_of(rpc: Rpc, values: Mapping[str, Any]) -> Message:
+    """The request of a method, from its JSON form."""
+    return ParseDict(dict(values), rpc.request())
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """The JSON form that the gateway prints."""
+    return dict(MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+
+
+def transcoded(rpc: Rpc, message: Message) -> RestCall:
+    """The REST form of a call: what the path names goes there, the body's field into the body, the rest into the query."""
+    values = MessageToDict(message, preserving_proto_field_name=True)
+    path = VARIABLE.sub(lambda match: quote(str(_take(values, match[1].split("."))), safe=""), rpc.template)
+    if rpc.body == "*":
+        return RestCall(rpc.verb, path, (), values)
+    body = values.pop(rpc.body, {}) if rpc.body else None
+    return RestCall(rpc.verb, path, tuple(_query(values)), body)
+
+
+async def rpc_call(channel: grpc.aio.Channel, rpc: Rpc, request: Message | bytes, metadata: Metadata = ()) -> Message | ApiError:
+    """Makes a gRPC call. Bytes are sent as they are."""
+    data = request if isinstance(request, bytes) else request.SerializeToString()
+    call = channel.unary_unary(rpc.path, response_deserializer=rpc.response.FromString)
+    try:
+        answer: Message = await call(data, metadata=grpc.aio.Metadata(*metadata), timeout=TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        return of_rpc(error)
+    return answer
+
+
+async def rest_call(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """Makes a REST call."""
+    return await client.request(call.verb, call.path, params=list(call.query), json=call.body, headers=dict(headers or {}))
+
+
+async def rest_refusal(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> ApiError | None:
+    """Makes a REST call; the error of it, or None. The error must be of the one JSON shape and the client's fault."""
+    response = await rest_call(client, call, headers)
+    if response.status_code < httpx.codes.BAD_REQUEST:
+        return None
+    assert response.status_code < httpx.codes.INTERNAL_SERVER_ERROR, response.text
+    return of_response(response)
+
+
+def _take(values: dict[str, Any], path: Sequence[str]) -> Any:
+    *parents, last = path
+    for name in parents:
+        values = values[name]
+    return values.pop(last, "")
+
+
+def _query(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _query(value, f"{prefix}{name}.")
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                yield prefix + name, str(item).lower() if isinstance(item, bool) else str(item)

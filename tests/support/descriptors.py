@@ -1,0 +1,162 @@
+"""Every RPC, field and comment of `proto/`, read from the descriptor set that the build wrote."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.api import annotations_pb2, field_behavior_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from taskmanager.rpc.v1 import access_pb2
+
+DESCRIPTORS = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
+OURS = "taskmanager."
+
+# The field numbers of descriptor.proto by which source code info addresses things.
+MESSAGES, ENUMS, SERVICES = 4, 5, 6
+FIELDS, NESTED_MESSAGES, NESTED_ENUMS, VALUES, METHODS = 2, 3, 4, 2, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A thing that is declared in a proto file, and the comment right before it."""
+
+    kind: str
+    name: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One method. `verb` and `template` are those of its google.api.http rule, empty without one; `body` names the field in the body, or is `*`."""
+
+    name: str
+    access: int
+    verb: str
+    template: str
+    body: str
+    comment: str
+
+    @property
+    def path(self) -> str:
+        """The path of the gRPC call."""
+        service, _, method = self.name.rpartition(".")
+        return f"/{service}/{method}"
+
+    @property
+    def program(self) -> str:
+        """The service program that serves it: auth or task."""
+        return self.name.split(".")[1]
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether it needs an access token."""
+        return self.access == access_pb2.ACCESS_AUTHENTICATED
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it is for the system's own services."""
+        return self.access == access_pb2.ACCESS_INTERNAL
+
+    @property
+    def request(self) -> type[Message]:
+        """The class of its request."""
+        return message_factory.GetMessageClass(_method(self.name).input_type)
+
+    @property
+    def response(self) -> type[Message]:
+        """The class of its answer."""
+        return message_factory.GetMessageClass(_method(self.name).output_type)
+
+
+@cache
+def files() -> Sequence[descriptor_pb2.FileDescriptorProto]:
+    """Our own proto files, with their comments; their generated modules are imported."""
+    found = [file for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file if file.package.startswith(OURS)]
+    for file in found:
+        importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+    # Anew: options are read by the extensions that are known by now.
+    again = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
+    return [file for file in again if file.package.startswith(OURS)]
+
+
+@cache
+def rpcs() -> Sequence[Rpc]:
+    """All methods of all services."""
+    return [rpc for file in files() for rpc in rpcs_of(file)]
+
+
+def named(name: str) -> Rpc:
+    """The method whose full name ends so."""
+    (found,) = (rpc for rpc in rpcs() if f".{rpc.name}".endswith(f".{name}"))
+    return found
+
+
+def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
+    """The methods of the services of a file."""
+    comments = _comments(file)
+    for i, service in enumerate(file.service):
+        for j, method in enumerate(service.method):
+            rule: Any = method.options.Extensions[annotations_pb2.http]
+            verb = rule.WhichOneof("pattern") or ""
+            yield Rpc(
+                name=f"{file.package}.{service.name}.{method.name}",
+                access=method.options.Extensions[access_pb2.access],
+                verb=verb.upper(),
+                template=getattr(rule, verb) if verb else "",
+                body=rule.body,
+                comment=comments.get((SERVICES, i, METHODS, j), ""),
+            )
+
+
+def elements(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Element]:
+    """All that a file declares."""
+    comments = _comments(file)
+
+    def element(kind: str, name: str, *path: int) -> Element:
+        return Element(kind, name, comments.get(path, "").strip())
+
+    def enum(declared: descriptor_pb2.EnumDescriptorProto, scope: str, *path: int) -> Iterator[Element]:
+        name = f"{scope}.{declared.name}"
+        yield element("enum", name, *path)
+        for i, value in enumerate(declared.value):
+            yield element("enum value", f"{name}.{value.name}", *path, VALUES, i)
+
+    def message(declared: descriptor_pb2.DescriptorProto, scope: str, *path: int) -> Iterator[Element]:
+        name = f"{scope}.{declared.name}"
+        yield element("message", name, *path)
+        for i, field in enumerate(declared.field):
+            yield element("field", f"{name}.{field.name}", *path, FIELDS, i)
+        for i, nested in enumerate(declared.nested_type):
+            if not nested.options.map_entry:
+                yield from message(nested, name, *path, NESTED_MESSAGES, i)
+        for i, nested_enum in enumerate(declared.enum_type):
+            yield from enum(nested_enum, name, *path, NESTED_ENUMS, i)
+
+    for i, service in enumerate(file.service):
+        yield element("service", f"{file.package}.{service.name}", SERVICES, i)
+        for j, method in enumerate(service.method):
+            yield element("method", f"{file.package}.{service.name}.{method.name}", SERVICES, i, METHODS, j)
+    for i, declared in enumerate(file.message_type):
+        yield from message(declared, file.package, MESSAGES, i)
+    for i, declared_enum in enumerate(file.enum_type):
+        yield from enum(declared_enum, file.package, ENUMS, i)
+
+
+def is_output_only(field: FieldDescriptor) -> bool:
+    """Whether the server sets it, and ignores it in a request."""
+    behavior: Any = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]  # type: ignore[index]  # the stubs do not know custom options
+    return field_behavior_pb2.OUTPUT_ONLY in behavior
+
+
+def _method(name: str) -> Any:
+    files()
+    return descriptor_pool.Default().FindMethodByName(name)
+
+
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...], str]:
+    return {tuple(location.path): location.leading_comments for location in file.source_code_info.location}

@@ -1,0 +1,57 @@
+"""The task service's storage, on a database of the module's own and the running Valkey."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from uuid_utils.compat import uuid7
+
+from devstack.stack import Stack
+from servicekit.postgres import Database, DatabaseOptions
+from servicekit.redis import Redis
+from task_service.cache import CachedTasks
+from task_service.domain import Actor, TaskFields
+from task_service.repository import PostgresTasks
+
+CacheFactory = Callable[[], CachedTasks]
+
+
+@pytest.fixture(scope="module")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    options = DatabaseOptions(url=database_url, application_name="tests", pool_max_size=20, statement_cache_size=100, timeout_seconds=5)
+    database = Database(options, CollectorRegistry())
+    await database.start()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def redis(system: Stack) -> AsyncIterator[Redis]:
+    redis = Redis(system.state.redis_url, CollectorRegistry())
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
+def tasks(database: Database) -> PostgresTasks:
+    return PostgresTasks(database)
+
+
+@pytest.fixture
+def cached(tasks: PostgresTasks, redis: Redis) -> CachedTasks:
+    return CachedTasks(tasks, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+
+
+@pytest.fixture
+def actor() -> Actor:
+    """A user that no other test knows."""
+    return Actor(uuid4(), uuid4(), "request-1")
+
+
+def new_id() -> UUID:
+    return uuid7()
+
+
+FIELDS = TaskFields(title="Write the plan", description="All of it", priority=2, due_date=datetime(2026, 12, 1, 10, tzinfo=UTC), labels=("a", "b"))

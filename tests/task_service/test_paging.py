@@ -1,0 +1,155 @@
+"""Lists page by page: whatever the order, the pages together are the list, without gap or repeat, also while it changes."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from servicekit.errors import InvalidField, InvalidPageToken
+from servicekit.paging import PageTokens
+from task_service.domain import MAX_PAGE_BYTES, Actor, OrderField, Status, Task, TaskFields, parse_order
+from task_service.filtering import ListQuery
+from task_service.repository import PostgresTasks
+from task_service.service import TaskService
+from tests.task_service.conftest import FIELDS, new_id
+
+FIELD_NAMES = [field.name.lower() for field in OrderField]
+ORDERS = [
+    *(f"{name} {direction}" for name, direction in product(FIELD_NAMES, ("asc", "desc"))),
+    "priority desc, due_date",
+    "priority, due_date desc",
+    "due_date desc, priority",
+    "due_date, title desc, priority desc",
+    "title, created_at desc",
+    "priority desc, due_date desc, title desc",
+]
+
+
+@pytest.fixture
+def service(tasks: PostgresTasks) -> TaskService:
+    return TaskService(tasks, PageTokens("a key for the tests of paging, long enough"), new_id)
+
+
+@pytest.fixture(scope="module")
+async def filled(database: object) -> Actor:
+    """A user with 40 tasks full of ties, some without a due date."""
+    actor = Actor(new_id(), new_id(), "")
+    repository = PostgresTasks(database)  # type: ignore[arg-type]  # a Database
+    day = datetime(2026, 5, 1, tzinfo=UTC)
+    for i in range(40):
+        due = None if i % 4 == 0 else day + timedelta(days=i % 3)
+        fields = TaskFields(title="ABCÄ"[i % 4], status=Status(1 + i % 3), priority=1 + i % 5, due_date=due)
+        await repository.insert(actor, new_id(), fields)
+    return actor
+
+
+async def _pages(service: TaskService, query: ListQuery, size: int) -> list[Task]:
+    tasks: list[Task] = []
+    token = ""
+    while True:
+        page = await service.list_tasks(query, page_size=size, page_token=token, skip=0)
+        tasks += page.tasks
+        token = page.next_page_token
+        if not token:
+            return tasks
+        assert len(page.tasks) == size
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_the_pages_together_are_the_list(service: TaskService, filled: Actor, order: str) -> None:
+    query = ListQuery(filled.user_id, None, None, parse_order(order))
+    whole = await _pages(service, query, 100)
+    assert len({task.id for task in whole}) == 40
+    assert whole == sorted(whole, key=_key(query))
+    for size in (1, 7, 39, 40):
+        assert await _pages(service, query, size) == whole
+
+
+async def test_pages_stay_right_while_tasks_come_and_go(service: TaskService, tasks: PostgresTasks, actor: Actor) -> None:
+    made = [await tasks.insert(actor, new_id(), replace(FIELDS, title=f"{i:02}")) for i in range(10)]
+    query = ListQuery(actor.user_id, None, None, parse_order("title"))
+    first = await service.list_tasks(query, page_size=4, page_token="", skip=0)
+    await tasks.delete(actor, made[3].id)
+    await tasks.delete(actor, made[5].id)
+    await tasks.insert(actor, new_id(), replace(FIELDS, title="00"))
+    await tasks.insert(actor, new_id(), replace(FIELDS, title="065"))
+    rest = await service.list_tasks(query, page_size=10, page_token=first.next_page_token, skip=0)
+    assert [task.title for task in rest.tasks] == ["04", "06", "065", "07", "08", "09"]
+
+
+async def test_a_token_is_good_for_its_own_query_only(service: TaskService, filled: Actor) -> None:
+    query = ListQuery(filled.user_id, None, None, parse_order("title"))
+    token = (await service.list_tasks(query, page_size=5, page_token="", skip=0)).next_page_token
+    others = [
+        replace(query, user_id=new_id()),
+        replace(query, status=Status.PENDING),
+        replace(query, priority=3),
+        replace(query, order=parse_order("title desc")),
+        replace(query, order=parse_order("created_at")),
+    ]
+    for other in others:
+        with pytest.raises(InvalidPageToken):
+            await service.list_tasks(other, page_size=5, page_token=token, skip=0)
+    assert (await service.list_tasks(query, page_size=5, page_token=token, skip=0)).tasks
+
+
+async def test_skip_counts_from_the_token(service: TaskService, filled: Actor) -> None:
+    query = ListQuery(filled.user_id, None, None, parse_order("created_at"))
+    whole = await _pages(service, query, 100)
+    assert (await service.list_tasks(query, page_size=5, page_token="", skip=7)).tasks == whole[7:12]
+    token = (await service.list_tasks(query, page_size=5, page_token="", skip=7)).next_page_token
+    assert (await service.list_tasks(query, page_size=5, page_token=token, skip=3)).tasks == whole[15:20]
+    assert await service.list_tasks(query, page_size=5, page_token="", skip=40) == await service.list_tasks(
+        query, page_size=5, page_token="", skip=4000
+    )
+
+
+async def test_page_sizes(service: TaskService, filled: Actor, tasks: PostgresTasks, actor: Actor) -> None:
+    query = ListQuery(filled.user_id, None, None, parse_order(""))
+    assert len((await service.list_tasks(query, page_size=0, page_token="", skip=0)).tasks) == 20
+    for _ in range(101):
+        await tasks.insert(actor, new_id(), FIELDS)
+    largest = await service.list_tasks(ListQuery(actor.user_id, None, None, parse_order("")), page_size=1000, page_token="", skip=0)
+    assert len(largest.tasks) == 100
+    assert largest.next_page_token
+
+
+async def test_a_page_ends_early_when_it_is_too_large(service: TaskService, tasks: PostgresTasks, actor: Actor) -> None:
+    for _ in range(60):
+        await tasks.insert(actor, new_id(), replace(FIELDS, description="\N{GRINNING FACE}" * 10_000))
+    query = ListQuery(actor.user_id, None, None, parse_order(""))
+    page = await service.list_tasks(query, page_size=100, page_token="", skip=0)
+    assert 0 < len(page.tasks) < 60
+    assert sum(task.text_bytes for task in page.tasks) <= MAX_PAGE_BYTES
+    rest = await service.list_tasks(query, page_size=100, page_token=page.next_page_token, skip=0)
+    assert len(page.tasks) + len(rest.tasks) == 60
+    assert not rest.next_page_token
+
+
+@pytest.mark.parametrize("text", ["nope", "title up", "title, title desc", ",", "title,", "title desc desc", "Title", "user_id"])
+def test_a_wrong_order_is_refused_by_name(text: str) -> None:
+    with pytest.raises(InvalidField, match="order_by"):
+        parse_order(text)
+
+
+def _key(query: ListQuery) -> "object":
+    """What Python would sort by: an independent statement of the order."""
+
+    def key(task: Task) -> tuple[object, ...]:
+        parts: list[object] = []
+        for order in query.order:
+            value = getattr(task, order.field.name.lower())
+            if order.field is OrderField.DUE_DATE:
+                parts.append(value is None)
+            if order.field is OrderField.TITLE:
+                number: float = ord(value)
+            elif isinstance(value, datetime):
+                number = value.timestamp()
+            else:
+                number = float(value or 0)
+            parts.append(-number if order.descending else number)
+        parts.append(-task.id.int if query.order[-1].descending else task.id.int)
+        return tuple(parts)
+
+    return key
