@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (3)")
     parser.add_argument("--seconds", type=float, metavar="S", help="of each round (1.3)")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows with this in their name, and their floors: grpc-direct, GetTask …")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which slows it, and leave the profile here")
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which slows it, and leave the profile here"
+    )
     args = parser.parse_args()
     settings = Settings.quick() if args.quick else Settings()
     given = {name: getattr(args, name) for name in ("callers", "rounds", "seconds") if getattr(args, name) is not None}

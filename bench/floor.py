@@ -32,7 +32,7 @@ class Echo(grpc.GenericRpcHandler):
 
 
 def _handler(reply: bytes) -> "grpc.RpcMethodHandler[Any, Any]":
-    async def echo(_: bytes, __: Any) -> bytes:  # noqa: RUF029 - grpc.aio awaits it
+    async def echo(_: bytes, __: Any) -> bytes:
         return reply
 
     # Without a serializer the messages are bytes.

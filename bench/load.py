@@ -6,8 +6,8 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
+from typing import TypeVar
 
 import uvloop
 
@@ -22,6 +22,7 @@ CALLERS_PER_GRPC_CONNECTION = 4
 CONNECT_SECONDS = 5.0
 
 Connection = GrpcConnection | HttpConnection
+C = TypeVar("C", bound=asyncio.Protocol)
 
 
 async def run(job: Job) -> Round:
@@ -45,18 +46,18 @@ async def run(job: Job) -> Round:
 
 async def _connect(job: Job, tally: Tally) -> list[Connection]:
     """As many connections as the job's callers take. All walk the same ring of requests."""
-    make: Callable[[], Connection]
     if job.protocol == "grpc":
-        calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
         each = min(job.callers, CALLERS_PER_GRPC_CONNECTION)
-        make = lambda: GrpcConnection(calls, tally, each)  # noqa: E731 - it is picked here
-    else:
-        requests = itertools.cycle([encode_request(request, job.port) for request in job.requests])
-        each = 1
-        make = lambda: HttpConnection(requests, tally)  # noqa: E731 - as above
-    loop = asyncio.get_running_loop()
+        calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
+        return [await _connected(GrpcConnection(calls, tally, each), job.port) for _ in range(job.callers // each)]
+    requests = itertools.cycle([encode_request(request, job.port) for request in job.requests])
+    return [await _connected(HttpConnection(requests, tally), job.port) for _ in range(job.callers)]
+
+
+async def _connected(connection: C, port: int) -> C:
     async with asyncio.timeout(CONNECT_SECONDS):
-        return [(await loop.create_connection(make, "127.0.0.1", job.port))[1] for _ in range(job.callers // each)]
+        await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
+    return connection
 
 
 async def _serve() -> None:

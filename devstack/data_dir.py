@@ -54,7 +54,6 @@ class DataDir:
         except BaseException:
             directory.close()
             raise
-        directory._rotate_logs()
         return directory
 
     @property
@@ -109,10 +108,6 @@ class DataDir:
     def _leftovers(self) -> str:
         notes = ((note.stem, note.read_text().strip()) for note in sorted(self.run.glob("*.pid")))
         return ", ".join(f"{name} pid {pid}" for name, pid in notes if _lives(int(pid))) or "pids unknown"
-
-    def _rotate_logs(self) -> None:
-        for log in self.logs.glob("*.log"):
-            log.replace(log.with_suffix(".log.1"))
 
 
 def _persistent(root: Path) -> Path:

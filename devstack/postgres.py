@@ -129,7 +129,10 @@ class Postgres:
 
         try:
             connection = await self._connect()
-        except (OSError, asyncpg.CannotConnectNowError):
+        except asyncpg.InvalidPasswordError:
+            file = self._data.secrets / "postgres_password"
+            raise UsageProblem(f"the password in {file} is not the one of {self._data.postgres}: put it back, or move the cluster away") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         await connection.close()
         return True

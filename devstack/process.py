@@ -51,10 +51,11 @@ class Spec:
 class Process:
     """A Spec, alive or not. It can be started again after its end."""
 
-    def __init__(self, spec: Spec, held: int, on_death: Callable[["Process"], None]) -> None:
+    def __init__(self, spec: Spec, held: int, on_spawn: Callable[["Process"], None], on_death: Callable[["Process"], None]) -> None:
         """`held` is a file descriptor that the process keeps open; `on_death` is called when it ends unasked after it was ready."""
         self.spec = spec
         self._held = held
+        self._on_spawn = on_spawn
         self._on_death = on_death
         self._running: asyncio.subprocess.Process | None = None
         self._end: asyncio.Task[int] | None = None
@@ -94,6 +95,7 @@ class Process:
         self._running = await spawn(self.spec, self._held, append=self._starts > 0)
         self._starts += 1
         self._end = asyncio.create_task(self._watch(self._running), name=f"watch {self.spec.name}")
+        self._on_spawn(self)
 
     async def _watch(self, running: asyncio.subprocess.Process) -> int:
         status = await running.wait()
@@ -179,7 +181,10 @@ async def _attempt(probe: Probe | None) -> bool:
 
 
 async def spawn(spec: Spec, held: int, *, append: bool) -> asyncio.subprocess.Process:
-    """Starts the command in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
+    """Starts the command in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor.
+
+    Its log goes on with `append`; else it is new, and the one before becomes NAME.log.1.
+    """
     account = spec.account
     orders = {
         "parent": os.getpid(),
@@ -188,7 +193,9 @@ async def spawn(spec: Spec, held: int, *, append: bool) -> asyncio.subprocess.Pr
         "gid": account and account.gid,
         "capabilities": account and account.capabilities,
     }
-    with spec.log.open("ab" if append else "wb") as log:
+    if not append and spec.log.exists():
+        spec.log.replace(spec.log.with_suffix(".log.1"))
+    with spec.log.open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(orders), *spec.command),
             stdin=asyncio.subprocess.DEVNULL,

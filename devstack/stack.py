@@ -188,7 +188,7 @@ class Stack:
 
     def _add(self, spec: Spec) -> None:
         assert self._data is not None
-        self._processes[spec.name] = Process(spec, self._data.held, self._died)
+        self._processes[spec.name] = Process(spec, self._data.held, self._note_pid, self._died)
 
     async def _stop_one(self, process: Process) -> None:
         if not process.alive:
@@ -216,9 +216,12 @@ class Stack:
             return self._processes[name]
         raise StackError(f"no process is named {name}: there are {', '.join(self._processes)}")
 
-    def _changed(self, name: str) -> None:
+    def _note_pid(self, process: Process) -> None:
         if self._data is not None:
-            self._data.note_pid(name, self._process(name).pid)
+            self._data.note_pid(process.spec.name, process.pid)
+
+    def _changed(self, name: str) -> None:
+        self._note_pid(self._process(name))
         if self._ready:
             self._write_state()
 

@@ -107,7 +107,7 @@ _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
 # The transcoder says what is wrong with a body or a query; other filters say nothing, or something of their inside.
 _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
 
-# In order: the first that fits is used. Statuses that are not here keep Envoy's body; the tests send one of each.
+# In order: the first that fits is used. A status that is not here keeps the words of the filter that replied, as an unknown error.
 LOCAL_REPLIES: Final = (
     LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),
     LocalReply(400, code_pb2.INVALID_ARGUMENT, "The request is malformed.", error_reason_pb2.MALFORMED_REQUEST),

@@ -159,6 +159,32 @@ async def test_a_cluster_of_another_version_is_left_alone(config: StackConfig) -
         await Stack(config).start()
 
 
+async def test_a_lost_password_is_explained(config: StackConfig) -> None:
+    async with Stack(config) as stack:
+        secrets = Path(stack.state.data_dir) / "secrets"
+    (secrets / "postgres_password").unlink()
+    with pytest.raises(UsageProblem, match="the password in .* is not the one of"):
+        await Stack(config).start()
+
+
+async def test_wrong_settings_of_the_gateway_are_explained(config: StackConfig) -> None:
+    commands = {name: command for name, command in config.commands.items() if name != "gateway"}
+    with pytest.raises(UsageProblem, match=r"the gateway's settings \(environment variables\) are wrong:\nRATE_LIMIT_PER_SECOND: "):
+        await Stack(replace(config, commands=commands, environment={"RATE_LIMIT_PER_SECOND": "some"})).start()
+
+
+async def test_logs_of_others_in_the_log_directory_are_left_alone(config: StackConfig, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "other.log").write_text("theirs")
+    (logs / "gateway.log").write_text("the last run's")
+    async with Stack(replace(config, log_dir=logs)) as stack:
+        assert stack.log_dir == logs
+    assert (logs / "other.log").read_text() == "theirs"
+    assert (logs / "gateway.log.1").read_text() == "the last run's"
+    assert "stand-in" in (logs / "gateway.log").read_text()
+
+
 async def test_a_stale_pid_file_is_no_obstacle(config: StackConfig) -> None:
     async with Stack(config) as stack:
         cluster = Path(stack.state.data_dir) / "postgres"

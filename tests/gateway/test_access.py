@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.routes import Rpc
-from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, assert_error, gateway_behind, reason_of, rest_cases, routes
+from tests.gateway.errors import assert_error, reason_of
+from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, gateway_behind, rest_cases, routes
 
 TASKS = "/api/v1/tasks"
 

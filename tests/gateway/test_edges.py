@@ -18,7 +18,8 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.gateway import certificates
-from tests.gateway.stack import GET_TASK, LOGIN, Gateway, Stack, assert_error, gateway_behind, reason_of, routes, wait_until
+from tests.gateway.errors import assert_error, reason_of
+from tests.gateway.stack import GET_TASK, LOGIN, Gateway, Stack, gateway_behind, routes, wait_until
 
 TASK = "/api/v1/tasks/1"
 

@@ -8,7 +8,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, assert_error, gateway_behind
+from tests.gateway.errors import assert_error
+from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, gateway_behind
 
 TASKS = "/api/v1/tasks"
 MEBIBYTE = 1024 * 1024

@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from gateway.routes import read_routes
+from tests.gateway.errors import assert_error, reason_of
 from tests.gateway.planted import SERVICE, planted
-from tests.gateway.stack import CREATE_TASK, DESCRIPTORS, GET_TASK, Gateway, Stack, assert_error, gateway_behind, reason_of, wait_until
+from tests.gateway.stack import CREATE_TASK, DESCRIPTORS, GET_TASK, Gateway, Stack, gateway_behind, wait_until
 
 TASK = "/api/v1/tasks/1"
 

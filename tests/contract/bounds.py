@@ -1,0 +1,187 @@
+"""The bounds of every field of every request, as pairs of calls: one at the bound and one beyond it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from taskmanager.rpc.v1 import text_pb2
+
+from tests.contract.table import World, filled, row_of
+from tests.support.calls import message_of
+from tests.support.descriptors import Rpc, is_output_only, rpcs
+
+# One character that is four bytes and, in UTF-16, two units: what counts it wrongly fails.
+WIDE = "𝄞"
+UUID = "0190b5a0-0000-7000-8000-000000000001"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Values at a bound and beyond it, None for no such value. `said` must be in what the answer says of the field.
+
+    `in_json`: whether the value beyond the bound means the same in JSON.
+    """
+
+    what: str
+    at: Any
+    beyond: Any
+    said: str
+    in_json: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound of a field, by its path in the request."""
+
+    rpc: Rpc
+    path: tuple[str, ...]
+    pair: Pair
+    element: bool
+
+    @property
+    def id(self) -> str:
+        """For the test's name."""
+        return f"{self.rpc.name.rpartition('.')[2]}-{'.'.join(self.path)}-{self.pair.what}"
+
+    @property
+    def field(self) -> str:
+        """The field as a violation names it."""
+        return ".".join(self.path) + ("[0]" if self.element else "")
+
+    def request(self, world: World, value: Any) -> Message:
+        """The row's request, with the value in the field."""
+        message: Any = message_of(self.rpc, filled(row_of(self.rpc.name).message, world))
+        *parents, last = self.path
+        inner = message
+        for name in parents:
+            inner = getattr(inner, name)
+        inner.ClearField(last)
+        if isinstance(value, Message):
+            getattr(inner, last).CopyFrom(value)
+        elif isinstance(value, list):
+            getattr(inner, last).extend(value)
+        else:
+            setattr(inner, last, value)
+        return message  # type: ignore[no-any-return]
+
+
+def at_length(characters: int) -> str:
+    """A text of so many characters."""
+    return WIDE * characters
+
+
+# Where a text of the right length is not enough, by the field's name.
+TEXTS: Mapping[str, Callable[[int], str]] = {
+    "email": lambda n: "a" * (n - len("@example.com")) + "@example.com",
+    "order_by": lambda n: "title".ljust(n),
+    "page_token": lambda n: "A" * n,
+}
+# What the service itself bounds, more narrowly than the descriptors can say; it replaces what they say.
+NARROWER: Mapping[str, Sequence[Pair]] = {
+    "taskmanager.auth.v1.RegisterRequest.password": (
+        Pair("min", WIDE * 8, WIDE * 7, "8"),
+        Pair("max", WIDE * 128, WIDE * 129, "128"),
+        # Counted after NFC, in which the two characters are one.
+        Pair("max-nfc", "e\u0301" * 128, "e\u0301" * 129, "128"),
+        Pair("bytes", None, "x" * 4097, "4096 bytes"),
+    )
+}
+FAR_PAST = Timestamp(seconds=-62135596800)
+FAR_FUTURE = Timestamp(seconds=253402300799, nanos=999_999_999)
+
+
+def bounds() -> list[Bound]:
+    """All of them."""
+    return [bound for rpc in rpcs() if not rpc.is_internal for bound in _of_message(rpc, rpc.request.DESCRIPTOR, ())]
+
+
+def _of_message(rpc: Rpc, message: Descriptor, path: tuple[str, ...]) -> Iterator[Bound]:
+    for field in message.fields:
+        if is_output_only(field):
+            continue
+        here = (*path, field.name)
+        rules: Any = field.GetOptions().Extensions[validate_pb2.field]  # type: ignore[index]  # the stubs do not know custom options
+        if field.is_repeated:
+            yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(field, rules.repeated))
+            for pair in _of_value(field, rules.repeated.items):
+                at = None if pair.at is None else [pair.at]
+                yield Bound(rpc, here, Pair(pair.what, at, [pair.beyond], pair.said), element=True)
+        else:
+            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(field, rules))
+        if field.message_type and not field.message_type.full_name.startswith("google.protobuf."):
+            yield from _of_message(rpc, field.message_type, here)
+
+
+def _of_list(field: FieldDescriptor, rules: validate_pb2.RepeatedRules) -> Iterator[Pair]:
+    many = [f"{i}" for i in range(rules.max_items + 1)]
+    yield Pair("items", many[:-1], many, str(rules.max_items))
+    if rules.unique:
+        yield Pair("unique", ["a", "b"], ["a", "a"], "unique")
+
+
+def _of_value(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterator[Pair]:
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            yield from _of_string(TEXTS.get(field.name, at_length), rules.string)
+        case FieldDescriptor.TYPE_INT32:
+            yield from _of_number(rules.int32)
+        case FieldDescriptor.TYPE_ENUM:
+            last = max(value.number for value in field.enum_type.values)
+            yield Pair("defined", last, last + 1, "defined")
+            yield Pair("negative", last, -1, "defined")
+        case FieldDescriptor.TYPE_MESSAGE:
+            yield from _of_known_message(field.message_type.name)
+
+
+def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
+    if rules.HasField("min_len"):
+        yield Pair("min_len", text(rules.min_len) if rules.min_len > 20 else "x" * rules.min_len, "x" * (rules.min_len - 1), str(rules.min_len))  # noqa: PLR2004
+    if rules.HasField("max_len"):
+        yield Pair("max_len", text(rules.max_len), text(rules.max_len + 1), str(rules.max_len))
+    if rules.HasField("max_bytes"):
+        yield Pair("max_bytes", WIDE * (rules.max_bytes // 4), WIDE * (rules.max_bytes // 4) + "x", str(rules.max_bytes))
+    if rules.uuid:
+        for beyond in ("not-an-id", UUID[:-1], UUID + "0", UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}", f" {UUID}", "../tasks", "\0"):
+            yield Pair(f"uuid-{beyond.encode().hex()[:24]}", UUID, beyond, "UUID")
+    if rules.email:
+        for beyond in ("nobody", "@example.com", "a@", "a b@example.com", "a@b@example.com", "a\0@example.com"):
+            yield Pair(f"email-{beyond.encode().hex()}", TEXTS["email"](20), beyond, "email")
+    if rules.Extensions[text_pb2.no_nul]:
+        yield Pair("nul", None, "title\0", "NUL")
+    if rules.Extensions[text_pb2.not_blank]:
+        yield Pair("blank", None, " \t\n", "blank")
+
+
+def _of_number(rules: Any) -> Iterator[Pair]:
+    if rules.HasField("gte"):
+        yield Pair("gte", rules.gte, rules.gte - 1, str(rules.gte))
+        yield Pair("least", None, -(2**31), str(rules.gte))
+    if rules.HasField("lte"):
+        yield Pair("lte", rules.lte, rules.lte + 1, str(rules.lte))
+    yield Pair("most", None if rules.HasField("lte") else 2**31 - 1, 2**31 - 1 if rules.HasField("lte") else None, str(rules.lte))
+
+
+def _of_known_message(name: str) -> Iterator[Pair]:
+    match name:
+        case "Timestamp":
+            yield Pair("past", FAR_PAST, Timestamp(seconds=FAR_PAST.seconds - 1), "0001-01-01", in_json=False)
+            yield Pair("future", FAR_FUTURE, Timestamp(seconds=FAR_FUTURE.seconds + 1), "9999-12-31", in_json=False)
+            yield Pair("extreme", None, Timestamp(seconds=2**63 - 1, nanos=2**31 - 1), "9999-12-31", in_json=False)
+            yield Pair("nanos", Timestamp(nanos=999_999_999), Timestamp(nanos=1_000_000_000), "nanos", in_json=False)
+            yield Pair("negative-nanos", None, Timestamp(nanos=-1), "nanos", in_json=False)
+        case "FieldMask":
+            yield from _of_mask()
+
+
+def _of_mask() -> Iterator[Pair]:
+    yield Pair("paths", FieldMask(paths=["title"] * 32), FieldMask(paths=["title"] * 33), "32")
+    yield Pair("path", None, FieldMask(paths=["x" * 65]), "64")
+    for path in ("no_such_field", "id", "etag", "title.length", "", "*.title", "title,labels"):
+        # In JSON a mask is one text, in which these are other masks.
+        in_json = path not in {"", "title,labels"}
+        yield Pair(f"mask-{path}", FieldMask(paths=["*"]), FieldMask(paths=[path]), "must name only", in_json)

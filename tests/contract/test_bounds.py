@@ -1,0 +1,66 @@
+"""Every bound that `proto/` sets: at it a request is accepted, one beyond it is INVALID_ARGUMENT, with the field and the bound named."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.contract.bounds import Bound, bounds
+from tests.contract.conftest import Ways
+from tests.contract.table import World, make_world
+from tests.support.accounts import Account
+from tests.support.calls import rest_refusal, transcoded
+
+REFUSALS = {"INVALID_FIELD", "MALFORMED_REQUEST"}
+INVALID_ARGUMENT, NOT_FOUND = 3, 5
+
+within = pytest.mark.parametrize("bound", [bound for bound in bounds() if bound.pair.at is not None], ids=lambda bound: bound.id)
+beyond = pytest.mark.parametrize("bound", [bound for bound in bounds() if bound.pair.beyond is not None], ids=lambda bound: bound.id)
+beyond_in_json = pytest.mark.parametrize(
+    "bound", [bound for bound in bounds() if bound.pair.beyond is not None and bound.pair.in_json], ids=lambda bound: bound.id
+)
+
+
+@pytest.fixture(scope="module")
+async def shared(rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """One world for all: what is refused changes nothing, and what is accepted does no harm here."""
+    return await make_world(rest)
+
+
+def test_there_are_bounds_of_every_kind() -> None:
+    kinds = {bound.pair.what for bound in bounds()}
+    assert kinds >= {"min_len", "max_len", "max", "items", "unique", "gte", "lte", "defined", "past", "future", "paths", "nul", "blank"}
+
+
+@within
+async def test_at_the_bound_a_request_is_accepted(bound: Bound, shared: tuple[World, Account], rest: httpx.AsyncClient, ways: Ways) -> None:
+    """The first of the three calls may use up what the others then do not find, but none is refused for what it says."""
+    world, account = shared
+    message = bound.request(replace(world, free_email=f"{uuid4().hex}@example.com"), bound.pair.at)
+    errors = {"rest": await rest_refusal(rest, transcoded(bound.rpc, message), account.headers), **await ways.by_grpc(bound.rpc, message, account)}
+    for way, error in errors.items():
+        assert error is None or (error.reason not in REFUSALS and error.code not in {2, 13}), f"{way}: {error}"
+
+
+@beyond
+async def test_beyond_the_bound_it_is_refused(bound: Bound, shared: tuple[World, Account], ways: Ways) -> None:
+    world, account = shared
+    for way, error in (await ways.by_grpc(bound.rpc, bound.request(world, bound.pair.beyond), account)).items():
+        assert error is not None, f"accepted by {way}"
+        assert (error.code, error.reason) == (INVALID_ARGUMENT, "INVALID_FIELD"), f"{way}: {error}"
+        assert bound.pair.said in error.fields.get(bound.field, ""), f"{way}: {error}"
+
+
+@beyond_in_json
+async def test_beyond_the_bound_it_is_refused_over_rest(bound: Bound, shared: tuple[World, Account], rest: httpx.AsyncClient) -> None:
+    """By the service with the same words, or by the gateway for what it does not let through."""
+    world, account = shared
+    error = await rest_refusal(rest, transcoded(bound.rpc, bound.request(world, bound.pair.beyond)), account.headers)
+    assert error is not None, "accepted"
+    if error.reason == "INVALID_FIELD":
+        assert bound.pair.said in error.fields.get(bound.field, ""), error
+    elif f"{{{'.'.join(bound.path)}}}" in bound.rpc.template:
+        assert error.code in {INVALID_ARGUMENT, NOT_FOUND}, f"a path of another form is bad or unknown: {error}"
+    else:
+        assert (error.code, error.reason) == (INVALID_ARGUMENT, "MALFORMED_REQUEST"), error

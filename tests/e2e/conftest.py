@@ -1,0 +1,61 @@
+"""A second running system, which tests may break. It is made whole before and after each of them."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import httpx
+import pytest
+
+from devstack.config import HOST, StackConfig
+from devstack.stack import Stack
+from tests.support.accounts import Account, make_account
+from tests.support.outage import heal
+
+# Realistic where it matters: health is looked at each second, so a drain must take longer than that. A frozen PostgreSQL is given up sooner than by
+# default, so that the tests need not wait for it; and hashing takes long enough to be measured.
+ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2"}
+DRAIN_DELAY_SECONDS = 1.5
+
+
+@pytest.fixture(scope="session")
+async def _breakable() -> AsyncIterator[Stack]:
+    async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def breakable(_breakable: Stack) -> AsyncIterator[Stack]:
+    """A running system with two replicas of task_service, to be broken."""
+    await heal(_breakable)
+    yield _breakable
+    await heal(_breakable)
+
+
+@pytest.fixture
+async def breakable_rest(breakable: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through its gateway."""
+    async with httpx.AsyncClient(base_url=breakable.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def breakable_gateway(breakable: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, through its gateway."""
+    async with grpc.aio.insecure_channel(breakable.state.url.removeprefix("http://")) as channel:
+        yield channel
+
+
+@pytest.fixture
+async def breakable_replicas(breakable: Stack) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
+    """gRPC, straight to each of its two replicas of task_service."""
+    addresses = [f"{HOST}:{breakable.state.processes[name].grpc_port}" for name in ("task-1", "task-2")]
+    async with contextlib.AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(grpc.aio.insecure_channel(address)) for address in addresses]
+        yield first, second
+
+
+@pytest.fixture
+async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
+    """A user of it who is logged in."""
+    return await make_account(breakable_rest)

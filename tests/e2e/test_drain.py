@@ -1,0 +1,127 @@
+"""SIGTERM under load: what was taken is finished, and behind the gateway nobody notices."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from signal import SIGTERM
+
+import asyncpg
+import grpc.aio
+import httpx
+
+from devstack.config import HOST
+from devstack.stack import Stack
+from tests.e2e.conftest import DRAIN_DELAY_SECONDS
+from tests.support.accounts import Account
+from tests.support.load import OK, Client, Load
+from tests.support.observed import log_lines, log_size
+from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
+
+CLIENTS = 32
+# Those whose calls are under way while the server stops. Fewer than the pool has connections, so that the others go on.
+WAITING_CLIENTS = 6
+SETTLE_SECONDS = 0.5
+# All of the drain but the delay: the calls under way take at most the time that the lock below is held.
+REST_OF_DRAIN_SECONDS = 2.5
+
+
+async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_stop(breakable: Stack, breakable_account: Account) -> None:
+    async with _direct_clients(breakable, breakable_account) as clients:
+        since = log_size(breakable, "task-2")
+        load = Load(clients)
+        await load.start()
+        await asyncio.sleep(SETTLE_SECONDS)
+        async with _writes_waiting(breakable, breakable_account, seconds=DRAIN_DELAY_SECONDS + 0.4):
+            stopping = time.monotonic()
+            await breakable.kill("task-2", SIGTERM)
+            took = time.monotonic() - stopping
+        await load.stop()
+    lines = list(log_lines(breakable, "task-2", since))
+    # The line of a call is written when its handler ends, however it ends: whose call has no line has not begun.
+    began = {line["request_id"]: line["grpc_code"] for line in lines if line["event"] == "call"}
+    ended_well = {outcome.request_id for outcome in load.outcomes if outcome.code == OK}
+    assert set(began.values()) == {OK}
+    assert set(began) == ended_well
+    across = [o for o in load.outcomes if o.operation == "create" and o.began < stopping + DRAIN_DELAY_SECONDS < o.began + o.seconds]
+    assert len(across) == WAITING_CLIENTS, "no call was under way when the server began to stop"
+    assert {outcome.code for outcome in load.outcomes} <= {OK, "UNAVAILABLE"}
+    assert took < DRAIN_DELAY_SECONDS + REST_OF_DRAIN_SECONDS
+    assert lines[-1]["event"] == "stopped"
+
+
+async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
+    breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_gateway: grpc.aio.Channel
+) -> None:
+    grpc_api, rest_api = GrpcTasks(breakable_gateway, breakable_account), RestTasks(breakable_rest, breakable_account)
+    clients = [await _client(api) for api in [grpc_api] * (CLIENTS - 8) + [rest_api] * 8]
+    since = log_size(breakable, "task-1")
+    async with Load(clients) as load:
+        await asyncio.sleep(SETTLE_SECONDS)
+        await breakable.kill("task-1", SIGTERM)
+        await asyncio.sleep(SETTLE_SECONDS)
+        await breakable.start_process("task-1")
+        restarted = log_size(breakable, "task-1")
+        await asyncio.sleep(2 * SETTLE_SECONDS)
+    assert load.failures() == []
+    assert {outcome.operation for outcome in load.outcomes} == {"create", "get", "rename", "list", "delete"}
+    for offset, when in ((since, "before"), (restarted, "after")):
+        assert any(line["event"] == "call" for line in log_lines(breakable, "task-1", offset)), f"no load on the replica {when} its restart"
+
+
+@contextlib.asynccontextmanager
+async def _direct_clients(stack: Stack, account: Account) -> AsyncIterator[list[Client]]:
+    """Clients of task-2, each with a connection of its own: some only create, the others read."""
+    address = f"{HOST}:{stack.state.processes['task-2'].grpc_port}"
+    async with contextlib.AsyncExitStack() as channels:
+        apis = []
+        for _ in range(CLIENTS):
+            channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            apis.append(GrpcTasks(await channels.enter_async_context(channel), account))
+        task = await apis[0].create("to be read", "setup")
+        yield [_reader(api, task.id) for api in apis[WAITING_CLIENTS:]] + [_writer(api) for api in apis[:WAITING_CLIENTS]]
+
+
+@contextlib.asynccontextmanager
+async def _writes_waiting(stack: Stack, account: Account, seconds: float) -> AsyncIterator[None]:
+    """Makes the user's writes wait for that time from now on, by a lock on the counter that each write takes first."""
+    connection = await asyncpg.connect(stack.state.database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT 1 FROM task.counters WHERE user_id = $1 FOR UPDATE", account.id)
+
+    async def let_go() -> None:
+        await asyncio.sleep(seconds)
+        await transaction.rollback()
+
+    letting_go = asyncio.create_task(let_go())
+    try:
+        yield
+    finally:
+        await letting_go
+        await connection.close()
+
+
+def _reader(api: TaskApi, task_id: str) -> Client:
+    return [("get", lambda request_id: api.get(task_id, request_id)), ("list", api.list)]
+
+
+def _writer(api: TaskApi) -> Client:
+    return [("create", lambda request_id: api.create("made while the server stops", request_id))]
+
+
+async def _client(api: TaskApi) -> Client:
+    """A client that reads, changes, lists, makes and deletes."""
+    mine = await api.create("before", "setup")
+    made: list[str] = []
+
+    async def create(request_id: str) -> None:
+        made.append((await api.create("made under load", request_id)).id)
+
+    return [
+        ("get", lambda request_id: api.get(mine.id, request_id)),
+        ("rename", lambda request_id: api.rename(mine.id, f"by {request_id}", request_id)),
+        ("list", api.list),
+        ("create", create),
+        ("delete", lambda request_id: api.delete(made.pop(), request_id)),
+    ]

@@ -1,0 +1,150 @@
+"""Stub services of the generated protos, and a key server.
+
+Hand-written, to force what real services cannot easily do: slow, failing and huge answers, and to see what arrives.
+"""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class Messages:
+    """The message classes of a descriptor set."""
+
+    def __init__(self, descriptors: bytes) -> None:
+        self._pool = descriptor_pool.DescriptorPool()
+        for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
+            self._pool.Add(file)
+
+    def method(self, path: str) -> Any:
+        """The descriptor of the method that a gRPC path names."""
+        return self._pool.FindMethodByName(path.removeprefix("/").replace("/", "."))
+
+    def request(self, path: str) -> type[Message]:
+        """The class of a method's request."""
+        return message_factory.GetMessageClass(self.method(path).input_type)
+
+    def response(self, path: str) -> type[Message]:
+        """The class of a method's response."""
+        return message_factory.GetMessageClass(self.method(path).output_type)
+
+
+class StubService(grpc.GenericRpcHandler):
+    """A service program that answers every method of the descriptors with an empty message, unless it was told to behave otherwise."""
+
+    def __init__(self, services: list[str], messages: Messages) -> None:
+        self.port = 0
+        self.calls: Counter[str] = Counter()
+        self.metadata: dict[str, str] = {}
+        self.requests: list[Any] = []
+        self._behaviours: dict[str, Behaviour] = {}
+        self._messages = messages
+        self._health = health.HealthServicer()
+        self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
+        self._server.add_generic_rpc_handlers((self,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], self._server)
+
+    def start(self) -> None:
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        self.set_health(serving=True)
+
+    def stop(self, grace: float | None = None) -> None:
+        self._server.stop(grace).wait()
+
+    def set_health(self, *, serving: bool) -> None:
+        """What the health service says from now on."""
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def behave(self, path: str, behaviour: Behaviour) -> None:
+        """From now on a method answers as `behaviour(request, context)` does."""
+        self._behaviours[path] = behaviour
+
+    def reset(self) -> None:
+        self.set_health(serving=True)
+        self._behaviours.clear()
+        self.calls.clear()
+        self.metadata = {}
+        self.requests.clear()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        path = handler_call_details.method
+        try:
+            method = self._messages.method(path)
+        except KeyError:
+            return None
+        codec = {"request_deserializer": self._messages.request(path).FromString, "response_serializer": lambda message: message.SerializeToString()}
+
+        def unary(request: Message, context: grpc.ServicerContext) -> Any:
+            self.calls[path] += 1
+            self.requests.append(request)
+            self.metadata = {str(key): str(value) for key, value in context.invocation_metadata()}
+            behaviour = self._behaviours.get(path)
+            return behaviour(request, context) if behaviour else self._messages.response(path)()
+
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(unary, **codec)
+        return grpc.unary_unary_rpc_method_handler(unary, **codec)
+
+
+class KeyServer:
+    """The ops HTTP of auth_service: /.well-known/jwks.json."""
+
+    def __init__(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self.key.public_key()))
+        body = json.dumps({"keys": [{**public, "kid": "test", "alg": "EdDSA", "use": "sig"}]}).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = self.path == "/.well-known/jwks.json"
+                self.send_response(200 if found else 404)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body) if found else 0))
+                self.end_headers()
+                self.wfile.write(body if found else b"")
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def token(self, **claims: Any) -> str:
+        """An access token as auth_service makes them; a claim of None is left out."""
+        now = int(time.time())
+        defaults = {
+            "iss": "https://task-manager.local",
+            "aud": "task-manager",
+            "sub": "user-1",
+            "sid": "session-1",
+            "iat": now,
+            "exp": now + 600,
+            "jti": "1",
+        }
+        payload = {name: value for name, value in (defaults | claims).items() if value is not None}
+        return jwt.encode(payload, self.key, algorithm="EdDSA", headers={"kid": "test", "typ": "at+jwt"})

@@ -1,0 +1,79 @@
+"""Outages of a stack's processes: freezing them with all their children, and making the stack whole again."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from devstack.stack import Stack
+from tests.support.observed import hosts_in_use, metric, ops
+from tests.support.waiting import eventually
+
+WHOLE_WITHIN_SECONDS = 15.0
+
+
+def freeze(stack: Stack, process: str) -> None:
+    """Stops a process and all its descendants; they keep their connections and answer nothing."""
+    _signal(stack, process, signal.SIGSTOP)
+
+
+def thaw(stack: Stack, process: str) -> None:
+    """Lets them run again."""
+    _signal(stack, process, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def frozen(stack: Stack, process: str) -> Iterator[None]:
+    """A process frozen for a while."""
+    freeze(stack, process)
+    try:
+        yield
+    finally:
+        thaw(stack, process)
+
+
+async def heal(stack: Stack) -> None:
+    """Starts and thaws all that is down, and returns when everything is ready and in use."""
+    for name, process in stack.state.processes.items():
+        if process.pid is None:
+            await stack.start_process(name)
+        else:
+            thaw(stack, name)
+    await eventually(lambda: require_whole(stack), within=WHOLE_WITHIN_SECONDS)
+
+
+async def require_whole(stack: Stack) -> None:
+    """Fails unless every process is ready, the gateway uses every replica, and every replica the cache."""
+    for name in replicas(stack, "auth", "task"):
+        assert (await ops(stack, name, "/readyz")).status_code == httpx.codes.OK, f"{name} is not ready"
+    for name in replicas(stack, "task"):
+        assert await metric(stack, name, "redis_breaker_open") == 0, f"{name} does not use Redis"
+    for kind in ("auth", "task"):
+        assert await hosts_in_use(stack, f"{kind}_service") == len(replicas(stack, kind)), f"the gateway does not use every replica of {kind}_service"
+    async with httpx.AsyncClient(timeout=5) as client:
+        assert (await client.get(f"{stack.state.url}/ready")).status_code == httpx.codes.OK, "the gateway is not ready"
+
+
+def replicas(stack: Stack, *kinds: str) -> list[str]:
+    """The names of the processes of some services."""
+    return [name for name in stack.state.processes if name.partition("-")[0] in kinds]
+
+
+def _signal(stack: Stack, process: str, number: signal.Signals) -> None:
+    pid = stack.state.processes[process].pid
+    if pid is None:
+        return
+    # The parent first when stopping, so that it starts no new ones meanwhile.
+    for one in (pid, *_descendants(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, number)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, thread.read_text().split()):
+            yield child
+            yield from _descendants(child)

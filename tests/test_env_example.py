@@ -1,0 +1,55 @@
+"""`.env.example` names every setting of every program, with the default that the code has, and no other."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from auth_service.settings import Settings as AuthSettings
+from gateway.settings import GatewaySettings
+from task_service.settings import Settings as TaskSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+# What differs from program to program, and what is made up for development, has no default in the file.
+WITHOUT_DEFAULT = {"GRPC_PORT", "OPS_PORT", "OTEL_SERVICE_NAME", "PAGE_TOKEN_KEY"}
+
+
+def _example() -> dict[str, str]:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    found = [re.fullmatch(r"([A-Z_]+)=(.*?)\s*(?:#.*)?", line) for line in lines if line and not line.startswith("#")]
+    assert all(found)
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_every_setting_is_there_and_no_other() -> None:
+    settings = {name.upper() for program in (AuthSettings, TaskSettings, GatewaySettings) for name in program.model_fields}
+    assert set(_example()) == settings
+
+
+@pytest.mark.parametrize("program", [AuthSettings, TaskSettings, GatewaySettings])
+def test_the_defaults_are_the_codes(program: type[BaseModel]) -> None:
+    example = _example()
+    for name, field in program.model_fields.items():
+        if name.upper() in WITHOUT_DEFAULT or (program is GatewaySettings and name == "log_level"):
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        assert _same(default, example[name.upper()]), name
+
+
+def _same(default: Any, text: str) -> bool:
+    match default:
+        case None | ():
+            return text == ""
+        case bool():
+            return text == str(default).lower()
+        case int() | float():
+            return float(text) == default
+        case SecretStr():
+            return False
+        case tuple():
+            return text == ",".join(f"{endpoint.host}:{endpoint.port}" for endpoint in default)
+        case str() | Path():
+            return text == str(default)
+    return text == f"{default.host}:{default.port}"
