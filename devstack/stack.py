@@ -165,14 +165,16 @@ class Stack:
             self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)),
             self._prepare_gateway(data, allocation),
         )
-        await together(*(self._launch(spec) for spec in services.auth()))
-        await together(*(self._launch(spec) for spec in services.task()))
         await self.start_process("gateway")
 
     async def _start_database(self, database: Postgres, services: Services) -> None:
         await database.prepare()
         await self._launch(database.server())
         await database.ensure_database()
+        # Beside the migrations: the services wait for the schema and for each other's keys, and most of a start is Python's imports.
+        await together(self._migrate(services), *(self._launch(spec) for spec in (*services.auth(), *services.task())))
+
+    async def _migrate(self, services: Services) -> None:
         began = time.monotonic()
         assert self._data is not None
         await together(*(once.run(spec, self._data.held) for spec in services.migrations()))

@@ -100,7 +100,7 @@ _TOKEN_REFUSED: Final = "The access token is not valid."  # noqa: S105 - words, 
 
 _NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "present_match": False}}}
 # A gateway that has no keys to check a token with must not tell the client that the token is wrong.
-_NO_KEYS: Final = _cel("response.code_details.contains('Jwks')")
+_NO_KEYS: Final = _cel("response.code_details.contains('Jwks_remote_fetch')")
 
 # The filter answers 403 to a token for another audience, which is as invalid as any.
 _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")

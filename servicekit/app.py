@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
-from servicekit import logging
+from servicekit.call_log import CallLog
 from servicekit.health import Check, Health
 from servicekit.metrics import CallMetrics
 from servicekit.migrate import Migrations
@@ -54,7 +54,7 @@ async def run(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None
     pipeline = Pipeline(
         verifier=parts.verifier,
         metrics=CallMetrics(parts.registry),
-        call_log=logging.CallLog(tracing.trace_id),
+        call_log=CallLog(tracing.trace_id),
         default_deadline_seconds=settings.default_deadline_seconds,
         max_concurrent_calls=settings.max_concurrent_calls,
     )

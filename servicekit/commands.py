@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from typing import Literal
 
 import structlog
-import uvloop
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -31,6 +30,8 @@ def main(program: str, run: Callable[[], Coroutine[None, None, None]], migration
     commands.add_parser("run", help="serve until SIGTERM")
     commands.add_parser("migrate", help="bring the database's schema up to this version and end")
     if parser.parse_args().command == "run":
+        import uvloop  # noqa: PLC0415 - only to serve
+
         uvloop.run(run())
     else:
         asyncio.run(_migrate(program, migrations))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from logging import INFO, WARNING
 from typing import Any, Final
 
 import aiohttp
@@ -15,6 +16,8 @@ from servicekit.errors import DependencyUnavailable
 REFRESH_SECONDS: Final = 60.0
 # An unknown kid is asked for at most this often: a stranger can make up as many as he likes.
 MIN_FETCH_INTERVAL_SECONDS: Final = 2.0
+# Until the first set has come there is nothing to serve with: the issuer may be starting beside us.
+FIRST_FETCH_INTERVAL_SECONDS: Final = 0.1
 FETCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
 log = structlog.get_logger()
@@ -49,7 +52,8 @@ class RemoteKeys:
 
     async def _fetch_unless_just_tried(self) -> None:
         async with self._fetching:
-            if time.monotonic() - self._tried_at < MIN_FETCH_INTERVAL_SECONDS:
+            interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS
+            if time.monotonic() - self._tried_at < interval:
                 return
             self._tried_at = time.monotonic()
             try:
@@ -57,7 +61,7 @@ class RemoteKeys:
                     response.raise_for_status()
                     keys = public_keys(await response.json())
             except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
-                log.warning("jwks_fetch_failed", url=self._url, error=type(error).__name__)
+                log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
                 return
             self._keys, self._fetched_at = keys, time.monotonic()
 

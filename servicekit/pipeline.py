@@ -21,9 +21,9 @@ from taskmanager.rpc.v1 import access_pb2
 
 from servicekit import deadline
 from servicekit.call import Call, Handler
+from servicekit.call_log import CallLog
 from servicekit.errors import AccessDenied, DeadlineExceeded, InvalidField, MalformedRequest, Overloaded, Violation
 from servicekit.identity import Identity, bearer_token
-from servicekit.logging import CallLog
 from servicekit.method import Method
 from servicekit.metrics import CallMetrics
 from servicekit.status import failure_of

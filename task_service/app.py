@@ -1,6 +1,5 @@
 """Puts the task service together, by constructor, and runs it. The only module here that knows all the others."""
 
-from importlib import resources
 from uuid import UUID
 
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
@@ -10,7 +9,6 @@ from uuid_utils.compat import uuid7
 from servicekit import app, logging
 from servicekit.jwks import RemoteKeys
 from servicekit.metrics import registry
-from servicekit.migrate import Migrations
 from servicekit.paging import PageTokens
 from servicekit.redis import Redis
 from servicekit.settings import load
@@ -19,16 +17,12 @@ from servicekit.tokens import TokenVerifier
 from task_service.cache import CachedTasks
 from task_service.handler import TaskHandler
 from task_service.repository import PostgresTasks
+from task_service.schema import migrations
 from task_service.service import TaskService
 from task_service.settings import Settings
 
 # What the gateway's one reflection upstream tells of beside our own: the public services of the other service.
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
-
-
-def migrations() -> Migrations:
-    """The migrations of the schema `task`."""
-    return Migrations("task", resources.files("task_service") / "migrations")
 
 
 async def run() -> None:

@@ -163,7 +163,7 @@ async def test_a_lost_password_is_explained(config: StackConfig) -> None:
     async with Stack(config) as stack:
         secrets = Path(stack.state.data_dir) / "secrets"
     (secrets / "postgres_password").unlink()
-    with pytest.raises(UsageProblem, match="the password in .* is not the one of"):
+    with pytest.raises(UsageProblem, match=r"the password in .* is not the one of"):
         await Stack(config).start()
 
 

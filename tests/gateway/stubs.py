@@ -107,25 +107,37 @@ class KeyServer:
     """The ops HTTP of auth_service: /.well-known/jwks.json."""
 
     def __init__(self) -> None:
-        self.key = Ed25519PrivateKey.generate()
-        public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self.key.public_key()))
-        body = json.dumps({"keys": [{**public, "kid": "test", "alg": "EdDSA", "use": "sig"}]}).encode()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._generations = 0
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Another key from now on, and the old one no more."""
+        self._generations += 1
+        self.kid = f"key-{self._generations}"
+        self._key = Ed25519PrivateKey.generate()
+        public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self._key.public_key()))
+        self._body = json.dumps({"keys": [{**public, "kid": self.kid, "alg": "EdDSA", "use": "sig"}]}).encode()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        keys = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 found = self.path == "/.well-known/jwks.json"
+                body = keys._body if found else b""
                 self.send_response(200 if found else 404)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body) if found else 0))
+                self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body if found else b"")
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        return Handler
 
     def start(self) -> None:
         self._thread.start()
@@ -147,4 +159,4 @@ class KeyServer:
             "jti": "1",
         }
         payload = {name: value for name, value in (defaults | claims).items() if value is not None}
-        return jwt.encode(payload, self.key, algorithm="EdDSA", headers={"kid": "test", "typ": "at+jwt"})
+        return jwt.encode(payload, self._key, algorithm="EdDSA", headers={"kid": self.kid, "typ": "at+jwt"})

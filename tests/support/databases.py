@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from auth_service.app import migrations as auth_migrations
-from task_service.app import migrations as task_migrations
+from auth_service.schema import migrations as auth_migrations
+from task_service.schema import migrations as task_migrations
 
 
 async def make_template(database_url: str) -> str:
