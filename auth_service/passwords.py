@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import bcrypt
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from auth_service.domain import normalize_password
 from servicekit.errors import Overloaded
@@ -35,6 +35,7 @@ class PasswordHasher:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
         # What the password of an unknown user is compared with: the same work, and never equal.
         self._nobody = _hash("", cost)
+        self._seconds = Histogram("password_hash_seconds", "Time of a password hash, with its wait in the queue.", registry=registry)
         Gauge("password_hashes_under_way", "Password hashes computed or waiting.", registry=registry).set_function(lambda: self._under_way)
 
     async def start(self) -> None:
@@ -61,7 +62,8 @@ class PasswordHasher:
         # Counted until the thread is free, not until the caller has left.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        return await asyncio.wrap_future(future)
+        with self._seconds.time():
+            return await asyncio.wrap_future(future)
 
     def _done(self) -> None:
         self._under_way -= 1

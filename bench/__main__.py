@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 import dataclasses
+import sys
 from pathlib import Path
 
 from bench import report
-from bench.measure import Settings, measure
+from bench.measure import CallsFailed, Settings, measure
 from bench.system import System
 
 
@@ -18,14 +19,19 @@ def main() -> None:
     parser.add_argument("--callers", type=int, metavar="N", help="concurrent callers (32)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (3)")
     parser.add_argument("--seconds", type=float, metavar="S", help="of each round (1.3)")
-    parser.add_argument("--only", default="", metavar="WORD", help="only rows with this in their name, and their floors: grpc-direct, GetTask …")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="only rows with this in their name: GetTask, REST, 'straight to the service GetTask' …"
+    )
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which slows it, and leave the profile here"
     )
     args = parser.parse_args()
     settings = Settings.quick() if args.quick else Settings()
     given = {name: getattr(args, name) for name in ("callers", "rounds", "seconds") if getattr(args, name) is not None}
-    asyncio.run(run(dataclasses.replace(settings, only=args.only, profile=args.profile, **given), args.output))
+    try:
+        asyncio.run(run(dataclasses.replace(settings, only=args.only, profile=args.profile, **given), args.output))
+    except CallsFailed as error:
+        sys.exit(str(error))
 
 
 async def run(settings: Settings, output: Path) -> None:

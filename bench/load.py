@@ -47,9 +47,9 @@ async def run(job: Job) -> Round:
 async def _connect(job: Job, tally: Tally) -> list[Connection]:
     """As many connections as the job's callers take. All walk the same ring of requests."""
     if job.protocol == "grpc":
-        each = min(job.callers, CALLERS_PER_GRPC_CONNECTION)
         calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
-        return [await _connected(GrpcConnection(calls, tally, each), job.port) for _ in range(job.callers // each)]
+        shares = [min(CALLERS_PER_GRPC_CONNECTION, job.callers - at) for at in range(0, job.callers, CALLERS_PER_GRPC_CONNECTION)]
+        return [await _connected(GrpcConnection(calls, tally, share), job.port) for share in shares]
     requests = itertools.cycle([encode_request(request, job.port) for request in job.requests])
     return [await _connected(HttpConnection(requests, tally), job.port) for _ in range(job.callers)]
 
@@ -61,8 +61,8 @@ async def _connected(connection: C, port: int) -> C:
 
 
 async def _serve() -> None:
+    # Reading blocks, between rounds, when there is nothing else to do.
     for line in iter(sys.stdin.readline, ""):
-        # Blocks between rounds, when there is nothing else to do.
         gc.collect()
         print(json.dumps(asdict(await run(Job.from_json(line)))), flush=True)
 

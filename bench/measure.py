@@ -29,7 +29,7 @@ class Settings:
     @classmethod
     def quick(cls) -> "Settings":
         """Enough to see that it works."""
-        return cls(rounds=2, seconds=0.3, settle_seconds=0.1, warm_up_seconds=0.2)
+        return cls(rounds=2, seconds=0.25, settle_seconds=0.05, warm_up_seconds=0.1)
 
 
 @dataclass(frozen=True, slots=True)

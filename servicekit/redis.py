@@ -5,6 +5,7 @@ it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes e
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
@@ -25,6 +26,9 @@ Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
 TIMEOUT_SECONDS: Final = 0.2
 PROBE_INTERVAL_SECONDS: Final = 0.5
+# When Redis returns, each process finds out by a probe of its own, after at most the interval, a time-out or two, and its hooks. Only after this
+# long has every one of them found out, and only then is what Redis holds to be believed.
+SETTLE_SECONDS: Final = 1.5
 MAX_CONNECTIONS: Final = 32
 
 log = structlog.get_logger()
@@ -49,6 +53,7 @@ class Redis:
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
         self._open = False
+        self._settled_at = float("-inf")
         self._hooks: list[Hook] = []
         self._probing: asyncio.Task[None] | None = None
         self._failures = Counter("redis_failures_total", "Commands that Redis did not answer.", registry=registry)
@@ -91,6 +96,14 @@ class Redis:
             self.trip(error)
             raise RedisUnavailable from error
 
+    @property
+    def settled(self) -> bool:
+        """Whether what Redis holds is to be believed: it is here, and has been for so long that every other process must have found out as well.
+
+        Until then commands work already, so that processes which return to it one by one can make good what they did without it.
+        """
+        return not self._open and time.monotonic() >= self._settled_at
+
     def trip(self, cause: BaseException) -> None:
         """Opens the breaker."""
         if self._open:
@@ -110,5 +123,6 @@ class Redis:
             except (RedisError, OSError, TimeoutError):
                 continue
             self._open = False
+            self._settled_at = time.monotonic() + SETTLE_SECONDS
             log.info("redis_breaker_closed")
             return

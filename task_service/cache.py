@@ -5,7 +5,8 @@ fence before it begins, outliving any time the transaction can take (over somebo
 becomes the value, an anonymous one is left to expire, and anything else is deleted. A write whose outcome is not known leaves its fence to expire.
 
 Redis away: reads and writes go to the repository alone. Keys whose finish failed are remembered and deleted before Redis is used again; a write
-whose fence failed deletes its key when it is done, or has it remembered. The one exception, bounded by the breaker's probe and the values' time to
+whose fence failed deletes its key when it is done, or has it remembered. When Redis returns, writes set their fences at once and reads begin only
+when every replica must have found out (`Redis.settled`). The one exception, bounded by the breaker's probe and the values' time to
 live: a replica that is cut off from a Redis which others still reach.
 """
 
@@ -76,6 +77,9 @@ class CachedTasks:
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         """See TaskRepository.find."""
+        if not self._redis.settled:
+            self._bypass.inc()
+            return await self._repository.find(user_id, task_id)
         key = key_of(user_id, task_id)
         try:
             held = await self._reads.get(key)

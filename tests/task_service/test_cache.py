@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
 
 from devstack.stack import Stack
-from servicekit.redis import Redis
+from servicekit.redis import Redis, RedisUnavailable
 from task_service.cache import MAX_SUSPECT_KEYS, CachedTasks, Suspects, key_of
 from task_service.domain import Actor, Task, TaskFields
+from task_service.encoding import encode
 from task_service.repository import PostgresTasks
 from tests.task_service.conftest import FIELDS, new_id
 
@@ -221,6 +222,7 @@ async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
     redis = Redis(system.state.redis_url, CollectorRegistry())
     cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     redis.trip(ConnectionError())
+    assert not redis.settled
 
     async def recover_and_fill() -> None:
         below.before_write = None
@@ -284,3 +286,34 @@ async def test_values_come_back_as_they_went(cache: CachedTasks, tasks: Postgres
     made = await tasks.insert(actor, new_id(), replace(FIELDS, title='"\\ \u2028 \N{GRINNING FACE}', due_date=None, labels=()))
     await cache.find(actor.user_id, made.id)
     assert await cache.find(actor.user_id, made.id) == made
+
+
+async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
+    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+) -> None:
+    redis = Redis(system.state.redis_url, CollectorRegistry())
+    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+    redis.trip(ConnectionError())
+    async with asyncio.timeout(3):
+        while not await _answers(redis):
+            await asyncio.sleep(0.05)
+    # What another replica, not yet back, has left there.
+    await client.set(key_of(task.user_id, task.id), b"v" + encode(replace(task, title="old")))
+    assert await _title(cache, task) == FIELDS.title
+    await _retitle(cache, actor, task, "new")
+    assert await _title(other, task) == "new"
+    async with asyncio.timeout(3):
+        while not redis.settled:
+            await asyncio.sleep(0.05)
+    reads = below.reads
+    assert await _title(cache, task) == "new"
+    assert below.reads == reads
+    await redis.close()
+
+
+async def _answers(redis: Redis) -> bool:
+    try:
+        await redis.run(lambda client: client.ping())
+    except RedisUnavailable:
+        return False
+    return True

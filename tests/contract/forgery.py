@@ -1,0 +1,244 @@
+"""Access tokens that nobody should accept, each made from a good one, by hand: a JWT library would refuse to make most of them."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+DAY = 86_400
+# More than the services take, and still a header that every server takes.
+LONG = 5_000
+REMOVE = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Forge:
+    """What a forger has at most: a good token, taken apart, the system's own signing key, and a key of his own."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    key: Ed25519PrivateKey
+    attacker: Ed25519PrivateKey
+
+    def good(self) -> str:
+        """The token made anew, unchanged: what shows that a refusal is for the change."""
+        return self.signed()
+
+    def signed(self, header: Mapping[str, Any] | None = None, claims: Mapping[str, Any] | None = None, key: Ed25519PrivateKey | None = None) -> str:
+        """A token with some of it changed; REMOVE takes something out. Signed by the system's key unless another is given."""
+        data = signing_input(_changed(self.header, header), _changed(self.claims, claims))
+        return data + "." + encoded((key or self.key).sign(data.encode()))
+
+    def raw(self, header: bytes, payload: bytes) -> str:
+        """A token of any bytes, signed by the system's key."""
+        data = f"{encoded(header)}.{encoded(payload)}"
+        return data + "." + encoded(self.key.sign(data.encode()))
+
+    def hmac(self, secret: bytes) -> str:
+        """Signed by HS256 with a secret."""
+        data = signing_input(_changed(self.header, {"alg": "HS256"}), self.claims)
+        return data + "." + encoded(hmac.digest(secret, data.encode(), hashlib.sha256))
+
+    def unsigned(self, alg: str) -> str:
+        """Without a signature."""
+        return signing_input(_changed(self.header, {"alg": alg}), self.claims) + "."
+
+    def es256(self) -> str:
+        """Signed by the attacker's key of another kind."""
+        data = signing_input(_changed(self.header, {"alg": "ES256"}), self.claims)
+        r, s = decode_dss_signature(ec.generate_private_key(ec.SECP256R1()).sign(data.encode(), ec.ECDSA(hashes.SHA256())))
+        return data + "." + encoded(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+    @property
+    def public_pem(self) -> bytes:
+        """The system's public key, as anybody can have it."""
+        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def public_raw(self) -> bytes:
+        """The same, as the 32 bytes that it is."""
+        return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def attacker_jwk(self) -> dict[str, str]:
+        """The attacker's public key, as he would put it into a header."""
+        return {"kty": "OKP", "crv": "Ed25519", "x": encoded(self.attacker.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)), "kid": "mine"}
+
+
+def taken_apart(token: str, key: Ed25519PrivateKey) -> Forge:
+    """A forge from a good token and the system's key."""
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+    return Forge(header, claims, key, Ed25519PrivateKey.generate())
+
+
+def encoded(data: bytes) -> str:
+    """In base64url, without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signing_input(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
+    """The first two parts of a token."""
+    return ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
+
+
+def _changed(original: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    merged = {**original, **(changes or {})}
+    return {name: value for name, value in merged.items() if value is not REMOVE}
+
+
+def _claim(name: str, value: Any) -> Callable[[Forge], str]:
+    return lambda forge: forge.signed(claims={name: value})
+
+
+def _header(name: str, value: Any) -> Callable[[Forge], str]:
+    return lambda forge: forge.signed(header={name: value})
+
+
+def _now(offset: float) -> int:
+    return int(time.time() + offset)
+
+
+CLAIMS = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
+
+# Tokens, each to be sent as `Bearer TOKEN`. Signed by the right key unless its name says otherwise.
+TOKENS: Mapping[str, Callable[[Forge], str]] = {
+    # The key and the algorithm.
+    "wrong-key": lambda forge: forge.signed(key=forge.attacker),
+    "wrong-key-no-kid": lambda forge: forge.signed({"kid": REMOVE}, key=forge.attacker),
+    "alg-none": lambda forge: forge.unsigned("none"),
+    "alg-None": lambda forge: forge.unsigned("None"),
+    "alg-nOnE": lambda forge: forge.unsigned("nOnE"),
+    "alg-empty": lambda forge: forge.unsigned(""),
+    "alg-none-but-signed": _header("alg", "none"),
+    "alg-missing": _header("alg", REMOVE),
+    "alg-null": _header("alg", None),
+    "alg-lower-case": _header("alg", "eddsa"),
+    "alg-list": _header("alg", ["EdDSA"]),
+    "alg-rs256": _header("alg", "RS256"),
+    "alg-es256": lambda forge: forge.es256(),
+    "hs256-public-pem": lambda forge: forge.hmac(forge.public_pem),
+    "hs256-public-pem-stripped": lambda forge: forge.hmac(forge.public_pem.strip()),
+    "hs256-public-raw": lambda forge: forge.hmac(forge.public_raw),
+    "hs256-public-base64": lambda forge: forge.hmac(encoded(forge.public_raw).encode()),
+    "hs256-empty": lambda forge: forge.hmac(b""),
+    "signature-empty": lambda forge: forge.good().rpartition(".")[0] + ".",
+    "signature-zeros": lambda forge: forge.good().rpartition(".")[0] + "." + encoded(bytes(64)),
+    "signature-of-another": lambda forge: forge.good().rpartition(".")[0] + "." + forge.signed(claims={"jti": "x"}).rpartition(".")[2],
+    "signature-longer": lambda forge: forge.good() + "AAAA",
+    # The header.
+    "typ-missing": _header("typ", REMOVE),
+    "typ-jwt": _header("typ", "JWT"),
+    "typ-id-token": _header("typ", "id+jwt"),
+    "typ-list": _header("typ", ["at+jwt"]),
+    "typ-null": _header("typ", None),
+    "kid-missing": _header("kid", REMOVE),
+    "kid-unknown": _header("kid", "no-such-key"),
+    "kid-empty": _header("kid", ""),
+    "kid-number": _header("kid", 0),
+    "kid-null": _header("kid", None),
+    "kid-list": lambda forge: forge.signed({"kid": [forge.header["kid"]]}),
+    "kid-path": _header("kid", "../../../../../../dev/null"),
+    "kid-sql": _header("kid", "' OR '1'='1"),
+    "kid-url": _header("kid", "http://127.0.0.1:1/jwks.json"),
+    "kid-nul": lambda forge: forge.signed({"kid": forge.header["kid"] + "\0"}),
+    "crit": _header("crit", ["exp"]),
+    "crit-b64": lambda forge: forge.signed({"crit": ["b64"], "b64": False}),
+    "crit-empty": _header("crit", []),
+    "jku": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/jwks.json", "kid": "mine"}, key=forge.attacker),
+    "jku-known-kid": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/jwks.json"}, key=forge.attacker),
+    "x5u": lambda forge: forge.signed({"x5u": "http://127.0.0.1:1/cert.pem"}, key=forge.attacker),
+    "x5c": lambda forge: forge.signed({"x5c": [encoded(forge.public_raw)]}, key=forge.attacker),
+    "jwk": lambda forge: forge.signed({"jwk": forge.attacker_jwk}, key=forge.attacker),
+    "jwk-its-kid": lambda forge: forge.signed({"jwk": forge.attacker_jwk, "kid": "mine"}, key=forge.attacker),
+    "header-list": lambda forge: forge.raw(b"[]", json.dumps(dict(forge.claims)).encode()),
+    "header-not-json": lambda forge: forge.raw(b"{", json.dumps(dict(forge.claims)).encode()),
+    "header-not-utf-8": lambda forge: forge.raw(b"\xff\xfe", json.dumps(dict(forge.claims)).encode()),
+    "header-deep": lambda forge: forge.raw(b"[" * 1000 + b"]" * 1000, json.dumps(dict(forge.claims)).encode()),
+    # The claims.
+    **{f"{name}-missing": _claim(name, REMOVE) for name in CLAIMS},
+    **{f"{name}-null": _claim(name, None) for name in CLAIMS},
+    **{f"{name}-list": _claim(name, ["x"]) for name in CLAIMS},
+    **{f"{name}-object": _claim(name, {}) for name in CLAIMS},
+    **{f"{name}-true": _claim(name, True) for name in CLAIMS},  # noqa: FBT003 - the value of a claim
+    "exp-past": lambda forge: forge.signed(claims={"iat": _now(-2 * DAY), "exp": _now(-DAY)}),
+    "exp-two-minutes-past": lambda forge: forge.signed(claims={"exp": _now(-120)}),
+    "exp-text": lambda forge: forge.signed(claims={"exp": str(_now(DAY))}),
+    "exp-fraction": lambda forge: forge.signed(claims={"exp": _now(DAY) + 0.5}),
+    "exp-zero": _claim("exp", 0),
+    "exp-negative": _claim("exp", -1),
+    "exp-beyond-int64": _claim("exp", 2**63),
+    "exp-enormous": _claim("exp", 10**30),
+    "exp-beyond-float": _claim("exp", 10**400),
+    "iat-future": lambda forge: forge.signed(claims={"iat": _now(DAY), "exp": _now(2 * DAY)}),
+    "iat-text": lambda forge: forge.signed(claims={"iat": str(_now(0))}),
+    "nbf-future": lambda forge: forge.signed(claims={"nbf": _now(DAY)}),
+    "iss-other": _claim("iss", "https://evil.example"),
+    "iss-slash": lambda forge: forge.signed(claims={"iss": forge.claims["iss"] + "/"}),
+    "iss-empty": _claim("iss", ""),
+    "iss-in-a-list": lambda forge: forge.signed(claims={"iss": [forge.claims["iss"]]}),
+    "aud-other": _claim("aud", "another-service"),
+    "aud-empty": _claim("aud", ""),
+    "aud-in-a-list": lambda forge: forge.signed(claims={"aud": [forge.claims["aud"]]}),
+    "aud-among-others": lambda forge: forge.signed(claims={"aud": [forge.claims["aud"], "another-service"]}),
+    "aud-case": lambda forge: forge.signed(claims={"aud": forge.claims["aud"].upper()}),
+    "sub-empty": _claim("sub", ""),
+    "sub-no-id": _claim("sub", "admin"),
+    "sub-number": _claim("sub", 1),
+    "sid-empty": _claim("sid", ""),
+    "sid-no-id": _claim("sid", "1"),
+    "jti-empty": _claim("jti", ""),
+    "jti-number": _claim("jti", 1),
+    "claims-list": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"[]"),
+    "claims-text": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b'"sub"'),
+    "claims-null": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"null"),
+    "claims-empty": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b""),
+    "claims-object-empty": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"{}"),
+    "claims-not-json": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"{"),
+    "claims-not-utf-8": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b'{"sub": "\xff"}'),
+    # The form.
+    "truncated": lambda forge: forge.good()[:-10],
+    "truncated-at-the-signature": lambda forge: forge.good().rpartition(".")[0],
+    "truncated-at-the-claims": lambda forge: forge.good().partition(".")[0],
+    "dot-before": lambda forge: "." + forge.good(),
+    "dot-behind": lambda forge: forge.good() + ".",
+    "two-dots": lambda forge: forge.good().replace(".", "..", 1),
+    "dots-alone": lambda _: "..",
+    "five-parts": lambda forge: forge.good() + ".a.b",
+    "padded": lambda forge: ".".join(part + "==" for part in forge.good().split(".")),
+    "not-base64": lambda forge: forge.good().replace(".", ".!", 1),
+    "space-within": lambda forge: forge.good().replace(".", ". ", 1),
+    "in-quotes": lambda forge: f'"{forge.good()}"',
+    "twice-with-comma": lambda forge: f"{forge.good()},{forge.good()}",
+    "comma-behind": lambda forge: forge.good() + ",",
+    "very-long": lambda forge: forge.signed(claims={"filler": "x" * LONG}),
+    "very-long-signature": lambda forge: forge.good() + "A" * LONG,
+    "nonsense": lambda _: "nonsense",
+    "null": lambda _: "null",
+    "refresh-token-like": lambda _: "kq3zGmBqT5lQ0v0H3n4x5y6z7A8b9c0d1e2f3g4h5i6",
+}
+
+# Whole values of the Authorization header.
+SCHEMES: Mapping[str, Callable[[Forge], str]] = {
+    "basic": lambda forge: "Basic " + base64.b64encode(f"user:{forge.good()}".encode()).decode(),
+    "basic-with-token": lambda forge: "Basic " + forge.good(),
+    "dpop": lambda forge: "DPoP " + forge.good(),
+    "no-scheme": lambda forge: forge.good(),
+    "scheme-alone": lambda _: "Bearer",
+    "scheme-run-on": lambda forge: "Bearer" + forge.good(),
+    "scheme-colon": lambda forge: "Bearer: " + forge.good(),
+    "scheme-equals": lambda forge: "Bearer=" + forge.good(),
+    "scheme-twice": lambda forge: "Bearer Bearer " + forge.good(),
+    "two-spaces": lambda forge: "Bearer  " + forge.good(),
+    "words-behind": lambda forge: "Bearer " + forge.good() + " realm=x",
+    "two-schemes": lambda forge: f"Basic dTpw, Bearer {forge.good()}",
+}

@@ -1,0 +1,160 @@
+"""Forged and broken access tokens: refused by each service by itself, and through the gateway over REST and gRPC, with one answer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc.aio
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from devstack.stack import Stack
+from tests.contract.conftest import Ways
+from tests.contract.forgery import SCHEMES, TOKENS, Forge, taken_apart
+from tests.support import rawhttp
+from tests.support.accounts import Account
+from tests.support.calls import Metadata, rpc_call
+from tests.support.descriptors import named
+from tests.support.errors import ApiError, of_response
+
+GET_ME, LIST_TASKS = named("UserService.GetMe"), named("TaskService.ListTasks")
+PATHS = {GET_ME.template: GET_ME, LIST_TASKS.template: LIST_TASKS}
+UNAUTHENTICATED = 16
+
+
+@pytest.fixture
+def forge(system: Stack, account: Account) -> Forge:
+    """A forge with the system's own signing key."""
+    key = load_pem_private_key((Path(system.state.data_dir) / "secrets" / "signing_key.pem").read_bytes(), password=None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return taken_apart(account.access_token, key)
+
+
+@pytest.mark.parametrize("make", TOKENS.values(), ids=TOKENS)
+async def test_a_bad_token_is_refused(make: Callable[[Forge], str], forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
+    value = f"Bearer {make(forge)}"
+    await _refused_over_rest(rest, [("authorization", value)])
+    await _refused_over_grpc(ways, (("authorization", value),), "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize("make", SCHEMES.values(), ids=SCHEMES)
+async def test_a_header_of_another_form_is_refused(make: Callable[[Forge], str], forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
+    value = make(forge)
+    await _refused_over_rest(rest, [("authorization", value)])
+    await _refused_over_grpc(ways, (("authorization", value),), "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize("good_first", [True, False], ids=["good-first", "bad-first"])
+async def test_two_headers_are_refused(good_first: bool, forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:  # noqa: FBT001
+    """Who of gateway and service looks at which must not matter (RFC 9110 §5.3: the header is not a list)."""
+    pair = [("authorization", f"Bearer {forge.good()}"), ("authorization", "Bearer nonsense")]
+    headers = pair if good_first else pair[::-1]
+    await _refused_over_rest(rest, headers)
+    await _refused_over_grpc(ways, tuple(headers), "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("authorization", "")],
+        [("cookie", "access_token={token}; authorization=Bearer {token}")],
+        [("x-forwarded-authorization", "Bearer {token}")],
+        [("x-jwt-payload", "{token}"), ("x-user-id", "0190b5a0-0000-7000-8000-000000000001")],
+        [("proxy-authorization", "Bearer {token}")],
+    ],
+    ids=["none", "empty", "cookie", "forwarded", "claims", "proxy"],
+)
+async def test_a_token_that_stands_elsewhere_is_none(headers: list[tuple[str, str]], forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
+    filled = [(name, value.format(token=forge.good())) for name, value in headers]
+    await _refused_over_rest(rest, filled)
+    await _refused_over_grpc(ways, tuple(filled), "TOKEN_MISSING")
+
+
+@pytest.mark.parametrize("parameter", ["access_token", "token", "authorization"])
+async def test_a_token_in_the_query_is_none(parameter: str, forge: Forge, rest: httpx.AsyncClient) -> None:
+    """It would be in every log on the way (RFC 9700 §4.3.2)."""
+    for path in PATHS:
+        response = await rest.get(f"{path}?{parameter}={forge.good()}")
+        assert (response.status_code, of_response(response).reason) == (401, "TOKEN_MISSING")
+
+
+@pytest.mark.parametrize(
+    ("line", "statuses"),
+    [
+        (b"authorization: Bearer \xff\xfe\xfd", {401}),
+        ("authorization: Bearer ü".encode(), {401}),
+        (b"authorization: Bearer\ttoken", {401}),
+        (b"authorization:Bearer nonsense", {401}),
+        # No HTTP at all, which Envoy refuses before it looks at anything.
+        (b"authorization: Bearer a\x00b", {400, 401}),
+        (b"authorization : Bearer nonsense", {400, 401}),
+        (b"authorization: Bearer a\r b", {400, 401}),
+    ],
+    ids=["bytes", "non-ascii", "tab", "no-space", "nul", "space-before-colon", "carriage-return"],
+)
+async def test_bytes_that_clients_do_not_send(line: bytes, statuses: set[int], system: Stack) -> None:
+    for path in PATHS:
+        response = await rawhttp.send(system.state.url, rawhttp.RawRequest(b"GET", path.encode(), (line,)))
+        assert response.status_code in statuses, response.text
+        of_response(response)
+
+
+async def test_good_tokens_are_accepted(forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
+    """Else all of the above would prove nothing."""
+    good = {
+        "made anew": f"Bearer {forge.good()}",
+        "scheme in lower case": f"bearer {forge.good()}",
+        "scheme in upper case": f"BEARER {forge.good()}",
+        "type in upper case": f"Bearer {forge.signed({'typ': 'AT+JWT'})}",
+        "more claims": f"Bearer {forge.signed(claims={'scope': 'all', 'nbf': 0})}",
+        "headers that are never looked at": f"Bearer {forge.signed({'jku': 'http://127.0.0.1:1/', 'x5u': 'http://127.0.0.1:1/', 'jwk': {}})}",
+    }
+    for name, value in good.items():
+        for path, rpc in PATHS.items():
+            assert (await rest.get(path, headers={"authorization": value})).status_code == 200, name
+            for channel in (ways.gateway, ways.services[rpc.program]):
+                answer = await rpc_call(channel, rpc, b"", (("authorization", value),))
+                assert not isinstance(answer, ApiError), f"{name}: {answer}"
+
+
+@pytest.mark.parametrize("name", ["wrong-key", "typ-jwt"], ids=["refused-by-the-gateway", "refused-by-the-service"])
+async def test_the_refusal_has_a_challenge(name: str, forge: Forge, rest: httpx.AsyncClient) -> None:
+    """RFC 9110 §15.5.2, RFC 6750 §3: whoever refused."""
+    response = await rest.get(LIST_TASKS.template, headers={"authorization": f"Bearer {TOKENS[name](forge)}"})
+    assert response.status_code == 401
+    assert response.headers.get("www-authenticate", "").startswith("Bearer ")
+
+
+async def test_the_refusal_tells_nothing_of_why(forge: Forge, rest: httpx.AsyncClient) -> None:
+    """Every bad token has one answer, whoever of gateway and service gives it."""
+    bodies = set()
+    for make in TOKENS.values():
+        response = await rest.get(LIST_TASKS.template, headers={"authorization": f"Bearer {make(forge)}"})
+        if response.status_code != httpx.codes.UNAUTHORIZED:
+            continue  # the test of that token says so
+        error = of_response(response)
+        bodies.add((error.code, error.reason))
+        assert "exp" not in error.message.split()
+        assert forge.claims["sub"] not in error.message
+    assert bodies == {(UNAUTHENTICATED, "TOKEN_INVALID")}
+
+
+async def _refused_over_rest(rest: httpx.AsyncClient, headers: Sequence[tuple[str, str]]) -> None:
+    for path in PATHS:
+        response = await rest.get(path, headers=list(headers))
+        error = of_response(response)
+        assert (response.status_code, error.code) == (401, UNAUTHENTICATED), response.text
+        assert error.reason in {"TOKEN_INVALID", "TOKEN_MISSING"}
+
+
+async def _refused_over_grpc(ways: Ways, metadata: Metadata, reason: str) -> None:
+    for rpc in PATHS.values():
+        channels: dict[str, grpc.aio.Channel] = {"gateway": ways.gateway, rpc.program: ways.services[rpc.program]}
+        for way, channel in channels.items():
+            error = await rpc_call(channel, rpc, b"", metadata)
+            assert isinstance(error, ApiError), f"accepted by {way}"
+            assert error.code == UNAUTHENTICATED, f"{way}: {error}"
+            if way != "gateway":
+                assert error.reason == reason, f"{way}: {error}"

@@ -1,0 +1,58 @@
+"""Two replicas share the calls, call by call and not connection by connection; the loss of one costs no more than what was under way on it."""
+
+import asyncio
+from signal import SIGKILL
+
+import grpc.aio
+
+from devstack.stack import Stack
+from tests.support.accounts import Account
+from tests.support.load import Load
+from tests.support.observed import metric
+from tests.support.task_api import GrpcTasks
+
+CALLS = 1000
+CLIENTS = 32
+SETTLE_SECONDS = 0.5
+REPLICAS = ("task-1", "task-2")
+
+
+async def test_two_replicas_share_the_calls_of_one_connection(breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel) -> None:
+    api = GrpcTasks(breakable_gateway, breakable_account)
+    task = await api.create("to be read", "setup")
+    before = [await _handled(breakable, replica) for replica in REPLICAS]
+
+    async def client() -> None:
+        for _ in range(CALLS // CLIENTS + 1):
+            await api.get(task.id, "balance")
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    shares = [await _handled(breakable, replica) - calls for replica, calls in zip(REPLICAS, before, strict=True)]
+    assert sum(shares) >= CALLS
+    assert all(0.4 <= share / sum(shares) <= 0.6 for share in shares), shares
+
+
+async def test_a_killed_replica_takes_no_more_with_it_than_the_writes_under_way_on_it(
+    breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
+) -> None:
+    api = GrpcTasks(breakable_gateway, breakable_account)
+    task = await api.create("to be read", "setup")
+    reader = [("get", lambda request_id: api.get(task.id, request_id)), ("list", api.list)]
+    writer = [("create", lambda request_id: api.create("made under load", request_id))]
+    async with Load([reader] * (CLIENTS // 2) + [writer] * (CLIENTS // 2)) as load:
+        await asyncio.sleep(SETTLE_SECONDS)
+        await breakable.kill("task-2", SIGKILL)
+        await asyncio.sleep(SETTLE_SECONDS)
+        failed, before = len(load.failures()), await _handled(breakable, "task-1")
+        await asyncio.sleep(SETTLE_SECONDS)
+        assert await _handled(breakable, "task-1") > before
+    lost = load.failures()
+    # A read is sent again to the other; of a write nobody knows whether it was done, so its client is told.
+    assert load.failures("create") == lost
+    assert len(lost) <= CLIENTS // 2
+    assert {outcome.code for outcome in lost} <= {"UNAVAILABLE"}
+    assert len(lost) == failed, "calls failed long after the loss"
+
+
+async def _handled(stack: Stack, replica: str) -> float:
+    return await metric(stack, replica, "grpc_server_handled_total", grpc_code="OK")

@@ -1,0 +1,177 @@
+"""The issuer's keys, fetched from a real HTTP server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from auth_service.keys import SigningKeys
+from servicekit import jwks
+from servicekit.errors import DependencyUnavailable
+from servicekit.jwks import RemoteKeys, public_keys
+
+INTERVAL_SECONDS = 0.2
+
+
+class Issuer:
+    """Serves whatever set it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: Any = {}
+        self.status = 200
+        self.delay_seconds = 0.0
+        self.asked = 0
+        self.url = ""
+
+    def publish(self, *keys: SigningKeys) -> None:
+        self.answer = {"keys": [key for signing in keys for key in signing.jwks()["keys"]]}
+
+    async def serve(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        await asyncio.sleep(self.delay_seconds)
+        return web.json_response(self.answer, status=self.status)
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    served = Issuer()
+    app = web.Application()
+    app.router.add_get("/jwks.json", served.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks.json"
+    yield served
+    await runner.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tests need not wait for seconds."""
+    monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", INTERVAL_SECONDS)
+
+
+def signing() -> SigningKeys:
+    return SigningKeys(Ed25519PrivateKey.generate())
+
+
+async def test_a_key_of_the_set_is_found(issuer: Issuer) -> None:
+    key = signing()
+    issuer.publish(key, signing())
+    found = await RemoteKeys(issuer.url).find(key.current_id)
+    assert found == key.current.public_key()
+
+
+async def test_a_set_is_kept(issuer: Issuer) -> None:
+    key = signing()
+    issuer.publish(key)
+    keys = RemoteKeys(issuer.url)
+    for _ in range(5):
+        await keys.find(key.current_id)
+    assert issuer.asked == 1
+
+
+async def test_a_new_key_is_found_without_waiting_for_the_refresh(issuer: Issuer) -> None:
+    old, new = signing(), signing()
+    issuer.publish(old)
+    keys = RemoteKeys(issuer.url)
+    assert await keys.find(old.current_id)
+    issuer.publish(old, new)
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert await keys.find(new.current_id) == new.current.public_key()
+
+
+async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
+    issuer.publish(signing())
+    keys = RemoteKeys(issuer.url)
+    found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
+    assert set(found) == {None}
+    assert issuer.asked == 1
+    await asyncio.sleep(INTERVAL_SECONDS)
+    await keys.find("made-up")
+    assert issuer.asked == 2
+
+
+@pytest.mark.parametrize("trouble", ["gone", "error", "nonsense", "no-keys"])
+async def test_while_the_issuer_is_away_the_last_good_set_is_used(issuer: Issuer, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = signing()
+    issuer.publish(key)
+    keys = RemoteKeys(issuer.url)
+    assert await keys.find(key.current_id)
+    monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
+    issuer.status = 503 if trouble == "error" else 200
+    issuer.answer = {"nonsense": [1, 2], "no-keys": {"keys": []}}.get(trouble, issuer.answer)
+    if trouble == "gone":
+        monkeypatch.setattr(keys, "_url", "http://127.0.0.1:1/jwks.json")
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert await keys.find(key.current_id) == key.current.public_key()
+    assert await keys.find("unknown") is None
+    await keys.ready()
+    assert trouble == "gone" or issuer.asked == 2
+
+
+async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = signing(), signing()
+    issuer.publish(old)
+    keys = RemoteKeys(issuer.url)
+    assert await keys.find(old.current_id)
+    issuer.publish(new)
+    monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert await keys.find(old.current_id) is None
+
+
+async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
+    issuer.status = 500
+    keys = RemoteKeys(issuer.url)
+    with pytest.raises(DependencyUnavailable, match="auth_service"):
+        await keys.find("any")
+    with pytest.raises(DependencyUnavailable):
+        await keys.ready()
+    issuer.status = 200
+    issuer.publish(signing())
+    await asyncio.sleep(INTERVAL_SECONDS)
+    await keys.ready()
+
+
+async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", jwks.aiohttp.ClientTimeout(total=0.1))
+    issuer.delay_seconds = 5.0
+    began = time.monotonic()
+    with pytest.raises(DependencyUnavailable):
+        await RemoteKeys(issuer.url).find("any")
+    assert time.monotonic() - began < 1.0
+
+
+async def test_a_fetch_under_way_does_not_hold_up_a_known_key(issuer: Issuer) -> None:
+    key = signing()
+    issuer.publish(key)
+    keys = RemoteKeys(issuer.url)
+    await keys.find(key.current_id)
+    await asyncio.sleep(INTERVAL_SECONDS)
+    issuer.delay_seconds = 1.0
+    unknown = asyncio.create_task(keys.find("unknown"))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(0.3):
+        assert await keys.find(key.current_id)
+    unknown.cancel()
+    await asyncio.gather(unknown, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "jwks_document",
+    [None, [], "x", {}, {"keys": None}, {"keys": []}, {"keys": [{}]}, {"keys": [{"kty": "RSA", "kid": "a"}]}, {"keys": ["x"]}, {"keys": [None]}],
+)
+def test_what_is_no_set_of_ours_is_refused(jwks_document: Any) -> None:
+    with pytest.raises(ValueError, match="JWK set"):
+        public_keys(jwks_document)
+
+
+def test_keys_of_other_kinds_are_left_out() -> None:
+    key = signing()
+    others = [{"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB"}, {"kty": "oct", "kid": "secret", "k": "AAAA"}]
+    assert set(public_keys({"keys": [*others, *key.jwks()["keys"]]})) == {key.current_id}

@@ -1,0 +1,37 @@
+"""Reads a tour: a Markdown file with blocks of shell commands, each followed, where it prints something, by a block of what it prints."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PARTS = re.compile(r"^## (?P<section>.*?)$|^```(?P<language>bash|text)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(slots=True)
+class Block:
+    """Commands, the section that they stand in, and what they print."""
+
+    section: str
+    commands: str
+    prints: str = ""
+
+
+def blocks(markdown: str) -> list[Block]:
+    """The blocks of a tour, in order."""
+    return list(_blocks(markdown))
+
+
+def _blocks(markdown: str) -> Iterator[Block]:
+    section, current = "", None
+    for part in _PARTS.finditer(markdown):
+        if part["section"]:
+            section = part["section"]
+        elif part["language"] == "bash":
+            if current is not None:
+                yield current
+            current = Block(section, part["code"])
+        else:
+            assert current is not None, "an output without commands"
+            current.prints = part["code"]
+    if current is not None:
+        yield current
