@@ -9,8 +9,8 @@ Which figure to believe: **CPU per call**. The load generator, Postgres and Valk
 measured, and calls per second and latency then tell of the machine as much as of the service. CPU per call is what a pod is sized by, and hardly
 moves with the load beside it. Calls per second compare a row with its floor, and with the same row on the same idle machine, and no further.
 
-What a call costs depends on how many there are: grpc.aio spares wake-ups when several wait for it. The floor of one caller costs over twice that of 32
-(`--callers 1`), so a floor is compared only at the same number of callers, and a ratio of one number of callers is none of another.
+What a call costs depends on how many there are: grpc.aio spares wake-ups when several wait for it. The floor of one caller costs over twice that of
+32 (`--callers 1`), so a ratio holds for its number of callers and for no other.
 
 The load: a closed loop of concurrent callers, from a process of its own, with one client for service and floor: asyncio protocols that write
 prebuilt HTTP/2 or HTTP/1.1 bytes and count answers (`bench.load_grpc`, `bench.load_http`), at about a tenth of what a grpc.aio client takes per call.

@@ -5,8 +5,9 @@ it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes e
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 import redis.asyncio
@@ -24,7 +25,9 @@ Client: TypeAlias = "redis.asyncio.Redis"
 Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[None]]
 Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
-TIMEOUT_SECONDS: Final = 0.2
+TIMEOUT_SECONDS: Final = 0.3
+# redis-py's own bound, beyond ours: a process that was stalled finds its time-outs over before it has read the answers that came meanwhile.
+SOCKET_TIMEOUT_SECONDS: Final = 1.0
 PROBE_INTERVAL_SECONDS: Final = 0.5
 # When Redis returns, each process finds out by a probe of its own, after at most the interval, a time-out or two, and its hooks. Only after this
 # long has every one of them found out, and only then is what Redis holds to be believed.
@@ -38,6 +41,18 @@ class RedisUnavailable(Exception):
     """Redis has not answered, or has not been asked because it did not answer before. Whether a command was carried out is not known."""
 
 
+@contextlib.asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """asyncio.timeout in two halves, the second counted from when the loop has come round after the first: being stalled is not Redis's silence."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as timeout:
+        first_half = loop.call_later(seconds / 2, lambda: timeout.reschedule(loop.time() + seconds / 2))
+        try:
+            yield
+        finally:
+            first_half.cancel()
+
+
 class Redis:
     """A client with a breaker."""
 
@@ -47,8 +62,8 @@ class Redis:
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
@@ -87,7 +102,7 @@ class Redis:
         if self._open:
             raise RedisUnavailable
         try:
-            async with asyncio.timeout(deadline.bound(TIMEOUT_SECONDS)):
+            async with patience(deadline.bound(TIMEOUT_SECONDS)):
                 return await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
             if deadline.expired():
@@ -116,7 +131,9 @@ class Redis:
         while True:
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
             try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
+                # What is left of before is dead or has answers to nobody's questions on its way, and would open the breaker again.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+                async with patience(TIMEOUT_SECONDS):
                     await self._client.ping()
                 for hook in self._hooks:
                     await hook(self._client)

@@ -6,6 +6,7 @@ way, at most `shutdown_grace_seconds` → the rest stops. No accepted call fails
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable
 from typing import Final, Protocol
@@ -19,6 +20,8 @@ from servicekit.settings import ServiceSettings
 from servicekit.telemetry import Tracing
 
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
+# Allocations between two collections of the young. A call makes few cycles; the default of 700 collects several times in each loop turn.
+GC_THRESHOLD: Final = 20_000
 
 log = structlog.get_logger()
 
@@ -41,6 +44,7 @@ async def serve(
     async with _started(resources):
         await health.start()
         ops_port, grpc_port = await ops.start(), await server.start()
+        _spare_the_collector()
         log.info("started", grpc_port=grpc_port, ops_port=ops_port, environment=settings.environment)
         await stopping.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds)
@@ -51,6 +55,13 @@ async def serve(
         await _bounded("ops", ops.stop())
         await _bounded("tracing", asyncio.to_thread(tracing.stop))
     log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """What was loaded by now stays: the garbage collector need not walk it again and again, which is a good part of what a call costs."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _stop_signal() -> asyncio.Event:

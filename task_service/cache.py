@@ -188,48 +188,55 @@ class Suspects:
         if time.monotonic() < self._unknown_until:
             raise RedisError("values that are not remembered may still be there")
         while self._keys:
-            batch = list(self._keys)[:DELETE_BATCH]
-            await client.delete(*batch)
-            self._keys.difference_update(batch)
+            # Taken out beforehand: one that becomes suspect again while it is being deleted must stay.
+            batch = [self._keys.pop() for _ in range(min(len(self._keys), DELETE_BATCH))]
+            try:
+                await client.delete(*batch)
+            except BaseException:
+                self._keys.update(batch)
+                raise
 
 
 class JoinedReads:
-    """Joins the reads of one turn of the event loop into one MGET: a key of 16 costs 6 µs where a GET costs 87."""
+    """Joins reads into one MGET: while one is under way, those who come wait together for the next. A key of 16 costs 6 µs where a GET costs 87.
+
+    A reader never shares an MGET that was sent before it asked: what that one saw may be older than a write acknowledged since.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[str, asyncio.Future[bytes | None]] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._reading: asyncio.Task[None] | None = None
 
     async def get(self, key: str) -> bytes | None:
         """What the key holds. Raises RedisUnavailable."""
-        future = self._waiting.get(key)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            if not self._waiting:
-                loop.call_soon(self._start)
-            future = self._waiting[key] = loop.create_future()
-        # Several callers may wait for one answer: one that is cancelled must not take it from the others.
-        return await asyncio.shield(future)
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, future))
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
+        return await future
 
-    def _start(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        task = asyncio.create_task(self._read(waiting))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _read(self, waiting: dict[str, "asyncio.Future[bytes | None]"]) -> None:
+    async def _read_all(self) -> None:
         # The time of the caller that happened to be first is not the others'.
         deadline.clear()
         try:
-            values = await self._redis.run(lambda client: client.mget(list(waiting)))
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                await self._read(waiting)
+        finally:
+            self._reading = None
+
+    async def _read(self, waiting: Sequence[tuple[str, "asyncio.Future[bytes | None]"]]) -> None:
+        try:
+            values = await self._redis.run(lambda client: client.mget([key for key, _ in waiting]))
         except Exception as error:  # noqa: BLE001 - it belongs to the callers
-            for future in waiting.values():
+            for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # a caller that has left by now would leave it unlooked at
+                    future.exception()  # a caller that is cancelled just now would leave it unlooked at
             return
-        for future, value in zip(waiting.values(), values, strict=True):
+        for (_, future), value in zip(waiting, values, strict=True):
+            # A caller that has left has cancelled its future.
             if not future.done():
                 future.set_result(cast("bytes | None", value))
 

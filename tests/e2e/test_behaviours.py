@@ -291,6 +291,13 @@ async def test_a_list_is_in_the_order_that_is_asked_for(call: Call, account: Acc
         assert order == (expected if order_by != "due_date" else [1, 0, 3, 2, 4])
 
 
+@pytest.mark.parametrize("blank", ["%20", "+"])
+async def test_a_blank_in_a_query_can_be_written_either_way(rest: httpx.AsyncClient, account: Account, blank: str) -> None:
+    """Forms, browsers' URLSearchParams and most HTTP libraries write `+`."""
+    listed = await rest.get(f"{TASKS}?order_by=priority{blank}desc", headers=account.headers)
+    assert listed.status_code == httpx.codes.OK, listed.text
+
+
 async def test_ties_keep_one_order_over_all_pages(call: Call, account: Account) -> None:
     ids = await _create(call, account, *({"priority": 1 + n % 2} for n in range(13)))
     for order_by, last in (("priority", 1), ("priority desc", -1)):

@@ -1,0 +1,40 @@
+"""The time that a call has left, seen by whatever waits."""
+
+import asyncio
+
+import pytest
+
+from servicekit import deadline
+from servicekit.errors import DeadlineExceeded
+
+
+async def test_outside_of_any_call_there_is_no_deadline() -> None:
+    deadline.clear()
+    assert deadline.bound(5.0) == 5.0
+    assert not deadline.expired()
+
+
+async def test_the_sooner_counts() -> None:
+    deadline.begin(1.0)
+    assert deadline.bound(0.5) == 0.5
+    assert 0.5 < deadline.bound(5.0) <= 1.0
+    deadline.clear()
+
+
+async def test_no_time_left_raises() -> None:
+    deadline.begin(0.0)
+    assert deadline.expired()
+    with pytest.raises(DeadlineExceeded):
+        deadline.bound(5.0)
+    deadline.clear()
+
+
+async def test_calls_beside_one_another_have_their_own() -> None:
+    async def call(seconds: float) -> float:
+        deadline.begin(seconds)
+        await asyncio.sleep(0.01)
+        return deadline.bound(100.0)
+
+    short, long = await asyncio.gather(asyncio.create_task(call(1.0)), asyncio.create_task(call(50.0)))
+    assert short < 1.0 < long
+    assert deadline.bound(100.0) == 100.0

@@ -1,0 +1,111 @@
+"""The operators' port of the running services."""
+
+import os
+import shutil
+import subprocess
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from devstack.stack import Stack
+from servicekit.health import Health
+from servicekit.ops import OpsServer
+from tests.support.accounts import Account
+
+REPLICAS = ("auth-1", "task-1", "task-2")
+LABELS = {"grpc_type", "grpc_service", "grpc_method"}
+OURS = ("grpc_server_", "db_pool_", "redis_", "task_cache_", "password_hashes_")
+
+each_replica = pytest.mark.parametrize("replica", REPLICAS)
+
+
+async def get(system: Stack, replica: str, path: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{system.state.processes[replica].ops_port}{path}", timeout=10)
+
+
+@each_replica
+async def test_the_metrics_of_the_contract(replica: str, system: Stack, account: Account) -> None:
+    families = {family.name: family for family in text_string_to_metric_families((await get(system, replica, "/metrics")).text)}
+    assert families["grpc_server_started"].type == "counter"
+    assert families["grpc_server_handled"].type == "counter"
+    assert families["grpc_server_handling_seconds"].type == "histogram"
+    started = next(s for s in families["grpc_server_started"].samples if s.name == "grpc_server_started_total")
+    handled = next(s for s in families["grpc_server_handled"].samples if s.name == "grpc_server_handled_total")
+    assert (set(started.labels), set(handled.labels)) == (LABELS, LABELS | {"grpc_code"})
+    assert {"db_pool_connections", "process_resident_memory_bytes"} <= set(families)
+    assert {"auth": "password_hashes_under_way", "task": "task_cache_reads"}[replica.partition("-")[0]] in families
+
+
+async def test_calls_are_counted_by_method_and_code(system: Stack, account: Account, rest: httpx.AsyncClient) -> None:
+    def count(text: str) -> float:
+        wanted = {"grpc_type": "unary", "grpc_service": "taskmanager.auth.v1.UserService", "grpc_method": "GetMe", "grpc_code": "OK"}
+        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        return next(s.value for s in samples if s.name == "grpc_server_handled_total" and s.labels == wanted)
+
+    before = count((await get(system, "auth-1", "/metrics")).text)
+    for _ in range(3):
+        assert (await rest.get("/api/v1/users/me", headers=account.headers)).status_code == 200
+    assert count((await get(system, "auth-1", "/metrics")).text) == before + 3
+
+
+@each_replica
+async def test_every_metric_of_ours_says_what_it_is(replica: str, system: Stack) -> None:
+    families = list(text_string_to_metric_families((await get(system, replica, "/metrics")).text))
+    ours = [family for family in families if family.name.startswith(OURS) and not family.name.endswith("_created")]
+    assert len(ours) >= 5
+    assert [family.name for family in ours if not family.documentation.strip()] == []
+
+
+@each_replica
+async def test_promtool_finds_nothing_wrong_with_ours(replica: str, system: Stack) -> None:
+    """Of the other metrics some names are prometheus_client's own."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        assert os.environ.get("CI") != "true", "promtool is not installed: it comes with the Debian package prometheus"
+        pytest.skip("promtool is not installed (Debian package prometheus); CI has it")
+    text = (await get(system, replica, "/metrics")).text
+    lines = [line for line in text.splitlines() if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith(OURS) and "_created" not in line]
+    result = subprocess.run([promtool, "check", "metrics"], input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@each_replica
+async def test_liveness_and_readiness(replica: str, system: Stack) -> None:
+    alive, ready = await get(system, replica, "/livez"), await get(system, replica, "/readyz")
+    assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+    assert (await get(system, replica, "/")).status_code == 404
+
+
+async def test_only_auth_publishes_keys(system: Stack) -> None:
+    published = await get(system, "auth-1", "/.well-known/jwks.json")
+    assert published.status_code == 200
+    assert "max-age" in published.headers["cache-control"]
+    (key,) = published.json()["keys"]
+    assert set(key) == {"kty", "crv", "x", "kid", "alg", "use"}, "and never `d`, which is the private half"
+    assert (await get(system, "task-1", "/.well-known/jwks.json")).status_code == 404
+
+
+async def test_what_is_not_ready_is_named() -> None:
+    async def away() -> None:
+        raise OSError("no route")
+
+    health = Health([], {"part": away})
+    ops = OpsServer("127.0.0.1", 0, health, CollectorRegistry())
+    await health.start()
+    port = await ops.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            response = await client.get("/readyz")
+            assert (response.status_code, response.json()["status"]) == (503, "not ready")
+            assert set(response.json()["failing"]) == {"part"}
+            assert (await client.get("/livez")).status_code == 200
+            await health.drain()
+            assert "draining" in (await client.get("/readyz")).json()["failing"]
+            assert (await client.get("/livez")).status_code == 200
+    finally:
+        await ops.stop()
+        await health.stop()

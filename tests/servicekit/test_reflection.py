@@ -1,0 +1,61 @@
+"""Reflection on the running services, in both of its versions, by raw calls."""
+
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService"}
+TASK = {"taskmanager.task.v1.TaskService"}
+VERSIONS = ("v1", "v1alpha")
+
+both_versions = pytest.mark.parametrize("version", VERSIONS)
+
+
+async def ask(channel: grpc.aio.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest) -> list[reflection_pb2.ServerReflectionResponse]:
+    """The answers; the messages of the two versions are the same on the wire."""
+
+    async def sent() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        for request in requests:
+            yield request
+
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    return [answer async for answer in call(sent(), timeout=5)]
+
+
+async def listed(channel: grpc.aio.Channel, version: str) -> set[str]:
+    (answer,) = await ask(channel, version, reflection_pb2.ServerReflectionRequest(list_services="*"))
+    return {service.name for service in answer.list_services_response.service}
+
+
+@both_versions
+async def test_the_services_are_listed(version: str, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> None:
+    assert AUTH <= await listed(auth_channel, version)
+    # The gateway has one upstream for reflection, which therefore tells of both.
+    assert AUTH | TASK <= await listed(task_channel, version)
+
+
+@both_versions
+async def test_the_gateway_lists_every_public_service(version: str, gateway_channel: grpc.aio.Channel) -> None:
+    found = {name for name in await listed(gateway_channel, version) if name.startswith("taskmanager.")}
+    assert found == AUTH | TASK
+
+
+@both_versions
+async def test_a_service_is_described(version: str, task_channel: grpc.aio.Channel) -> None:
+    for name in AUTH | TASK:
+        (answer,) = await ask(task_channel, version, reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))
+        files = [descriptor_pb2.FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto]
+        assert name in {f"{file.package}.{service.name}" for file in files for service in file.service}
+
+
+@both_versions
+async def test_what_is_not_there_is_not_found(version: str, task_channel: grpc.aio.Channel) -> None:
+    (answer,) = await ask(task_channel, version, reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.such.Thing"))
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

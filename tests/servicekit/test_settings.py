@@ -1,0 +1,116 @@
+"""Settings: whatever is wrong is named in one message, and the process ends with status 2. On the real commands."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+DATABASE = "postgresql://user:a-long-enough-password@127.0.0.1:1/db"
+SIGNING_KEY = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+AUTH = {"DATABASE_URL": DATABASE, "SIGNING_KEY": SIGNING_KEY}
+TASK = {
+    "DATABASE_URL": DATABASE,
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "JWKS_URL": "http://127.0.0.1:1/jwks.json",
+    "PAGE_TOKEN_KEY": "0123456789abcdef0123456789abcdef",
+}
+TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int | None
+    error: str
+
+    @property
+    def named(self) -> set[str]:
+        """The settings that the message names."""
+        return {line.strip().partition(":")[0] for line in self.error.splitlines()[1:]}
+
+
+async def command(service: str, name: str, environment: Mapping[str, str]) -> Outcome:
+    """Runs `python -m SERVICE NAME` in this environment and no other."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", service, name),
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        _, error = await process.communicate()
+    return Outcome(process.returncode, error.decode())
+
+
+@pytest.mark.parametrize(
+    ("service", "missing"), [("auth_service", {"DATABASE_URL", "SIGNING_KEY"}), ("task_service", {"DATABASE_URL", "REDIS_URL", "JWKS_URL", "PAGE_TOKEN_KEY"})]
+)
+async def test_everything_that_is_missing_is_named_at_once(service: str, missing: set[str]) -> None:
+    outcome = await command(service, "run", {})
+    assert (outcome.status, outcome.named) == (2, missing), outcome.error
+    assert "Traceback" not in outcome.error
+
+
+WRONG = {
+    "ENVIRONMENT": "staging",
+    "DATABASE_URL": "mysql://secret-in-url@host/db",
+    "LOG_LEVEL": "LOUD",
+    "GRPC_PORT": "70000",
+    "OPS_PORT": "http",
+    "DATABASE_POOL_MAX_SIZE": "0",
+    "DATABASE_TIMEOUT_SECONDS": "-1",
+    "DEFAULT_DEADLINE_SECONDS": "soon",
+    "MAX_CONCURRENT_CALLS": "0",
+    "REFLECTION_ENABLED": "perhaps",
+    "DRAIN_DELAY_SECONDS": "-1",
+}
+WRONG_AUTH = {"SIGNING_KEY": "secret-no-key", "ACCESS_TOKEN_TTL_SECONDS": "3600", "REFRESH_TOKEN_TTL_SECONDS": "0", "BCRYPT_COST": "3", "HASHING_THREADS": "0"}
+WRONG_TASK = {"REDIS_URL": "http://secret-in-url", "JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short", "CACHE_TTL_SECONDS": "0"}
+
+
+@pytest.mark.parametrize(("service", "wrong"), [("auth_service", WRONG | WRONG_AUTH), ("task_service", WRONG | WRONG_TASK)])
+async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(service: str, wrong: Mapping[str, str]) -> None:
+    outcome = await command(service, "run", wrong)
+    assert (outcome.status, outcome.named) == (2, set(wrong)), outcome.error
+    assert "secret" not in outcome.error.replace("must be a secret of", "")
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "named"),
+    [
+        ("auth_service", AUTH | {"DATABASE_URL": "postgresql://user:short@host/db"}, {"DATABASE_URL"}),
+        ("task_service", TASK | {"PAGE_TOKEN_KEY": "development only, not a secret at all"}, {"PAGE_TOKEN_KEY"}),
+        ("task_service", TASK | {"PAGE_TOKEN_KEY": "", "DATABASE_URL": "postgresql://user:postgres@host/db"}, {"PAGE_TOKEN_KEY", "DATABASE_URL"}),
+    ],
+    ids=["short-password", "default-key", "empty-key-is-the-default"],
+)
+@pytest.mark.parametrize("stage", [{}, {"ENVIRONMENT": "production"}], ids=["nothing-said", "production"])
+async def test_production_refuses_default_and_short_secrets(
+    service: str, environment: Mapping[str, str], named: set[str], stage: Mapping[str, str]
+) -> None:
+    outcome = await command(service, "run", environment | stage)
+    assert (outcome.status, outcome.named) == (2, named), outcome.error
+
+
+@pytest.mark.parametrize("service", ["auth_service", "task_service"])
+async def test_a_migration_needs_its_database_alone(service: str) -> None:
+    outcome = await command(service, "migrate", {})
+    assert (outcome.status, outcome.named) == (2, {"DATABASE_URL"})
+
+
+async def test_a_migration_without_its_database_does_not_succeed() -> None:
+    outcome = await command("auth_service", "migrate", {"DATABASE_URL": DATABASE})
+    assert outcome.status not in {0, 2, None}
+
+
+@pytest.mark.parametrize("name", ["start", ""])
+async def test_an_unknown_command_is_a_usage_error(name: str) -> None:
+    outcome = await command("auth_service", name, AUTH)
+    assert outcome.status == 2
+    assert "usage:" in outcome.error
