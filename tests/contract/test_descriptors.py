@@ -62,7 +62,7 @@ def test_everything_has_a_comment(file: descriptor_pb2.FileDescriptorProto) -> N
     assert rules.uncommented(file) == []
 
 
-@pytest.mark.parametrize("reason", [name for name in error_reason_pb2.ErrorReason.keys() if name != UNSPECIFIED])
+@pytest.mark.parametrize("reason", [name for name in sorted(error_reason_pb2.ErrorReason.keys()) if name != UNSPECIFIED])
 def test_an_error_reason_has_its_status_and_an_example(reason: str) -> None:
     comment = _reason_comments()[reason]
     assert "Example: " in comment

@@ -98,7 +98,7 @@ async def test_a_public_method_asks_for_no_token(rpc: Rpc, rest: httpx.AsyncClie
 
 async def test_a_method_that_is_not_there_is_unimplemented(ways: Ways, gateway_channel: grpc.aio.Channel) -> None:
     for channel in (gateway_channel, *ways.services.values()):
-        call = channel.unary_unary("/taskmanager.task.v1.TaskService/NoSuchMethod")
+        call: Any = channel.unary_unary("/taskmanager.task.v1.TaskService/NoSuchMethod")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call(b"", timeout=5)
         # Through the gateway nobody without a token learns what there is.

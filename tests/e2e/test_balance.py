@@ -12,21 +12,25 @@ from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
 CALLS = 1000
+# Few, so that a replica which the machine holds up for a moment is not rightly given less.
+CALLERS = 4
 CLIENTS = 32
 SETTLE_SECONDS = 0.5
 REPLICAS = ("task-1", "task-2")
 
 
-async def test_two_replicas_share_the_calls_of_one_connection(breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel) -> None:
+async def test_two_replicas_share_the_calls_of_one_connection(
+    breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
+) -> None:
     api = GrpcTasks(breakable_gateway, breakable_account)
     task = await api.create("to be read", "setup")
     before = [await _handled(breakable, replica) for replica in REPLICAS]
 
     async def client() -> None:
-        for _ in range(CALLS // CLIENTS + 1):
+        for _ in range(CALLS // CALLERS):
             await api.get(task.id, "balance")
 
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    await asyncio.gather(*(client() for _ in range(CALLERS)))
     shares = [await _handled(breakable, replica) - calls for replica, calls in zip(REPLICAS, before, strict=True)]
     assert sum(shares) >= CALLS
     assert all(0.4 <= share / sum(shares) <= 0.6 for share in shares), shares

@@ -70,7 +70,8 @@ async def test_a_login_takes_the_email_in_any_case(call: Call, account: Account)
 
 async def test_a_wrong_password_and_an_unknown_user_have_the_identical_answer(rest: httpx.AsyncClient, account: Account) -> None:
     answers = [
-        await rest.post("/api/v1/auth/login", json={"email": email, "password": "not the password"}) for email in (account.email, "nobody@example.com")
+        await rest.post("/api/v1/auth/login", json={"email": email, "password": "not the password"})
+        for email in (account.email, "nobody@example.com")
     ]
     assert [answer.status_code for answer in answers] == [httpx.codes.UNAUTHORIZED] * 2
     assert answers[0].content == answers[1].content
@@ -220,7 +221,9 @@ async def test_a_task_is_deleted_once(call: Call, account: Account) -> None:
     assert (await call("ListTasks", {}, account))["tasks"] == []
 
 
-@pytest.mark.parametrize("text", ["Zażółć gęślą jaźń", "待办事项", "مهمة", "👩‍👩‍👧 family", "a\u0301 ≠ á", "\U0010ffff", 'quote " \\ / \n\t', "\x01\x7f"])
+@pytest.mark.parametrize(
+    "text", ["Zażółć gęślą jaźń", "待办事项", "مهمة", "👩‍👩‍👧 family", "a\u0301 ≠ á", "\U0010ffff", 'quote " \\ / \n\t', "\x01\x7f"]
+)
 async def test_text_comes_back_as_it_went(call: Call, account: Account, text: str) -> None:
     made = await call("CreateTask", {"task": {"title": text, "description": text, "labels": [text]}}, account)
     read = await call("GetTask", {"id": made["id"]}, account)
@@ -367,7 +370,8 @@ async def test_a_page_ends_early_at_two_mebibytes_and_never_fails(
         page = response.json()
         assert all(task["description"] == description for task in page["tasks"])
         assert sum(len(task["description"].encode()) for task in page["tasks"]) <= PAGE_BYTES
-        same = await rpc_call(gateway_channel, named("ListTasks"), message_of(named("ListTasks"), {"page_size": 100, "page_token": token}), tuple(account.metadata))
+        request = message_of(named("ListTasks"), {"page_size": 100, "page_token": token})
+        same = await rpc_call(gateway_channel, named("ListTasks"), request, tuple(account.metadata))
         assert not isinstance(same, ApiError), same
         found["rest"].append(len(page["tasks"]))
         found["grpc"].append(len(as_dict(same)["tasks"]))

@@ -22,7 +22,7 @@ CLIENTS = 32
 # Those whose calls are under way while the server stops. Fewer than the pool has connections, so that the others go on.
 WAITING_CLIENTS = 6
 SETTLE_SECONDS = 0.5
-# How calls end that no handler began. CANCELLED is grpc's: what its core has taken off the wire and not yet handed up when the server stops, it resets.
+# How calls end that no handler began. CANCELLED is grpc's: what its core has taken off the wire but not handed up when the server stops is reset.
 NEVER_BEGAN = {"UNAVAILABLE", "CANCELLED"}
 # All of the drain but the delay: the calls under way take at most the time that the lock below is held.
 REST_OF_DRAIN_SECONDS = 2.5

@@ -35,7 +35,7 @@ async def printed(system: Stack) -> Mapping[int, str]:
     return _by_block(output.decode())
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[f"{number}-{block.section.replace(' ', '-').lower()}" for number, block in enumerate(BLOCKS)])
+@pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[f"{number}: {block.section}" for number, block in enumerate(BLOCKS)])
 def test_a_block_of_the_tour_prints_what_stands_under_it(number: int, printed: Mapping[int, str]) -> None:
     if _lacking(BLOCKS[number]):
         assert not os.environ.get("CI"), f"{OPTIONAL} must be installed in CI"

@@ -56,7 +56,7 @@ async def test_frozen_it_holds_no_call_beyond_its_deadline_and_the_pool_recovers
     with frozen(breakable, "postgres"):
         began = time.monotonic()
         without_deadline = asyncio.create_task(_refused(breakable_rest, breakable_account))
-        codes = await asyncio.gather(*(_failure(call) for call in [direct.create("never", "away") for _ in range(12)] + [direct.list("away") for _ in range(12)]))
+        codes = await asyncio.gather(*(_failure(call) for _ in range(12) for call in (direct.create("never", "away"), direct.list("away"))))
         assert set(codes) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
         assert time.monotonic() - began < DEADLINE_SECONDS + SLACK_SECONDS
         assert (await without_deadline).status_code == httpx.codes.SERVICE_UNAVAILABLE

@@ -84,11 +84,13 @@ async def test_a_write_that_missed_its_fence_is_seen_by_the_replica_that_has_val
     task = await writer.create("before", "setup")
     await breakable.kill("valkey")
     await reader.get(task.id, "notices")
-    # The writer's breaker opens, and so looks again, this much later: half of the time between two looks.
+    # The writer finds out, and so looks again, this much later: half of the time between two looks.
     await asyncio.sleep(0.25)
     await writer.rename(task.id, "notices too", "notices")
     await breakable.start_process("valkey")
+    hits = await metric(breakable, "task-1", "task_cache_reads_total", outcome="hit")
     async with Load([[("write", _writes(writer, task.id, ledger))], [("read", _reads_of(reader, task.id, ledger))]]):
+        await eventually(lambda: _require_more_hits(breakable, "task-1", hits), within=USED_AGAIN_WITHIN_SECONDS)
         await asyncio.sleep(AFTER_SECONDS)
     assert ledger.contradictions == []
 
@@ -126,4 +128,8 @@ async def _require_used_again(stack: Stack) -> None:
         assert await metric(stack, replica, "redis_breaker_open") == 0
         hits = await metric(stack, replica, "task_cache_reads_total", outcome="hit")
         await asyncio.sleep(0.1)
-        assert await metric(stack, replica, "task_cache_reads_total", outcome="hit") > hits
+        await _require_more_hits(stack, replica, hits)
+
+
+async def _require_more_hits(stack: Stack, replica: str, than: float) -> None:
+    assert await metric(stack, replica, "task_cache_reads_total", outcome="hit") > than

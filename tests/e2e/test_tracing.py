@@ -196,7 +196,10 @@ def _assert_path(tree: Tree, span: Span, rpc: str, service: str = "task-service"
 
 
 def _probe(service: str, environment: Mapping[str, str]) -> Any:
-    settings = {"auth_service": {"SIGNING_KEY": _signing_key()}, "task_service": {"REDIS_URL": "redis://127.0.0.1:1/0", "JWKS_URL": "http://127.0.0.1:1/"}}
+    settings = {
+        "auth_service": {"SIGNING_KEY": _signing_key()},
+        "task_service": {"REDIS_URL": "redis://127.0.0.1:1/0", "JWKS_URL": "http://127.0.0.1:1/"},
+    }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     told = {**inherited, "ENVIRONMENT": "development", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", **settings[service], **environment}
     done = subprocess.run([sys.executable, "-c", PROBE.format(service=service)], check=True, capture_output=True, timeout=30, env=told)

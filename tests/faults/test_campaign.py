@@ -1,8 +1,9 @@
-"""Under load, all that can go away goes away and comes back, again and again, by a seeded schedule: nothing acknowledged is lost, nothing old is read."""
+"""Under load, all that can go away goes and comes back, by a seeded schedule: nothing acknowledged is lost, nothing old is read."""
 
 import asyncio
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -42,13 +43,13 @@ async def stack() -> AsyncIterator[Stack]:
 async def test_nothing_acknowledged_is_lost_and_nothing_old_is_read(stack: Stack) -> None:
     seed = int(os.environ.get("FAULT_SEED") or time.time())
     seconds = float(os.environ.get("FAULT_SECONDS") or 60)
-    print(f"\nFAULT_SEED={seed} FAULT_SECONDS={seconds:g}")
+    _say(f"\nFAULT_SEED={seed} FAULT_SECONDS={seconds:g}\n")
     target = stack.state.url.removeprefix("http://")
     async with httpx.AsyncClient(base_url=stack.state.url, timeout=10) as rest, grpc.aio.insecure_channel(target) as channel:
         witnesses = await _witnesses(rest, channel, seed)
         async with Load([client for witness in witnesses for client in witness.clients()]) as load:
             await _campaign(stack, seed, seconds)
-    print(f"{len(load.outcomes)} calls: {dict(load.codes())}")
+    _say(f"{len(load.outcomes)} calls: {dict(load.codes())}\n")
     database = await asyncpg.connect(stack.state.database_url)
     try:
         contradictions = [text for witness in witnesses for text in await witness.contradictions(database)]
@@ -67,12 +68,18 @@ async def _campaign(stack: Stack, seed: int, seconds: float) -> None:
         if time.monotonic() >= ends:
             return
         began = time.monotonic()
-        print(f"{seconds - (ends - began):6.1f} s  round {number}: {'; '.join(map(str, faults))}", end="", flush=True)
+        _say(f"{seconds - (ends - began):6.1f} s  round {number}: {'; '.join(map(str, faults))}")
         await asyncio.gather(*(fault.strike(stack) for fault in faults))
         over = time.monotonic()
         await eventually(lambda: require_whole(stack), within=HEALTHY_WITHIN_SECONDS)
-        print(f"; whole again after {time.monotonic() - over:.2f} s", flush=True)
+        _say(f"; whole again after {time.monotonic() - over:.2f} s\n")
         await asyncio.sleep(BETWEEN_ROUNDS_SECONDS)
+
+
+def _say(text: str) -> None:
+    """To whoever waits for the campaign: pytest is run with -s."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 async def _witnesses(rest: httpx.AsyncClient, channel: grpc.aio.Channel, seed: int) -> list[Witness]:

@@ -17,6 +17,7 @@ from tests.support.task_api import CallFailed, Seen, TaskApi
 
 # Of a reader that has nothing to read yet.
 IDLE_SECONDS: Final = 0.05
+CHANGES: Final = "SELECT seq, request_id, task_id, version, snapshot ->> 'title' AS title FROM task.changes WHERE user_id = $1 ORDER BY seq"
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ class Witness:
         """All that the answers, the change log and the tasks in the database do not agree on."""
         found = list(self.ledger.contradictions)
         user = UUID(self.account.id)
-        changes = await database.fetch("SELECT seq, request_id, task_id, version, snapshot ->> 'title' AS title FROM task.changes WHERE user_id = $1 ORDER BY seq", user)
+        changes = await database.fetch(CHANGES, user)
         last_seq = await database.fetchval("SELECT last_seq FROM task.counters WHERE user_id = $1", user)
         if [change["seq"] for change in changes] != list(range(1, (last_seq or 0) + 1)):
             found.append(f"{user}: the change log is not 1 to {last_seq} without a gap")
@@ -124,5 +125,3 @@ class Witness:
         if {str(row["id"]): row["version"] for row in stored} != last:
             found.append(f"{user}: the tasks are not what the change log says")
         return found
-
-

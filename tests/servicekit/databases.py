@@ -9,11 +9,9 @@ from prometheus_client import CollectorRegistry
 from servicekit.postgres import Database, DatabaseOptions
 
 
-def options(url: str, *, pool: int = 2, timeout: float = 2.0, statement_cache_size: int = 100) -> DatabaseOptions:
+def options(url: str, *, pool: int = 2, seconds: float = 2.0, statement_cache_size: int = 100) -> DatabaseOptions:
     """Options for a small pool."""
-    return DatabaseOptions(
-        url=url, application_name="test", pool_max_size=pool, statement_cache_size=statement_cache_size, timeout_seconds=timeout
-    )
+    return DatabaseOptions(url=url, application_name="test", pool_max_size=pool, statement_cache_size=statement_cache_size, timeout_seconds=seconds)
 
 
 @contextlib.asynccontextmanager
@@ -27,9 +25,9 @@ async def started(database: Database) -> AsyncIterator[Database]:
 
 
 @contextlib.asynccontextmanager
-async def pool(url: str, *, size: int = 2, timeout: float = 2.0) -> AsyncIterator[Database]:
+async def pool(url: str, *, size: int = 2, seconds: float = 2.0) -> AsyncIterator[Database]:
     """A usable pool of a URL."""
-    async with started(Database(options(url, pool=size, timeout=timeout), CollectorRegistry())) as database:
+    async with started(Database(options(url, pool=size, seconds=seconds), CollectorRegistry())) as database:
         yield database
 
 

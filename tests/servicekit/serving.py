@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.call import Call
+from servicekit.call_log import CallLog
 from servicekit.errors import TokenInvalid
 from servicekit.health import Check, Health
 from servicekit.identity import Identity
-from servicekit.call_log import CallLog
 from servicekit.metrics import CallMetrics
 from servicekit.pipeline import Pipeline
 from servicekit.server import GrpcServer, ServerOptions
@@ -69,8 +69,9 @@ class Serving:
     channel: grpc.aio.Channel
     port: int
 
-    async def get_task(self, request: Message | bytes = task_service_pb2.GetTaskRequest(id=TASK_ID), metadata: Any = GOOD) -> Any:
-        """Calls GetTask: the task, or the ApiError."""
+    async def get_task(self, request: Message | bytes | None = None, metadata: Any = GOOD) -> Any:
+        """Calls GetTask, with a good request unless another is given: the task, or the ApiError."""
+        request = task_service_pb2.GetTaskRequest(id=TASK_ID) if request is None else request
         return await rpc_call(self.channel, named("TaskService.GetTask"), request, metadata)
 
     def handled(self, code: str) -> float | None:

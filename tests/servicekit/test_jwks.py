@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -41,7 +42,7 @@ async def issuer() -> AsyncIterator[Issuer]:
     served = Issuer()
     app = web.Application()
     app.router.add_get("/jwks.json", served.serve)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks.json"
@@ -139,7 +140,7 @@ async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
 
 
 async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", jwks.aiohttp.ClientTimeout(total=0.1))
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
     issuer.delay_seconds = 5.0
     began = time.monotonic()
     with pytest.raises(DependencyUnavailable):

@@ -64,7 +64,14 @@ def test_what_the_path_says_is_accepted(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [f"/api/v1/tasks/{A}", f"/api/v1/tasks/{A}?id={B}", f"/api/v1/tasks/{A}/", f"/api/v1/tasks/{A}/?id={B}", f"/api/v1/%74asks/{A}?id={B}", "/elsewhere"],
+    [
+        f"/api/v1/tasks/{A}",
+        f"/api/v1/tasks/{A}?id={B}",
+        f"/api/v1/tasks/{A}/",
+        f"/api/v1/tasks/{A}/?id={B}",
+        f"/api/v1/%74asks/{A}?id={B}",
+        "/elsewhere",
+    ],
 )
 def test_what_the_path_does_not_say_is_refused(path: str) -> None:
     """A path of a form that the rule does not have proves nothing, so it must not be let through."""

@@ -54,7 +54,14 @@ def test_known_bad_texts_are_refused(token: str) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [["ListTasks", "user-2", None, 3], ["ListTasks", "user-1", 1, 3], ["ListTasks", "user-1", None, 4], ["ListTasks", "user-1", None], ["Other", *QUERY[1:]], []],
+    [
+        ["ListTasks", "user-2", None, 3],
+        ["ListTasks", "user-1", 1, 3],
+        ["ListTasks", "user-1", None, 4],
+        ["ListTasks", "user-1", None],
+        ["Other", *QUERY[1:]],
+        [],
+    ],
     ids=["user", "status", "priority", "shorter", "method", "nothing"],
 )
 def test_a_token_is_bound_to_its_query(other: list[Key]) -> None:

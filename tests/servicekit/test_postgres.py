@@ -106,7 +106,7 @@ async def test_no_time_left_is_no_time(database: Database) -> None:
 
 
 async def test_without_a_deadline_the_pools_own_time_counts(database_url: str) -> None:
-    async with pool(database_url, timeout=0.2) as database:
+    async with pool(database_url, seconds=0.2) as database:
         with takes(0.1, 0.7), pytest.raises(DependencyUnavailable):
             await hold(database, 30)
 
@@ -191,9 +191,7 @@ async def test_terminated_backends_are_away_and_the_pool_recovers(database: Data
     holding = [asyncio.create_task(hold(database, 30)) for _ in range(2)]
     await asyncio.sleep(0.2)
     async with pool(database_url, size=1) as killer:
-        await killer.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
     for outcome in await asyncio.gather(*holding, return_exceptions=True):
         assert isinstance(outcome, DependencyUnavailable)
     # Idle ones that died unnoticed cost at most one failed call each.
@@ -210,15 +208,13 @@ async def test_terminated_backends_are_away_and_the_pool_recovers(database: Data
 async def test_idle_backends_that_died_are_noticed(database: Database, database_url: str) -> None:
     await asyncio.gather(database.ping(), database.ping())
     async with pool(database_url, size=1) as killer:
-        await killer.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
     await asyncio.sleep(0.2)
     await asyncio.gather(*(database.ping() for _ in range(4)))
 
 
 async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Proxy) -> None:
-    async with pool(through(database_url, proxy.port), timeout=0.3) as database:
+    async with pool(through(database_url, proxy.port), seconds=0.3) as database:
         await database.ping()
         proxy.freeze()
         with takes(0.2, 1.0), pytest.raises(DependencyUnavailable):
@@ -230,7 +226,7 @@ async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Pro
 
 
 async def test_closing_waits_for_nothing_that_hangs(database_url: str, proxy: Proxy) -> None:
-    database = Database(options(through(database_url, proxy.port), timeout=30.0), CollectorRegistry())
+    database = Database(options(through(database_url, proxy.port), seconds=30.0), CollectorRegistry())
     await database.start()
     await database.ping()
     holding = asyncio.create_task(hold(database, 30))
@@ -310,7 +306,7 @@ async def test_the_pools_figures(database_url: str) -> None:
 
 async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
     """For when the client is gone and cannot cancel any more."""
-    async with pool(database_url, timeout=1.5) as database:
+    async with pool(database_url, seconds=1.5) as database:
         row = await database.fetchrow("SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')")
         assert row is not None
         assert tuple(row) == ("1500ms", "1500ms")

@@ -14,7 +14,9 @@ VERSIONS = ("v1", "v1alpha")
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
-async def ask(channel: grpc.aio.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest) -> list[reflection_pb2.ServerReflectionResponse]:
+async def ask(
+    channel: grpc.aio.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest
+) -> list[reflection_pb2.ServerReflectionResponse]:
     """The answers; the messages of the two versions are the same on the wire."""
 
     async def sent() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
@@ -36,9 +38,9 @@ async def listed(channel: grpc.aio.Channel, version: str) -> set[str]:
 
 @both_versions
 async def test_the_services_are_listed(version: str, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> None:
-    assert AUTH <= await listed(auth_channel, version)
+    assert await listed(auth_channel, version) >= AUTH
     # The gateway has one upstream for reflection, which therefore tells of both.
-    assert AUTH | TASK <= await listed(task_channel, version)
+    assert await listed(task_channel, version) >= AUTH | TASK
 
 
 @both_versions

@@ -1,6 +1,7 @@
 """The edge: what a server refuses to start with, and what it makes of what comes in."""
 
 import asyncio
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -87,7 +88,7 @@ async def test_stopping_waits_for_calls_under_way() -> None:
     server.add(TASKS, tasks, pipeline(CollectorRegistry()))
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary("/taskmanager.task.v1.TaskService/GetTask", response_deserializer=task_pb2.Task.FromString)
+        call: Any = channel.unary_unary("/taskmanager.task.v1.TaskService/GetTask", response_deserializer=task_pb2.Task.FromString)
         request = b"\x0a\x24" + TASK_ID.encode()
         answer = asyncio.ensure_future(call(request, metadata=grpc.aio.Metadata(*GOOD), timeout=5))
         await began.wait()

@@ -49,7 +49,8 @@ async def command(service: str, name: str, environment: Mapping[str, str]) -> Ou
 
 
 @pytest.mark.parametrize(
-    ("service", "missing"), [("auth_service", {"DATABASE_URL", "SIGNING_KEY"}), ("task_service", {"DATABASE_URL", "REDIS_URL", "JWKS_URL", "PAGE_TOKEN_KEY"})]
+    ("service", "missing"),
+    [("auth_service", {"DATABASE_URL", "SIGNING_KEY"}), ("task_service", {"DATABASE_URL", "REDIS_URL", "JWKS_URL", "PAGE_TOKEN_KEY"})],
 )
 async def test_everything_that_is_missing_is_named_at_once(service: str, missing: set[str]) -> None:
     outcome = await command(service, "run", {})
@@ -57,7 +58,7 @@ async def test_everything_that_is_missing_is_named_at_once(service: str, missing
     assert "Traceback" not in outcome.error
 
 
-WRONG = {
+WRONG: dict[str, str] = {
     "ENVIRONMENT": "staging",
     "DATABASE_URL": "mysql://secret-in-url@host/db",
     "LOG_LEVEL": "LOUD",
@@ -70,7 +71,13 @@ WRONG = {
     "REFLECTION_ENABLED": "perhaps",
     "DRAIN_DELAY_SECONDS": "-1",
 }
-WRONG_AUTH = {"SIGNING_KEY": "secret-no-key", "ACCESS_TOKEN_TTL_SECONDS": "3600", "REFRESH_TOKEN_TTL_SECONDS": "0", "BCRYPT_COST": "3", "HASHING_THREADS": "0"}
+WRONG_AUTH = {
+    "SIGNING_KEY": "secret-no-key",
+    "ACCESS_TOKEN_TTL_SECONDS": "3600",
+    "REFRESH_TOKEN_TTL_SECONDS": "0",
+    "BCRYPT_COST": "3",
+    "HASHING_THREADS": "0",
+}
 WRONG_TASK = {"REDIS_URL": "http://secret-in-url", "JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short", "CACHE_TTL_SECONDS": "0"}
 
 
@@ -92,7 +99,7 @@ async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(servi
 )
 @pytest.mark.parametrize("stage", [{}, {"ENVIRONMENT": "production"}], ids=["nothing-said", "production"])
 async def test_production_refuses_default_and_short_secrets(
-    service: str, environment: Mapping[str, str], named: set[str], stage: Mapping[str, str]
+    service: str, environment: dict[str, str], named: set[str], stage: dict[str, str]
 ) -> None:
     outcome = await command(service, "run", environment | stage)
     assert (outcome.status, outcome.named) == (2, named), outcome.error

@@ -30,7 +30,7 @@ class CountingKeys:
 class NoKeysYet:
     """A KeySource that has not fetched anything."""
 
-    async def find(self, kid: str) -> Ed25519PublicKey | None:
+    async def find(self, _: str) -> Ed25519PublicKey | None:
         raise DependencyUnavailable("auth_service")
 
 

@@ -1,7 +1,7 @@
 """Every RPC, field and comment of `proto/`, read from the descriptor set that the build wrote."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,9 @@ OURS = "taskmanager."
 # The field numbers of descriptor.proto by which source code info addresses things.
 MESSAGES, ENUMS, SERVICES = 4, 5, 6
 FIELDS, NESTED_MESSAGES, NESTED_ENUMS, VALUES, METHODS = 2, 3, 4, 2, 2
+
+Address = tuple[int, ...]
+Comments = Mapping[Address, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,35 +119,15 @@ def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
 def elements(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Element]:
     """All that a file declares."""
     comments = _comments(file)
-
-    def element(kind: str, name: str, *path: int) -> Element:
-        return Element(kind, name, comments.get(path, "").strip())
-
-    def enum(declared: descriptor_pb2.EnumDescriptorProto, scope: str, *path: int) -> Iterator[Element]:
-        name = f"{scope}.{declared.name}"
-        yield element("enum", name, *path)
-        for i, value in enumerate(declared.value):
-            yield element("enum value", f"{name}.{value.name}", *path, VALUES, i)
-
-    def message(declared: descriptor_pb2.DescriptorProto, scope: str, *path: int) -> Iterator[Element]:
-        name = f"{scope}.{declared.name}"
-        yield element("message", name, *path)
-        for i, field in enumerate(declared.field):
-            yield element("field", f"{name}.{field.name}", *path, FIELDS, i)
-        for i, nested in enumerate(declared.nested_type):
-            if not nested.options.map_entry:
-                yield from message(nested, name, *path, NESTED_MESSAGES, i)
-        for i, nested_enum in enumerate(declared.enum_type):
-            yield from enum(nested_enum, name, *path, NESTED_ENUMS, i)
-
     for i, service in enumerate(file.service):
-        yield element("service", f"{file.package}.{service.name}", SERVICES, i)
+        name = f"{file.package}.{service.name}"
+        yield _element(comments, "service", name, (SERVICES, i))
         for j, method in enumerate(service.method):
-            yield element("method", f"{file.package}.{service.name}.{method.name}", SERVICES, i, METHODS, j)
-    for i, declared in enumerate(file.message_type):
-        yield from message(declared, file.package, MESSAGES, i)
-    for i, declared_enum in enumerate(file.enum_type):
-        yield from enum(declared_enum, file.package, ENUMS, i)
+            yield _element(comments, "method", f"{name}.{method.name}", (SERVICES, i, METHODS, j))
+    for i, message in enumerate(file.message_type):
+        yield from _of_message(comments, message, file.package, (MESSAGES, i))
+    for i, enum in enumerate(file.enum_type):
+        yield from _of_enum(comments, enum, file.package, (ENUMS, i))
 
 
 def is_output_only(field: FieldDescriptor) -> bool:
@@ -158,5 +141,28 @@ def _method(name: str) -> Any:
     return descriptor_pool.Default().FindMethodByName(name)
 
 
-def _comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...], str]:
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> Comments:
     return {tuple(location.path): location.leading_comments for location in file.source_code_info.location}
+
+
+def _element(comments: Comments, kind: str, name: str, path: Address) -> Element:
+    return Element(kind, name, comments.get(path, "").strip())
+
+
+def _of_message(comments: Comments, message: descriptor_pb2.DescriptorProto, scope: str, path: Address) -> Iterator[Element]:
+    name = f"{scope}.{message.name}"
+    yield _element(comments, "message", name, path)
+    for i, field in enumerate(message.field):
+        yield _element(comments, "field", f"{name}.{field.name}", (*path, FIELDS, i))
+    for i, nested in enumerate(message.nested_type):
+        if not nested.options.map_entry:
+            yield from _of_message(comments, nested, name, (*path, NESTED_MESSAGES, i))
+    for i, enum in enumerate(message.enum_type):
+        yield from _of_enum(comments, enum, name, (*path, NESTED_ENUMS, i))
+
+
+def _of_enum(comments: Comments, enum: descriptor_pb2.EnumDescriptorProto, scope: str, path: Address) -> Iterator[Element]:
+    name = f"{scope}.{enum.name}"
+    yield _element(comments, "enum", name, path)
+    for i, value in enumerate(enum.value):
+        yield _element(comments, "enum value", f"{name}.{value.name}", (*path, VALUES, i))

@@ -28,7 +28,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mis
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
-    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the RPC
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the RPC's name and signature
         """Keeps the spans."""
         self.spans.extend(_spans(request))
         return trace_service_pb2.ExportTraceServiceResponse()

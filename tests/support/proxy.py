@@ -1,4 +1,4 @@
-"""A TCP proxy that can freeze and cut what goes through it: how a server looks that hangs or is gone, without harming the one that all tests share."""
+"""A TCP proxy that can freeze and cut what goes through it: how a server looks that hangs or is gone, while others use it."""
 
 import asyncio
 import contextlib
