@@ -32,6 +32,14 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A session that was begun or carried on."""
+
+    id: UUID
+    user_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPair:
     """What a client gets for a session. `expires_in` is the access token's time, in seconds."""
 

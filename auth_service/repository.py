@@ -6,9 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from auth_service.domain import Credentials, User
+from auth_service.domain import Credentials, Session, User
 from auth_service.errors import EmailTaken, InvalidCredentials
-from auth_service.service import Session
 from servicekit.postgres import Database
 
 USER_COLUMNS: Final = "id, email, name, created_at, updated_at"

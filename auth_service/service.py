@@ -1,21 +1,12 @@
 """The use cases of accounts and sessions. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from auth_service.domain import Credentials, TokenPair, User, check_new_password, email_key, normalize_password
+from auth_service.domain import Credentials, Session, TokenPair, User, check_new_password, email_key, normalize_password
 from auth_service.errors import InvalidCredentials, RefreshTokenInvalid, UserNotFound
 from auth_service.sessions import new_refresh_token, refresh_token_hash
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A session that was begun or carried on."""
-
-    id: UUID
-    user_id: UUID
 
 
 class AccountRepository(Protocol):

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from auth_service.keys import parse_signing_key
 from servicekit.settings import Count, Port, ServiceSettings
+from servicekit.tokens import MAX_LIFETIME_SECONDS
 
 
 class Settings(ServiceSettings):
@@ -18,7 +19,7 @@ class Settings(ServiceSettings):
     # An Ed25519 private key, PKCS 8 in PEM. All replicas must have the same one.
     signing_key: SecretStr
     # RFC 9068 tokens cannot be called back, so none lives longer than 15 minutes.
-    access_token_ttl_seconds: Annotated[int, Field(ge=1, le=900)] = 900
+    access_token_ttl_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = MAX_LIFETIME_SECONDS
     refresh_token_ttl_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 2_592_000.0
 
     # 2^cost rounds; 12 is about a quarter of a second. (OWASP: at least 10.)

@@ -27,6 +27,10 @@ function envoy_on_response(handle)
   for _, name in ipairs(LEAKS) do
     headers:remove(name)
   end
+  -- Envoy's own 401 has it already (RFC 9110 section 15.5.2).
+  if headers:get(":status") == "401" and not headers:get("www-authenticate") then
+    headers:add("www-authenticate", 'Bearer realm="task-manager"')
+  end
   if headers:get(":status") == "200" and handle:metadata():get("creates") then
     headers:replace(":status", "201")
   end

@@ -72,7 +72,7 @@ def public_keys(jwks: Any) -> dict[str, Ed25519PublicKey]:
         raise ValueError("not a JWK set")  # noqa: TRY004 - it is what was sent that is wrong
     keys: dict[str, Ed25519PublicKey] = {}
     for jwk in jwks["keys"]:
-        if jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519" and isinstance(jwk.get("kid"), str):
+        if isinstance(jwk, dict) and jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519" and isinstance(jwk.get("kid"), str):
             key = jwt.PyJWK(jwk, algorithm="EdDSA").key
             if isinstance(key, Ed25519PublicKey):
                 keys[jwk["kid"]] = key

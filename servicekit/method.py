@@ -39,20 +39,19 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class PathBinding:
-    """The REST path of a method that names fields in it. The path decides over body and query, which the transcoder lets override it."""
+    """A REST path of a method that names fields in it. The path decides over body and query, which the transcoder lets override it."""
 
     pattern: re.Pattern[str]
     fields: tuple[str, ...]
 
     def check(self, original_path: str, request: Any) -> None:
-        """Raises InvalidField if the request says something else than the path it came by. A path of another form is none of our business."""
+        """Raises InvalidField if the request says something else than the path it came by, or came by a path of another form: by `/tasks/1/`, say."""
         match = self.pattern.fullmatch(original_path.partition("?")[0])
-        if match is None:
-            return
+        segments = match.groups() if match else (None,) * len(self.fields)
         wrong = [
             Violation(name, "must be the one in the path")
-            for name, segment in zip(self.fields, match.groups(), strict=True)
-            if _field(request, name) != unquote(segment)
+            for name, segment in zip(self.fields, segments, strict=True)
+            if segment is None or _field(request, name) != unquote(segment)
         ]
         if wrong:
             raise InvalidField(*wrong)

@@ -111,6 +111,7 @@ class Database:
         pool = self._pool
         if pool is None:
             raise DependencyUnavailable(NAME)
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(deadline.bound(self._options.timeout_seconds)):
                 connection = await pool.acquire()
@@ -131,8 +132,8 @@ class Database:
         except _AWAY as error:
             raise DependencyUnavailable(NAME) from error
         except asyncpg.InterfaceError as error:
-            # Of the client's own errors only the plain one tells of a connection that is closed; its subclasses tell of wrong arguments.
-            if type(error) is asyncpg.InterfaceError:
+            # asyncpg says so of a connection that is closed, and of wrong arguments as well, which are our fault.
+            if connection is None or connection.is_closed():
                 raise DependencyUnavailable(NAME) from error
             raise
 

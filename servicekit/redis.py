@@ -139,6 +139,9 @@ class Redis:
                     await hook(self._client)
             except (RedisError, OSError, TimeoutError):
                 continue
+            except Exception:
+                log.exception("redis_probe_failed")
+                continue
             self._open = False
             self._settled_at = time.monotonic() + SETTLE_SECONDS
             log.info("redis_breaker_closed")

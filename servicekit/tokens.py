@@ -18,6 +18,8 @@ ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 §2.1)
 REQUIRED_CLAIMS: Final = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
 CLOCK_SKEW_SECONDS: Final = 30
+# An issuer that signs for longer is not ours, whatever its key.
+MAX_LIFETIME_SECONDS: Final = 900
 # Longer than any token of ours: what is longer is not worth the work of parsing it.
 MAX_TOKEN_CHARACTERS: Final = 4096
 
@@ -90,7 +92,9 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     issued_at, expires_at = claims["iat"], claims["exp"]
     if type(issued_at) is not int or type(expires_at) is not int or issued_at > time.time() + CLOCK_SKEW_SECONDS:
         raise TokenInvalid
-    token_id = claims["jti"]
-    if not isinstance(token_id, str) or not token_id:
+    if expires_at - issued_at > MAX_LIFETIME_SECONDS:
         raise TokenInvalid
-    return Identity(user_id=UUID(claims["sub"]), session_id=UUID(claims["sid"]), token_id=token_id, expires_at=expires_at)
+    subject, session, token_id = claims["sub"], claims["sid"], claims["jti"]
+    if not (isinstance(subject, str) and isinstance(session, str) and isinstance(token_id, str) and token_id):
+        raise TokenInvalid
+    return Identity(user_id=UUID(subject), session_id=UUID(session), token_id=token_id, expires_at=expires_at)

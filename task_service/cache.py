@@ -149,8 +149,8 @@ class CachedTasks:
 
     async def _finish(self, key: str, fence: bytes, task: Task | None) -> None:
         """After a commit. A finish that fails makes the key suspect; so the write of a caller that has left by now is not forgotten either."""
-        value = VALUE + encode(task) if task is not None else b""
         try:
+            value = VALUE + encode(task) if task is not None else b""
             await self._redis.run(lambda _: self._set_finish([key], (fence, value, self._value_milliseconds)))
         except RedisUnavailable:
             self._suspects.add(key)

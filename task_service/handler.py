@@ -1,5 +1,6 @@
 """taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,6 +15,7 @@ from task_service.filtering import ListQuery
 from task_service.service import TaskService
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MISSING_TITLE = "must have 1 to 200 characters"
 
 
@@ -101,7 +103,7 @@ def _fields(message: task_pb2.Task, mask: Sequence[str]) -> TaskFields:
 
 def _mask(request: task_service_pb2.UpdateTaskRequest) -> Sequence[str]:
     """The fields to set (AIP-134): those named, or without a mask those present. Raises InvalidField for any other."""
-    if not request.HasField("update_mask"):
+    if not request.update_mask.paths:
         return [field.name for field, _ in request.task.ListFields() if field.name in WRITABLE_FIELDS]
     paths: Sequence[str] = request.update_mask.paths
     if list(paths) == ["*"]:
@@ -113,10 +115,10 @@ def _mask(request: task_service_pb2.UpdateTaskRequest) -> Sequence[str]:
 
 
 def _task_id(message: task_pb2.Task) -> UUID:
-    try:
-        return UUID(message.id)
-    except ValueError:
-        raise InvalidField.of("task.id", "must be a valid UUID") from None
+    # In the one form that buf.validate takes as well; UUID() takes braces, `urn:uuid:` and no hyphens besides.
+    if not _UUID.fullmatch(message.id):
+        raise InvalidField.of("task.id", "must be a valid UUID")
+    return UUID(message.id)
 
 
 def _time(field: str, message: Timestamp) -> datetime:

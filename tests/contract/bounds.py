@@ -93,8 +93,8 @@ NARROWER: Mapping[str, Sequence[Pair]] = {
         Pair("bytes", None, "x" * 4097, "4096 bytes"),
     )
 }
-FAR_PAST = Timestamp(seconds=-62135596800)
-FAR_FUTURE = Timestamp(seconds=253402300799, nanos=999_999_999)
+FAR_PAST = Timestamp(seconds=-62135596799)
+FAR_FUTURE = Timestamp(seconds=253402300799)
 
 
 def bounds() -> list[Bound]:

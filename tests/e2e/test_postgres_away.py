@@ -11,11 +11,15 @@ import pytest
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account
 from tests.support.errors import of_response
+from tests.support.load import OK, Load
 from tests.support.observed import health, ops
 from tests.support.outage import frozen, replicas, require_whole
 from tests.support.task_api import CallFailed, GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
+# More than the pool has connections, so that calls are in every state that one can be in when it happens.
+CLIENTS = 24
+UNDER_LOAD_SECONDS = 0.4
 NOTICED_WITHIN_SECONDS = 5.0
 RECOVERED_WITHIN_SECONDS = 5.0
 DEADLINE_SECONDS = 1.0
@@ -31,10 +35,12 @@ async def test_killed_it_makes_calls_unavailable_and_the_system_recovers_by_itse
 ) -> None:
     direct = GrpcTasks(breakable_replicas[0], breakable_account, DEADLINE_SECONDS)
     await direct.create("before", "setup")
-    await breakable.kill("postgres")
-    for _ in range(3):
-        assert await _failure(direct.create("never", "away")) == "UNAVAILABLE"
-        assert await _failure(direct.list("away")) == "UNAVAILABLE"
+    async with Load([[("list", direct.list)]] * CLIENTS) as load:
+        await asyncio.sleep(UNDER_LOAD_SECONDS)
+        await breakable.kill("postgres")
+        await asyncio.sleep(UNDER_LOAD_SECONDS)
+    assert set(load.codes()) == {OK, "UNAVAILABLE"}
+    assert await _failure(direct.create("never", "away")) == "UNAVAILABLE"
     for verb, path, body in (("POST", "/api/v1/tasks", {"title": "never"}), ("GET", "/api/v1/tasks", None), ("GET", "/api/v1/users/me", None)):
         await _assert_503(breakable_rest, verb, path, body, breakable_account)
     await _assert_503(breakable_rest, "POST", "/api/v1/auth/login", {"email": breakable_account.email, "password": PASSWORD})
@@ -51,12 +57,11 @@ async def test_frozen_it_holds_no_call_beyond_its_deadline_and_the_pool_recovers
     breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:
     direct = GrpcTasks(breakable_replicas[0], breakable_account, DEADLINE_SECONDS)
-    # More than the pool has connections, so that some wait for one.
-    await asyncio.gather(*(direct.create("before", "setup") for _ in range(12)))
+    await asyncio.gather(*(direct.create("before", "setup") for _ in range(CLIENTS)))
     with frozen(breakable, "postgres"):
         began = time.monotonic()
         without_deadline = asyncio.create_task(_refused(breakable_rest, breakable_account))
-        codes = await asyncio.gather(*(_failure(call) for _ in range(12) for call in (direct.create("never", "away"), direct.list("away"))))
+        codes = await asyncio.gather(*(_failure(call) for _ in range(CLIENTS // 2) for call in (direct.create("never", "away"), direct.list("away"))))
         assert set(codes) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
         assert time.monotonic() - began < DEADLINE_SECONDS + SLACK_SECONDS
         assert (await without_deadline).status_code == httpx.codes.SERVICE_UNAVAILABLE
@@ -65,7 +70,7 @@ async def test_frozen_it_holds_no_call_beyond_its_deadline_and_the_pool_recovers
         await _require_alive(breakable, breakable_rest)
     thawed = time.monotonic()
     await eventually(lambda: require_whole(breakable), within=RECOVERED_WITHIN_SECONDS)
-    answers = await asyncio.gather(*(direct.create("after", "back") for _ in range(24)))
+    answers = await asyncio.gather(*(direct.create("after", "back") for _ in range(CLIENTS)))
     assert {answer.title for answer in answers} == {"after"}
     assert time.monotonic() - thawed < RECOVERED_WITHIN_SECONDS
 
