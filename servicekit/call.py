@@ -14,7 +14,6 @@ class Call:
     """One call. Metadata keys are lower case; of repeated keys the last counts; binary ones are left out."""
 
     metadata: Mapping[str, str]
-    peer: str
     time_remaining: float | None
     request_id: str = ""
     caller: Identity | None = field(default=None)

@@ -18,7 +18,8 @@ class CallLog:
     """One line per call, when it ends. Health checks and reflection are not calls of ours and are not logged."""
 
     def __init__(self, trace_id: Callable[[], str | None]) -> None:
-        self._log = structlog.get_logger()
+        # Bound now, not on every call.
+        self._log = structlog.get_logger().bind()
         self._trace_id = trace_id
 
     def write(self, method: Method, call: Call, code: grpc.StatusCode, reason: str, seconds: float, error: Exception | None) -> None:

@@ -48,8 +48,13 @@ class JoinedLines:
 
 def configure(level: str, service: str) -> None:
     """Sets up structlog and, through it, the standard library's loggers (asyncio, aiohttp, grpc) for this process."""
+
+    def name_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
     shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -60,7 +65,6 @@ def configure(level: str, service: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", JoinedLines(sys.stdout.buffer))),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

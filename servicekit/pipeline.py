@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from uuid import uuid4
 
 import grpc
 import protovalidate
 from google.protobuf.message import Message
 from taskmanager.rpc.v1 import access_pb2
+from uuid_utils import uuid4
 
 from servicekit import deadline
 from servicekit.call import Call, Handler

@@ -33,6 +33,8 @@ _AWAY: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
+    # What asyncpg makes of a use between the server's last words and the end of the connection.
+    asyncpg.InternalClientError,
 )
 
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 import redis.asyncio
 import structlog
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded
+from servicekit.redis_reads import Reads
 
 T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
@@ -26,8 +27,6 @@ Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[N
 Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
 TIMEOUT_SECONDS: Final = 0.3
-# redis-py's own bound, beyond ours: a process that was stalled finds its time-outs over before it has read the answers that came meanwhile.
-SOCKET_TIMEOUT_SECONDS: Final = 1.0
 PROBE_INTERVAL_SECONDS: Final = 0.5
 # When Redis returns, each process finds out by a probe of its own, after at most the interval, a time-out or two, and its hooks. Only after this
 # long has every one of them found out, and only then is what Redis holds to be believed.
@@ -56,17 +55,20 @@ async def patience(seconds: float) -> AsyncIterator[None]:
 class Redis:
     """A client with a breaker."""
 
-    def __init__(self, url: str, registry: CollectorRegistry) -> None:
+    def __init__(self, url: str, registry: CollectorRegistry, *, traced: bool = False) -> None:
+        """`traced`: reads go through the client as well, which is what the instrumentation sees."""
         # redis-py would try each command about ten times, five seconds each.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=TIMEOUT_SECONDS,
-            socket_timeout=SOCKET_TIMEOUT_SECONDS,
-            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+            # `patience` bounds every command. redis-py's own bound would cost a task for each, and fails a process that was merely stalled.
+            socket_timeout=None,
+            socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
+        self._reads = None if traced else Reads(pool, TIMEOUT_SECONDS)
         self._open = False
         self._settled_at = float("-inf")
         self._hooks: list[Hook] = []
@@ -95,6 +97,8 @@ class Redis:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
+        if self._reads is not None:
+            await self._reads.close()
         await self._client.aclose()
 
     async def run(self, command: Callable[[Client], Awaitable[T]]) -> T:
@@ -107,6 +111,19 @@ class Redis:
         except (RedisError, OSError, TimeoutError) as error:
             if deadline.expired():
                 raise DeadlineExceeded from error
+            self._failures.inc()
+            self.trip(error)
+            raise RedisUnavailable from error
+
+    async def get(self, key: str) -> bytes | None:
+        """What the key holds, by the cheapest way there is. Raises as `run` does."""
+        if self._reads is None:
+            return cast("bytes | None", await self.run(lambda client: client.get(key)))
+        if self._open:
+            raise RedisUnavailable
+        try:
+            return await self._reads.get(key)
+        except (RedisError, OSError, TimeoutError) as error:
             self._failures.inc()
             self.trip(error)
             raise RedisUnavailable from error

@@ -1,4 +1,4 @@
-"""Tracing by OpenTelemetry over OTLP, and only while an OTLP endpoint is set: without one nothing of it is imported, and a call pays nothing.
+"""Tracing by OpenTelemetry over OTLP, and only while an OTLP endpoint is set: without one none of this is imported, and a call pays nothing.
 
 Every setting but the endpoint's presence is OpenTelemetry's own (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES …).
 """

@@ -37,7 +37,7 @@ def parts(settings: Settings) -> app.Parts:
     """The task service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
-    redis = Redis(settings.redis_url.get_secret_value(), metrics)
+    redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     cache = CachedTasks(
         PostgresTasks(database), redis, metrics, value_seconds=settings.cache_ttl_seconds, write_timeout_seconds=settings.database_timeout_seconds
     )

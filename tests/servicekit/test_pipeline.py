@@ -208,4 +208,4 @@ def method(name: str) -> Method:
 
 
 def call_with(*, time_remaining: float | None = None, authorization: str = "Bearer good") -> Call:
-    return Call({"authorization": authorization}, "test", time_remaining)
+    return Call({"authorization": authorization}, time_remaining)

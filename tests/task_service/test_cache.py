@@ -100,16 +100,6 @@ async def test_a_second_read_does_not_ask_postgres(cache: CachedTasks, below: St
     assert below.reads == 1
 
 
-async def test_reads_of_one_turn_are_one_command(cache: CachedTasks, client: Client, actor: Actor, tasks: PostgresTasks) -> None:
-    made = [await tasks.insert(actor, new_id(), FIELDS) for _ in range(16)]
-    await asyncio.gather(*(cache.find(actor.user_id, one.id) for one in made))
-    before = (await client.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"]
-    found = await asyncio.gather(*(cache.find(actor.user_id, one.id) for one in [*made, made[0]]))
-    after = (await client.info("commandstats"))["cmdstat_mget"]["calls"]
-    assert found == [*made, made[0]]
-    assert after - before == 1
-
-
 async def test_a_write_leaves_its_value(cache: CachedTasks, below: Stopping, actor: Actor, task: Task) -> None:
     await _retitle(cache, actor, task, "new")
     assert await _title(cache, task) == "new"
