@@ -5,6 +5,7 @@ gone or frozen is DependencyUnavailable, and the pool recovers by itself. Errors
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
@@ -113,7 +114,6 @@ class Database:
         pool = self._pool
         if pool is None:
             raise DependencyUnavailable(NAME)
-        connection: Connection | None = None
         try:
             async with asyncio.timeout(deadline.bound(self._options.timeout_seconds)):
                 connection = await pool.acquire()
@@ -134,10 +134,9 @@ class Database:
         except _AWAY as error:
             raise DependencyUnavailable(NAME) from error
         except asyncpg.InterfaceError as error:
-            # asyncpg says so of a connection that is closed, and of wrong arguments as well, which are our fault.
-            if connection is None or connection.is_closed():
-                raise DependencyUnavailable(NAME) from error
-            raise
+            if _is_about_arguments(error):
+                raise
+            raise DependencyUnavailable(NAME) from error
 
     def _release_later(self, connection: Connection) -> None:
         task = asyncio.create_task(self._release(connection))
@@ -146,10 +145,14 @@ class Database:
 
     async def _release(self, connection: Any) -> None:
         assert self._pool is not None
-        try:
+        # asyncpg closes a connection that it cannot clean in time; there is nobody to tell.
+        with contextlib.suppress(Exception):
             await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - asyncpg has closed it by then; there is nobody to tell
-            connection.terminate()
+
+
+def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
+    """Asyncpg has one type for a connection that is closed, closing or still being cancelled, and for a wrong number of arguments: our fault."""
+    return type(error) is not asyncpg.InterfaceError or "expects" in str(error)
 
 
 def _session(options: DatabaseOptions) -> dict[str, str]:

@@ -35,7 +35,10 @@ DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
     {"app", "call", "call_log", "health", "logging", "method", "metrics", "pipeline", "reflection", "server", "status", "telemetry"}
 )
-SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"postgres", "migrate", "telemetry"}), "redis": frozenset({"redis"})}
+SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
+    "asyncpg": frozenset({"postgres", "migrate", "telemetry"}),
+    "redis": frozenset({"redis", "redis_reads"}),
+}
 SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository", "changes"}), "redis": frozenset({"cache", "changes"})}
 STATEMENTS = frozenset({"repository", "cache", "changes"})
 SERVICEKIT_STATEMENTS = frozenset({"postgres", "migrate"})
