@@ -14,11 +14,9 @@ from auth_service.schema import migrations
 from auth_service.service import AuthService
 from auth_service.sessions import AccessTokens
 from auth_service.settings import Settings
-from servicekit import app, logging
+from servicekit import app
 from servicekit.metrics import registry
 from servicekit.ops import Endpoint, json_response
-from servicekit.settings import load
-from servicekit.telemetry import Tracing
 from servicekit.tokens import TokenVerifier
 
 # How long verifiers may keep the set: a key must have been in it for longer than this before it signs.
@@ -27,10 +25,7 @@ JWKS_MAX_AGE_SECONDS = 60
 
 async def run() -> None:
     """Serves until SIGTERM, by the settings in the environment."""
-    settings = load(Settings)
-    logging.configure(settings.log_level, settings.otel_service_name)
-    tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
-    await app.run(settings, parts(settings), tracing)
+    await app.run(Settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:

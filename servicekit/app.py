@@ -1,11 +1,13 @@
 """What the composition roots have in common: from settings and a service's own parts to a running process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
+from servicekit import logging
 from servicekit.call_log import CallLog
 from servicekit.health import Check, Health
 from servicekit.metrics import CallMetrics
@@ -15,7 +17,7 @@ from servicekit.pipeline import Pipeline, Verifier
 from servicekit.postgres import Database, DatabaseOptions
 from servicekit.runtime import Resource, serve
 from servicekit.server import GrpcServer, ServerOptions
-from servicekit.settings import ServiceSettings
+from servicekit.settings import ServiceSettings, load
 from servicekit.telemetry import Tracing
 
 
@@ -49,8 +51,18 @@ def database_checks(pool: Database, migrations: Migrations) -> Mapping[str, Chec
     return {"postgres": lambda: migrations.require(pool)}
 
 
-async def run(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
-    """Serves until told to stop."""
+S = TypeVar("S", bound=ServiceSettings)
+
+
+async def run(settings_type: type[S], wire: Callable[[S], Parts]) -> None:
+    """Serves until told to stop, by the settings in the environment. `wire` makes the service's own parts of them."""
+    settings = load(settings_type)
+    logging.configure(settings.log_level, settings.otel_service_name)
+    tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
+    await _serve(settings, wire(settings), tracing)
+
+
+async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
     pipeline = Pipeline(
         verifier=parts.verifier,
         metrics=CallMetrics(parts.registry),

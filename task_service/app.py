@@ -6,13 +6,11 @@ from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.task.v1 import task_service_pb2
 from uuid_utils.compat import uuid7
 
-from servicekit import app, logging
+from servicekit import app
 from servicekit.jwks import RemoteKeys
 from servicekit.metrics import registry
 from servicekit.paging import PageTokens
 from servicekit.redis import Redis
-from servicekit.settings import load
-from servicekit.telemetry import Tracing
 from servicekit.tokens import TokenVerifier
 from task_service.cache import CachedTasks
 from task_service.handler import TaskHandler
@@ -27,10 +25,7 @@ NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_
 
 async def run() -> None:
     """Serves until SIGTERM, by the settings in the environment."""
-    settings = load(Settings)
-    logging.configure(settings.log_level, settings.otel_service_name)
-    tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
-    await app.run(settings, parts(settings), tracing)
+    await app.run(Settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:

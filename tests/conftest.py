@@ -6,9 +6,11 @@ from typing import TypeAlias
 import grpc.aio
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from devstack.config import StackConfig
 from devstack.stack import Stack
+from servicekit.postgres import Database, DatabaseOptions
 from tests.support.accounts import Account, make_account
 from tests.support.databases import cloned, make_template
 
@@ -75,3 +77,13 @@ async def database_url(system: Stack, _template: str) -> AsyncIterator[str]:
     """A migrated database of the module's own."""
     async with cloned(system.state.database_url, _template) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The pool of it."""
+    options = DatabaseOptions(url=database_url, application_name="tests", pool_max_size=20, statement_cache_size=100, timeout_seconds=5)
+    database = Database(options, CollectorRegistry())
+    await database.start()
+    yield database
+    await database.close()

@@ -12,18 +12,9 @@ from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
 from auth_service.service import AuthService
 from auth_service.sessions import AccessTokens
-from servicekit.postgres import Database, DatabaseOptions
+from servicekit.postgres import Database
 
 ISSUER, AUDIENCE = "https://issuer.test", "audience.test"
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    options = DatabaseOptions(url=database_url, application_name="tests", pool_max_size=20, statement_cache_size=100, timeout_seconds=5)
-    database = Database(options, CollectorRegistry())
-    await database.start()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

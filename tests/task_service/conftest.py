@@ -9,22 +9,13 @@ from prometheus_client import CollectorRegistry
 from uuid_utils.compat import uuid7
 
 from devstack.stack import Stack
-from servicekit.postgres import Database, DatabaseOptions
+from servicekit.postgres import Database
 from servicekit.redis import Redis
 from task_service.cache import CachedTasks
 from task_service.domain import Actor, TaskFields
 from task_service.repository import PostgresTasks
 
 CacheFactory = Callable[[], CachedTasks]
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    options = DatabaseOptions(url=database_url, application_name="tests", pool_max_size=20, statement_cache_size=100, timeout_seconds=5)
-    database = Database(options, CollectorRegistry())
-    await database.start()
-    yield database
-    await database.close()
 
 
 @pytest.fixture
