@@ -32,6 +32,7 @@ def parts(settings: Settings) -> app.Parts:
     """The auth service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
+    probe, schema_is_there = app.database_check(settings, migrations())
     keys = SigningKeys(parse_signing_key(settings.signing_key.get_secret_value()))
     passwords = PasswordHasher(cost=settings.bcrypt_cost, threads=settings.hashing_threads, queue=settings.hashing_queue, registry=metrics)
     issuer, audience = settings.token_issuer, settings.token_audience
@@ -44,8 +45,8 @@ def parts(settings: Settings) -> app.Parts:
         ],
         verifier=TokenVerifier(keys, issuer=issuer, audience=audience),
         registry=metrics,
-        resources=[database, passwords],
-        checks=app.database_checks(database, migrations()),
+        resources=[probe, database, passwords],
+        checks={"postgres": schema_is_there},
         endpoints={"/.well-known/jwks.json": jwks_endpoint(keys)},
     )
 

@@ -12,7 +12,11 @@ from servicekit.postgres import Database
 
 USER_COLUMNS: Final = "id, email, name, created_at, updated_at"
 
-INSERT_USER: Final = f"INSERT INTO auth.users (id, email, email_key, name, password_hash) VALUES ($1, $2, $3, $4, $5) RETURNING {USER_COLUMNS}"  # noqa: S608 - a constant
+# No row, rather than an error that quotes the email, if there is one already.
+INSERT_USER: Final = f"""
+INSERT INTO auth.users (id, email, email_key, name, password_hash) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT ON CONSTRAINT users_email_key DO NOTHING RETURNING {USER_COLUMNS}
+"""  # noqa: S608 - a constant
 FIND_USER: Final = f"SELECT {USER_COLUMNS} FROM auth.users WHERE id = $1"  # noqa: S608 - a constant
 FIND_CREDENTIALS: Final = "SELECT id, password_hash FROM auth.users WHERE email_key = $1"
 INSERT_SESSION: Final = """
@@ -48,13 +52,9 @@ class PostgresAccounts:
 
     async def insert_user(self, user_id: UUID, *, email: str, key: str, name: str, password_hash: str) -> User:
         """See AccountRepository.insert_user."""
-        try:
-            row = await self._database.fetchrow(INSERT_USER, user_id, email, key, name, password_hash)
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != "users_email_key":
-                raise
-            raise EmailTaken from error
-        assert row is not None
+        row = await self._database.fetchrow(INSERT_USER, user_id, email, key, name, password_hash)
+        if row is None:
+            raise EmailTaken
         return User(*row)
 
     async def find_user(self, user_id: UUID) -> User | None:

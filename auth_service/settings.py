@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from auth_service.keys import parse_signing_key
-from servicekit.settings import Count, Port, ServiceSettings
+from servicekit.settings import Count, Port, ServiceSettings, is_production
 from servicekit.tokens import MAX_LIFETIME_SECONDS
+
+MIN_PRODUCTION_BCRYPT_COST = 10
 
 
 class Settings(ServiceSettings):
@@ -26,6 +28,13 @@ class Settings(ServiceSettings):
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
     hashing_threads: Count = 2
     hashing_queue: Count = 32
+
+    @field_validator("bcrypt_cost")
+    @classmethod
+    def _bcrypt_cost_is_enough(cls, value: int, info: ValidationInfo) -> int:
+        if is_production(info) and value < MIN_PRODUCTION_BCRYPT_COST:
+            raise ValueError(f"must be {MIN_PRODUCTION_BCRYPT_COST} or more in production")
+        return value
 
     @field_validator("signing_key")
     @classmethod

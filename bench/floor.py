@@ -16,6 +16,8 @@ import grpc
 import grpc.aio
 import uvloop
 
+from servicekit.runtime import spare_the_collector
+
 # HealthCheckResponse{status: SERVING}.
 HEALTH = {"/grpc.health.v1.Health/Check": b"\x08\x01"}
 
@@ -45,6 +47,7 @@ async def serve(port: int, replies: dict[str, bytes]) -> None:
     server.add_generic_rpc_handlers((Echo({**HEALTH, **replies}),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
+    spare_the_collector()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()

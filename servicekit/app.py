@@ -34,21 +34,25 @@ class Parts:
     reflected: Sequence[ServiceDescriptor] = ()
 
 
-def database(settings: ServiceSettings, registry: CollectorRegistry) -> Database:
-    """The pool that the settings ask for."""
+def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None) -> Database:
+    """The pool that the settings ask for, or one of another size."""
     options = DatabaseOptions(
         url=settings.database_url.get_secret_value(),
         application_name=settings.otel_service_name,
-        pool_max_size=settings.database_pool_max_size,
+        pool_max_size=connections or settings.database_pool_max_size,
         statement_cache_size=settings.database_statement_cache_size,
         timeout_seconds=settings.database_timeout_seconds,
     )
     return Database(options, registry)
 
 
-def database_checks(pool: Database, migrations: Migrations) -> Mapping[str, Check]:
-    """Ready only with the database, at the schema that this code needs: one question asks for both."""
-    return {"postgres": lambda: migrations.require(pool)}
+def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[Database, Check]:
+    """Ready only with the database, at the schema that this code needs: one question asks for both.
+
+    By a connection of its own: calls that fill the pool are load, and to be taken out of the balance for it would double the load of the rest.
+    """
+    pool = database(settings, CollectorRegistry(), connections=1)
+    return pool, lambda: migrations.require(pool)
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -11,7 +11,7 @@ from servicekit.identity import Identity
 
 @dataclass(slots=True)
 class Call:
-    """One call. Metadata keys are lower case; of repeated keys the last counts; binary ones are left out."""
+    """One call. Metadata keys are lower case; of repeated keys the last counts, but two tokens are none; binary ones are left out."""
 
     metadata: Mapping[str, str]
     time_remaining: float | None

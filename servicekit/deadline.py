@@ -32,9 +32,3 @@ def bound(seconds: float) -> float:
     if left <= 0:
         raise DeadlineExceeded
     return min(seconds, left)
-
-
-def expired() -> bool:
-    """Whether the call of this context has no time left."""
-    deadline = _deadline.get()
-    return deadline is not None and time.monotonic() >= deadline

@@ -85,6 +85,7 @@ class Health:
         return name, ""
 
     async def _publish(self) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING if self.ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
+            # Looked at each time: a drain may begin between two names.
+            serving = health_pb2.HealthCheckResponse.SERVING if self.ready else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._servicer.set(name, serving)

@@ -24,21 +24,23 @@ log = structlog.get_logger()
 
 
 class RemoteKeys:
-    """A KeySource over a JWKS URL. While the issuer is away the last good set stays in use."""
+    """A KeySource over a JWKS URL. While the issuer is away the last good set stays in use, and nobody who has a known key waits."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._tried_at = float("-inf")
         self._fetched_at = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """See KeySource.find."""
         key = self._keys.get(kid)
-        if key is None or time.monotonic() - self._fetched_at > REFRESH_SECONDS:
-            await self._fetch_unless_just_tried()
+        if key is None:
+            await self._fetched()
             key = self._keys.get(kid)
+        elif time.monotonic() - self._fetched_at > REFRESH_SECONDS:
+            self._fetch_unless_just_tried()
         if not self._keys:
             raise DependencyUnavailable("auth_service")
         return key
@@ -46,24 +48,32 @@ class RemoteKeys:
     async def ready(self) -> None:
         """A readiness check: there are keys to verify with. Raises DependencyUnavailable."""
         if not self._keys:
-            await self._fetch_unless_just_tried()
+            await self._fetched()
         if not self._keys:
             raise DependencyUnavailable("auth_service")
 
-    async def _fetch_unless_just_tried(self) -> None:
-        async with self._fetching:
-            interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS
-            if time.monotonic() - self._tried_at < interval:
-                return
+    async def _fetched(self) -> None:
+        """Waits for the fetch under way, or a new one if it is time. A caller that leaves does not take it from the others."""
+        self._fetch_unless_just_tried()
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+
+    def _fetch_unless_just_tried(self) -> None:
+        interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS
+        if self._fetching is None and time.monotonic() - self._tried_at >= interval:
+            self._fetching = asyncio.create_task(self._fetch())
+
+    async def _fetch(self) -> None:
+        try:
+            async with aiohttp.ClientSession(timeout=FETCH_TIMEOUT) as session, session.get(self._url) as response:
+                response.raise_for_status()
+                self._keys = public_keys(await response.json())
+                self._fetched_at = time.monotonic()
+        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
+            log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
+        finally:
             self._tried_at = time.monotonic()
-            try:
-                async with aiohttp.ClientSession(timeout=FETCH_TIMEOUT) as session, session.get(self._url) as response:
-                    response.raise_for_status()
-                    keys = public_keys(await response.json())
-            except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
-                log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
-                return
-            self._keys, self._fetched_at = keys, time.monotonic()
+            self._fetching = None
 
 
 def public_keys(jwks: Any) -> dict[str, Ed25519PublicKey]:

@@ -22,6 +22,7 @@ class JoinedLines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._lines: list[bytes] = []
+        self._scheduled = False
         atexit.register(self._write_out)
 
     def write(self, line: bytes) -> int:
@@ -31,19 +32,20 @@ class JoinedLines:
 
     def flush(self) -> None:
         """Sees to it that what was taken is written soon; outside of an event loop, at once."""
-        if len(self._lines) > 1:
+        if self._scheduled:
             return
         try:
             asyncio.get_running_loop().call_later(JOIN_SECONDS, self._write_out)
         except RuntimeError:
             self._write_out()
+        else:
+            self._scheduled = True
 
     def _write_out(self) -> None:
-        # A thread may add a line meanwhile: it stays for the next time.
-        count = len(self._lines)
-        self._file.write(b"".join(self._lines[:count]))
+        self._scheduled = False
+        lines, self._lines = self._lines, []
+        self._file.write(b"".join(lines))
         self._file.flush()
-        del self._lines[:count]
 
 
 def configure(level: str, service: str) -> None:

@@ -53,8 +53,8 @@ class Migrations:
     async def _apply(self, connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> bool:
         async with connection.transaction():
             # xact: a session lock would not hold behind PgBouncer. Taken before the table is looked for, since two may come at once.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"migrate {self.schema}")
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"migrate {self.schema}")
             await connection.execute(
                 f"CREATE SCHEMA IF NOT EXISTS {self.schema};"
                 f"CREATE TABLE IF NOT EXISTS {self.schema}.schema_migrations"

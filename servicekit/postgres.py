@@ -30,7 +30,8 @@ _AWAY: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
@@ -114,8 +115,10 @@ class Database:
         pool = self._pool
         if pool is None:
             raise DependencyUnavailable(NAME)
+        bound = self._options.timeout_seconds
+        seconds = deadline.bound(bound)
         try:
-            async with asyncio.timeout(deadline.bound(self._options.timeout_seconds)):
+            async with asyncio.timeout(seconds):
                 connection = await pool.acquire()
                 try:
                     result = await work(connection)
@@ -123,10 +126,13 @@ class Database:
                     # In the background: a server that hangs would hold up the answer as well.
                     self._release_later(connection)
                     raise
-                await pool.release(connection)
+                # What was committed is not undone by what happens to the connection.
+                with contextlib.suppress(Exception):
+                    await pool.release(connection)
                 return result
         except TimeoutError as error:
-            raise (DeadlineExceeded() if deadline.expired() else DependencyUnavailable(NAME)) from error
+            # Whose bound it was decides, not the clock: uvloop's timers are up to a millisecond early.
+            raise (DeadlineExceeded() if seconds < bound else DependencyUnavailable(NAME)) from error
         except asyncpg.ReadOnlySQLTransactionError as error:
             # After a failover the pool can sit on what is now a replica: let every connection find the primary anew.
             await pool.expire_connections()
@@ -137,6 +143,10 @@ class Database:
             if _is_about_arguments(error):
                 raise
             raise DependencyUnavailable(NAME) from error
+        except asyncpg.PostgresError as error:
+            # It quotes the row, and a row must reach no log.
+            error.detail = None
+            raise
 
     def _release_later(self, connection: Connection) -> None:
         task = asyncio.create_task(self._release(connection))

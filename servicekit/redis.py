@@ -31,6 +31,7 @@ PROBE_INTERVAL_SECONDS: Final = 0.5
 # When Redis returns, each process finds out by a probe of its own, after at most the interval, a time-out or two, and its hooks. Only after this
 # long has every one of them found out, and only then is what Redis holds to be believed.
 SETTLE_SECONDS: Final = 1.5
+HOOK_TIMEOUT_SECONDS: Final = 0.5
 MAX_CONNECTIONS: Final = 32
 
 log = structlog.get_logger()
@@ -61,8 +62,9 @@ class Redis:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
-            timeout=TIMEOUT_SECONDS,
-            # `patience` bounds every command. redis-py's own bound would cost a task for each, and fails a process that was merely stalled.
+            timeout=None,
+            # `patience` bounds every command, the wait for a connection too. redis-py's own bound would cost a task for each, and fails a process
+            # that was merely stalled.
             socket_timeout=None,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
@@ -105,18 +107,20 @@ class Redis:
         """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if it was the call's time that ran out."""
         if self._open:
             raise RedisUnavailable
+        seconds = deadline.bound(TIMEOUT_SECONDS)
         try:
-            async with patience(deadline.bound(TIMEOUT_SECONDS)):
+            async with patience(seconds):
                 return await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
-            if deadline.expired():
+            # Whose bound it was decides, not the clock: uvloop's timers are up to a millisecond early.
+            if isinstance(error, TimeoutError) and seconds < TIMEOUT_SECONDS:
                 raise DeadlineExceeded from error
             self._failures.inc()
             self.trip(error)
             raise RedisUnavailable from error
 
     async def get(self, key: str) -> bytes | None:
-        """What the key holds, by the cheapest way there is. Raises as `run` does."""
+        """What the key holds, by the cheapest way there is. Raises RedisUnavailable."""
         if self._reads is None:
             return cast("bytes | None", await self.run(lambda client: client.get(key)))
         if self._open:
@@ -150,10 +154,13 @@ class Redis:
             try:
                 # What is left of before is dead or has answers to nobody's questions on its way, and would open the breaker again.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
+                if self._reads is not None:
+                    self._reads.reset()
                 async with patience(TIMEOUT_SECONDS):
                     await self._client.ping()
                 for hook in self._hooks:
-                    await hook(self._client)
+                    async with patience(HOOK_TIMEOUT_SECONDS):
+                        await hook(self._client)
             except (RedisError, OSError, TimeoutError):
                 continue
             except Exception:

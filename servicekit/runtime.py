@@ -42,22 +42,24 @@ async def serve(
     """Runs until SIGTERM or SIGINT, then drains and returns."""
     stopping = _stop_signal()
     async with _started(resources):
-        await health.start()
-        ops_port, grpc_port = await ops.start(), await server.start()
-        _spare_the_collector()
-        log.info("started", grpc_port=grpc_port, ops_port=ops_port, environment=settings.environment)
-        await stopping.wait()
-        log.info("draining", delay_seconds=settings.drain_delay_seconds)
-        await health.drain()
-        await asyncio.sleep(settings.drain_delay_seconds)
-        await server.stop(settings.shutdown_grace_seconds)
-        await health.stop()
-        await _bounded("ops", ops.stop())
-        await _bounded("tracing", asyncio.to_thread(tracing.stop))
+        try:
+            await health.start()
+            ops_port, grpc_port = await ops.start(), await server.start()
+            spare_the_collector()
+            log.info("started", grpc_port=grpc_port, ops_port=ops_port, environment=settings.environment)
+            await stopping.wait()
+            log.info("draining", delay_seconds=settings.drain_delay_seconds)
+            await health.drain()
+            await asyncio.sleep(settings.drain_delay_seconds)
+            await server.stop(settings.shutdown_grace_seconds)
+        finally:
+            await health.stop()
+            await _bounded("ops", ops.stop())
+            await _bounded("tracing", tracing.stop())
     log.info("stopped")
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """What was loaded by now stays: the garbage collector need not walk it again and again, which is a good part of what a call costs."""
     gc.collect()
     gc.freeze()

@@ -3,14 +3,17 @@
 Every setting but the endpoint's presence is OpenTelemetry's own (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES …).
 """
 
+import asyncio
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc.aio
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+STOP_SECONDS: Final = 2.0
 UNTRACED_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
@@ -30,11 +33,16 @@ class Tracing:
         context = trace.get_current_span().get_span_context()
         return f"{context.trace_id:032x}" if context.is_valid else None
 
-    def stop(self) -> None:
-        """Sends what is still here, waiting a bounded time, and stops. Blocks: call it from a thread."""
-        if self._provider is not None:
-            self._provider.force_flush(timeout_millis=2000)
-            self._provider.shutdown()
+    async def stop(self) -> None:
+        """Sends what is still here and stops, within STOP_SECONDS: a receiver that hangs must not hold up the end of the process."""
+        if self._provider is None:
+            return
+        # A daemon, since the end of the loop and of the process would wait for any other thread.
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        async with asyncio.timeout(STOP_SECONDS):
+            while sending.is_alive():  # noqa: ASYNC110 - a thread sets no event of the loop
+                await asyncio.sleep(0.02)
 
 
 def _start(service: str) -> "TracerProvider":
@@ -46,7 +54,7 @@ def _start(service: str) -> "TracerProvider":
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     # Statements without their parameters: those are people's data.

@@ -32,6 +32,7 @@ def parts(settings: Settings) -> app.Parts:
     """The task service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
+    probe, schema_is_there = app.database_check(settings, migrations())
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     cache = CachedTasks(
         PostgresTasks(database), redis, metrics, value_seconds=settings.cache_ttl_seconds, write_timeout_seconds=settings.database_timeout_seconds
@@ -42,8 +43,8 @@ def parts(settings: Settings) -> app.Parts:
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], TaskHandler(service))],
         verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
-        resources=[database, redis, cache],
-        checks={**app.database_checks(database, migrations()), "signing keys": keys.ready},
+        resources=[probe, database, redis, cache],
+        checks={"postgres": schema_is_there, "signing keys": keys.ready},
         reflected=NEIGHBOURS,
     )
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -88,9 +88,9 @@ class CachedTasks:
         except RedisUnavailable:
             self._bypass.inc()
             return await self._repository.find(user_id, task_id)
-        if held[:1] == VALUE:
+        if held[:1] == VALUE and (task := decode(user_id, task_id, held[1:])) is not None:
             self._hit.inc()
-            return decode(user_id, task_id, held[1:])
+            return task
         # Somebody reads or writes this task just now: what we read must not be kept, since we have no lease.
         self._held.inc()
         return await self._repository.find(user_id, task_id)
@@ -105,19 +105,11 @@ class CachedTasks:
 
     async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
         """See TaskRepository.update."""
-        key = key_of(actor.user_id, task_id)
-        fence = await self._fence(key)
-        task = await self._repository.update(actor, task_id, fields, mask)
-        await self._finish(key, fence, task)
-        return task
+        return await self._write(actor, task_id, self._repository.update(actor, task_id, fields, mask))
 
     async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
         """See TaskRepository.delete."""
-        key = key_of(actor.user_id, task_id)
-        fence = await self._fence(key)
-        task = await self._repository.delete(actor, task_id)
-        await self._finish(key, fence, None)
-        return task
+        return await self._write(actor, task_id, self._repository.delete(actor, task_id))
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -125,6 +117,24 @@ class CachedTasks:
     async def close(self) -> None:
         """Waits for deletions that are under way."""
         await asyncio.gather(*self._deleting, return_exceptions=True)
+
+    async def _write(self, actor: Actor, task_id: UUID, write: Coroutine[None, None, Task | None]) -> Task | None:
+        key = key_of(actor.user_id, task_id)
+        try:
+            fence = await self._fence(key)
+        except BaseException:
+            write.close()
+            raise
+        try:
+            task = await write
+        except BaseException:
+            # It may have been committed. A fence of ours would expire by itself; without one the key is suspect.
+            if fence == NO_FENCE:
+                self._suspects.add(key)
+            raise
+        # What is deleted leaves no value.
+        await self._finish(key, fence, None if task is None or task.deleted_at else task)
+        return task
 
     async def _find_and_fill(self, key: str, user_id: UUID, task_id: UUID) -> Task | None:
         lease = LEASE + secrets.token_bytes(12)
@@ -198,4 +208,4 @@ class Suspects:
 
 def key_of(user_id: UUID, task_id: UUID) -> str:
     """The key of a task. The number is that of the value's encoding."""
-    return f"task:1:{user_id}:{task_id}"
+    return f"task:2:{user_id}:{task_id}"

@@ -1,26 +1,26 @@
 """A task as bytes for the cache: a JSON list. Changing its form needs another number in the cache's keys."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import orjson
 
 from task_service.domain import Status, Task
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from task_service.times import from_micros, to_micros
 
 
 def encode(task: Task) -> bytes:
-    """The task without its ids, which the key has. Times in microseconds since 1970."""
+    """The task with its ids first."""
     times = (task.due_date, task.created_at, task.updated_at, task.completed_at, task.deleted_at)
-    values = (task.title, task.description, task.status.value, task.priority, task.labels, task.version)
+    values = (f"{task.user_id}{task.id}", task.title, task.description, task.status.value, task.priority, task.labels, task.version)
     return orjson.dumps((*values, *(_micros(time) for time in times)))
 
 
-def decode(user_id: UUID, task_id: UUID, data: bytes) -> Task:
-    """The task that `encode` made bytes of."""
-    title, description, status, priority, labels, version, *times = orjson.loads(data)
+def decode(user_id: UUID, task_id: UUID, data: bytes) -> Task | None:
+    """The task that `encode` made bytes of; None if it is another than the one asked for, which would be a fault of the cache."""
+    ids, title, description, status, priority, labels, version, *times = orjson.loads(data)
+    if ids != f"{user_id}{task_id}":
+        return None
     due_date, created_at, updated_at, completed_at, deleted_at = map(_time, times)
     assert created_at is not None
     assert updated_at is not None
@@ -42,8 +42,8 @@ def decode(user_id: UUID, task_id: UUID, data: bytes) -> Task:
 
 
 def _micros(time: datetime | None) -> int | None:
-    return None if time is None else (time - _EPOCH) // _MICROSECOND
+    return None if time is None else to_micros(time)
 
 
 def _time(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+    return None if micros is None else from_micros(micros)

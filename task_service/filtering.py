@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from servicekit.errors import InvalidPageToken
 from servicekit.paging import Key
 from task_service.domain import Order, OrderField, OrderKey, Status, Task
+from task_service.times import from_micros, to_micros
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # What stands for "no due date", so that such tasks come last in either direction. PostgreSQL has them as infinity and -infinity.
 _LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
 
@@ -47,7 +46,7 @@ def position_of(task: Task, order: Order) -> Position:
 
 def to_token(position: Position) -> list[Key]:
     """The position as a page token carries it."""
-    return [*((value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value for value in position.values), str(position.id)]
+    return [*(to_micros(value) if isinstance(value, datetime) else value for value in position.values), str(position.id)]
 
 
 def from_token(keys: Sequence[Key], order: Order) -> Position:
@@ -55,7 +54,7 @@ def from_token(keys: Sequence[Key], order: Order) -> Position:
     *values, last = keys
     try:
         return Position(tuple(_parse(value, key) for value, key in zip(values, order, strict=True)), UUID(str(last)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidPageToken from error
 
 
@@ -77,4 +76,4 @@ def _parse(value: Key, key: OrderKey) -> SortValue:
     if key.field is OrderField.TITLE:
         return str(value)
     number = int(value or 0)
-    return number if key.field is OrderField.PRIORITY else _EPOCH + timedelta(microseconds=number)
+    return number if key.field is OrderField.PRIORITY else from_micros(number)

@@ -13,8 +13,8 @@ from servicekit.errors import InvalidField
 from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status, Task, TaskFields, parse_order
 from task_service.filtering import ListQuery
 from task_service.service import TaskService
+from task_service.times import EPOCH
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MISSING_TITLE = "must have 1 to 200 characters"
 
@@ -83,7 +83,7 @@ def _timestamp(time: datetime | None) -> Timestamp | None:
     """A third of what Timestamp.FromDatetime costs, which is for any zone."""
     if time is None:
         return None
-    since = time - _EPOCH
+    since = time - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 

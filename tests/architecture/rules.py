@@ -20,7 +20,7 @@ LAYERS: Mapping[str, frozenset[str]] = {
     "domain": frozenset({"errors"}),
     "repository": frozenset({"domain", "errors", "filtering"}),
     "service": frozenset({"domain", "errors", "filtering", "sessions"}),
-    "handler": frozenset({"domain", "errors", "filtering", "service"}),
+    "handler": frozenset({"domain", "errors", "filtering", "service", "times"}),
     "app": frozenset({"*"}),
     "schema": frozenset(),
     "__main__": frozenset({"app", "schema"}),

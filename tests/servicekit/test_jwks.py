@@ -123,7 +123,29 @@ async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: py
     issuer.publish(new)
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     await asyncio.sleep(INTERVAL_SECONDS)
-    assert await keys.find(old.current_id) is None
+    # Whoever asks first sets off the fetch, and waits for nothing.
+    async with asyncio.timeout(2):
+        while await keys.find(old.current_id) is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The issuer accepts and never answers: that is nothing to those whose key is known."""
+    known = signing()
+    issuer.publish(known)
+    keys = RemoteKeys(issuer.url)
+    assert await keys.find(known.current_id)
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(10), "127.0.0.1", 0)
+    keys._url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
+    monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
+    began = asyncio.get_running_loop().time()
+    found = await asyncio.gather(*(keys.find(known.current_id) for _ in range(10)))
+    assert all(found)
+    assert asyncio.get_running_loop().time() - began < 1
+    assert keys._fetching is not None
+    keys._fetching.cancel()
+    silent.close()
 
 
 async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:

@@ -307,3 +307,31 @@ async def _answers(redis: Redis) -> bool:
     except RedisUnavailable:
         return False
     return True
+
+
+async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
+    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+) -> None:
+    """Redis away, and PostgreSQL's answer lost after the commit: readers saw the new row meanwhile, and must not see the old one again."""
+    redis = Redis(system.state.redis_url, CollectorRegistry())
+    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+    await other.find(task.user_id, task.id)
+    redis.trip(ConnectionError())
+
+    async def die() -> None:
+        raise ConnectionResetError
+
+    below.after_commit = die
+    with pytest.raises(ConnectionResetError):
+        await _retitle(cache, actor, task, "new")
+    async with asyncio.timeout(3):
+        while not redis.settled:
+            await asyncio.sleep(0.05)
+    assert await _title(other, task) == "new"
+    await redis.close()
+
+
+async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, client: Client, actor: Actor, task: Task, tasks: PostgresTasks) -> None:
+    stranger = await tasks.insert(Actor(new_id(), new_id(), ""), new_id(), FIELDS)
+    await client.set(key_of(task.user_id, task.id), b"v" + encode(stranger))
+    assert await cache.find(task.user_id, task.id) == task
