@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find proto -name '*.proto')
 CODE := servicekit auth_service task_service gateway devstack bench tests proto hatch_build.py
-# bash: `make images` and the recipes below use pipefail.
+# bash, for pipefail.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help

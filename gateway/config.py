@@ -7,7 +7,7 @@ from typing import Final
 import jinja2
 from google.protobuf import descriptor_pb2
 
-from gateway.replies import LOCAL_REPLIES, has_status
+from gateway.replies import LOCAL_REPLIES, grpc_codes, has_status
 from gateway.routes import DescriptorError, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError
 
@@ -45,8 +45,13 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         replies=LOCAL_REPLIES,
         has_status=has_status,
         descriptor_set=base64.b64encode(_without_source(content)).decode(),
-        lua=(_HERE / "rest.lua").read_text(encoding="utf-8"),
+        lua=_lua(),
     )
+
+
+def _lua() -> str:
+    codes = ", ".join(f'["{status}"] = "{code}"' for status, code in grpc_codes().items())
+    return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "rest.lua").read_text(encoding="utf-8")
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:

@@ -76,6 +76,14 @@ class LocalReply:
             yield {"@type": f"{_TYPE_PREFIX}RetryInfo", "retry_delay": f"{self.retry_seconds}s"}
 
 
+def grpc_codes() -> dict[str, str]:
+    """The gRPC code for each HTTP status that a reply of Envoy's goes out with, as a gRPC client sees it."""
+    codes: dict[str, str] = {}
+    for reply in LOCAL_REPLIES:
+        codes.setdefault(str(reply.becomes or reply.status), str(reply.code if reply.grpc_code is None else reply.grpc_code))
+    return codes
+
+
 def has_status(status: int) -> dict[str, Any]:
     """The access log filter that a reply with this HTTP status matches."""
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "gateway.no_runtime_value"}}}}

@@ -8,6 +8,13 @@ local LEAKS = { "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-
 
 -- A request id goes into logs and traces of every service: keep a client's only as far as it is short and plain.
 function envoy_on_request(handle)
+  -- `/tasks/` is not `/tasks`: the transcoder takes it for that, the rules for tokens do not, and the services compare paths. So it is a path that
+  -- there is not. (Routes are chosen after this.)
+  local path = handle:headers():get(":path") or ""
+  local bare, query = path:match("^([^?]+)/(%??.*)$")
+  if bare and (query == "" or query:sub(1, 1) == "?") then
+    handle:headers():replace(":path", bare .. "/./-" .. query)
+  end
   local id = handle:headers():get("x-request-id")
   if id and (#id > 64 or id:find("[^%w%-_.:]")) then
     handle:headers():replace("x-request-id", (id:sub(1, 64):gsub("[^%w%-_.:]", "_")))
@@ -17,10 +24,16 @@ end
 -- A REST answer has nothing of gRPC in it, and is 201 where the RPC's route says that it creates.
 function envoy_on_response(handle)
   local headers = handle:headers()
+  local content_type = headers:get("content-type")
+  -- To a gRPC-Web client the gRPC-Web filter made a status of its own out of an HTTP status of Envoy's: here it is as for gRPC.
+  local code = GRPC_CODES[headers:get(":status")]
+  if code and content_type and content_type:find("application/grpc-web", 1, true) == 1 then
+    headers:replace("grpc-status", code)
+    headers:replace(":status", "200")
+  end
   for _, name in ipairs(INSIDE) do
     headers:remove(name)
   end
-  local content_type = headers:get("content-type")
   if not content_type or not (content_type:find("application/json", 1, true) == 1 or content_type:find("text/event-stream", 1, true) == 1) then
     return
   end

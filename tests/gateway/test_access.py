@@ -99,7 +99,22 @@ def test_a_token_in_the_query_does_not_count_and_is_not_repeated(gateway: Gatewa
     assert token not in gateway.log.read_text()
 
 
-@pytest.mark.parametrize("path", ["/nope", "/", "/api/v1/tasks/1/2/3", "/.well-known/else", "/grpc.reflection.v1/", "/healthy", "//health"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nope",
+        "/",
+        "/api/v1/tasks/1/2/3",
+        "/.well-known/else",
+        "/grpc.reflection.v1/",
+        "/healthy",
+        "//health",
+        "/api/v1/tasks/",
+        "/api/v1/tasks/1/",
+        "/api/v1/tasks/1/?id=2",
+        "/api/v1/auth/login/",
+    ],
+)
 def test_an_unknown_path_is_401_without_a_token_and_404_with_one(gateway: Gateway, path: str) -> None:
     url = gateway.url + path
     assert_error(gateway.request("GET", url, token=False), 401, 16, "TOKEN_MISSING")

@@ -55,6 +55,20 @@ def test_grpc_web(gateway: Gateway, stack: Stack) -> None:
     assert refused.headers["grpc-message"] == "The call has no access token."
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "code"),
+    [(GET_TASK, struct.pack(">BI", 0, 4 * 1024 * 1024) + bytes(4 * 1024 * 1024), "8"), ("/taskmanager.task.v1.TaskService/Nope", b"", "12")],
+)
+def test_envoys_own_replies_have_the_same_status_over_grpc_web(gateway: Gateway, path: str, content: bytes, code: str) -> None:
+    refused = gateway.request("POST", path, content=content, headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"})
+    assert (refused.status_code, refused.headers["grpc-status"]) == (200, code)
+
+
+def test_grpc_web_text_that_is_none_is_the_clients_fault(gateway: Gateway) -> None:
+    refused = gateway.request("POST", GET_TASK, content=b"!!!!", headers={"content-type": "application/grpc-web-text"})
+    assert (refused.status_code, refused.headers["grpc-status"]) == (200, "3")
+
+
 def test_grpc_web_text(gateway: Gateway, stack: Stack) -> None:
     headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
     answer = gateway.request("POST", GET_TASK, content=base64.b64encode(_frame(stack.messages.request(GET_TASK)(id="7"))), headers=headers)
