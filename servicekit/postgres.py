@@ -86,10 +86,6 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    async def ping(self) -> None:
-        """A readiness check. Raises DependencyUnavailable."""
-        await self.run(lambda connection: connection.fetchval("SELECT 1"))
-
     async def fetchrow(self, sql: str, *args: object) -> "asyncpg.Record | None":
         """The first row of one statement, in a transaction of its own."""
         return await self.run(lambda connection: connection.fetchrow(sql, *args))

@@ -69,7 +69,7 @@ async def test_statements_give_their_rows(database: Database) -> None:
     assert row is not None
     assert row["n"] == 7
     assert [r["n"] for r in await database.fetch("SELECT * FROM generate_series(1, 3) AS n")] == [1, 2, 3]
-    await database.ping()
+    await database.fetchrow("SELECT 1")
 
 
 async def test_the_pool_is_bounded(database: Database, database_url: str) -> None:
@@ -90,7 +90,7 @@ async def test_the_deadline_bounds_the_wait_for_a_connection(database: Database)
     with takes(0.05, 0.4), pytest.raises(DeadlineExceeded):
         await within_call(0.1, database.ping)
     await asyncio.gather(*holding)
-    await database.ping()
+    await database.fetchrow("SELECT 1")
 
 
 async def test_the_deadline_bounds_a_statement_and_ends_it_on_the_server(database: Database) -> None:
@@ -120,7 +120,7 @@ async def test_cancelling_frees_the_connection(database_url: str) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await holding
         with takes(0, 1.5):
-            await database.ping()
+            await database.fetchrow("SELECT 1")
 
 
 async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
@@ -198,27 +198,27 @@ async def test_terminated_backends_are_away_and_the_pool_recovers(database: Data
     failures = 0
     for _ in range(4):
         try:
-            await database.ping()
+            await database.fetchrow("SELECT 1")
         except DependencyUnavailable:
             failures += 1
     assert failures <= 2
-    await database.ping()
+    await database.fetchrow("SELECT 1")
 
 
 async def test_idle_backends_that_died_are_noticed(database: Database, database_url: str) -> None:
-    await asyncio.gather(database.ping(), database.ping())
+    await asyncio.gather(database.fetchrow("SELECT 1"), database.fetchrow("SELECT 1"))
     async with pool(database_url, size=1) as killer:
         await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
     await asyncio.sleep(0.2)
-    await asyncio.gather(*(database.ping() for _ in range(4)))
+    await asyncio.gather(*(database.fetchrow("SELECT 1") for _ in range(4)))
 
 
 async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Proxy) -> None:
     async with pool(through(database_url, proxy.port), seconds=0.3) as database:
-        await database.ping()
+        await database.fetchrow("SELECT 1")
         proxy.freeze()
         with takes(0.2, 1.0), pytest.raises(DependencyUnavailable):
-            await database.ping()
+            await database.fetchrow("SELECT 1")
         with takes(0.05, 0.3), pytest.raises(DeadlineExceeded):
             await within_call(0.1, database.ping)
         proxy.thaw()
@@ -228,7 +228,7 @@ async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Pro
 async def test_closing_waits_for_nothing_that_hangs(database_url: str, proxy: Proxy) -> None:
     database = Database(options(through(database_url, proxy.port), seconds=30.0), CollectorRegistry())
     await database.start()
-    await database.ping()
+    await database.fetchrow("SELECT 1")
     holding = asyncio.create_task(hold(database, 30))
     await asyncio.sleep(0.1)
     proxy.freeze()
@@ -239,11 +239,11 @@ async def test_closing_waits_for_nothing_that_hangs(database_url: str, proxy: Pr
 
 async def test_a_server_that_is_gone_is_away_and_comes_back(database_url: str, proxy: Proxy) -> None:
     async with pool(through(database_url, proxy.port)) as database:
-        await database.ping()
+        await database.fetchrow("SELECT 1")
         await proxy.stop()
         for _ in range(3):
             with pytest.raises(DependencyUnavailable, match="PostgreSQL"):
-                await database.ping()
+                await database.fetchrow("SELECT 1")
         await proxy.start()
         await _recovers(database)
 
@@ -251,13 +251,13 @@ async def test_a_server_that_is_gone_is_away_and_comes_back(database_url: str, p
 async def test_it_starts_before_the_database_is_there() -> None:
     async with started(Database(options("postgresql://u:p@127.0.0.1:1/d"), CollectorRegistry())) as database:
         with pytest.raises(DependencyUnavailable):
-            await database.ping()
+            await database.fetchrow("SELECT 1")
 
 
 async def test_before_the_start_it_is_away(database_url: str) -> None:
     database = Database(options(database_url), CollectorRegistry())
     with pytest.raises(DependencyUnavailable):
-        await database.ping()
+        await database.fetchrow("SELECT 1")
     await database.close()
 
 
@@ -279,7 +279,7 @@ async def test_before_the_start_it_is_away(database_url: str) -> None:
 async def test_what_is_away_and_what_is_wrong(database: Database, sql: str, error: type[Exception] | None) -> None:
     with pytest.raises(error) if error else contextlib.nullcontext():
         await database.run(lambda connection: connection.execute(sql))
-    await database.ping()
+    await database.fetchrow("SELECT 1")
 
 
 async def test_wrong_arguments_are_our_own_fault(database: Database) -> None:
@@ -317,6 +317,6 @@ async def _recovers(database: Database) -> None:
     async with asyncio.timeout(5):
         while True:
             with contextlib.suppress(DependencyUnavailable):
-                await database.ping()
+                await database.fetchrow("SELECT 1")
                 return
             await asyncio.sleep(0.05)
