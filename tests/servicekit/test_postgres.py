@@ -88,7 +88,7 @@ async def test_the_deadline_bounds_the_wait_for_a_connection(database: Database)
     holding = [asyncio.create_task(hold(database, 0.6)) for _ in range(2)]
     await asyncio.sleep(0.1)
     with takes(0.05, 0.4), pytest.raises(DeadlineExceeded):
-        await within_call(0.1, database.ping)
+        await within_call(0.1, lambda: database.fetchrow("SELECT 1"))
     await asyncio.gather(*holding)
     await database.fetchrow("SELECT 1")
 
@@ -102,7 +102,7 @@ async def test_the_deadline_bounds_a_statement_and_ends_it_on_the_server(databas
 
 async def test_no_time_left_is_no_time(database: Database) -> None:
     with takes(0, 0.1), pytest.raises(DeadlineExceeded):
-        await within_call(-1, database.ping)
+        await within_call(-1, lambda: database.fetchrow("SELECT 1"))
 
 
 async def test_without_a_deadline_the_pools_own_time_counts(database_url: str) -> None:
@@ -220,7 +220,7 @@ async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Pro
         with takes(0.2, 1.0), pytest.raises(DependencyUnavailable):
             await database.fetchrow("SELECT 1")
         with takes(0.05, 0.3), pytest.raises(DeadlineExceeded):
-            await within_call(0.1, database.ping)
+            await within_call(0.1, lambda: database.fetchrow("SELECT 1"))
         proxy.thaw()
         await _recovers(database)
 
