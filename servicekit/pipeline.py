@@ -52,7 +52,7 @@ class Pipeline:
     max_concurrent_calls: int
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        """The handler with all layers around it. It raises nothing but Failure and CancelledError."""
+        """The handler with all layers around it. What the handler raises leaves it as Failure, and CancelledError as it is."""
         return self._observe(method, self._authenticate(method, _validate(method, handler)))
 
     def _observe(self, method: Method, inner: Handler) -> Handler:

@@ -1,7 +1,8 @@
 """Redis behind a breaker. Redis may be lost at any moment: a caller of this either has its answer soon or RedisUnavailable sooner.
 
-Contract: a command takes at most `TIMEOUT_SECONDS`; the first failure opens the breaker, and until it closes commands fail at once, at no cost. While
-it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes each `before_close` hook must have succeeded.
+Contract: a command takes at most `TIMEOUT_SECONDS`, a read that must connect first twice that; the first failure opens the breaker, and until it
+closes commands fail at once, at no cost. While it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes each `before_close`
+hook must have succeeded.
 """
 
 import asyncio

@@ -188,11 +188,9 @@ async def test_a_deleted_task_is_not_answered_from_the_cache(cache: CachedTasks,
 
 
 async def test_with_redis_away_the_rest_goes_on_and_the_old_value_is_deleted_first(
-    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+    cache: CachedTasks, redis: Redis, other: CachedTasks, actor: Actor, task: Task
 ) -> None:
     """Redis is away for this replica alone, in the middle of a write: the exception of the rule, ended by the breaker's probe."""
-    redis = Redis(system.state.redis_url, CollectorRegistry())
-    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     await other.find(task.user_id, task.id)
     # Stands in for a cut wire: the breaker opens as it does for one.
     redis.trip(ConnectionError())
@@ -202,15 +200,12 @@ async def test_with_redis_away_the_rest_goes_on_and_the_old_value_is_deleted_fir
     async with asyncio.timeout(3):
         while await _title(other, task) != "new":
             await asyncio.sleep(0.05)
-    await redis.close()
 
 
 async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
-    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
 ) -> None:
     """The breaker closes between a write's failed fence and its commit, and a reader fills in the old row meanwhile."""
-    redis = Redis(system.state.redis_url, CollectorRegistry())
-    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     redis.trip(ConnectionError())
     assert not redis.settled
 
@@ -224,7 +219,6 @@ async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
     below.before_write = recover_and_fill
     await _retitle(cache, actor, task, "new")
     assert await _title(other, task) == "new"
-    await redis.close()
 
 
 async def test_a_caller_that_leaves_after_the_commit_leaves_no_old_value(
@@ -279,10 +273,8 @@ async def test_values_come_back_as_they_went(cache: CachedTasks, tasks: Postgres
 
 
 async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
-    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
 ) -> None:
-    redis = Redis(system.state.redis_url, CollectorRegistry())
-    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     redis.trip(ConnectionError())
     async with asyncio.timeout(3):
         while not await _answers(redis):
@@ -298,7 +290,6 @@ async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
     reads = below.reads
     assert await _title(cache, task) == "new"
     assert below.reads == reads
-    await redis.close()
 
 
 async def _answers(redis: Redis) -> bool:
@@ -310,11 +301,9 @@ async def _answers(redis: Redis) -> bool:
 
 
 async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
-    below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, system: Stack
+    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, actor: Actor, task: Task
 ) -> None:
     """Redis away, and PostgreSQL's answer lost after the commit: readers saw the new row meanwhile, and must not see the old one again."""
-    redis = Redis(system.state.redis_url, CollectorRegistry())
-    cache = CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     await other.find(task.user_id, task.id)
     redis.trip(ConnectionError())
 
@@ -328,7 +317,6 @@ async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
         while not redis.settled:
             await asyncio.sleep(0.05)
     assert await _title(other, task) == "new"
-    await redis.close()
 
 
 async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, client: Client, actor: Actor, task: Task, tasks: PostgresTasks) -> None:
