@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from servicekit import logging
 from servicekit.call_log import CallLog
 from servicekit.health import Check, Health
+from servicekit.method import is_internal
 from servicekit.metrics import CallMetrics
 from servicekit.migrate import Migrations
 from servicekit.ops import Endpoint, OpsServer
@@ -69,13 +70,15 @@ async def run(settings_type: type[S], wire: Callable[[S], Parts]) -> None:
 async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
     pipeline = Pipeline(
         verifier=parts.verifier,
+        service_tokens=settings.service_tokens,
         metrics=CallMetrics(parts.registry),
         call_log=CallLog(tracing.trace_id),
         default_deadline_seconds=settings.default_deadline_seconds,
         max_concurrent_calls=settings.max_concurrent_calls,
     )
     health = Health([service.full_name for service, _ in parts.handlers], parts.checks)
-    reflected = (*(service for service, _ in parts.handlers), *parts.reflected) if settings.reflection_enabled else ()
+    own = (service for service, _ in parts.handlers if not is_internal(service))
+    reflected = (*own, *parts.reflected) if settings.reflection_enabled else ()
     options = ServerOptions(
         host=settings.bind_host,
         port=settings.grpc_port,

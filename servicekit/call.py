@@ -2,11 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote
 
 from google.protobuf.message import Message
 
 from servicekit.identity import Identity
+
+# What Envoy says of the address, by `use_remote_address` and the number of hops that it trusts.
+CLIENT_ADDRESS: Final = "x-envoy-external-address"
+MAX_ADDRESS_CHARACTERS: Final = 64
 
 
 @dataclass(slots=True)
@@ -17,6 +22,8 @@ class Call:
     time_remaining: float | None
     request_id: str = ""
     caller: Identity | None = field(default=None)
+    # The other end of the connection, in gRPC's form.
+    peer: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -24,6 +31,15 @@ class Call:
         if self.caller is None:
             raise RuntimeError("identity asked for in a method that is open to anybody")
         return self.caller
+
+    @property
+    def client_address(self) -> str:
+        """The address of the client: as the gateway saw it, which lets no client say it; without the gateway, the other end of the connection."""
+        given = self.metadata.get(CLIENT_ADDRESS)
+        if given is None:
+            kind, _, rest = self.peer.partition(":")
+            given = unquote(rest.rpartition(":")[0]).strip("[]") if kind in {"ipv4", "ipv6"} else kind
+        return given[:MAX_ADDRESS_CHARACTERS]
 
 
 # Any: every method has message types of its own, which registration pairs by the descriptor.

@@ -38,7 +38,7 @@ class ServiceError(Exception):
     kind: ClassVar[Kind] = Kind.INTERNAL
     reason: ClassVar[str] = "INTERNAL_ERROR"
     message: ClassVar[str] = "The service has a fault. It has been logged under the call's request id."
-    retry_after_seconds: ClassVar[float | None] = None
+    retry_after_seconds: float | None = None
 
     def __init__(self, message: str | None = None, *, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message or self.message)

@@ -30,6 +30,7 @@ class RemoteKeys:
         self._url = url
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._tried_at = float("-inf")
+        self._failed = False
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
@@ -39,11 +40,20 @@ class RemoteKeys:
         if key is None:
             await self._fetched()
             key = self._keys.get(kid)
-        elif time.monotonic() - self._fetched_at > REFRESH_SECONDS:
-            self._fetch_unless_just_tried()
-        if not self._keys:
+        if key is None and (not self._keys or self._failed):
+            # It may be one that we could not fetch, and then the token is good.
             raise DependencyUnavailable("auth_service")
         return key
+
+    def holds(self, kid: str) -> bool:
+        """See KeySource.holds."""
+        if time.monotonic() - self._fetched_at > REFRESH_SECONDS:
+            self._fetch_unless_just_tried()
+        return kid in self._keys
+
+    async def refresh(self) -> None:
+        """Fetches them, to be done now and then: a withdrawn key must go even where nobody calls."""
+        await self._fetched()
 
     async def ready(self) -> None:
         """A readiness check: there are keys to verify with. Raises DependencyUnavailable."""
@@ -69,7 +79,9 @@ class RemoteKeys:
                 response.raise_for_status()
                 self._keys = public_keys(await response.json())
                 self._fetched_at = time.monotonic()
+                self._failed = False
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
+            self._failed = True
             log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
         finally:
             self._tried_at = time.monotonic()

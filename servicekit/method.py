@@ -72,6 +72,11 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
         )
 
 
+def is_internal(service: ServiceDescriptor) -> bool:
+    """Whether all methods of a service are for the system's own services."""
+    return all(method.access == access_pb2.ACCESS_INTERNAL for method in methods_of(service))
+
+
 def http_path(rule: http_pb2.HttpRule) -> str:
     """The path of a rule, whatever its verb."""
     verb = rule.WhichOneof("pattern")

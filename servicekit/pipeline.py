@@ -7,8 +7,10 @@ Outside of this, `servicekit.server` adapts grpc's context, traces, and is the o
 """
 
 import asyncio
+import hmac
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -43,9 +45,13 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the layers need. `default_deadline_seconds` is for calls that come without one; more than `max_concurrent_calls` are refused."""
+    """What the layers need. `default_deadline_seconds` is for calls that come without one; more than `max_concurrent_calls` are refused.
+
+    Whoever has one of `service_tokens` is one of the system's own services.
+    """
 
     verifier: Verifier
+    service_tokens: Sequence[str]
     metrics: CallMetrics
     call_log: CallLog
     default_deadline_seconds: float
@@ -57,7 +63,8 @@ class Pipeline:
 
     def _observe(self, method: Method, inner: Handler) -> Handler:
         meter = self.metrics.of(method)
-        limit = self._limit(inner)
+        # The system's own services are few, and what they ask must not wait for what strangers do.
+        limit = self._limit(inner, self.max_concurrent_calls if method.access != access_pb2.ACCESS_INTERNAL else None)
 
         async def observed(request: Any, call: Call) -> Message:
             call.request_id = _request_id(call.metadata.get("x-request-id"))
@@ -80,12 +87,12 @@ class Pipeline:
 
         return observed
 
-    def _limit(self, inner: Handler) -> Handler:
+    def _limit(self, inner: Handler, most: int | None) -> Handler:
         """Bounds the calls under way and the time of each: `maximum_concurrent_rpcs` would count probes and streams too."""
         under_way = self.metrics.under_way
 
         async def limited(request: Any, call: Call) -> Message:
-            if under_way.count >= self.max_concurrent_calls:
+            if most is not None and under_way.count >= most:
                 raise Overloaded
             seconds = self.default_deadline_seconds if call.time_remaining is None else call.time_remaining
             under_way.count += 1
@@ -101,9 +108,11 @@ class Pipeline:
         return limited
 
     def _authenticate(self, method: Method, inner: Handler) -> Handler:
-        """Public methods look at no token; internal ones are open to no user. The rest need a good one."""
+        """Public methods look at no token; internal ones are open to no user, but to the service token. The rest need a good access token."""
         if method.access == access_pb2.ACCESS_PUBLIC:
             return inner
+        if method.access == access_pb2.ACCESS_INTERNAL:
+            return self._internal(inner)
         if method.access != access_pb2.ACCESS_AUTHENTICATED:
             return _denied
         verify = self.verifier.verify
@@ -113,6 +122,17 @@ class Pipeline:
             return await inner(request, call)
 
         return authenticated
+
+    def _internal(self, inner: Handler) -> Handler:
+        accepted = [token.encode() for token in self.service_tokens]
+
+        async def internal(request: Any, call: Call) -> Message:
+            given = bearer_token(call.metadata.get("authorization")).encode()
+            if not any(hmac.compare_digest(given, token) for token in accepted):
+                raise AccessDenied
+            return await inner(request, call)
+
+        return internal
 
 
 async def _denied(_: Any, __: Call) -> Message:

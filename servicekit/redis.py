@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import redis.asyncio
 import structlog
@@ -24,7 +24,7 @@ from servicekit.redis_reads import Reads
 
 T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
-Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[None]]
+Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[Any]]
 Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
 TIMEOUT_SECONDS: Final = 0.3
@@ -84,11 +84,14 @@ class Redis:
         self._hooks.append(hook)
 
     def script(self, source: str) -> Script:
-        """A Lua script, as a function of keys and arguments to be called within `run`. Redis is sent its hash, or the source if need be."""
+        """A Lua script, as a function of keys and arguments to be called within `run`; it returns what the script returns.
+
+        Redis is sent the script's hash, or the source if need be.
+        """
         registered = self._client.register_script(source)
 
-        async def script(keys: Sequence[str], args: Sequence[bytes | int]) -> None:
-            await registered(keys=keys, args=args)
+        async def script(keys: Sequence[str], args: Sequence[bytes | int]) -> Any:
+            return await registered(keys=keys, args=args)
 
         return script
 

@@ -91,7 +91,7 @@ def _unary(method: Method, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]
             return None
 
     async def unary(request: Message | None, context: "grpc.aio.ServicerContext[Any, Any]") -> Message:
-        call = Call(_text(context.invocation_metadata()), context.time_remaining())
+        call = Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer())
         try:
             return await handler(request, call)
         except Failure as failure:

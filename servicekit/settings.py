@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import Field, PostgresDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, PostgresDsn, RedisDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -11,6 +11,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 MIN_PASSWORD_CHARACTERS: Final = 12
+MIN_SECRET_CHARACTERS: Final = 32
 
 
 class ServiceSettings(BaseSettings):
@@ -21,6 +22,9 @@ class ServiceSettings(BaseSettings):
 
     environment: Literal["development", "production"] = "production"
     database_url: SecretStr
+    redis_url: SecretStr
+    # By which the system's own services know one another. Several with commas: the first is sent, all are accepted.
+    service_token: SecretStr
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     bind_host: str = "0.0.0.0"  # noqa: S104 - in a pod, the pod's own address
     grpc_port: Port
@@ -56,6 +60,32 @@ class ServiceSettings(BaseSettings):
             if is_production(info) and password and len(password) < MIN_PASSWORD_CHARACTERS:
                 raise ValueError(f"must have a password of {MIN_PASSWORD_CHARACTERS} characters or more in production")
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_redis(cls, value: SecretStr) -> SecretStr:
+        try:
+            TypeAdapter(RedisDsn).validate_python(value.get_secret_value())
+        except ValidationError:
+            raise ValueError("must be redis://host:port/database") from None
+        return value
+
+    @field_validator("service_token")
+    @classmethod
+    def _service_token_is_secret(cls, value: SecretStr) -> SecretStr:
+        if any(len(token) < MIN_SECRET_CHARACTERS for token in split(value)):
+            raise ValueError(f"must be a secret of {MIN_SECRET_CHARACTERS} characters or more; make one with: openssl rand -hex 32")
+        return value
+
+    @property
+    def service_tokens(self) -> list[str]:
+        """All that are accepted; the first is the one to send."""
+        return split(self.service_token)
+
+
+def split(value: SecretStr) -> list[str]:
+    """The parts of a secret that is several, with commas between."""
+    return [part.strip() for part in value.get_secret_value().split(",")]
 
 
 def is_production(info: ValidationInfo) -> bool:

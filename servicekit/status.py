@@ -1,5 +1,6 @@
 """From an error to what goes over the wire: a gRPC code and google.rpc details (AIP-193). One pure function, `failure_of`."""
 
+import math
 from typing import Any, Final
 
 import grpc
@@ -10,6 +11,7 @@ from servicekit.errors import InternalError, Kind, ServiceError
 
 DOMAIN: Final = "taskmanager"
 DETAILS_KEY: Final = "grpc-status-details-bin"
+RETRY_AFTER_KEY: Final = "retry-after"
 
 CODES: Final = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -54,4 +56,8 @@ def _trailing_metadata(code: grpc.StatusCode, error: ServiceError) -> tuple[tupl
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
-    return ((DETAILS_KEY, status.SerializeToString()),)
+    metadata: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    if error.retry_after_seconds is not None:
+        # Over REST it is a header (RFC 9110 §10.2.3), in whole seconds.
+        metadata += ((RETRY_AFTER_KEY, str(math.ceil(error.retry_after_seconds))),)
+    return metadata

@@ -27,6 +27,7 @@ TASKS: ServiceDescriptor = task_service_pb2.DESCRIPTOR.services_by_name["TaskSer
 USER_ID = UUID("0190b5a0-0000-7000-8000-000000000001")
 TASK_ID = "0190b5a0-0000-7000-8000-00000000000a"
 GOOD = (("authorization", "Bearer good"),)
+SERVICE_TOKENS = ("the-new-service-token", "the-old-service-token")
 
 
 class OneToken:
@@ -94,6 +95,7 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipel
     given = limits or Limits()
     return Pipeline(
         verifier=OneToken(),
+        service_tokens=SERVICE_TOKENS,
         metrics=CallMetrics(registry),
         call_log=CallLog(lambda: None),
         default_deadline_seconds=given.deadline_seconds,

@@ -8,12 +8,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from auth_service.keys import SigningKeys
+from auth_service.keys import KeyRing
 from servicekit import jwks
 from servicekit.errors import DependencyUnavailable
 from servicekit.jwks import RemoteKeys, public_keys
+from tests.support.keys import key_ring
 
 INTERVAL_SECONDS = 0.2
 
@@ -28,8 +29,8 @@ class Issuer:
         self.asked = 0
         self.url = ""
 
-    def publish(self, *keys: SigningKeys) -> None:
-        self.answer = {"keys": [key for signing in keys for key in signing.jwks()["keys"]]}
+    def publish(self, *keys: KeyRing) -> None:
+        self.answer = {"keys": [key for ring in keys for key in ring.jwks()["keys"]]}
 
     async def serve(self, _: web.Request) -> web.Response:
         self.asked += 1
@@ -56,38 +57,42 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", INTERVAL_SECONDS)
 
 
-def signing() -> SigningKeys:
-    return SigningKeys(Ed25519PrivateKey.generate())
+def kid_of(ring: KeyRing) -> str:
+    return ring.current()[0]
+
+
+def public_of(ring: KeyRing) -> Ed25519PublicKey:
+    return ring.current()[1].public_key()
 
 
 async def test_a_key_of_the_set_is_found(issuer: Issuer) -> None:
-    key = signing()
-    issuer.publish(key, signing())
-    found = await RemoteKeys(issuer.url).find(key.current_id)
-    assert found == key.current.public_key()
+    key = key_ring()
+    issuer.publish(key, key_ring())
+    found = await RemoteKeys(issuer.url).find(kid_of(key))
+    assert found == public_of(key)
 
 
 async def test_a_set_is_kept(issuer: Issuer) -> None:
-    key = signing()
+    key = key_ring()
     issuer.publish(key)
     keys = RemoteKeys(issuer.url)
     for _ in range(5):
-        await keys.find(key.current_id)
+        await keys.find(kid_of(key))
     assert issuer.asked == 1
 
 
 async def test_a_new_key_is_found_without_waiting_for_the_refresh(issuer: Issuer) -> None:
-    old, new = signing(), signing()
+    old, new = key_ring(), key_ring()
     issuer.publish(old)
     keys = RemoteKeys(issuer.url)
-    assert await keys.find(old.current_id)
+    assert await keys.find(kid_of(old))
     issuer.publish(old, new)
     await asyncio.sleep(INTERVAL_SECONDS)
-    assert await keys.find(new.current_id) == new.current.public_key()
+    assert await keys.find(kid_of(new)) == public_of(new)
 
 
 async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
-    issuer.publish(signing())
+    issuer.publish(key_ring())
     keys = RemoteKeys(issuer.url)
     found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
     assert set(found) == {None}
@@ -99,53 +104,78 @@ async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
 
 @pytest.mark.parametrize("trouble", ["gone", "error", "nonsense", "no-keys"])
 async def test_while_the_issuer_is_away_the_last_good_set_is_used(issuer: Issuer, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = signing()
+    key = key_ring()
     issuer.publish(key)
     keys = RemoteKeys(issuer.url)
-    assert await keys.find(key.current_id)
+    assert await keys.find(kid_of(key))
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     issuer.status = 503 if trouble == "error" else 200
     issuer.answer = {"nonsense": [1, 2], "no-keys": {"keys": []}}.get(trouble, issuer.answer)
     if trouble == "gone":
         monkeypatch.setattr(keys, "_url", "http://127.0.0.1:1/jwks.json")
     await asyncio.sleep(INTERVAL_SECONDS)
-    assert await keys.find(key.current_id) == key.current.public_key()
-    assert await keys.find("unknown") is None
+    assert await keys.find(kid_of(key)) == public_of(key)
+    with pytest.raises(DependencyUnavailable):
+        await keys.find("perhaps new")
     await keys.ready()
     assert trouble == "gone" or issuer.asked == 2
 
 
 async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    old, new = signing(), signing()
+    old, new = key_ring(), key_ring()
     issuer.publish(old)
     keys = RemoteKeys(issuer.url)
-    assert await keys.find(old.current_id)
+    assert await keys.find(kid_of(old))
     issuer.publish(new)
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     await asyncio.sleep(INTERVAL_SECONDS)
     # Whoever asks first sets off the fetch, and waits for nothing.
     async with asyncio.timeout(2):
-        while await keys.find(old.current_id) is not None:
+        while keys.holds(kid_of(old)):
             await asyncio.sleep(0.01)
+    assert keys.holds(kid_of(new))
+    assert await keys.find(kid_of(old)) is None
+
+
+async def test_an_old_set_is_fetched_anew_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = key_ring()
+    issuer.publish(key)
+    keys = RemoteKeys(issuer.url)
+    assert await keys.find(kid_of(key))
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert keys.holds(kid_of(key))
+    await asyncio.sleep(0.05)
+    assert issuer.asked == 1
+    monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
+    assert all(keys.holds(kid_of(key)) for _ in range(10))
+    await asyncio.sleep(0.05)
+    assert issuer.asked == 2
 
 
 async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The issuer accepts and never answers: that is nothing to those whose key is known."""
-    known = signing()
+    known = key_ring()
     issuer.publish(known)
     keys = RemoteKeys(issuer.url)
-    assert await keys.find(known.current_id)
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(10), "127.0.0.1", 0)
+    assert await keys.find(kid_of(known))
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     keys._url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
     began = asyncio.get_running_loop().time()
-    found = await asyncio.gather(*(keys.find(known.current_id) for _ in range(10)))
-    assert all(found)
+    assert all(keys.holds(kid_of(known)) for _ in range(10))
+    assert all(await asyncio.gather(*(keys.find(kid_of(known)) for _ in range(10))))
     assert asyncio.get_running_loop().time() - began < 1
     assert keys._fetching is not None
     keys._fetching.cancel()
+    await asyncio.gather(keys._fetching, return_exceptions=True)
     silent.close()
+    await asyncio.sleep(0.05)
 
 
 async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
@@ -156,7 +186,7 @@ async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
     with pytest.raises(DependencyUnavailable):
         await keys.ready()
     issuer.status = 200
-    issuer.publish(signing())
+    issuer.publish(key_ring())
     await asyncio.sleep(INTERVAL_SECONDS)
     await keys.ready()
 
@@ -171,16 +201,16 @@ async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatc
 
 
 async def test_a_fetch_under_way_does_not_hold_up_a_known_key(issuer: Issuer) -> None:
-    key = signing()
+    key = key_ring()
     issuer.publish(key)
     keys = RemoteKeys(issuer.url)
-    await keys.find(key.current_id)
+    await keys.find(kid_of(key))
     await asyncio.sleep(INTERVAL_SECONDS)
     issuer.delay_seconds = 1.0
     unknown = asyncio.create_task(keys.find("unknown"))
     await asyncio.sleep(0.05)
     async with asyncio.timeout(0.3):
-        assert await keys.find(key.current_id)
+        assert await keys.find(kid_of(key))
     unknown.cancel()
     await asyncio.gather(unknown, return_exceptions=True)
 
@@ -195,6 +225,6 @@ def test_what_is_no_set_of_ours_is_refused(jwks_document: Any) -> None:
 
 
 def test_keys_of_other_kinds_are_left_out() -> None:
-    key = signing()
+    key = key_ring()
     others = [{"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB"}, {"kty": "oct", "kid": "secret", "k": "AAAA"}]
-    assert set(public_keys({"keys": [*others, *key.jwks()["keys"]]})) == {key.current_id}
+    assert set(public_keys({"keys": [*others, *key.jwks()["keys"]]})) == {kid_of(key)}

@@ -37,7 +37,8 @@ def test_access_and_names_are_read() -> None:
     assert found["GetTask"].service == "taskmanager.task.v1.TaskService"
     assert found["GetTask"].request_type is task_service_pb2.GetTaskRequest
     auth = methods_of(auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"])
-    assert {method.access for method in auth} == {access_pb2.ACCESS_PUBLIC}
+    public = {method.name for method in auth if method.access == access_pb2.ACCESS_PUBLIC}
+    assert public == {"Register", "Login", "RefreshToken", "Logout"}
 
 
 def test_a_method_without_access_is_refused() -> None:

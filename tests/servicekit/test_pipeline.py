@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from servicekit.call import Call
 from servicekit.errors import AccessDenied, DeadlineExceeded, ServiceError
 from servicekit.method import Method, methods_of
 from servicekit.status import Failure
-from tests.servicekit.serving import GOOD, TASK_ID, TASKS, USER_ID, Limits, Serving, Tasks, pipeline, serving
+from tests.servicekit.serving import GOOD, SERVICE_TOKENS, TASK_ID, TASKS, USER_ID, Limits, Serving, Tasks, pipeline, serving
 from tests.support.errors import ApiError
 
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
@@ -163,15 +164,51 @@ async def test_a_cancelled_call_is_counted_and_gives_its_place_back() -> None:
         assert (await server.get_task()).title == "Found"
 
 
-async def test_internal_methods_are_open_to_no_user() -> None:
-    given = method("GetTask")
-    internal = Method(given.service, given.name, access_pb2.ACCESS_INTERNAL, given.request_type, given.path)
+@pytest.mark.parametrize(
+    ("authorization", "expected"),
+    [
+        ("Bearer good", "ACCESS_DENIED"),
+        ("Bearer the-new-service-tokens", "ACCESS_DENIED"),
+        ("Bearer the-new-service-toke", "ACCESS_DENIED"),
+        ("Bearer \N{LATIN SMALL LETTER E WITH ACUTE}", "ACCESS_DENIED"),
+        ("", "TOKEN_MISSING"),
+        ("Bearer ", "TOKEN_INVALID"),
+        ("Basic the-new-service-token", "TOKEN_INVALID"),
+    ],
+)
+async def test_internal_methods_are_open_to_no_user(authorization: str, expected: str) -> None:
     tasks = Tasks()
-    handler = pipeline(CollectorRegistry()).wrap(internal, tasks.get_task)
+    handler = pipeline(CollectorRegistry()).wrap(internal_method(), tasks.get_task)
     with pytest.raises(Failure) as failure:
-        await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with())
-    assert failure.value.reason == AccessDenied.reason
+        await handler(INVALID, call_with(authorization=authorization))
+    assert failure.value.reason == expected
     assert tasks.calls == []
+
+
+@pytest.mark.parametrize("token", SERVICE_TOKENS)
+async def test_internal_methods_are_open_to_the_services_by_any_of_their_tokens(token: str) -> None:
+    tasks = Tasks()
+    handler = pipeline(CollectorRegistry()).wrap(internal_method(), tasks.get_task)
+    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(authorization=f"Bearer {token}"))
+    with pytest.raises(RuntimeError, match="open to anybody"):
+        _ = tasks.calls[0].identity
+    # What comes from a service is validated all the same.
+    with pytest.raises(Failure) as failure:
+        await handler(INVALID, call_with(authorization=f"Bearer {token}"))
+    assert failure.value.reason == "INVALID_FIELD"
+
+
+@pytest.mark.parametrize("token", SERVICE_TOKENS)
+async def test_a_service_token_speaks_for_no_user(server: Serving, token: str) -> None:
+    assert reason(await server.get_task(metadata=(("authorization", f"Bearer {token}"),))) == "TOKEN_INVALID"
+
+
+async def test_without_service_tokens_internal_methods_are_open_to_nobody() -> None:
+    tasks = Tasks()
+    handler = replace(pipeline(CollectorRegistry()), service_tokens=()).wrap(internal_method(), tasks.get_task)
+    with pytest.raises(Failure) as failure:
+        await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(authorization=f"Bearer {SERVICE_TOKENS[0]}"))
+    assert failure.value.reason == AccessDenied.reason
 
 
 async def test_public_methods_look_at_no_token() -> None:
@@ -205,6 +242,11 @@ async def test_errors_of_the_service_keep_their_words(server: Serving) -> None:
 def method(name: str) -> Method:
     (found,) = (m for m in methods_of(TASKS) if m.name == name)
     return found
+
+
+def internal_method() -> Method:
+    given = method("GetTask")
+    return Method(given.service, given.name, access_pb2.ACCESS_INTERNAL, given.request_type, given.path)
 
 
 def call_with(*, time_remaining: float | None = None, authorization: str = "Bearer good") -> Call:

@@ -1,24 +1,19 @@
 """Settings: whatever is wrong is named in one message, and the process ends with status 2. On the real commands."""
 
 import asyncio
+import base64
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 DATABASE = "postgresql://user:a-long-enough-password@127.0.0.1:1/db"
-SIGNING_KEY = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-AUTH = {"DATABASE_URL": DATABASE, "SIGNING_KEY": SIGNING_KEY}
-TASK = {
-    "DATABASE_URL": DATABASE,
-    "REDIS_URL": "redis://127.0.0.1:1/0",
-    "JWKS_URL": "http://127.0.0.1:1/jwks.json",
-    "PAGE_TOKEN_KEY": "0123456789abcdef0123456789abcdef",
-}
+KEY_ENCRYPTION_KEYS = ",".join(base64.b64encode(os.urandom(32)).decode() for _ in range(2))
+BOTH = {"DATABASE_URL": DATABASE, "REDIS_URL": "redis://127.0.0.1:1/0", "SERVICE_TOKEN": "0123456789abcdef0123456789abcdef"}
+AUTH = BOTH | {"KEY_ENCRYPTION_KEY": KEY_ENCRYPTION_KEYS}
+TASK = BOTH | {"JWKS_URL": "http://127.0.0.1:1/jwks.json", "AUTH_GRPC_ENDPOINT": "127.0.0.1:1", "PAGE_TOKEN_KEY": "0123456789abcdef0123456789abcdef"}
 TIMEOUT_SECONDS = 20.0
 
 
@@ -48,10 +43,7 @@ async def command(service: str, name: str, environment: Mapping[str, str]) -> Ou
     return Outcome(process.returncode, error.decode())
 
 
-@pytest.mark.parametrize(
-    ("service", "missing"),
-    [("auth_service", {"DATABASE_URL", "SIGNING_KEY"}), ("task_service", {"DATABASE_URL", "REDIS_URL", "JWKS_URL", "PAGE_TOKEN_KEY"})],
-)
+@pytest.mark.parametrize(("service", "missing"), [("auth_service", set(AUTH)), ("task_service", set(TASK))])
 async def test_everything_that_is_missing_is_named_at_once(service: str, missing: set[str]) -> None:
     outcome = await command(service, "run", {})
     assert (outcome.status, outcome.named) == (2, missing), outcome.error
@@ -61,6 +53,8 @@ async def test_everything_that_is_missing_is_named_at_once(service: str, missing
 WRONG: dict[str, str] = {
     "ENVIRONMENT": "staging",
     "DATABASE_URL": "mysql://secret-in-url@host/db",
+    "REDIS_URL": "http://secret-in-url",
+    "SERVICE_TOKEN": "0123456789abcdef0123456789abcdef,secret-too-short",
     "LOG_LEVEL": "LOUD",
     "GRPC_PORT": "70000",
     "OPS_PORT": "http",
@@ -72,18 +66,26 @@ WRONG: dict[str, str] = {
     "DRAIN_DELAY_SECONDS": "-1",
 }
 WRONG_AUTH = {
-    "SIGNING_KEY": "secret-no-key",
+    "KEY_ENCRYPTION_KEY": "secret-no-key",
+    "KEY_ROTATION_SECONDS": "0",
+    "KEY_LEAD_SECONDS": "0",
     "ACCESS_TOKEN_TTL_SECONDS": "3600",
-    "REFRESH_TOKEN_TTL_SECONDS": "0",
+    "SESSION_IDLE_SECONDS": "0",
+    "SESSION_LIFETIME_SECONDS": "1e9",
+    "LOGIN_ACCOUNT_BURST": "0",
+    "LOGIN_ACCOUNT_INTERVAL_SECONDS": "0",
+    "LOGIN_ADDRESS_BURST": "many",
+    "LOGIN_ADDRESS_INTERVAL_SECONDS": "-1",
     "BCRYPT_COST": "3",
     "HASHING_THREADS": "0",
 }
-WRONG_TASK = {"REDIS_URL": "http://secret-in-url", "JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short", "CACHE_TTL_SECONDS": "0"}
+WRONG_TASK = {"JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short", "CACHE_TTL_SECONDS": "0"}
 
 
 @pytest.mark.parametrize(("service", "wrong"), [("auth_service", WRONG | WRONG_AUTH), ("task_service", WRONG | WRONG_TASK)])
 async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(service: str, wrong: Mapping[str, str]) -> None:
-    outcome = await command(service, "run", wrong)
+    # The one that is required, and of which any text is right.
+    outcome = await command(service, "run", {"AUTH_GRPC_ENDPOINT": "127.0.0.1:1", **wrong})
     assert (outcome.status, outcome.named) == (2, set(wrong)), outcome.error
     assert "secret" not in outcome.error.replace("must be a secret of", "")
 
@@ -92,10 +94,11 @@ async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(servi
     ("service", "environment", "named"),
     [
         ("auth_service", AUTH | {"DATABASE_URL": "postgresql://user:short@host/db"}, {"DATABASE_URL"}),
+        ("auth_service", AUTH | {"BCRYPT_COST": "9", "KEY_LEAD_SECONDS": "119"}, {"BCRYPT_COST", "KEY_LEAD_SECONDS"}),
         ("task_service", TASK | {"PAGE_TOKEN_KEY": "development only, not a secret at all"}, {"PAGE_TOKEN_KEY"}),
         ("task_service", TASK | {"PAGE_TOKEN_KEY": "", "DATABASE_URL": "postgresql://user:postgres@host/db"}, {"PAGE_TOKEN_KEY", "DATABASE_URL"}),
     ],
-    ids=["short-password", "default-key", "empty-key-is-the-default"],
+    ids=["short-password", "weak", "default-key", "empty-key-is-the-default"],
 )
 @pytest.mark.parametrize("stage", [{}, {"ENVIRONMENT": "production"}], ids=["nothing-said", "production"])
 async def test_production_refuses_default_and_short_secrets(

@@ -4,12 +4,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from auth_service.errors import TooManyAttempts
 from servicekit.errors import DependencyUnavailable, InvalidField, Overloaded, ServiceError, TokenMissing, Violation
-from servicekit.status import DETAILS_KEY, failure_of
+from servicekit.status import DETAILS_KEY, RETRY_AFTER_KEY, failure_of
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    ((key, value),) = failure_of(error).trailing_metadata
+    key, value = failure_of(error).trailing_metadata[0]
     assert key == DETAILS_KEY
     assert isinstance(value, bytes)
     return status_pb2.Status.FromString(value)
@@ -46,6 +47,18 @@ def test_when_to_try_again_is_said() -> None:
     assert status_of(Overloaded()).details[1].Unpack(retry)
     assert retry.retry_delay.ToMilliseconds() == 1000
     assert len(status_of(TokenMissing()).details) == 1
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(1.0, "1"), (0.2, "1"), (59.001, "60"), (3600, "3600")])
+def test_when_to_try_again_is_also_a_header_in_whole_seconds(seconds: float, header: str) -> None:
+    assert failure_of(TooManyAttempts(seconds)).trailing_metadata[1:] == ((RETRY_AFTER_KEY, header),)
+    retry = error_details_pb2.RetryInfo()
+    assert status_of(TooManyAttempts(seconds)).details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == round(seconds * 1000)
+
+
+def test_without_a_time_there_is_no_header() -> None:
+    assert len(failure_of(TokenMissing()).trailing_metadata) == 1
 
 
 def test_metadata_is_carried() -> None:

@@ -1,16 +1,19 @@
-"""The verifier's memory: bounded, and never beyond a token's end. What it refuses is in tests/contract/test_tokens.py."""
+"""The verifier's memory: bounded, and never beyond a token's end, its key or its session. What it refuses is in tests/contract/test_tokens.py."""
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from auth_service.keys import SigningKeys
+from auth_service.keys import KeyRing
 from auth_service.sessions import AccessTokens
 from servicekit.errors import DependencyUnavailable, TokenInvalid
+from servicekit.identity import Identity
 from servicekit.tokens import TokenVerifier
+from tests.support.keys import key_ring
 
 ISSUER, AUDIENCE = "https://issuer.example", "audience"
 
@@ -18,13 +21,17 @@ ISSUER, AUDIENCE = "https://issuer.example", "audience"
 class CountingKeys:
     """A KeySource that counts how often it is asked."""
 
-    def __init__(self, keys: SigningKeys) -> None:
+    def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self.asked = 0
+        self.withdrawn = False
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         self.asked += 1
         return await self._keys.find(kid)
+
+    def holds(self, kid: str) -> bool:
+        return not self.withdrawn and self._keys.holds(kid)
 
 
 class NoKeysYet:
@@ -33,19 +40,37 @@ class NoKeysYet:
     async def find(self, _: str) -> Ed25519PublicKey | None:
         raise DependencyUnavailable("auth_service")
 
+    def holds(self, _: str) -> bool:
+        return False
+
+
+class Sessions:
+    """A SessionCheck that is told what has ended."""
+
+    def __init__(self) -> None:
+        self.ended: set[UUID] = set()
+        self.known = True
+
+    def check(self, identity: Identity) -> None:
+        if not self.known:
+            raise DependencyUnavailable("auth_service")
+        if identity.session_id in self.ended:
+            raise TokenInvalid
+
 
 class System:
     """An issuer and a verifier that trusts it."""
 
     def __init__(self, capacity: int = 10) -> None:
-        signing = SigningKeys(Ed25519PrivateKey.generate())
+        signing = key_ring()
+        self.sessions = Sessions()
         self.keys = CountingKeys(signing)
-        self.verifier = TokenVerifier(self.keys, issuer=ISSUER, audience=AUDIENCE, capacity=capacity)
+        self.verifier = TokenVerifier(self.keys, self.sessions, issuer=ISSUER, audience=AUDIENCE, capacity=capacity)
         self._signing = signing
 
     def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None) -> str:
         tokens = AccessTokens(self._signing, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=ttl_seconds)
-        return tokens.issue(user_id or uuid4(), uuid4())
+        return tokens.issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1))[0]
 
 
 async def test_a_good_token_says_who_calls() -> None:
@@ -101,6 +126,36 @@ async def test_a_long_token_is_not_even_looked_at() -> None:
 
 
 async def test_without_any_key_it_is_not_the_token_that_is_wrong() -> None:
-    verifier = TokenVerifier(NoKeysYet(), issuer=ISSUER, audience=AUDIENCE)
+    verifier = TokenVerifier(NoKeysYet(), Sessions(), issuer=ISSUER, audience=AUDIENCE)
     with pytest.raises(DependencyUnavailable):
         await verifier.verify(System().issue())
+
+
+async def test_a_remembered_token_ends_with_its_key() -> None:
+    system = System()
+    token = system.issue()
+    await system.verifier.verify(token)
+    system.keys.withdrawn = True
+    for _ in range(2):
+        with pytest.raises(TokenInvalid):
+            await system.verifier.verify(token)
+    assert token not in system.verifier._verified
+
+
+async def test_a_remembered_token_ends_with_its_session() -> None:
+    system = System()
+    token = system.issue()
+    identity = await system.verifier.verify(token)
+    system.sessions.ended.add(identity.session_id)
+    with pytest.raises(TokenInvalid):
+        await system.verifier.verify(token)
+    await system.verifier.verify(system.issue())
+
+
+async def test_while_nothing_is_known_of_sessions_no_token_is_good_but_a_bad_one_is_still_bad() -> None:
+    system = System()
+    system.sessions.known = False
+    with pytest.raises(DependencyUnavailable):
+        await system.verifier.verify(system.issue())
+    with pytest.raises(TokenInvalid):
+        await system.verifier.verify(system.issue() + "x")

@@ -1,0 +1,23 @@
+"""A Valkey of a test's own, to be killed."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from devstack import ports, valkey
+from devstack.config import StackConfig
+from devstack.data_dir import DataDir
+from devstack.process import Process
+
+
+@contextlib.asynccontextmanager
+async def running_valkey() -> AsyncIterator[Process]:
+    """The process, which runs."""
+    data = await DataDir.opened(None, None)
+    spec = valkey.server(data, ports.allocate(StackConfig()).valkey, 10)
+    process = Process(spec, data.held, lambda _: None, lambda _: None)
+    try:
+        await process.start()
+        yield process
+    finally:
+        await process.stop()
+        data.close()
