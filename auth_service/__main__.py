@@ -1,7 +1,8 @@
-"""`python -m auth_service run | migrate`."""
+"""`python -m auth_service run | migrate | keys`."""
 
+from auth_service.key_commands import list_keys, replace_keys, rotate_keys
 from auth_service.schema import migrations
-from servicekit.commands import main
+from servicekit.commands import Command, main
 
 
 async def run() -> None:
@@ -12,4 +13,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    main("auth_service", run, migrations())
+    keys = Command("the keys that sign access tokens", {"list": list_keys, "rotate": rotate_keys, "replace": replace_keys})
+    main("auth_service", run, migrations(), {"keys": keys})

@@ -1,26 +1,42 @@
 """Puts the auth service together, by constructor, and runs it. The only module here that knows all the others."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 from aiohttp import web
-from taskmanager.auth.v1 import auth_service_pb2, user_pb2
+from prometheus_client import CollectorRegistry
+from taskmanager.auth.v1 import auth_service_pb2, event_service_pb2, user_pb2
 from uuid_utils.compat import uuid7
 
-from auth_service.handler import AuthHandler, UserHandler
-from auth_service.keys import SigningKeys, parse_signing_key
+from auth_service.handler import AuthHandler, EventHandler, UserHandler
+from auth_service.key_repository import PostgresKeys
+from auth_service.keys import KeyRing
+from auth_service.login_guard import LoginGuard
+from auth_service.password_rules import PasswordRules
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
+from auth_service.rotation import KeyRotation
 from auth_service.schema import migrations
-from auth_service.service import AuthService
+from auth_service.security_log import SecurityLog
+from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import AccessTokens
 from auth_service.settings import Settings
+from auth_service.upkeep import INTERVAL_SECONDS, Upkeep
+from auth_service.upkeep_repository import PostgresLeftovers
 from servicekit import app
 from servicekit.metrics import registry
 from servicekit.ops import Endpoint, json_response
+from servicekit.periodic import Periodic
+from servicekit.rate_limit import RateLimiter
+from servicekit.redis import Redis
+from servicekit.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
 from servicekit.tokens import TokenVerifier
+from servicekit.wakeups import Wakeups, announce
 
 # How long verifiers may keep the set: a key must have been in it for longer than this before it signs.
 JWKS_MAX_AGE_SECONDS = 60
+EVENT_CONNECTIONS = 2
 
 
 async def run() -> None:
@@ -33,29 +49,57 @@ def parts(settings: Settings) -> app.Parts:
     metrics = registry()
     database = app.database(settings, metrics)
     probe, schema_is_there = app.database_check(settings, migrations())
-    keys = SigningKeys(parse_signing_key(settings.signing_key.get_secret_value()))
+    redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     passwords = PasswordHasher(cost=settings.bcrypt_cost, threads=settings.hashing_threads, queue=settings.hashing_queue, registry=metrics)
+    accounts = PostgresAccounts(database)
+    rotation = KeyRotation(PostgresKeys(database), settings.key_seal, settings.key_policy)
+    ring = KeyRing(settings.key_seal, settings.key_policy, reread=rotation.advance)
+    keys = Periodic("signing keys", partial(rotation.advance, ring), interval_seconds=rotation.read_interval_seconds, retry_seconds=RETRY_SECONDS)
+    # With connections of their own: calls that fill the pool must not hold up what ends sessions.
+    events_database = app.database(settings, CollectorRegistry(), connections=EVENT_CONNECTIONS)
+    events = PostgresAccounts(events_database)
+    revocations = Revocations(events, metrics)
+    reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
+    wakeups = Wakeups(settings.redis_url.get_secret_value())
+    wakeups.on(CHANNEL, reading.wake)
+    upkeep = Periodic("upkeep", Upkeep(PostgresLeftovers(database)).round, interval_seconds=INTERVAL_SECONDS)
     issuer, audience = settings.token_issuer, settings.token_audience
-    access_tokens = AccessTokens(keys, issuer=issuer, audience=audience, ttl_seconds=settings.access_token_ttl_seconds)
-    service = AuthService(PostgresAccounts(database), passwords, access_tokens, refresh_ttl_seconds=settings.refresh_token_ttl_seconds, new_id=new_id)
+    both = _parts(settings, metrics, accounts, passwords, redis, partial(announce, redis, CHANNEL))
+    access_tokens = AccessTokens(ring, issuer=issuer, audience=audience, ttl_seconds=settings.access_token_ttl_seconds)
     return app.Parts(
         handlers=[
-            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], AuthHandler(service)),
-            (user_pb2.DESCRIPTOR.services_by_name["UserService"], UserHandler(service)),
+            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], AuthHandler(AuthService(both, access_tokens, settings.session_lifetime))),
+            (user_pb2.DESCRIPTOR.services_by_name["UserService"], UserHandler(UserService(both))),
+            (event_service_pb2.DESCRIPTOR.services_by_name["EventService"], EventHandler(events)),
         ],
-        verifier=TokenVerifier(keys, issuer=issuer, audience=audience),
+        verifier=TokenVerifier(ring, revocations, issuer=issuer, audience=audience),
         registry=metrics,
-        resources=[probe, database, passwords],
-        checks={"postgres": schema_is_there},
-        endpoints={"/.well-known/jwks.json": jwks_endpoint(keys)},
+        resources=[probe, database, events_database, redis, passwords, keys, reading, wakeups, upkeep],
+        checks={"postgres": schema_is_there, "signing keys": ring.ready, "events": revocations.ready},
+        endpoints={"/.well-known/jwks.json": jwks_endpoint(ring)},
     )
 
 
-def jwks_endpoint(keys: SigningKeys) -> Endpoint:
-    """GET /.well-known/jwks.json (RFC 7517 §5)."""
+def _parts(
+    settings: Settings,
+    metrics: CollectorRegistry,
+    accounts: PostgresAccounts,
+    passwords: PasswordHasher,
+    redis: Redis,
+    announcing: Callable[[], Awaitable[None]],
+) -> Parts:
+    guard = LoginGuard(RateLimiter(redis, metrics, prefix="login"), settings.login_limits)
+    return Parts(accounts, passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, new_id)
+
+
+def jwks_endpoint(ring: KeyRing) -> Endpoint:
+    """GET /.well-known/jwks.json (RFC 7517 §5). 503 while no key is known: an empty set would be believed."""
 
     async def endpoint(_: web.Request) -> web.Response:
-        return json_response(keys.jwks(), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})
+        jwks = ring.jwks()
+        if not jwks["keys"]:
+            return json_response({"status": "no keys yet"}, 503)
+        return json_response(jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})
 
     return endpoint
 

@@ -1,4 +1,4 @@
-"""What an account is, and what makes an email and a password good ones. Plain values; knows no storage and no wire format."""
+"""What an account, a session and an event are. Plain values; knows no storage and no wire format."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -6,10 +6,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from servicekit.errors import InvalidField
-
-MIN_PASSWORD_CHARACTERS: Final = 8
-MAX_PASSWORD_CHARACTERS: Final = 128
+# The fields of an account that its user sets, by their names in the API.
+WRITABLE_FIELDS: Final = ("name",)
+MAX_SESSIONS_PER_USER: Final = 100
+MAX_USER_AGENT_CHARACTERS: Final = 256
+# In which a refresh token may be sent again, since the answer was lost or two of one client's windows sent it at once.
+REFRESH_GRACE_SECONDS: Final = 10.0
+# An address from which an account was logged in to so lately is known to it.
+KNOWN_ADDRESS_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +29,73 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a login is checked against."""
+    """What a password is checked against. `password_version` grows with each change of it."""
 
     user_id: UUID
+    email: str
+    name: str
     password_hash: str
+    password_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is at the other end of a call, as far as it can be seen: the address as the gateway saw it."""
+
+    address: str
+    user_agent: str
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that was begun or carried on."""
+    """A session that goes on. Times are aware, in UTC; it ends at `expires_at` unless it is refreshed before."""
 
     id: UUID
+    user_id: UUID
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetails:
+    """A session as its user sees it."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    user_agent: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLifetime:
+    """How long sessions last: from each use to the next at most `idle_seconds`, altogether at most `absolute_seconds`."""
+
+    idle_seconds: float
+    absolute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A refresh token was used up for the successor that was offered."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A refresh token was sent again within the grace: its successor, sealed, is the one of then."""
+
+    session: Session
+    sealed_successor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A refresh token was sent again later than that. Its session has ended."""
+
+    session_id: UUID
     user_id: UUID
 
 
@@ -51,14 +111,3 @@ class TokenPair:
 def email_key(email: str) -> str:
     """The form in which emails are matched: two that differ only in case are one."""
     return unicodedata.normalize("NFC", email).casefold()
-
-
-def normalize_password(password: str) -> str:
-    """The form in which passwords are hashed: one text typed on two keyboards is one password (NFC, as in NIST SP 800-63B §3.1.1.2)."""
-    return unicodedata.normalize("NFC", password)
-
-
-def check_new_password(password: str) -> None:
-    """Raises InvalidField unless a normalised password is 8 to 128 characters long. There are no rules of composition."""
-    if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
-        raise InvalidField.of("password", f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters")

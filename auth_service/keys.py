@@ -1,38 +1,215 @@
-"""The Ed25519 key that access tokens are signed with, and its public half as a JWK set (RFC 7517, RFC 8037)."""
+"""The Ed25519 keys that access tokens are signed with (RFC 7517, RFC 8037): which of them signs, which are published, and how they are kept.
 
+A key is made ahead of its time, as `next`: it is published but does not sign until every verifier must have fetched it. Then it is `active`, and
+with the next one's time `retired`: published until the last token that it signed has expired. Times are PostgreSQL's, so that the replicas' clocks
+do not matter.
+"""
+
+import asyncio
 import base64
+import contextlib
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import orjson
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from auth_service.errors import KeyNotOpened, NoSigningKey
+from servicekit import deadline
+from servicekit.errors import DependencyUnavailable
+
+NONCE_BYTES: Final = 12
+KEY_ENCRYPTION_KEY_BYTES: Final = 32
+# An unknown kid is looked for at most this often: a stranger can make up as many as he likes.
+MIN_REREAD_INTERVAL_SECONDS: Final = 2.0
 
 
-class SigningKeys:
-    """The key in use. Also the KeySource (servicekit.tokens) by which this service verifies its own tokens."""
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key as the database has it. `sealed_key` is the private half, sealed."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self.current = key
-        self.current_id = key_id(key.public_key())
+    id: str
+    public_key: bytes
+    sealed_key: bytes
+    active_from: datetime
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        """The public half."""
+        return Ed25519PublicKey.from_public_bytes(self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    """All keys, the oldest first, and the database's time at which they were read."""
+
+    keys: Sequence[StoredKey]
+    now: datetime
+
+    @property
+    def active(self) -> StoredKey | None:
+        """The key that signs: the newest whose time has come."""
+        return next((key for key in reversed(self.keys) if key.active_from <= self.now), None)
+
+    def state_of(self, key: StoredKey) -> str:
+        """`next`, `active` or `retired`."""
+        if key.active_from > self.now:
+            return "next"
+        return "active" if key == self.active else "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """How long keys sign and are published: `lead_seconds` before they sign, and as long as a token of theirs can live after they have signed.
+
+    The lead must be longer than the gateway and the services keep the set of keys.
+    """
+
+    rotation_seconds: float
+    lead_seconds: float
+    token_seconds: float
+
+    def next_from(self, stored: StoredKeys) -> datetime | None:
+        """From when the key that is to be made now signs; None if it is not time to make one. The first one signs at once."""
+        if not stored.keys:
+            return stored.now
+        due = stored.keys[-1].active_from + timedelta(seconds=self.rotation_seconds)
+        soonest = self.soonest(stored)
+        return soonest if due <= soonest else None
+
+    def soonest(self, stored: StoredKeys) -> datetime:
+        """The earliest that a key which is made now can sign: when every verifier must have fetched it."""
+        return stored.now + timedelta(seconds=self.lead_seconds if stored.keys else 0)
+
+    def expired(self, stored: StoredKeys) -> list[str]:
+        """The ids of the keys that no good token can be signed with: the next one signs for longer than a token lives.
+
+        And for the lead besides: a replica that could not read the keys for so long may still have signed with the old one.
+        """
+        since = stored.now - timedelta(seconds=self.token_seconds + self.lead_seconds)
+        return [key.id for key, following in zip(stored.keys, stored.keys[1:], strict=False) if following.active_from <= since]
+
+
+class KeySeal:
+    """Seals private keys under the first of the key encryption keys, and opens what was sealed under any of them (AES-256-GCM)."""
+
+    def __init__(self, key_encryption_keys: Sequence[bytes]) -> None:
+        self._ciphers = [AESGCM(key) for key in key_encryption_keys]
+
+    def new_key(self, active_from: datetime) -> StoredKey:
+        """A new key, sealed."""
+        key = Ed25519PrivateKey.generate()
+        public, kid = key.public_key(), key_id(key.public_key())
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = nonce + self._ciphers[0].encrypt(nonce, key.private_bytes_raw(), kid.encode())
+        return StoredKey(kid, public.public_bytes_raw(), sealed, active_from)
+
+    def open(self, key: StoredKey) -> Ed25519PrivateKey:
+        """The private half. Raises KeyNotOpened."""
+        nonce, sealed = key.sealed_key[:NONCE_BYTES], key.sealed_key[NONCE_BYTES:]
+        for cipher in self._ciphers:
+            try:
+                return Ed25519PrivateKey.from_private_bytes(cipher.decrypt(nonce, sealed, key.id.encode()))
+            except InvalidTag:
+                continue
+        raise KeyNotOpened(f"signing key {key.id} was sealed under another KEY_ENCRYPTION_KEY")
+
+
+class KeyRing:
+    """The keys as this replica last read them. Also the KeySource (servicekit.tokens) by which this service verifies its own tokens.
+
+    Reading goes on in the background (auth_service.rotation). What is `policy.lead_seconds` old signs nothing: there may be another active key by
+    then.
+    """
+
+    def __init__(self, seal: KeySeal, policy: KeyPolicy, clock: Callable[[], float] = time.monotonic, *, reread: "Reread | None" = None) -> None:
+        """`reread` reads the keys now: for a token that names a key which another replica may have made."""
+        self._seal = seal
+        self._lead_seconds = policy.lead_seconds
+        self._clock = clock
+        self._reread = reread
+        self._reread_at = float("-inf")
+        self._rereading: asyncio.Task[None] | None = None
+        self._loaded_at = float("-inf")
+        # With the time on our clock from which each signs; the oldest first.
+        self._signing: Sequence[tuple[float, str, Ed25519PrivateKey]] = ()
+        self._public: Mapping[str, Ed25519PublicKey] = {}
+
+    def load(self, stored: StoredKeys) -> None:
+        """Takes on what was just read. Raises KeyNotOpened if a key that signs, now or next, cannot be opened; all others it takes on."""
+        loaded_at = self._clock()
+        # First of all: what was withdrawn is neither good nor used any more, whatever comes next.
+        self._public = {key.id: key.public for key in stored.keys}
+        self._signing = [entry for entry in self._signing if entry[1] in self._public]
+        signing, unopened = [], None
+        for key in stored.keys:
+            if key == stored.active or key.active_from > stored.now:
+                try:
+                    signing.append((loaded_at + (key.active_from - stored.now).total_seconds(), key.id, self._seal.open(key)))
+                except KeyNotOpened as error:
+                    unopened = error
+        if unopened is None or (signing and signing[0][0] <= loaded_at):
+            self._signing, self._loaded_at = signing, loaded_at
+        if unopened is not None:
+            raise unopened
+
+    def current(self) -> tuple[str, Ed25519PrivateKey]:
+        """The id of the key to sign with now, and the key. Raises NoSigningKey."""
+        now = self._clock()
+        if now - self._loaded_at < self._lead_seconds:
+            for active_from, kid, key in reversed(self._signing):
+                if active_from <= now:
+                    return kid, key
+        raise NoSigningKey
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """See KeySource.find."""
-        return self.current.public_key() if kid == self.current_id else None
+        if kid not in self._public:
+            if self._rereading is None and self._reread is not None and self._clock() - self._reread_at >= MIN_REREAD_INTERVAL_SECONDS:
+                self._rereading = asyncio.create_task(self._read_again(self._reread))
+            # One reading for all who come meanwhile; a caller that leaves does not take it from the others.
+            if self._rereading is not None:
+                await asyncio.shield(self._rereading)
+        return self._public.get(kid)
+
+    async def _read_again(self, reread: "Reread") -> None:
+        deadline.clear()
+        try:
+            with contextlib.suppress(DependencyUnavailable, KeyNotOpened):
+                await reread(self)
+        finally:
+            self._reread_at = self._clock()
+            self._rereading = None
+
+    def holds(self, kid: str) -> bool:
+        """See KeySource.holds."""
+        return kid in self._public
+
+    async def ready(self) -> None:
+        """A readiness check: there is a key to sign with. Raises NoSigningKey."""
+        self.current()
 
     def jwks(self) -> Mapping[str, Any]:
-        """All keys that a good token can be signed with, as a JWK set."""
-        return {"keys": [{**_thumbprint_members(self.current.public_key()), "kid": self.current_id, "alg": "EdDSA", "use": "sig"}]}
+        """All keys that a good token can be signed with, now or soon, as a JWK set."""
+        return {"keys": [{**_thumbprint_members(key), "kid": kid, "alg": "EdDSA", "use": "sig"} for kid, key in self._public.items()]}
 
 
-def parse_signing_key(pem: str) -> Ed25519PrivateKey:
-    """The key in a PKCS 8 PEM text. Raises ValueError for anything else."""
-    # A variable in a file or a chart often has its line ends as the two characters \n.
-    key = load_pem_private_key(pem.replace("\\n", "\n").encode(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("not an Ed25519 key")  # noqa: TRY004 - it is what is in the text that is wrong
-    return key
+Reread = Callable[[KeyRing], Awaitable[None]]
+
+
+def parse_key_encryption_keys(text: str) -> list[bytes]:
+    """Keys of 32 bytes in base64, with commas between. Raises ValueError for anything else."""
+    keys = [base64.b64decode(part.strip(), validate=True) for part in text.split(",")]
+    if any(len(key) != KEY_ENCRYPTION_KEY_BYTES for key in keys):
+        raise ValueError(f"not {KEY_ENCRYPTION_KEY_BYTES} bytes")
+    return keys
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -41,7 +218,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def _thumbprint_members(key: Ed25519PublicKey) -> dict[str, str]:
-    return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw))}
+    return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
 
 
 def _base64url(data: bytes) -> str:

@@ -1,20 +1,49 @@
-"""The auth service's parts, on a database of the module's own."""
+"""The auth service's parts, on a database of the module's own and the running Valkey."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+from uuid import UUID, uuid4
 
+import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 from uuid_utils.compat import uuid7
 
-from auth_service.keys import SigningKeys
+from auth_service.domain import Client, Credentials, Repeated, Reused, Rotated, SessionLifetime, TokenPair, User, email_key
+from auth_service.keys import KeyRing
+from auth_service.login_guard import LoginGuard, LoginLimits
+from auth_service.password_rules import PasswordRules
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
-from auth_service.service import AuthService
+from auth_service.security_log import SecurityLog
+from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import AccessTokens
+from devstack.stack import Stack
+from servicekit.identity import Identity
 from servicekit.postgres import Database
+from servicekit.rate_limit import Limit, RateLimiter
+from servicekit.redis import Redis
+from servicekit.revocations import EventKind
+from tests.support.keys import key_ring
 
 ISSUER, AUDIENCE = "https://issuer.test", "audience.test"
+LIFETIME = SessionLifetime(idle_seconds=3600, absolute_seconds=86_400)
+CLIENT = Client("203.0.113.7", "tests", "request-1")
+PASSWORD, OTHER_PASSWORD = "correct horse battery", "another horse battery"
+# What no test but those of the limits shall meet.
+PLENTY = Limit(burst=10_000, interval_seconds=1)
+
+CredentialsFactory: TypeAlias = Callable[[], Awaitable[Credentials]]
+
+
+class Announcements:
+    """Counts how often the others were told of new events."""
+
+    count = 0
+
+    async def __call__(self) -> None:
+        self.count += 1
 
 
 @pytest.fixture
@@ -22,9 +51,26 @@ def accounts(database: Database) -> PostgresAccounts:
     return PostgresAccounts(database)
 
 
+@pytest.fixture
+def new_credentials(accounts: PostgresAccounts) -> CredentialsFactory:
+    """Makes accounts, for what needs no password."""
+
+    async def made() -> Credentials:
+        email = f"{uuid4().hex}@example.com"
+        user = await accounts.insert_user(uuid7(), email=email, key=email_key(email), name="Ada", password_hash="hash 1")
+        return Credentials(user.id, email, "Ada", "hash 1", 1)
+
+    return made
+
+
+@pytest.fixture
+async def credentials(new_credentials: CredentialsFactory) -> Credentials:
+    return await new_credentials()
+
+
 @pytest.fixture(scope="session")
-def signing_keys() -> SigningKeys:
-    return SigningKeys(Ed25519PrivateKey.generate())
+def ring() -> KeyRing:
+    return key_ring()
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +81,108 @@ async def hasher() -> AsyncIterator[PasswordHasher]:
 
 
 @pytest.fixture
-def service(accounts: PostgresAccounts, hasher: PasswordHasher, signing_keys: SigningKeys) -> AuthService:
-    access_tokens = AccessTokens(signing_keys, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=60)
-    return AuthService(accounts, hasher, access_tokens, refresh_ttl_seconds=3600, new_id=uuid7)
+async def limiter(system: Stack) -> AsyncIterator[RateLimiter]:
+    redis = Redis(system.state.redis_url, CollectorRegistry())
+    yield RateLimiter(redis, CollectorRegistry(), prefix=f"test-{uuid4().hex}")
+    await redis.close()
+
+
+@pytest.fixture
+def announcements() -> Announcements:
+    return Announcements()
+
+
+@pytest.fixture
+def parts(accounts: PostgresAccounts, hasher: PasswordHasher, limiter: RateLimiter, announcements: Announcements) -> Parts:
+    guard = LoginGuard(limiter, LoginLimits(PLENTY, PLENTY))
+    return Parts(accounts, hasher, PasswordRules(), guard, SecurityLog(CollectorRegistry()), announcements, uuid7)
+
+
+def service_of(parts: Parts, ring: KeyRing) -> AuthService:
+    """The use cases over some parts."""
+    return AuthService(parts, AccessTokens(ring, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=60), LIFETIME)
+
+
+@pytest.fixture
+def service(parts: Parts, ring: KeyRing) -> AuthService:
+    return service_of(parts, ring)
+
+
+@pytest.fixture
+def users(parts: Parts) -> UserService:
+    return UserService(parts)
+
+
+def token_hash() -> bytes:
+    return os.urandom(32)
+
+
+class Storage:
+    """The repository, with what the tests want of it most."""
+
+    def __init__(self, accounts: PostgresAccounts, database: Database) -> None:
+        self.accounts = accounts
+        self.database = database
+
+    async def begin(self, credentials: Credentials, token: bytes | None = None, lifetime: SessionLifetime = LIFETIME) -> UUID:
+        session = await self.accounts.insert_session(uuid7(), credentials, token or token_hash(), CLIENT, CLIENT.address, lifetime)
+        assert session is not None
+        return session.id
+
+    async def live(self, credentials: Credentials) -> list[UUID]:
+        return [session.id for session in await self.accounts.list_sessions(credentials.user_id)]
+
+    async def last_number(self) -> int:
+        row = await self.database.fetchrow("SELECT last_number FROM auth.event_counter")
+        assert row is not None
+        return int(row[0])
+
+    async def events(self, after: int) -> list[tuple[EventKind, UUID, UUID | None]]:
+        page = await self.accounts.list_events(after=after)
+        assert not page.more
+        return [(event.kind, event.user_id, event.session_id) for event in page.events]
+
+    async def use(self, token: bytes, *, new: bytes | None = None, sealed: bytes = b"sealed") -> Rotated | Repeated | Reused | None:
+        return await self.accounts.use_refresh_token(token, new or token_hash(), sealed, LIFETIME.idle_seconds)
+
+    async def age_token(self, token: bytes, seconds: float) -> None:
+        await self.database.fetchrow(
+            "UPDATE auth.refresh_tokens SET used_at = used_at - make_interval(secs => $2) WHERE token_hash = $1", token, seconds
+        )
+
+    async def expire(self, session_id: UUID) -> None:
+        await self.database.fetchrow("UPDATE auth.sessions SET expires_at = now() WHERE id = $1", session_id)
+
+
+@pytest.fixture
+def storage(accounts: PostgresAccounts, database: Database) -> Storage:
+    return Storage(accounts, database)
+
+
+def later(credentials: Credentials, times: int = 1) -> Credentials:
+    """The credentials after so many changes of the password."""
+    return Credentials(credentials.user_id, credentials.email, credentials.name, "hash 2", credentials.password_version + times)
+
+
+# --- sessions begin
+
+
+async def register(service: AuthService, email: str | None = None, password: str = PASSWORD) -> User:
+    return await service.register(email=email or f"{uuid4().hex}@example.com", password=password, name="Ada", client=CLIENT)
+
+
+async def log_in(service: AuthService, user: User, password: str = PASSWORD) -> TokenPair:
+    return await service.login(email=user.email, password=password, client=CLIENT)
+
+
+async def change(service: AuthService, identity: Identity, current: str = PASSWORD, new: str = OTHER_PASSWORD) -> None:
+    await service.change_password(identity, current_password=current, new_password=new, client=CLIENT)
+
+
+def claims_of(pair: TokenPair) -> dict[str, object]:
+    return dict(jwt.decode(pair.access_token, options={"verify_signature": False}))
+
+
+def identity_of(pair: TokenPair) -> Identity:
+    claims = claims_of(pair)
+    return Identity(UUID(str(claims["sub"])), UUID(str(claims["sid"])), str(claims["jti"]), int(str(claims["exp"])))

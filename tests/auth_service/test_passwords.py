@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from auth_service.password_rules import normalize
 from auth_service.passwords import SCHEME, PasswordHasher
 from servicekit.errors import Overloaded
 
@@ -41,10 +42,50 @@ async def test_one_text_typed_in_two_ways_is_one_password(hasher: PasswordHasher
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 async def test_any_two_texts_are_told_apart(hasher: PasswordHasher, one: str, two: str) -> None:
-    from auth_service.domain import normalize_password  # noqa: PLC0415 - the same normal form is the one exception
+    """But those that one text was typed as in two ways."""
+    assert await hasher.verify(two, await hasher.hash(one)) is (normalize(one) == normalize(two))
 
-    same = normalize_password(one) == normalize_password(two)
-    assert await hasher.verify(two, await hasher.hash(one)) is same
+
+async def test_a_hash_is_outdated_when_the_cost_has_risen_or_the_scheme_is_another() -> None:
+    lower, higher = [PasswordHasher(cost=cost, threads=1, queue=1, registry=CollectorRegistry()) for cost in (4, 5)]
+    by_lower, by_higher = await lower.hash("correct horse"), await higher.hash("correct horse")
+    assert [hasher.is_outdated(by_lower) for hasher in (lower, higher)] == [False, True]
+    assert [hasher.is_outdated(by_higher) for hasher in (lower, higher)] == [False, False]
+    assert higher.is_outdated(by_higher.removeprefix(SCHEME))
+    assert await lower.verify("correct horse", by_higher)
+    assert await higher.verify("correct horse", by_lower)
+    for hasher in (lower, higher):
+        await hasher.close()
+
+
+@pytest.mark.parametrize("cost", [4, 6, 7, 8])
+async def test_a_wrong_password_is_the_same_work_whatever_the_hash_once_cost(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rounds of bcrypt: a hash of a lower cost would tell by its time that there is such an account."""
+    older, hasher = [PasswordHasher(cost=c, threads=1, queue=1, registry=CollectorRegistry()) for c in (cost, 8)]
+    password_hash = await older.hash("correct horse")
+    rounds: list[int] = []
+    check, make = bcrypt.checkpw, bcrypt.hashpw
+
+    def checkpw(password: bytes, kept: bytes) -> bool:
+        rounds.append(2 ** int(kept.split(b"$")[2]))
+        return check(password, kept)
+
+    def hashpw(password: bytes, salt: bytes) -> bytes:
+        rounds.append(2 ** int(salt.split(b"$")[2]))
+        return make(password, salt)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    monkeypatch.setattr(bcrypt, "hashpw", hashpw)
+    assert not await hasher.verify("wrong horse", password_hash)
+    assert sum(rounds) == 2**8
+    rounds.clear()
+    assert not await hasher.verify("wrong horse", None)
+    assert rounds == [2**8]
+    rounds.clear()
+    assert await hasher.verify("correct horse", password_hash)
+    assert rounds == [2**cost]
+    for each in (older, hasher):
+        await each.close()
 
 
 async def test_nobodys_password_takes_as_long_and_is_never_right() -> None:
@@ -62,15 +103,17 @@ async def test_nobodys_password_takes_as_long_and_is_never_right() -> None:
 
 
 async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
 
     def blocked(*_: Any) -> bool:
+        began.set()
         return release.wait(5)
 
     hasher = PasswordHasher(cost=4, threads=1, queue=2, registry=CollectorRegistry())
     monkeypatch.setattr(bcrypt, "checkpw", blocked)
     waiting = [asyncio.create_task(hasher.verify("x", None)) for _ in range(3)]
     await asyncio.sleep(0)
+    assert await asyncio.to_thread(began.wait, 5)
     with pytest.raises(Overloaded):
         await hasher.verify("x", None)
     # A caller that leaves the queue makes room; one whose hash is being computed does not: the thread is still busy.

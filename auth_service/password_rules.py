@@ -1,0 +1,46 @@
+"""What makes a password a good one (OWASP ASVS 5 §6.2, NIST SP 800-63B §3.1.1.2): its length, and that nobody tries it first.
+
+There are no rules of composition.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+from servicekit.errors import InvalidField
+
+MIN_CHARACTERS: Final = 8
+MAX_CHARACTERS: Final = 128
+
+
+class PasswordRules:
+    """The rules. Holds the 30 000 most common passwords, as far as they are long enough to be chosen."""
+
+    def __init__(self) -> None:
+        self._common = frozenset(password for password in FREQUENCY_LISTS["passwords"] if len(password) >= MIN_CHARACTERS)
+
+    def check(self, field: str, password: str, *, email: str, name: str) -> None:
+        """Raises InvalidField, for `field`, unless the password is good for the account. Letters of either case count as the same."""
+        normalized = normalize(password)
+        if not MIN_CHARACTERS <= len(normalized) <= MAX_CHARACTERS:
+            raise InvalidField.of(field, f"must have {MIN_CHARACTERS} to {MAX_CHARACTERS} characters")
+        folded = normalized.casefold()
+        if folded in self._common:
+            raise InvalidField.of(field, "is one of the most common passwords: choose another")
+        if folded in set(_own(email, name)):
+            raise InvalidField.of(field, "must not be your email or your name")
+
+
+def normalize(password: str) -> str:
+    """The form in which passwords are counted and hashed: one text typed on two keyboards is one password (NFC)."""
+    return unicodedata.normalize("NFC", password)
+
+
+def _own(email: str, name: str) -> Iterator[str]:
+    """What everybody who knows the user would try, and the same written twice."""
+    for text in (email, email.partition("@")[0], name, "".join(name.split())):
+        folded = normalize(text).casefold()
+        yield folded
+        yield folded * 2
