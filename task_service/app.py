@@ -7,12 +7,19 @@ from taskmanager.task.v1 import task_service_pb2
 from uuid_utils.compat import uuid7
 
 from servicekit import app
-from servicekit.jwks import RemoteKeys
+from servicekit.jwks import REFRESH_SECONDS, RemoteKeys
 from servicekit.metrics import registry
 from servicekit.paging import PageTokens
+from servicekit.periodic import Periodic
 from servicekit.redis import Redis
+from servicekit.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
 from servicekit.tokens import TokenVerifier
+from servicekit.wakeups import Wakeups
+from task_service import deleted_accounts
+from task_service.account_repository import PostgresAccountRows
+from task_service.auth_events import AuthEvents
 from task_service.cache import CachedTasks
+from task_service.deleted_accounts import DeletedAccounts
 from task_service.handler import TaskHandler
 from task_service.repository import PostgresTasks
 from task_service.schema import migrations
@@ -39,12 +46,20 @@ def parts(settings: Settings) -> app.Parts:
     )
     service = TaskService(cache, PageTokens(settings.page_token_key.get_secret_value()), new_id)
     keys = RemoteKeys(str(settings.jwks_url))
+    fetching = Periodic("signing keys", keys.refresh, interval_seconds=REFRESH_SECONDS)
+    events = AuthEvents(settings.auth_grpc_endpoint, settings.service_tokens[0])
+    deletions = DeletedAccounts(events, PostgresAccountRows(database))
+    removing = Periodic("deleted accounts", deletions.round, interval_seconds=deleted_accounts.INTERVAL_SECONDS, retry_seconds=RETRY_SECONDS)
+    revocations = Revocations(events, metrics, on_user_deleted=removing.wake)
+    reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
+    wakeups = Wakeups(settings.redis_url.get_secret_value())
+    wakeups.on(CHANNEL, reading.wake)
     return app.Parts(
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], TaskHandler(service))],
-        verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+        verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
-        resources=[probe, database, redis, cache],
-        checks={"postgres": schema_is_there, "signing keys": keys.ready},
+        resources=[probe, database, redis, cache, fetching, events, removing, reading, wakeups],
+        checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         reflected=NEIGHBOURS,
     )
 

@@ -10,6 +10,7 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.call import Call
 from servicekit.errors import InvalidField
+from servicekit.field_mask import fields_to_set
 from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status, Task, TaskFields, parse_order
 from task_service.filtering import ListQuery
 from task_service.service import TaskService
@@ -46,7 +47,7 @@ class TaskHandler:
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
         """UpdateTask."""
-        mask = _mask(request)
+        mask = fields_to_set(request.update_mask, request.task, WRITABLE_FIELDS)
         return to_message(await self._service.update_task(_actor(call), _task_id(request.task), _fields(request.task, mask), mask))
 
     async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
@@ -99,19 +100,6 @@ def _fields(message: task_pb2.Task, mask: Sequence[str]) -> TaskFields:
         due_date=_time("task.due_date", message.due_date) if message.HasField("due_date") else None,
         labels=tuple(message.labels),
     )
-
-
-def _mask(request: task_service_pb2.UpdateTaskRequest) -> Sequence[str]:
-    """The fields to set (AIP-134): those named, or without a mask those present. Raises InvalidField for any other."""
-    if not request.update_mask.paths:
-        return [field.name for field, _ in request.task.ListFields() if field.name in WRITABLE_FIELDS]
-    paths: Sequence[str] = request.update_mask.paths
-    if list(paths) == ["*"]:
-        return WRITABLE_FIELDS
-    for path in paths:
-        if path not in WRITABLE_FIELDS:
-            raise InvalidField.of("update_mask", f"must name only {', '.join(WRITABLE_FIELDS)}, or be *")
-    return paths
 
 
 def _task_id(message: task_pb2.Task) -> UUID:

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
+from servicekit.errors import TokenInvalid
 from servicekit.postgres import Database
 from task_service.domain import Actor, OrderField, OrderKey, Status, Task, TaskFields
 from task_service.filtering import ListQuery, Position
 
 COLUMNS: Final = "user_id, id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version"
+# What task.next_seq raises.
+ACCOUNT_DELETED: Final = "TM001"
 # In a list a task without a due date comes last, whatever the direction.
 _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
@@ -36,16 +41,25 @@ class PostgresTasks:
 
     async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
         """See TaskRepository.insert."""
-        row = await self._database.fetchrow(INSERT, actor.user_id, task_id, *_values(fields), *_actor(actor))
+        row = await self._write(INSERT, actor.user_id, task_id, *_values(fields), *_actor(actor))
         return _to_task(row)
 
     async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
         """See TaskRepository.update."""
-        return _task(await self._database.fetchrow(UPDATE, actor.user_id, task_id, mask, *_values(fields), *_actor(actor)))
+        return _task(await self._write(UPDATE, actor.user_id, task_id, mask, *_values(fields), *_actor(actor)))
 
     async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
         """See TaskRepository.delete."""
-        return _task(await self._database.fetchrow(DELETE, actor.user_id, task_id, *_actor(actor)))
+        return _task(await self._write(DELETE, actor.user_id, task_id, *_actor(actor)))
+
+    async def _write(self, sql: str, *args: object) -> Any:
+        """The row that a writing function returns. Raises TokenInvalid if the account was deleted: the token is the last that is left of it."""
+        try:
+            return await self._database.fetchrow(sql, *args)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == ACCOUNT_DELETED:
+                raise TokenInvalid from error
+            raise
 
 
 def list_statement(query: ListQuery, after: Position | None, skip: int, limit: int) -> tuple[str, list[object]]:

@@ -1,10 +1,11 @@
 """The settings of the task service."""
 
-from pydantic import Field, HttpUrl, RedisDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from typing import Annotated
 
-from servicekit.settings import Port, Seconds, ServiceSettings, is_production
+from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 
-MIN_SECRET_CHARACTERS = 32
+from servicekit.settings import MIN_SECRET_CHARACTERS, Port, Seconds, ServiceSettings, is_production
+
 DEVELOPMENT_PAGE_TOKEN_KEY = "development only, not a secret at all"  # noqa: S105 - as it says; production refuses it
 
 
@@ -15,20 +16,12 @@ class Settings(ServiceSettings):
     ops_port: Port = 9092
     otel_service_name: str = "task-service"
 
-    redis_url: SecretStr
     jwks_url: HttpUrl
+    # A gRPC target: host:port, or dns:///host:port.
+    auth_grpc_endpoint: Annotated[str, Field(min_length=1)]
     # All replicas must have the same one.
     page_token_key: SecretStr = Field(default=SecretStr(DEVELOPMENT_PAGE_TOKEN_KEY), validate_default=True)
     cache_ttl_seconds: Seconds = 300.0
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_url_is_redis(cls, value: SecretStr) -> SecretStr:
-        try:
-            TypeAdapter(RedisDsn).validate_python(value.get_secret_value())
-        except ValidationError:
-            raise ValueError("must be redis://host:port/database") from None
-        return value
 
     @field_validator("page_token_key")
     @classmethod
