@@ -1,6 +1,6 @@
 """The directory of one stack: where things lie in it, and that only one stack uses it at a time.
 
-    secrets/    mode 0700: keys, the database password
+    secrets/    mode 0700: keys, the passwords of the database's roles
     postgres/   the database cluster
     run/        locks, pids, generated configuration
     logs/       NAME.log and, from the run before, NAME.log.1

@@ -3,28 +3,41 @@
 import base64
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from devstack.roles import MIGRATOR, SERVICES, SUPERUSER
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What the stack gives to its processes."""
+    """What the stack gives to its processes. `passwords` maps each login role of the database to its own."""
 
-    signing_key: str
+    key_encryption_key: str
     page_token_key: str
-    postgres_password: str
+    service_token: str
+    passwords: Mapping[str, str]
 
 
 def load_or_create(directory: Path) -> Keys:
     """Reads the secrets below the directory and makes those that are missing."""
     directory.mkdir(mode=0o700, exist_ok=True)
     return Keys(
-        signing_key=_kept(directory / "signing_key.pem", _ed25519_pem),
-        page_token_key=_kept(directory / "page_token_key", lambda: base64.b64encode(secrets.token_bytes(32)).decode()),
-        postgres_password=_kept(directory / "postgres_password", lambda: secrets.token_urlsafe(24)),
+        key_encryption_key=_kept(directory / "key_encryption_key", _random_key),
+        page_token_key=_kept(directory / "page_token_key", _random_key),
+        service_token=_kept(directory / "service_token", lambda: secrets.token_urlsafe(32)),
+        passwords={role: _kept(password_file(directory, role), lambda: secrets.token_urlsafe(24)) for role in (SUPERUSER, MIGRATOR, *SERVICES)},
     )
+
+
+def password_file(directory: Path, role: str) -> Path:
+    """Where the password of a role of the database is kept."""
+    return directory / f"{role}_password"
+
+
+def _random_key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
@@ -44,14 +57,3 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     draft.replace(path)
-
-
-def _ed25519_pem() -> str:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only the first start pays for it
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
-
-    return (
-        Ed25519PrivateKey.generate()
-        .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        .decode()
-    )

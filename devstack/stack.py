@@ -20,6 +20,7 @@ from devstack.data_dir import DataDir
 from devstack.errors import ProcessDied, StackError
 from devstack.postgres import Postgres
 from devstack.process import Process, Spec
+from devstack.roles import SUPERUSER
 from devstack.services import Services
 from devstack.state import ProcessState, State
 
@@ -155,11 +156,11 @@ class Stack:
         data = self._data = await DataDir.opened(config.data_dir, config.log_dir)
         allocation = ports.allocate(config)
         secrets = keys.load_or_create(data.secrets)
-        database = Postgres(data, allocation.postgres, secrets.postgres_password, config.start_timeout_seconds)
+        database = Postgres(data, allocation.postgres, secrets.passwords, config.start_timeout_seconds)
         redis_url = valkey.url(allocation.valkey)
-        self._urls = {"url": f"http://localhost:{allocation.gateway}", "database_url": database.url, "redis_url": redis_url}
+        self._urls = {"url": f"http://localhost:{allocation.gateway}", "database_url": database.url(SUPERUSER), "redis_url": redis_url}
         self._tls_url = f"https://localhost:{allocation.tls}" if allocation.tls else None
-        services = Services(config, data, allocation, secrets, {"DATABASE_URL": database.url, "REDIS_URL": redis_url})
+        services = Services(config, data, allocation, secrets, database, redis_url)
         await together(
             self._start_database(database, services),
             self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)),

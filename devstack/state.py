@@ -24,7 +24,7 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The stack at one moment. The database URL holds a password."""
+    """The stack at one moment. The database URL is the superuser's, with the password."""
 
     url: str
     data_dir: str

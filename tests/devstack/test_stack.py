@@ -1,5 +1,6 @@
 """A stack in the process of the tests, as other tests and the benchmark use it."""
 
+import base64
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from devstack.config import Ports, StackConfig
 from devstack.data_dir import DataDir
 from devstack.errors import DataDirBusy, ProcessDied, StackError, StartTimeout, UsageProblem
 from devstack.stack import Stack
+from tests.support.databases import login
 
 
 async def _query(url: str, sql: str) -> object:
@@ -50,18 +52,45 @@ async def test_data_survives_a_restart_and_the_cache_does_not(config: StackConfi
             assert await client.get("forgotten") is None
 
 
+KEYS = {"key_encryption_key", "page_token_key", "service_token"}
+PASSWORDS = {"postgres_password", "migrator_password", "auth_service_password", "task_service_password"}
+
+
 async def test_secrets_stay_and_are_private(config: StackConfig) -> None:
     async with Stack(config) as stack:
-        first = _environment_of(stack, "auth-1")["SIGNING_KEY"], _environment_of(stack, "task-1")["PAGE_TOKEN_KEY"]
-        assert "SIGNING_KEY" not in _environment_of(stack, "task-1")
+        first = _environment_of(stack, "auth-1"), _environment_of(stack, "task-1")
     async with Stack(config) as stack:
-        assert first == (_environment_of(stack, "auth-1")["SIGNING_KEY"], _environment_of(stack, "task-1")["PAGE_TOKEN_KEY"])
+        second = _environment_of(stack, "auth-1"), _environment_of(stack, "task-1")
+    given = [{name: environment.get(name, "") for name in (key.upper() for key in KEYS)} for environment in (*first, *second)]
+    assert given[:2] == given[2:]
     assert config.data_dir is not None
     secrets = config.data_dir / "secrets"
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == dict.fromkeys(
-        ("signing_key.pem", "page_token_key", "postgres_password"), 0o600
-    )
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == dict.fromkeys(KEYS | PASSWORDS, 0o600)
+    assert len({path.read_text() for path in secrets.iterdir()}) == len(KEYS | PASSWORDS)
+
+
+async def test_each_process_is_given_the_secrets_that_it_needs(config: StackConfig) -> None:
+    async with Stack(replace(config, inherited={"PATH": os.environ["PATH"]})) as stack:
+        environments = {name: _environment_of(stack, name) for name in ("auth-1", "task-1")}
+        kept = {path.name: path.read_text() for path in (Path(stack.state.data_dir) / "secrets").iterdir()}
+    seen = {name: {key for key, value in kept.items() if value in json.dumps(environment)} for name, environment in environments.items()}
+    assert seen == {
+        "auth-1": {"key_encryption_key", "service_token", "auth_service_password"},
+        "task-1": {"page_token_key", "service_token", "task_service_password"},
+    }
+    assert len(base64.b64decode(environments["auth-1"]["KEY_ENCRYPTION_KEY"], validate=True)) == 32
+    assert environments["auth-1"]["SERVICE_TOKEN"] == environments["task-1"]["SERVICE_TOKEN"]
+
+
+async def test_a_migration_is_given_its_own_login_and_the_services_role(config: StackConfig, tmp_path: Path) -> None:
+    inherited = {"PATH": os.environ["PATH"], "SERVICE_ROLE": "elsewhere", "STANDIN_ENVIRONMENTS": str(tmp_path)}
+    async with Stack(replace(config, inherited=inherited)) as stack:
+        for kind in ("auth", "task"):
+            environment = json.loads((tmp_path / f"{kind}.json").read_text())
+            assert environment["DATABASE_URL"] == login(stack.state, "migrator")
+            assert environment["SERVICE_ROLE"] == f"{kind}_service"
+            assert not {"SERVICE_TOKEN", "KEY_ENCRYPTION_KEY", "PAGE_TOKEN_KEY", "REDIS_URL"} & set(environment)
 
 
 async def test_the_database_is_unicode_and_wants_the_password(config: StackConfig) -> None:
@@ -135,11 +164,15 @@ async def test_the_callers_settings_reach_the_services_and_its_addresses_do_not(
     inherited = {**os.environ, "LOG_LEVEL": "DEBUG", "GRPC_PORT": "1", "DATABASE_URL": "postgresql://elsewhere/", "PGOPTIONS": "-c fsync=off"}
     async with Stack(replace(config, inherited=inherited, environment={"BCRYPT_COST": "4"}, auth_replicas=2)) as stack:
         seen = _environment_of(stack, "task-1")
+        databases = {name: _environment_of(stack, f"{name}-1")["DATABASE_URL"] for name in ("auth", "task")}
         state = stack.state
     assert (seen["LOG_LEVEL"], seen["BCRYPT_COST"], seen["ENVIRONMENT"], seen["BIND_HOST"]) == ("DEBUG", "4", "development", "127.0.0.1")
-    assert (seen["DATABASE_URL"], seen["REDIS_URL"]) == (state.database_url, state.redis_url)
+    assert databases == {"auth": login(state, "auth_service"), "task": login(state, "task_service")}
+    assert seen["REDIS_URL"] == state.redis_url
     assert seen["GRPC_PORT"] == str(state.processes["task-1"].grpc_port)
     assert seen["JWKS_URL"] == f"http://127.0.0.1:{state.processes['auth-1'].ops_port}/.well-known/jwks.json"
+    ports = [state.processes[name].grpc_port for name in ("auth-1", "auth-2")]
+    assert seen["AUTH_GRPC_ENDPOINT"] == f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
     assert "PGOPTIONS" not in seen
     assert set(state.processes) == {"postgres", "valkey", "auth-1", "auth-2", "task-1", "gateway"}
 

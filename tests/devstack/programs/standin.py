@@ -1,4 +1,7 @@
-"""Stands in for a service or the gateway: answers 200 on its HTTP port. STANDIN_FAULT, `name=fault`, makes one of them misbehave."""
+"""Stands in for a service or the gateway: answers 200 on its HTTP port. STANDIN_FAULT, `name=fault`, makes one of them misbehave.
+
+In the directory STANDIN_ENVIRONMENTS a migration leaves the environment that it was given.
+"""
 
 import http.server
 import json
@@ -48,6 +51,8 @@ def main() -> None:
         sys.exit("this stand-in was told to fail")
     if fault() == "hang":
         time.sleep(600)
+    if COMMAND == "migrate" and "STANDIN_ENVIRONMENTS" in os.environ:
+        Path(os.environ["STANDIN_ENVIRONMENTS"], f"{KIND}.json").write_text(json.dumps(dict(os.environ)))
     if COMMAND == "run":
         http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Answer).serve_forever()
 
