@@ -15,6 +15,11 @@ function envoy_on_request(handle)
   if bare and (query == "" or query:sub(1, 1) == "?") then
     handle:headers():replace(":path", bare .. "/./-" .. query)
   end
+  -- The scheme's case is free (RFC 9110 section 11.1), and the filter for tokens knows one.
+  local scheme, token = (handle:headers():get("authorization") or ""):match("^(%a+) (.*)$")
+  if scheme and scheme ~= "Bearer" and scheme:lower() == "bearer" then
+    handle:headers():replace("authorization", "Bearer " .. token)
+  end
   local id = handle:headers():get("x-request-id")
   if id and (#id > 64 or id:find("[^%w%-_.:]")) then
     handle:headers():replace("x-request-id", (id:sub(1, 64):gsub("[^%w%-_.:]", "_")))
