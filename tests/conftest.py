@@ -11,26 +11,35 @@ from prometheus_client import CollectorRegistry
 from devstack.config import StackConfig
 from devstack.stack import Stack
 from servicekit.postgres import Database, DatabaseOptions
+from tests.support import canary
 from tests.support.accounts import Account, make_account
 from tests.support.databases import cloned, make_template
 
 AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 
 # The cheapest that bcrypt has: the cost is a setting, and tests of other things need not pay it.
-ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
+# And all attempts, of which thousands are meant to fail, come from one address.
+ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
 
 
 @pytest.fixture(scope="session")
-async def system() -> AsyncIterator[Stack]:
-    """The running system. Tests that break it have one of their own."""
+def secrets() -> canary.Secrets:
+    """What must appear nowhere: all that goes over `rest`, and what tests add to it."""
+    return canary.Secrets()
+
+
+@pytest.fixture(scope="session")
+async def system(secrets: canary.Secrets) -> AsyncIterator[Stack]:
+    """The running system. Tests that break it have one of their own. At the end no secret of the whole run may stand anywhere."""
     async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
         yield stack
+        await canary.check(stack, secrets)
 
 
 @pytest.fixture(scope="session")
-async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
+async def rest(system: Stack, secrets: canary.Secrets) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=system.state.url, timeout=20, event_hooks={"response": [secrets.listen]}) as client:
         yield client
 
 

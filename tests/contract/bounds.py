@@ -83,15 +83,17 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
     "order_by": "title".ljust,
     "page_token": "A".__mul__,
 }
+PASSWORD = (
+    Pair("min", WIDE * 8, WIDE * 7, "8"),
+    Pair("max", WIDE * 128, WIDE * 129, "128"),
+    # Counted after NFC, in which the two characters are one.
+    Pair("max-nfc", "e\u0301" * 128, "e\u0301" * 129, "128"),
+    Pair("bytes", None, "x" * 4097, "4096 bytes"),
+)
 # What the service itself bounds, more narrowly than the descriptors can say; it replaces what they say.
 NARROWER: Mapping[str, Sequence[Pair]] = {
-    "taskmanager.auth.v1.RegisterRequest.password": (
-        Pair("min", WIDE * 8, WIDE * 7, "8"),
-        Pair("max", WIDE * 128, WIDE * 129, "128"),
-        # Counted after NFC, in which the two characters are one.
-        Pair("max-nfc", "e\u0301" * 128, "e\u0301" * 129, "128"),
-        Pair("bytes", None, "x" * 4097, "4096 bytes"),
-    )
+    "taskmanager.auth.v1.RegisterRequest.password": PASSWORD,
+    "taskmanager.auth.v1.ChangePasswordRequest.new_password": PASSWORD,
 }
 FAR_PAST = Timestamp(seconds=-62135596799)
 FAR_FUTURE = Timestamp(seconds=253402300799)
@@ -110,11 +112,11 @@ def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.is_repeated:
             yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(field, rules.repeated))
-            for pair in _of_value(field, rules.repeated.items):
+            for pair in _of_value(rpc, field, rules.repeated.items):
                 at = None if pair.at is None else [pair.at]
                 yield Bound(rpc, here, Pair(pair.what, at, [pair.beyond], pair.said), element=True)
         else:
-            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(field, rules))
+            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(rpc, field, rules))
         if field.message_type and not field.message_type.full_name.startswith("google.protobuf."):
             yield from _of_message(rpc, field.message_type, here)
 
@@ -126,7 +128,7 @@ def _of_list(field: FieldDescriptor, rules: validate_pb2.RepeatedRules) -> Itera
         yield Pair("unique", ["a", "b"], ["a", "a"], "unique")
 
 
-def _of_value(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterator[Pair]:
+def _of_value(rpc: Rpc, field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterator[Pair]:
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             yield from _of_string(TEXTS.get(field.name, at_length), rules.string)
@@ -137,7 +139,7 @@ def _of_value(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterato
             yield Pair("defined", last, last + 1, "defined")
             yield Pair("negative", last, -1, "defined")
         case FieldDescriptor.TYPE_MESSAGE:
-            yield from _of_known_message(_declared(field.message_type).name)
+            yield from _of_known_message(rpc, _declared(field.message_type).name)
 
 
 def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
@@ -168,7 +170,7 @@ def _of_number(rules: Any) -> Iterator[Pair]:
     yield Pair("most", None if rules.HasField("lte") else 2**31 - 1, 2**31 - 1 if rules.HasField("lte") else None, str(rules.lte))
 
 
-def _of_known_message(name: str) -> Iterator[Pair]:
+def _of_known_message(rpc: Rpc, name: str) -> Iterator[Pair]:
     match name:
         case "Timestamp":
             yield Pair("past", FAR_PAST, Timestamp(seconds=FAR_PAST.seconds - 1), "0001-01-01", in_json=False)
@@ -177,15 +179,16 @@ def _of_known_message(name: str) -> Iterator[Pair]:
             yield Pair("nanos", Timestamp(nanos=999_999_999), Timestamp(nanos=1_000_000_000), "nanos", in_json=False)
             yield Pair("negative-nanos", None, Timestamp(nanos=-1), "nanos", in_json=False)
         case "FieldMask":
-            yield from _of_mask()
+            yield from _of_mask(row_of(rpc.name).message["update_mask"].partition(",")[0])
 
 
-def _of_mask() -> Iterator[Pair]:
-    yield Pair("paths", FieldMask(paths=["title"] * 32), FieldMask(paths=["title"] * 33), "32")
+def _of_mask(writable: str) -> Iterator[Pair]:
+    """`writable`: a field that the mask may name."""
+    yield Pair("paths", FieldMask(paths=[writable] * 32), FieldMask(paths=[writable] * 33), "32")
     yield Pair("path", None, FieldMask(paths=["x" * 65]), "64")
-    for path in ("no_such_field", "id", "etag", "title.length", "", "*.title", "title,labels"):
+    for path in ("no_such_field", "id", "etag", "created_at", f"{writable}.length", "", f"*.{writable}", f"{writable},id"):
         # In JSON a mask is one text, in which these are other masks.
-        in_json = path not in {"", "title,labels"}
+        in_json = path not in {"", f"{writable},id"}
         yield Pair(f"mask-{path}", FieldMask(paths=["*"]), FieldMask(paths=[path]), "must name only", in_json)
 
 

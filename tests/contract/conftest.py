@@ -8,6 +8,8 @@ import httpx
 import pytest
 from google.protobuf.message import Message
 
+from devstack.stack import Stack
+from tests.contract.forgery import Forge, forge_of
 from tests.support.accounts import Account
 from tests.support.calls import Metadata, rest_refusal, rpc_call, transcoded
 from tests.support.descriptors import Rpc
@@ -38,6 +40,12 @@ class Ways:
 def metadata_of(account: Account | None) -> Metadata:
     """The account's token as gRPC metadata."""
     return (("authorization", f"Bearer {account.access_token}"),) if account else ()
+
+
+@pytest.fixture
+async def forge(system: Stack, account: Account) -> Forge:
+    """A forge with the system's own signing key."""
+    return await forge_of(system.state, account)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from auth_service.keys import key_id
+from devstack.state import State
+from servicekit.tokens import CLOCK_SKEW_SECONDS, MAX_LIFETIME_SECONDS
+from tests.contract.insider import secrets_of, signing_key
+from tests.support.accounts import Account
+
 DAY = 86_400
 # More than the services take, and still a header that every server takes.
 LONG = 5_000
@@ -23,12 +29,14 @@ REMOVE = object()
 
 @dataclass(frozen=True, slots=True)
 class Forge:
-    """What a forger has at most: a good token, taken apart, the system's own signing key, and a key of his own."""
+    """What a forger has at most: a good token, taken apart, the system's own signing key, other secrets of its, and a key of his own."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     key: Ed25519PrivateKey
     attacker: Ed25519PrivateKey
+    refresh_token: str
+    service_token: str
 
     def good(self) -> str:
         """The token made anew, unchanged: what shows that a refusal is for the change."""
@@ -75,10 +83,11 @@ class Forge:
         return {"kty": "OKP", "crv": "Ed25519", "x": encoded(self.attacker.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)), "kid": "mine"}
 
 
-def taken_apart(token: str, key: Ed25519PrivateKey) -> Forge:
-    """A forge from a good token and the system's key."""
-    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
-    return Forge(header, claims, key, Ed25519PrivateKey.generate())
+async def forge_of(state: State, account: Account) -> Forge:
+    """A forge from an account's good token and the secrets of the system."""
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in account.access_token.split(".")[:2])
+    key = await signing_key(state, header["kid"])
+    return Forge(header, claims, key, Ed25519PrivateKey.generate(), account.refresh_token, secrets_of(state).service_token)
 
 
 def encoded(data: bytes) -> str:
@@ -102,6 +111,10 @@ def _claim(name: str, value: Any) -> Callable[[Forge], str]:
 
 def _header(name: str, value: Any) -> Callable[[Forge], str]:
     return lambda forge: forge.signed(header={name: value})
+
+
+def _json(part: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(part)).encode()
 
 
 def _now(offset: float) -> int:
@@ -143,6 +156,8 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "typ-null": _header("typ", None),
     "kid-missing": _header("kid", REMOVE),
     "kid-unknown": _header("kid", "no-such-key"),
+    # Made as the system makes its own, and never published.
+    "kid-unpublished": lambda forge: forge.signed({"kid": key_id(forge.attacker.public_key())}, key=forge.attacker),
     "kid-empty": _header("kid", ""),
     "kid-number": _header("kid", 0),
     "kid-null": _header("kid", None),
@@ -160,10 +175,10 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "x5c": lambda forge: forge.signed({"x5c": [encoded(forge.public_raw)]}, key=forge.attacker),
     "jwk": lambda forge: forge.signed({"jwk": forge.attacker_jwk}, key=forge.attacker),
     "jwk-its-kid": lambda forge: forge.signed({"jwk": forge.attacker_jwk, "kid": "mine"}, key=forge.attacker),
-    "header-list": lambda forge: forge.raw(b"[]", json.dumps(dict(forge.claims)).encode()),
-    "header-not-json": lambda forge: forge.raw(b"{", json.dumps(dict(forge.claims)).encode()),
-    "header-not-utf-8": lambda forge: forge.raw(b"\xff\xfe", json.dumps(dict(forge.claims)).encode()),
-    "header-deep": lambda forge: forge.raw(b"[" * 1000 + b"]" * 1000, json.dumps(dict(forge.claims)).encode()),
+    "header-list": lambda forge: forge.raw(b"[]", _json(forge.claims)),
+    "header-not-json": lambda forge: forge.raw(b"{", _json(forge.claims)),
+    "header-not-utf-8": lambda forge: forge.raw(b"\xff\xfe", _json(forge.claims)),
+    "header-deep": lambda forge: forge.raw(b"[" * 1000 + b"]" * 1000, _json(forge.claims)),
     # The claims.
     **{f"{name}-missing": _claim(name, REMOVE) for name in CLAIMS},
     **{f"{name}-null": _claim(name, None) for name in CLAIMS},
@@ -171,7 +186,10 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     **{f"{name}-object": _claim(name, {}) for name in CLAIMS},
     **{f"{name}-true": _claim(name, True) for name in CLAIMS},
     "exp-past": lambda forge: forge.signed(claims={"iat": _now(-2 * DAY), "exp": _now(-DAY)}),
+    # The services give no leeway: one second to each side of the boundary is left to the clock.
+    "exp-just-past": lambda forge: forge.signed(claims={"exp": _now(-2)}),
     "exp-two-minutes-past": lambda forge: forge.signed(claims={"exp": _now(-120)}),
+    "exp-too-far": lambda forge: forge.signed(claims={"iat": _now(0), "exp": _now(MAX_LIFETIME_SECONDS + 1)}),
     "exp-text": lambda forge: forge.signed(claims={"exp": str(_now(DAY))}),
     "exp-fraction": lambda forge: forge.signed(claims={"exp": _now(DAY) + 0.5}),
     "exp-zero": _claim("exp", 0),
@@ -180,8 +198,10 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "exp-enormous": _claim("exp", 10**30),
     "exp-beyond-float": _claim("exp", 10**400),
     "iat-future": lambda forge: forge.signed(claims={"iat": _now(DAY), "exp": _now(2 * DAY)}),
+    "iat-soon": lambda forge: forge.signed(claims={"iat": _now(CLOCK_SKEW_SECONDS + 10)}),
     "iat-text": lambda forge: forge.signed(claims={"iat": str(_now(0))}),
     "nbf-future": lambda forge: forge.signed(claims={"nbf": _now(DAY)}),
+    "nbf-soon": lambda forge: forge.signed(claims={"nbf": _now(30)}),
     "iss-other": _claim("iss", "https://evil.example"),
     "iss-slash": lambda forge: forge.signed(claims={"iss": forge.claims["iss"] + "/"}),
     "iss-empty": _claim("iss", ""),
@@ -198,13 +218,13 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "sid-no-id": _claim("sid", "1"),
     "jti-empty": _claim("jti", ""),
     "jti-number": _claim("jti", 1),
-    "claims-list": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"[]"),
-    "claims-text": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b'"sub"'),
-    "claims-null": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"null"),
-    "claims-empty": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b""),
-    "claims-object-empty": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"{}"),
-    "claims-not-json": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b"{"),
-    "claims-not-utf-8": lambda forge: forge.raw(json.dumps(dict(forge.header)).encode(), b'{"sub": "\xff"}'),
+    "claims-list": lambda forge: forge.raw(_json(forge.header), b"[]"),
+    "claims-text": lambda forge: forge.raw(_json(forge.header), b'"sub"'),
+    "claims-null": lambda forge: forge.raw(_json(forge.header), b"null"),
+    "claims-empty": lambda forge: forge.raw(_json(forge.header), b""),
+    "claims-object-empty": lambda forge: forge.raw(_json(forge.header), b"{}"),
+    "claims-not-json": lambda forge: forge.raw(_json(forge.header), b"{"),
+    "claims-not-utf-8": lambda forge: forge.raw(_json(forge.header), b'{"sub": "\xff"}'),
     # The form.
     "truncated": lambda forge: forge.good()[:-10],
     "truncated-at-the-signature": lambda forge: forge.good().rpartition(".")[0],
@@ -224,8 +244,50 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "very-long-signature": lambda forge: forge.good() + "A" * LONG,
     "nonsense": lambda _: "nonsense",
     "null": lambda _: "null",
-    "refresh-token-like": lambda _: "kq3zGmBqT5lQ0v0H3n4x5y6z7A8b9c0d1e2f3g4h5i6",
+    # Good, but not for this.
+    "refresh-token": lambda forge: forge.refresh_token,
+    "service-token": lambda forge: forge.service_token,
 }
+
+# Tokens as the system does not make them, and that are good all the same: whoever of gateway and service looks at them.
+GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
+    "made-anew": lambda forge: forge.good(),
+    "typ-upper-case": _header("typ", "AT+JWT"),
+    "scope": _claim("scope", "all"),
+    "nbf-past": _claim("nbf", 0),
+    "headers-that-are-never-looked-at": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": {}}),
+    # Long enough for the call that it is made for.
+    "exp-soon": lambda forge: forge.signed(claims={"exp": _now(3)}),
+    "exp-as-far-as-can-be": lambda forge: forge.signed(claims={"iat": _now(0), "exp": _now(MAX_LIFETIME_SECONDS)}),
+    "iat-by-a-clock-that-is-ahead": lambda forge: forge.signed(claims={"iat": _now(CLOCK_SKEW_SECONDS - 10)}),
+    "iat-long-ago": lambda forge: forge.signed(claims={"iat": _now(-800), "exp": _now(60)}),
+    "claims-of-other-types": lambda forge: forge.signed(claims={"scope": ["a", 1, None], "extra": {"deep": [[{}]]}, "number": 1e300}),
+    "claims-not-ascii": lambda forge: forge.raw(_json(forge.header), json.dumps({**forge.claims, "name": "später 𝄞"}, ensure_ascii=False).encode()),
+    "claims-in-lines": lambda forge: forge.raw(_json(forge.header), json.dumps(dict(forge.claims), indent=4).encode()),
+    "claims-in-another-order": lambda forge: forge.raw(_json(forge.header), _json(dict(reversed(forge.claims.items())))),
+    "jti-long": _claim("jti", "x" * 1000),
+}
+# Tokens that can be read in two ways. Nobody but the system itself could sign them, and it never would.
+ODD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
+    "sub-urn": lambda forge: forge.signed(claims={"sub": f"urn:uuid:{forge.claims['sub']}"}),
+    "sub-without-hyphens": lambda forge: forge.signed(claims={"sub": forge.claims["sub"].replace("-", "")}),
+    "sid-upper-case": lambda forge: forge.signed(claims={"sid": forge.claims["sid"].upper()}),
+    "claims-integer-of-400-digits": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "x": 1' + b"0" * 400 + b"}"),
+    "header-name-twice": lambda forge: forge.raw(_json(forge.header)[:-1] + b', "alg": "EdDSA"}', _json(forge.claims)),
+    "header-utf-16": lambda forge: forge.raw(_json(forge.header).decode().encode("utf-16"), _json(forge.claims)),
+    "claim-twice": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "sub": "0190b5a0-0000-7000-8000-000000000001"}'),
+    "claims-utf-16": lambda forge: forge.raw(_json(forge.header), _json(forge.claims).decode().encode("utf-16")),
+    "claims-bom": lambda forge: forge.raw(_json(forge.header), b"\xef\xbb\xbf" + _json(forge.claims)),
+    "claims-nan": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "x": NaN}'),
+    "claims-infinite": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "x": 1e999}'),
+    "claims-lone-surrogate": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "x": "\\ud800"}'),
+    "claims-deep": lambda forge: forge.raw(_json(forge.header), _json(forge.claims)[:-1] + b', "x": ' + b"[" * 900 + b"]" * 900 + b"}"),
+    "nbf-text": _claim("nbf", "0"),
+    "nbf-true": _claim("nbf", True),
+    "nbf-negative": _claim("nbf", -1),
+    "nbf-enormous": _claim("nbf", -(10**30)),
+}
+GOOD_SCHEMES = ("Bearer", "bearer", "BEARER", "bEaReR")
 
 # Whole values of the Authorization header.
 SCHEMES: Mapping[str, Callable[[Forge], str]] = {

@@ -1,4 +1,4 @@
-"""One row for each RPC: the REST request, the same call as a gRPC message, and the status of its success. Written by hand, on purpose.
+"""One row for each RPC for clients: the REST request, the same call as a gRPC message, and the status of its success. Written by hand, on purpose.
 
 `$name` in a path, body or message stands for something of the World that the call is made in.
 """
@@ -12,20 +12,23 @@ from uuid import uuid4
 
 import httpx
 
-from tests.support.accounts import PASSWORD, Account, make_account
+from tests.support.accounts import PASSWORD, Account, log_in, make_account
 
 AUTH = "taskmanager.auth.v1.AuthService"
 USER = "taskmanager.auth.v1.UserService"
+EVENT = "taskmanager.auth.v1.EventService"
 TASK = "taskmanager.task.v1.TaskService"
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What calls are about: an account with a task, and an email that has no account."""
+    """What calls are about: an account with a task and a session beside the one it calls in, and an email that has no account."""
 
     email: str
     free_email: str
+    password: str
     refresh_token: str
+    session_id: str
     task_id: str
 
 
@@ -50,15 +53,29 @@ FULL_TASK: Mapping[str, Any] = {
     "labels": ["work", "später"],
 }
 REGISTRATION = {"email": "$free_email", "password": PASSWORD, "name": "Ada"}
-LOGIN = {"email": "$email", "password": PASSWORD}
+LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
+CHANGE = {"current_password": "$password", "new_password": "another horse, another battery"}
+CONFIRMATION = {"password": "$password"}
 
 ROWS = (
     Row(f"{AUTH}.Register", "POST", "/api/v1/auth/register", 201, REGISTRATION, body=REGISTRATION),
     Row(f"{AUTH}.Login", "POST", "/api/v1/auth/login", 200, LOGIN, body=LOGIN),
     Row(f"{AUTH}.RefreshToken", "POST", "/api/v1/auth/refresh", 200, REFRESH, body=REFRESH),
     Row(f"{AUTH}.Logout", "POST", "/api/v1/auth/logout", 200, REFRESH, body=REFRESH),
+    Row(f"{AUTH}.ListSessions", "GET", "/api/v1/auth/sessions", 200, {}),
+    Row(f"{AUTH}.RevokeSession", "DELETE", "/api/v1/auth/sessions/$session_id", 200, {"session_id": "$session_id"}),
+    Row(f"{AUTH}.ChangePassword", "POST", "/api/v1/auth/password", 200, CHANGE, body=CHANGE),
     Row(f"{USER}.GetMe", "GET", "/api/v1/users/me", 200, {}),
+    Row(
+        f"{USER}.UpdateMe",
+        "PATCH",
+        "/api/v1/users/me?update_mask=name",
+        200,
+        {"user": {"name": "Grace"}, "update_mask": "name"},
+        body={"name": "Grace"},
+    ),
+    Row(f"{USER}.DeleteMe", "POST", "/api/v1/users/me:delete", 200, CONFIRMATION, body=CONFIRMATION),
     Row(f"{TASK}.CreateTask", "POST", "/api/v1/tasks", 201, {"task": FULL_TASK}, body=FULL_TASK),
     Row(f"{TASK}.GetTask", "GET", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
     Row(
@@ -80,6 +97,9 @@ ROWS = (
     Row(f"{TASK}.DeleteTask", "DELETE", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
 )
 
+# The requests of the methods that only the system's own services may call.
+INTERNAL: Mapping[str, Mapping[str, Any]] = {f"{EVENT}.ListEvents": {"after": "0", "max_age": "900s", "kind": "SESSION_REVOKED"}}
+
 
 def row_of(rpc: str) -> Row:
     """The row of a method."""
@@ -97,7 +117,10 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     account = await make_account(rest)
     made = await rest.post("/api/v1/tasks", json={"title": "The task"}, headers=account.headers)
     assert made.status_code == httpx.codes.CREATED, made.text
-    return World(account.email, f"{uuid4().hex}@example.com", account.refresh_token, made.json()["id"]), account
+    other = await log_in(rest, account)
+    world = World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, str(other.claims["sid"]), made.json()["id"])
+    return world, account
 
 
-NOWHERE = World("nobody@example.com", "free@example.com", "no-token", "0190b5a0-0000-7000-8000-000000000001")
+NO_ID = "0190b5a0-0000-7000-8000-000000000001"
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", NO_ID, NO_ID)

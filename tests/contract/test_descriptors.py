@@ -21,7 +21,10 @@ ERROR_REASON = "taskmanager.rpc.v1.ErrorReason"
 UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 
 # Fields whose value needs no bound on one side, and why.
-UNBOUNDED = {"taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: too large a page counts as the largest one"}
+UNBOUNDED = {
+    "taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: too large a page counts as the largest one",
+    "taskmanager.auth.v1.ListEventsRequest.after": "behind the last event there is none",
+}
 
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
 every_file = pytest.mark.parametrize("file", files(), ids=lambda file: file.name)

@@ -3,8 +3,6 @@
 import asyncio
 import itertools
 import json
-import statistics
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,9 +23,6 @@ TASKS = "/api/v1/tasks"
 # A description as long as may be, of characters that take four bytes each in UTF-8, and of one that JSON writes as six.
 LARGE = {"four bytes": "\U0001f600" * 10_000, "six in JSON": "\x01" * 10_000}
 PAGE_BYTES = 2 * 1024 * 1024
-# Of two medians of bcrypt's time. One that skips the hashing is ten times faster even at a low cost.
-SAME_TIME_FACTOR = 2.0
-TIMED_LOGINS = 24
 
 # Makes a call by its RPC's name and its message in JSON; the answer in JSON, or the error.
 Call = Callable[..., Awaitable[Any]]
@@ -79,25 +74,13 @@ async def test_a_wrong_password_and_an_unknown_user_have_the_identical_answer(re
     assert same[0] == same[1]
 
 
-async def test_a_wrong_password_and_an_unknown_user_take_the_same_time(breakable_rest: httpx.AsyncClient, breakable_account: Account) -> None:
-    async def seconds(email: str) -> float:
-        began = time.perf_counter()
-        response = await breakable_rest.post("/api/v1/auth/login", json={"email": email, "password": "not the password"})
-        assert response.status_code == httpx.codes.UNAUTHORIZED
-        return time.perf_counter() - began
-
-    # In turn, so that whatever else the machine does meets both alike.
-    pairs = [(await seconds(breakable_account.email), await seconds(f"{uuid4().hex}@example.com")) for _ in range(TIMED_LOGINS)]
-    wrong, unknown = (statistics.median(times) for times in zip(*pairs, strict=True))
-    assert max(wrong, unknown) < SAME_TIME_FACTOR * min(wrong, unknown), (wrong, unknown)
-
-
-async def test_a_refresh_token_is_good_once(call: Call, account: Account) -> None:
+async def test_a_refresh_token_has_one_successor(call: Call, account: Account) -> None:
     fresh = await call("RefreshToken", {"refresh_token": account.refresh_token})
     renewed = replace(account, access_token=fresh["access_token"])
     assert (await call("GetMe", {}, renewed))["email"] == account.email
-    error = await call("RefreshToken", {"refresh_token": account.refresh_token})
-    assert (error.code, error.reason) == (UNAUTHENTICATED, "REFRESH_TOKEN_INVALID")
+    # As if the answer had been lost.
+    again = await call("RefreshToken", {"refresh_token": account.refresh_token})
+    assert again["refresh_token"] == fresh["refresh_token"]
 
 
 async def test_after_logout_there_is_nothing_to_refresh(call: Call, account: Account) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import grpc.aio
@@ -19,6 +19,7 @@ class Account:
     email: str
     access_token: str
     refresh_token: str
+    password: str = PASSWORD
 
     @property
     def headers(self) -> dict[str, str]:
@@ -36,12 +37,17 @@ class Account:
         return dict(json.loads(base64.urlsafe_b64decode(self.access_token.split(".")[1] + "==")))
 
 
-async def make_account(rest: httpx.AsyncClient) -> Account:
+async def make_account(rest: httpx.AsyncClient, password: str = PASSWORD) -> Account:
     """A new user, logged in, over REST."""
     email = f"{uuid4().hex}@example.com"
-    registered = await rest.post("/api/v1/auth/register", json={"email": email, "password": PASSWORD, "name": "Test"})
+    registered = await rest.post("/api/v1/auth/register", json={"email": email, "password": password, "name": "Test"})
     assert registered.status_code == 201, registered.text
-    login = await rest.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})
+    return await log_in(rest, Account(registered.json()["id"], email, "", "", password))
+
+
+async def log_in(rest: httpx.AsyncClient, account: Account) -> Account:
+    """The account in a new session."""
+    login = await rest.post("/api/v1/auth/login", json={"email": account.email, "password": account.password})
     assert login.status_code == 200, login.text
     tokens = login.json()
-    return Account(registered.json()["id"], email, tokens["access_token"], tokens["refresh_token"])
+    return replace(account, access_token=tokens["access_token"], refresh_token=tokens["refresh_token"])

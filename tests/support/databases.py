@@ -1,13 +1,16 @@
-"""Databases of a test's own, cloned from a migrated template in the running PostgreSQL."""
+"""Databases of a test's own, cloned from a migrated template in the running PostgreSQL; and the ways to log in to one."""
 
 import contextlib
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 
 from auth_service.schema import migrations as auth_migrations
+from devstack.keys import password_file
+from devstack.state import State
 from task_service.schema import migrations as task_migrations
 
 
@@ -34,6 +37,18 @@ async def cloned(database_url: str, template: str) -> AsyncIterator[str]:
 def with_database(url: str, name: str) -> str:
     """The URL of another database of the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    """The URL, for another role."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(role, safe='')}:{quote(password, safe='')}@{address}"))
+
+
+def login(state: State, role: str) -> str:
+    """The URL by which one of a stack's own roles logs in to its database."""
+    return as_role(state.database_url, role, password_file(Path(state.data_dir) / "secrets", role).read_text())
 
 
 async def _execute(database_url: str, sql: str) -> None:

@@ -25,6 +25,12 @@ class Proxy:
         """Forwards again, also what came meanwhile."""
         self._thawed.set()
 
+    def lose(self) -> None:
+        """The connections that there are get nothing any more, and no end either, as when a machine dies; new ones are served."""
+        self._thawed.clear()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+
     async def cut(self) -> None:
         """Closes all connections."""
         for task in self._connections:
@@ -52,18 +58,18 @@ class Proxy:
                 there_reader, there_writer = await asyncio.open_connection(*self._target)
                 try:
                     async with asyncio.TaskGroup() as both:
-                        both.create_task(self._pump(reader, there_writer))
-                        both.create_task(self._pump(there_reader, writer))
+                        both.create_task(self._pump(reader, there_writer, self._thawed))
+                        both.create_task(self._pump(there_reader, writer, self._thawed))
                 finally:
                     there_writer.close()
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, thawed: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                await self._thawed.wait()
+                await thawed.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

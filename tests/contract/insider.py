@@ -1,0 +1,27 @@
+"""What only an insider of a running stack has: the keys that it signs with, opened, and the token that its services know each other by."""
+
+from pathlib import Path
+
+import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from auth_service.key_repository import LIST
+from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
+from devstack import keys
+from devstack.state import State
+
+
+def secrets_of(state: State) -> keys.Keys:
+    """The stack's secrets."""
+    return keys.load_or_create(Path(state.data_dir) / "secrets")
+
+
+async def signing_key(state: State, kid: str) -> Ed25519PrivateKey:
+    """The private half of a key, from the database."""
+    connection = await asyncpg.connect(state.database_url)
+    try:
+        stored = [StoredKey(*row) for row in await connection.fetch(LIST)]
+    finally:
+        await connection.close()
+    (key,) = (key for key in stored if key.id == kid)
+    return KeySeal(parse_key_encryption_keys(secrets_of(state).key_encryption_key)).open(key)

@@ -1,0 +1,180 @@
+"""Each method that needs a token, called by a stranger with all that is the owner's: it gives nothing away, and the owner notices nothing.
+
+The methods and what of a request names an object come from the descriptors, the values from the table: a new method is covered by its row.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from uuid_utils import uuid7
+
+from devstack.stack import Stack
+from tests.contract.conftest import Ways, metadata_of
+from tests.contract.insider import secrets_of
+from tests.contract.table import World, filled, make_world, row_of
+from tests.support.accounts import Account, log_in, make_account
+from tests.support.calls import VARIABLE, as_dict, message_of, rest_call, rpc_call, transcoded
+from tests.support.descriptors import Rpc, is_output_only, rpcs
+from tests.support.errors import ApiError, of_response
+
+every_authenticated_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.is_authenticated], ids=lambda rpc: rpc.name)
+every_way = pytest.mark.parametrize("way", ["rest", "gateway", "direct"])
+
+ANOTHER_PASSWORD = "somebody else's horse"
+# What of a World names an object, and what proves who somebody is.
+OBJECTS, PROOFS = ("$task_id", "$session_id"), ("$password",)
+UNAUTHENTICATED, NOT_FOUND, DENIED = (
+    code.value[0] for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Somebody with a task and two sessions, all of whose texts and ids are to be found nowhere else. `seen` is all that the API shows of it."""
+
+    world: World
+    account: Account
+    secrets: frozenset[str]
+    seen: Any
+
+
+@pytest.fixture
+async def owner(rest: httpx.AsyncClient) -> Owner:
+    """Whose objects they are."""
+    world, account = await make_world(rest)
+    name, title = f"Owner {uuid7()}", f"Title {uuid7()}"
+    for path, body in (("/api/v1/users/me", {"name": name}), (f"/api/v1/tasks/{world.task_id}", {"title": title, "description": title})):
+        assert (await rest.patch(path, json=body, headers=account.headers)).status_code == httpx.codes.OK
+    own = {account.id, account.email, str(account.claims["sid"]), world.session_id, world.task_id, world.refresh_token, account.access_token}
+    return Owner(world, account, frozenset(own | {name, title}), await _seen(rest, world, account))
+
+
+@pytest.fixture
+async def stranger(rest: httpx.AsyncClient) -> Account:
+    """Another user."""
+    return await make_account(rest, ANOTHER_PASSWORD)
+
+
+@every_authenticated_rpc
+def test_a_row_names_its_objects_by_their_place_in_the_world(rpc: Rpc) -> None:
+    """Else a stranger's call would be about nothing of the owner's."""
+    message = row_of(rpc.name).message
+    for path in {*_ids_of(rpc.request.DESCRIPTOR), *VARIABLE.findall(rpc.template)}:
+        value: Any = message
+        for part in path.split("."):
+            value = value.get(part, "")
+        assert value in OBJECTS, f"{path} is to be one of {OBJECTS}"
+
+
+@every_authenticated_rpc
+@every_way
+async def test_a_stranger_gets_nothing_of_the_owners(
+    rpc: Rpc, way: str, owner: Owner, stranger: Account, rest: httpx.AsyncClient, ways: Ways
+) -> None:
+    answer, error = await _call(rpc, way, owner.world, owner.account, stranger, rest, ways)
+    assert [secret for secret in owner.secrets if secret in answer] == []
+    placeholders = _placeholders(rpc)
+    if placeholders & set(OBJECTS):
+        nothing = replace(owner.world, task_id=str(uuid7()), session_id=str(uuid7()))
+        assert error is not None
+        assert error.code == NOT_FOUND
+        assert (await _call(rpc, way, nothing, owner.account, stranger, rest, ways))[1] == error
+    elif placeholders & set(PROOFS):
+        assert error is not None
+        assert (error.code, error.reason) == (DENIED, "WRONG_PASSWORD")
+    else:
+        assert error is None
+    await _assert_unchanged(rest, owner)
+
+
+@every_authenticated_rpc
+@every_way
+async def test_what_is_no_access_token_opens_nothing(rpc: Rpc, way: str, owner: Owner, system: Stack, rest: httpx.AsyncClient, ways: Ways) -> None:
+    """Also not to the owner."""
+    for token, reason in {
+        "": "TOKEN_MISSING",
+        secrets_of(system.state).service_token: "TOKEN_INVALID",
+        owner.world.refresh_token: "TOKEN_INVALID",
+    }.items():
+        caller = replace(owner.account, access_token=token) if token else None
+        answer, error = await _call(rpc, way, owner.world, owner.account, caller, rest, ways)
+        assert error is not None, answer
+        assert (error.code, error.reason) == (UNAUTHENTICATED, reason)
+        assert [secret for secret in owner.secrets if secret in answer] == []
+    await _assert_unchanged(rest, owner)
+
+
+@every_authenticated_rpc
+async def test_the_owners_own_call_succeeds(rpc: Rpc, owner: Owner, rest: httpx.AsyncClient, ways: Ways) -> None:
+    """Else the refusals above would prove nothing."""
+    _, error = await _call(rpc, "rest", owner.world, owner.account, owner.account, rest, ways)
+    assert error is None
+
+
+async def _call(
+    rpc: Rpc, way: str, world: World, owner: Account, caller: Account | None, rest: httpx.AsyncClient, ways: Ways
+) -> tuple[str, ApiError | None]:
+    """Makes the row's call, with the owner's ids also where the server sets them. All that was answered, and the error of it."""
+    message = message_of(rpc, filled(row_of(rpc.name).message, world))
+    _claim_to_be(owner, message)
+    if way == "rest":
+        response = await rest_call(rest, transcoded(rpc, message), caller.headers if caller else {})
+        assert response.status_code < httpx.codes.INTERNAL_SERVER_ERROR, response.text
+        text = f"{response.headers} {response.text}"
+        return text, None if response.is_success else of_response(response)
+    channel = ways.gateway if way == "gateway" else ways.services[rpc.program]
+    answer = await rpc_call(channel, rpc, message, metadata_of(caller))
+    if isinstance(answer, ApiError):
+        return str(answer), answer
+    return json.dumps(as_dict(answer), ensure_ascii=False), None
+
+
+def _claim_to_be(owner: Account, message: Message) -> None:
+    """Fills in who the owner is wherever a request has room for what the server sets."""
+    values = {"id": owner.id, "user_id": owner.id, "email": owner.email}
+    for field, inner in message.ListFields():
+        if field.message_type is None or field.is_repeated or field.message_type.full_name.startswith("google.protobuf."):
+            continue
+        for name, value in values.items():
+            own = field.message_type.fields_by_name.get(name)
+            if own is not None and is_output_only(own) and not getattr(inner, name):
+                setattr(inner, name, value)
+
+
+async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
+    """All that was seen of the owner's is as it was, and all ways in are open."""
+    assert await _seen(rest, owner.world, owner.account) == owner.seen
+    await log_in(rest, owner.account)
+    refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": owner.world.refresh_token})
+    assert refreshed.status_code == httpx.codes.OK, refreshed.text
+
+
+async def _seen(rest: httpx.AsyncClient, world: World, account: Account) -> list[Any]:
+    paths = ("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/tasks", f"/api/v1/tasks/{world.task_id}")
+    seen = [await rest.get(path, headers=account.headers) for path in paths]
+    assert [response.status_code for response in seen] == [httpx.codes.OK] * len(paths)
+    return [response.json() for response in seen]
+
+
+def _placeholders(rpc: Rpc) -> set[str]:
+    """What of the world the row's request has."""
+    text = json.dumps(row_of(rpc.name).message)
+    return {placeholder for placeholder in (f"${name}" for name in World.__dataclass_fields__) if placeholder in text}
+
+
+def _ids_of(message: Any, prefix: str = "") -> Iterator[str]:
+    """The paths of the fields that must be an id."""
+    for field in message.fields:
+        rules: Any = field.GetOptions().Extensions[validate_pb2.field]
+        if field.type == FieldDescriptor.TYPE_STRING and rules.string.uuid:
+            yield prefix + field.name
+        elif field.message_type is not None and not field.is_repeated and not is_output_only(field):
+            yield from _ids_of(field.message_type, f"{prefix}{field.name}.")

@@ -1,0 +1,270 @@
+"""What the services' roles may do in the running system's database: all that is not theirs, as the catalog has it, is tried and refused.
+
+Every attempt is rolled back, so one that is not refused fails its test and breaks nothing. The controls, which are allowed, show that an attempt is
+refused for want of a right and not because it is wrong.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from devstack.stack import Stack
+from tests.support.databases import login
+
+SCHEMAS = {"auth_service": "auth", "task_service": "task"}
+OTHERS = {"auth_service": "task", "task_service": "auth"}
+
+TABLES = """
+    SELECT format('%I.%I', nspname, relname) AS name, (SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum = 1) AS key
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+     WHERE nspname = $1 AND relkind IN ('r', 'p') ORDER BY 1
+"""
+ROUTINES = """
+    SELECT p.oid::regprocedure::text AS signature, format('%I.%I', nspname, proname) AS name,
+           ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) AS type) AS types
+      FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
+     WHERE nspname = $1 AND prokind = 'f' ORDER BY 1
+"""
+# What $2 was granted on what lies in schema $1, whether it may use the schema or not.
+RIGHTS = """
+    SELECT DISTINCT privilege FROM (
+        SELECT privilege
+          FROM pg_class, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN']) AS privilege
+         WHERE relnamespace = $1::text::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') AND has_table_privilege($2::text, oid, privilege)
+        UNION ALL
+        SELECT 'EXECUTE' FROM pg_proc WHERE pronamespace = $1::text::regnamespace AND has_function_privilege($2::text, oid, 'EXECUTE')
+        UNION ALL
+        SELECT privilege FROM unnest(ARRAY['USAGE', 'CREATE']) AS privilege WHERE has_schema_privilege($2::text, $1::text, privilege)
+    ) AS rights ORDER BY 1
+"""
+OWNERS = """
+    SELECT DISTINCT owner::regrole::text FROM (
+        SELECT oid, nspowner FROM pg_namespace
+        UNION ALL SELECT relnamespace, relowner FROM pg_class
+        UNION ALL SELECT pronamespace, proowner FROM pg_proc
+        UNION ALL SELECT typnamespace, typowner FROM pg_type
+    ) AS owned (schema, owner) WHERE schema = $1::text::regnamespace
+"""
+
+CREATIONS = [
+    "CREATE TABLE {schema}.mine (id int)",
+    "CREATE VIEW {schema}.mine AS SELECT 1 AS one",
+    "CREATE SEQUENCE {schema}.mine",
+    "CREATE TYPE {schema}.mine AS (id int)",
+    "CREATE FUNCTION {schema}.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "ALTER SCHEMA {schema} RENAME TO mine",
+    "DROP SCHEMA {schema} CASCADE",
+]
+OF_THE_SERVER = [
+    "CREATE SCHEMA mine",
+    "CREATE TEMPORARY TABLE mine (id int)",
+    "CREATE PUBLICATION mine FOR ALL TABLES",
+    "CREATE ROLE mine",
+    "DROP ROLE migrator",
+    "SET ROLE migrator",
+    "SET ROLE postgres",
+    "SET ROLE {other}",
+    "SET SESSION AUTHORIZATION postgres",
+    "ALTER ROLE {role} SUPERUSER",
+    "ALTER ROLE {role} CREATEROLE",
+    "ALTER ROLE {role} CREATEDB",
+    "ALTER ROLE {role} REPLICATION",
+    "ALTER ROLE {role} BYPASSRLS",
+    "ALTER ROLE {other} PASSWORD 'mine'",
+    "ALTER ROLE migrator PASSWORD 'mine'",
+    "ALTER ROLE postgres PASSWORD 'mine'",
+    "GRANT migrator TO {role}",
+    "GRANT pg_read_all_data TO {role}",
+    "ALTER DATABASE taskmanager OWNER TO {role}",
+    "ALTER DATABASE taskmanager SET log_statement = 'none'",
+    "SET session_replication_role = 'replica'",
+    "SELECT pg_read_file('postgresql.conf')",
+    "SELECT pg_ls_dir('.')",
+    "SELECT lo_import('/etc/passwd')",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "COPY (SELECT 1) TO '/tmp/mine'",
+    "SELECT * FROM pg_authid",
+    "SELECT * FROM pg_shadow",
+    "SELECT * FROM pg_statistic",
+    "SELECT pg_reload_conf()",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the system, and its first column."""
+
+    name: str
+    key: str
+
+    @property
+    def read(self) -> str:
+        """Reads it."""
+        return f"SELECT * FROM {self.name} LIMIT 1"
+
+    @property
+    def writes(self) -> list[str]:
+        """The ways to write to it, without writing anything."""
+        return [
+            f"INSERT INTO {self.name} ({self.key}) SELECT {self.key} FROM {self.name} LIMIT 0",
+            f"UPDATE {self.name} SET {self.key} = {self.key} WHERE false",
+            f"DELETE FROM {self.name} WHERE false",
+        ]
+
+    @property
+    def blind_writes(self) -> list[str]:
+        """Writes that read nothing, so that no right to read is what they lack."""
+        return [f"INSERT INTO {self.name} DEFAULT VALUES", f"UPDATE {self.name} SET {self.key} = DEFAULT", f"DELETE FROM {self.name}"]
+
+    @property
+    def changes(self) -> list[str]:
+        """What only an owner does."""
+        return [
+            f"TRUNCATE {self.name} CASCADE",
+            f"ALTER TABLE {self.name} ADD COLUMN mine int",
+            f"ALTER TABLE {self.name} DISABLE TRIGGER USER",
+            f"ALTER TABLE {self.name} OWNER TO CURRENT_USER",
+            f"CREATE INDEX ON {self.name} ({self.key})",
+            f"CREATE TRIGGER mine BEFORE INSERT ON {self.name} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            f"DROP TABLE {self.name} CASCADE",
+        ]
+
+
+@dataclass(frozen=True)
+class Routine:
+    """A function of the system."""
+
+    signature: str
+    name: str
+    types: list[str]
+
+    @property
+    def call(self) -> str:
+        """Calls it."""
+        return f"SELECT {self.name}({', '.join(f'NULL::{kind}' for kind in self.types)})"
+
+    @property
+    def changes(self) -> list[str]:
+        """What only an owner does."""
+        return [f"ALTER FUNCTION {self.signature} SECURITY DEFINER", f"DROP FUNCTION {self.signature} CASCADE"]
+
+
+class Role:
+    """A service's login, beside the superuser's, who knows what there is."""
+
+    def __init__(self, name: str, itself: "asyncpg.Connection[asyncpg.Record]", superuser: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self.name, self.schema, self.other_schema = name, SCHEMAS[name], OTHERS[name]
+        self._itself = itself
+        self._superuser = superuser
+
+    async def tables(self, schema: str) -> list[Table]:
+        """The tables of a schema, of which there are some."""
+        found = [Table(**row) for row in await self._superuser.fetch(TABLES, schema)]
+        assert f"{schema}.schema_migrations" in {table.name for table in found}
+        return found
+
+    async def routines(self, schema: str) -> list[Routine]:
+        """The functions of a schema, of which there are some."""
+        found = [Routine(**row) for row in await self._superuser.fetch(ROUTINES, schema)]
+        assert found
+        return found
+
+    async def column(self, query: str, *arguments: str) -> list[str]:
+        """What the superuser reads."""
+        return [row[0] for row in await self._superuser.fetch(query, *arguments)]
+
+    async def outcome(self, statement: str) -> str:
+        """The SQLSTATE with which the service's role fails, empty when it is allowed. Leaves nothing behind."""
+        transaction = self._itself.transaction()
+        await transaction.start()
+        try:
+            await self._itself.execute(statement)
+        except asyncpg.PostgresError as error:
+            return str(error.sqlstate)
+        finally:
+            await transaction.rollback()
+        return ""
+
+    async def outcomes_but(self, expected: str, statements: Iterable[str]) -> dict[str, str]:
+        """The statements that end otherwise than expected, and how."""
+        found = {statement: await self.outcome(statement) for statement in statements}
+        return {statement: outcome for statement, outcome in found.items() if outcome != expected}
+
+    async def not_refused(self, statements: Iterable[str]) -> dict[str, str]:
+        """The statements that do not fail for want of a right, and how they end."""
+        return await self.outcomes_but(asyncpg.InsufficientPrivilegeError.sqlstate, statements)
+
+
+@pytest.fixture(params=SCHEMAS)
+async def role(request: pytest.FixtureRequest, system: Stack) -> AsyncIterator[Role]:
+    itself = await asyncpg.connect(login(system.state, request.param))
+    superuser = await asyncpg.connect(system.state.database_url)
+    try:
+        yield Role(request.param, itself, superuser)
+    finally:
+        await itself.close()
+        await superuser.close()
+
+
+async def test_control_its_own_tables_are_read_and_written(role: Role) -> None:
+    tables = await role.tables(role.schema)
+    assert await role.outcomes_but("", (table.read for table in tables)) == {}
+    writes = (write for table in tables if not table.name.endswith(".schema_migrations") for write in table.writes)
+    assert await role.outcomes_but("", writes) == {}
+
+
+async def test_control_its_own_functions_are_called(role: Role) -> None:
+    outcomes = [await role.outcome(routine.call) for routine in await role.routines(role.schema)]
+    # NULL breaks constraints, class 23, after all rights were found to be there.
+    assert {outcome for outcome in outcomes if not outcome.startswith("23")} == {""}
+
+
+async def test_the_others_tables_are_closed(role: Role) -> None:
+    tables = await role.tables(role.other_schema)
+    attempts = (attempt for table in tables for attempt in (table.read, *table.writes, *table.blind_writes, *table.changes))
+    assert await role.not_refused(attempts) == {}
+
+
+async def test_its_own_tables_stay_as_they_are(role: Role) -> None:
+    assert await role.not_refused(change for table in await role.tables(role.schema) for change in table.changes) == {}
+
+
+async def test_which_migrations_were_applied_can_only_be_read(role: Role) -> None:
+    table = Table(f"{role.schema}.schema_migrations", "version")
+    assert await role.not_refused((*table.writes, *table.blind_writes)) == {}
+
+
+async def test_the_others_functions_are_closed_and_its_own_stay_as_they_are(role: Role) -> None:
+    own, others = await role.routines(role.schema), await role.routines(role.other_schema)
+    assert await role.not_refused(routine.call for routine in others) == {}
+    assert await role.not_refused(change for routine in (*own, *others) for change in routine.changes) == {}
+
+
+@pytest.mark.parametrize("statement", CREATIONS)
+async def test_nothing_can_be_made_in_any_schema(role: Role, statement: str) -> None:
+    assert await role.not_refused(statement.format(schema=schema) for schema in (role.schema, role.other_schema, "public")) == {}
+
+
+@pytest.mark.parametrize("statement", OF_THE_SERVER)
+async def test_the_server_is_out_of_reach(role: Role, statement: str) -> None:
+    other = next(name for name in SCHEMAS if name != role.name)
+    assert await role.not_refused([statement.format(role=role.name, other=other)]) == {}
+
+
+async def test_the_rights_are_these_and_no_others(role: Role) -> None:
+    """That the other schema cannot be entered is one bar; that nothing in it is granted is another."""
+    assert await role.column(RIGHTS, role.schema, role.name) == ["DELETE", "EXECUTE", "INSERT", "SELECT", "UPDATE", "USAGE"]
+    assert await role.column(RIGHTS, role.other_schema, role.name) == []
+    assert await role.column(RIGHTS, role.schema, "public") == []
+
+
+async def test_all_belongs_to_the_migrator(role: Role) -> None:
+    assert await role.column(OWNERS, role.schema) == ["migrator"]
+
+
+async def test_the_service_logs_in_as_its_role_alone(role: Role) -> None:
+    logins = "SELECT DISTINCT usename::text FROM pg_stat_activity WHERE application_name = $1"
+    assert await role.column(logins, role.name.replace("_", "-")) == [role.name]

@@ -1,0 +1,357 @@
+"""Passwords cannot be guessed: failed attempts are limited per account and per address, without a stranger's locking the owner out.
+
+TRUSTED_HOPS=1: what stands last in x-forwarded-for was written by a proxy of ours, which here is the test. So it chooses addresses.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import httpx
+import pytest
+import redis.asyncio
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+
+from devstack import ports
+from devstack.config import HOST, PROJECT_ROOT, StackConfig
+from devstack.stack import Stack
+from tests.support.accounts import PASSWORD
+from tests.support.errors import of_response, of_rpc
+from tests.support.observed import log_lines, metric
+from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
+from tests.support.waiting import eventually
+
+ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
+# So slowly that none is refilled within a test.
+ADDRESS_BURST, ADDRESS_INTERVAL_SECONDS = 6, 600
+# Behind the end of a delay, since clocks differ by milliseconds.
+MARGIN_SECONDS = 0.05
+# Lines are written some at a time.
+LOGGED_WITHIN_SECONDS = 3.0
+ENVIRONMENT = {
+    "BCRYPT_COST": "4",
+    "LOG_LEVEL": "INFO",
+    "TRUSTED_HOPS": "1",
+    "LOGIN_ACCOUNT_BURST": str(ACCOUNT_BURST),
+    "LOGIN_ACCOUNT_INTERVAL_SECONDS": str(ACCOUNT_INTERVAL_SECONDS),
+    "LOGIN_ADDRESS_BURST": str(ADDRESS_BURST),
+    "LOGIN_ADDRESS_INTERVAL_SECONDS": str(ADDRESS_INTERVAL_SECONDS),
+}
+WRONG = "wrong horse battery"
+# A replica that hashes one password at a time, slowly, and lets two wait.
+HASHING = {"HASHING_THREADS": "1", "HASHING_QUEUE": "2", "BCRYPT_COST": "12"}
+HASHING_BOUND = 3
+AT_ONCE = 12
+AT_ONCE_SECONDS = 1.0
+UNAUTHENTICATED, EXHAUSTED = grpc.StatusCode.UNAUTHENTICATED.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+_ADDRESSES = (f"198.51.{high}.{low}" for high, low in itertools.product(range(256), range(1, 255)))
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    async with Stack(StackConfig(environment=ENVIRONMENT)) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def without_valkey(stack: Stack) -> AsyncIterator[None]:
+    await stack.kill("valkey")
+    yield
+    await _heal(stack)
+
+
+@pytest.fixture
+async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through the gateway."""
+    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def address() -> str:
+    """One that nobody has come from yet."""
+    return next(_ADDRESSES)
+
+
+@pytest.fixture
+async def email(client: httpx.AsyncClient) -> str:
+    """Of an account that nobody has logged in to yet."""
+    return await _register(client, next(_ADDRESSES))
+
+
+async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
+    stack: Stack, client: httpx.AsyncClient, address: str, email: str
+) -> None:
+    for _ in range(ACCOUNT_BURST):
+        assert _reason(await _login(client, email, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    limited = await _login(client, email, address, WRONG)
+    assert limited.status_code == httpx.codes.TOO_MANY_REQUESTS
+    assert _reason(limited) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    delay = _delay(limited)
+    assert 0 < delay <= ACCOUNT_INTERVAL_SECONDS
+    assert delay <= int(limited.headers["retry-after"]) < delay + 1
+    # The right one does not help either: else one could go on guessing.
+    assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        async with grpc.aio.insecure_channel(stack.state.url.removeprefix("http://")) as channel:
+            await _login_rpc(channel, email, ("x-forwarded-for", next(_ADDRESSES)))
+    assert (of_rpc(failed.value).code, of_rpc(failed.value).reason) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    assert 0 < _retry_delay(failed.value) <= ACCOUNT_INTERVAL_SECONDS
+
+    async def logged() -> None:
+        lines = [line for line in log_lines(stack, "auth-1") if line.get("security_event") == "attempts_limited" and line["address"] == address]
+        assert {line["level"] for line in lines} == {"warning"}
+
+    await eventually(logged, within=LOGGED_WITHIN_SECONDS)
+    assert not any(email in str(line) for line in log_lines(stack, "auth-1"))
+
+
+async def test_after_the_interval_there_is_another_attempt_and_only_one(client: httpx.AsyncClient, address: str, email: str) -> None:
+    for _ in range(ACCOUNT_BURST):
+        await _login(client, email, address, WRONG)
+    await asyncio.sleep(_delay(await _login(client, email, address, WRONG)) + MARGIN_SECONDS)
+    # From elsewhere, since an attempt that was turned away counts for its address all the same.
+    assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    limited = await _login(client, email, next(_ADDRESSES), WRONG)
+    assert _reason(limited) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    await asyncio.sleep(_delay(limited) + MARGIN_SECONDS)
+    assert (await _login(client, email, next(_ADDRESSES))).status_code == httpx.codes.OK
+
+
+async def test_strangers_do_not_lock_the_owner_out_of_an_address_that_is_known(client: httpx.AsyncClient, address: str, email: str) -> None:
+    assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for _ in range(ACCOUNT_BURST):
+        assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    # Where the owner has never been, the owner is a stranger.
+    assert _reason(await _login(client, email, next(_ADDRESSES))) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    # At home it is as ever: a slip is a slip, and more than that is limited, there alone.
+    assert _reason(await _login(client, email, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for _ in range(ACCOUNT_BURST - 1):
+        assert _reason(await _login(client, email, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    assert _reason(await _login(client, email, address, WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+
+
+async def test_an_email_without_an_account_is_answered_as_one_that_has_one(client: httpx.AsyncClient, email: str) -> None:
+    async def answers(email: str) -> list[tuple[int, Any, str]]:
+        address, found = next(_ADDRESSES), []
+        for _ in range(ACCOUNT_BURST + 1):
+            answer = await _login(client, email, address, WRONG)
+            body = {**answer.json(), "details": [detail for detail in answer.json()["details"] if "retry_delay" not in detail]}
+            found.append((answer.status_code, body, ",".join(sorted(answer.headers))))
+        return found
+
+    known, unknown = await answers(email), await answers(f"nobody-{next(_NUMBERS)}@example.com")
+    assert known == unknown
+    assert [status for status, _, _ in known] == [httpx.codes.UNAUTHORIZED] * ACCOUNT_BURST + [httpx.codes.TOO_MANY_REQUESTS]
+
+
+async def test_an_email_is_one_account_in_any_case_of_letters(client: httpx.AsyncClient, address: str, email: str) -> None:
+    for form in (email, email.upper(), email.title()):
+        assert _reason(await _login(client, form, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    assert _reason(await _login(client, email.swapcase(), address, WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+
+
+async def test_an_address_is_limited_over_all_accounts(client: httpx.AsyncClient, address: str, email: str) -> None:
+    for _ in range(ADDRESS_BURST):
+        assert _reason(await _login(client, f"nobody-{next(_NUMBERS)}@example.com", address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    assert _reason(await _login(client, f"nobody-{next(_NUMBERS)}@example.com", address, WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    # Another address in front of it is the client's own invention.
+    assert _reason(await _login(client, email, f"{next(_ADDRESSES)}, {address}")) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    assert (await _login(client, email, next(_ADDRESSES))).status_code == httpx.codes.OK
+
+
+async def test_asking_which_emails_are_taken_is_limited_as_well(client: httpx.AsyncClient, address: str, email: str) -> None:
+    for _ in range(ADDRESS_BURST):
+        assert (await _try_to_register(client, email, address)).status_code == httpx.codes.CONFLICT
+    limited = await _try_to_register(client, email, address)
+    assert (limited.status_code, of_response(limited).reason) == (httpx.codes.TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS")
+
+
+async def test_an_ipv6_customer_is_one_address(client: httpx.AsyncClient, email: str) -> None:
+    network = f"2001:db8:0:{next(_NUMBERS):x}"
+    for number in range(ADDRESS_BURST):
+        await _login(client, f"nobody-{next(_NUMBERS)}@example.com", f"{network}::{number + 1:x}", WRONG)
+    assert _reason(await _login(client, email, f"{network}::ffff")) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+
+
+async def test_the_owner_at_home_has_many_addresses_by_ipv6(client: httpx.AsyncClient, email: str) -> None:
+    network = f"2001:db8:1:{next(_NUMBERS):x}"
+    assert (await _login(client, email, f"{network}::1")).status_code == httpx.codes.OK
+    for _ in range(ACCOUNT_BURST):
+        await _login(client, email, next(_ADDRESSES), WRONG)
+    # Privacy extensions (RFC 8981) give a machine another one each day.
+    assert (await _login(client, email, f"{network}::2")).status_code == httpx.codes.OK
+
+
+async def test_logins_that_succeed_do_not_count(client: httpx.AsyncClient, address: str, email: str) -> None:
+    for _ in range(2 * ADDRESS_BURST):
+        assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for _ in range(ACCOUNT_BURST):
+        assert _reason(await _login(client, email, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+
+
+@pytest.mark.parametrize(("path", "field"), [("/api/v1/auth/password", "current_password"), ("/api/v1/users/me:delete", "password")])
+async def test_confirmations_are_limited_and_do_not_lock_the_login(
+    path: str, field: str, client: httpx.AsyncClient, address: str, email: str
+) -> None:
+    logged_in = await _login(client, email, address)
+    headers = {"authorization": f"Bearer {logged_in.json()['access_token']}", "x-forwarded-for": address}
+    new = {"new_password": "yet another horse"} if field == "current_password" else {}
+
+    async def confirm(password: str) -> httpx.Response:
+        return await client.post(path, json={field: password, **new}, headers=headers)
+
+    for _ in range(ACCOUNT_BURST):
+        refused = await confirm(WRONG)
+        assert (refused.status_code, of_response(refused).reason) == (httpx.codes.FORBIDDEN, "WRONG_PASSWORD")
+    for password in (WRONG, PASSWORD):
+        limited = await confirm(password)
+        assert (limited.status_code, of_response(limited).reason) == (httpx.codes.TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS")
+        assert 1 <= int(limited.headers["retry-after"]) <= ACCOUNT_INTERVAL_SECONDS
+    assert (await _login(client, email, next(_ADDRESSES))).status_code == httpx.codes.OK
+
+
+async def test_without_valkey_each_replica_limits_by_itself(
+    without_valkey: None, stack: Stack, client: httpx.AsyncClient, address: str, email: str
+) -> None:
+    before = await metric(stack, "auth-1", "rate_limit_local_total")
+    assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for where in (next(_ADDRESSES), address):
+        for _ in range(ACCOUNT_BURST):
+            assert _reason(await _login(client, email, where, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+        assert _reason(await _login(client, email, where, WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    assert await metric(stack, "auth-1", "rate_limit_local_total") > before
+    another = await _register(client, next(_ADDRESSES))
+    assert (await _login(client, another, next(_ADDRESSES))).status_code == httpx.codes.OK
+
+
+async def test_valkey_holds_neither_emails_nor_addresses(stack: Stack, client: httpx.AsyncClient, address: str, email: str) -> None:
+    await _login(client, email, address, WRONG)
+    async with redis.asyncio.Redis.from_url(stack.state.redis_url, decode_responses=True) as valkey:
+        keys = " ".join(await valkey.keys("login:*"))
+    assert "login:" in keys
+    assert not any(text in keys for text in (email, email.partition("@")[0], address))
+
+
+async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack, client: httpx.AsyncClient, email: str) -> None:
+    async with _replica(stack, HASHING) as own, grpc.aio.insecure_channel(f"{HOST}:{own.grpc}") as channel:
+
+        async def attempt(email: str) -> tuple[str, float, float]:
+            began = time.monotonic()
+            try:
+                await _login_rpc(channel, email, ("x-envoy-external-address", next(_ADDRESSES)), WRONG)
+            except grpc.aio.AioRpcError as error:
+                overloaded = of_rpc(error).reason == "OVERLOADED"
+                return of_rpc(error).reason, time.monotonic() - began, _retry_delay(error) if overloaded else 0
+            raise AssertionError("a wrong password was taken")
+
+        answers = await asyncio.gather(*(attempt(f"nobody-{next(_NUMBERS)}@example.com") for _ in range(AT_ONCE)))
+        reasons = Counter(reason for reason, _, _ in answers)
+        assert reasons.keys() == {"INVALID_CREDENTIALS", "OVERLOADED"}
+        assert reasons["INVALID_CREDENTIALS"] >= HASHING_BOUND
+        turned_away = [(seconds, delay) for reason, seconds, delay in answers if reason == "OVERLOADED"]
+        assert max(seconds for seconds, _ in turned_away) < AT_ONCE_SECONDS
+        assert all(delay > 0 for _, delay in turned_away)
+        # It was no fault of the caller's, and does not count.
+        slow = [asyncio.create_task(attempt(f"nobody-{next(_NUMBERS)}@example.com")) for _ in range(HASHING_BOUND)]
+        await eventually(lambda: _require_full(own), within=AT_ONCE_SECONDS, every=0.01)
+        answers = [await attempt(email) for _ in range(2 * ACCOUNT_BURST)]
+        assert {reason for reason, _, _ in answers} == {"OVERLOADED"}
+        await asyncio.gather(*slow)
+        assert (await attempt(email))[0] == "INVALID_CREDENTIALS"
+
+
+async def _heal(stack: Stack) -> None:
+    """As `heal`, and auth_service uses Valkey again."""
+    await heal(stack)
+
+    async def uses_valkey() -> None:
+        assert await metric(stack, "auth-1", "redis_breaker_open") == 0
+
+    await eventually(uses_valkey, within=WHOLE_WITHIN_SECONDS)
+
+
+async def _register(client: httpx.AsyncClient, address: str) -> str:
+    email = f"limited-{next(_NUMBERS)}@example.com"
+    registered = await _try_to_register(client, email, address)
+    assert registered.status_code == httpx.codes.CREATED, registered.text
+    return email
+
+
+async def _try_to_register(client: httpx.AsyncClient, email: str, address: str) -> httpx.Response:
+    body = {"email": email, "password": PASSWORD, "name": "Test"}
+    return await client.post("/api/v1/auth/register", json=body, headers={"x-forwarded-for": address})
+
+
+async def _login(client: httpx.AsyncClient, email: str, address: str, password: str = PASSWORD) -> httpx.Response:
+    body = {"email": email, "password": password}
+    return await client.post("/api/v1/auth/login", json=body, headers={"x-forwarded-for": address})
+
+
+async def _login_rpc(channel: grpc.aio.Channel, email: str, address: tuple[str, str], password: str = PASSWORD) -> None:
+    stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
+    await stub.Login(auth_service_pb2.LoginRequest(email=email, password=password), metadata=[address], timeout=10)
+
+
+def _reason(answer: httpx.Response) -> tuple[int, str]:
+    error = of_response(answer)
+    return error.code, error.reason
+
+
+def _delay(answer: httpx.Response) -> float:
+    """What RetryInfo says, in seconds."""
+    (delay,) = [float(detail["retry_delay"].removesuffix("s")) for detail in answer.json()["details"] if "retry_delay" in detail]
+    return delay
+
+
+def _retry_delay(error: grpc.aio.AioRpcError) -> float:
+    """The same of a gRPC call."""
+    status, info = rpc_status.from_call(error), error_details_pb2.RetryInfo()
+    assert status is not None
+    (found,) = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
+    found.Unpack(info)
+    return float(info.retry_delay.ToTimedelta().total_seconds())
+
+
+@contextlib.asynccontextmanager
+async def _replica(stack: Stack, told: dict[str, str]) -> AsyncIterator[ports.Replica]:
+    """One more replica of auth_service beside the stack's, told something else."""
+    pid, own = stack.state.processes["auth-1"].pid, ports.allocate(StackConfig()).auth[0]
+    given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
+    environment = {**given, "GRPC_PORT": str(own.grpc), "OPS_PORT": str(own.ops), **told}
+    with (stack.log_dir / "auth-slow.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *StackConfig().commands["auth_service"], "run", env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log
+        )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{HOST}:{own.ops}", timeout=5) as ops:
+            await eventually(lambda: _require_ready(ops), within=20)
+        yield own
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _require_full(replica: ports.Replica) -> None:
+    """It hashes as many passwords, and lets as many wait, as it is to."""
+    async with httpx.AsyncClient(timeout=5) as ops:
+        metrics = (await ops.get(f"http://{HOST}:{replica.ops}/metrics")).text
+    assert f"password_hashes_under_way {HASHING_BOUND}.0" in metrics
+
+
+async def _require_ready(ops: httpx.AsyncClient) -> None:
+    assert (await ops.get("/readyz")).status_code == httpx.codes.OK

@@ -1,0 +1,314 @@
+"""Refresh tokens: of many who send the same one at once nobody is logged out, a stolen one ends its session, and no session outlasts its time.
+
+Two replicas of auth_service, called directly and in turn. Time passes by moving it back in the database, where a test would else wait.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import grpc.aio
+import httpx
+import pytest
+from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+
+from devstack import ports
+from devstack.config import HOST, PROJECT_ROOT, StackConfig
+from devstack.stack import Stack
+from tests.support.accounts import PASSWORD, Account, make_account
+from tests.support.errors import of_rpc
+from tests.support.observed import log_lines
+from tests.support.waiting import eventually
+
+ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
+ROUNDS = 200
+AT_ONCE = 8
+TIMEOUT_SECONDS = 10.0
+# What the contract gives, with what the way there and back may take.
+REFUSED_WITHIN_SECONDS = 2.3
+# Two rounds of it, the second since the first may have come just before.
+UPKEEP_WITHIN_SECONDS = 12.0
+# Lines are written some at a time.
+LOGGED_WITHIN_SECONDS = 3.0
+MAX_SESSIONS = 100
+DAY_SECONDS = 86_400
+# Of the replica with short sessions.
+IDLE_SECONDS, LIFETIME_SECONDS = 2, 4
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture(scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    async with Stack(StackConfig(auth_replicas=2, environment=ENVIRONMENT)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+async def stubs(stack: Stack) -> AsyncIterator[list[Any]]:
+    """AuthService, straight to each replica."""
+    async with contextlib.AsyncExitStack() as channels:
+        yield [await _stub(channels, stack.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
+
+
+@pytest.fixture(scope="module")
+async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through the gateway."""
+    async with httpx.AsyncClient(base_url=stack.state.url, timeout=TIMEOUT_SECONDS) as client:
+        yield client
+
+
+@pytest.fixture
+async def user(client: httpx.AsyncClient) -> Account:
+    return await make_account(client)
+
+
+@pytest.fixture
+async def sql(stack: Stack) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(stack.state.database_url)
+    yield connection
+    await connection.close()
+
+
+async def test_all_who_send_one_token_at_once_get_one_successor(stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection) -> None:
+    session, token, headers = _session_of(user.access_token), user.refresh_token, user.headers
+    for _ in range(ROUNDS):
+        answers = await asyncio.gather(*(_refresh(stubs[number % 2], token) for number in range(AT_ONCE)))
+        successors = {answer.refresh_token for answer in answers}
+        assert len(successors) == 1
+        assert {_session_of(answer.access_token) for answer in answers} == {session}
+        (successor,) = successors
+        assert successor != token
+        unused = await sql.fetch("SELECT token_hash FROM auth.refresh_tokens WHERE session_id = $1 AND used_at IS NULL", session)
+        assert [row["token_hash"] for row in unused] == [_hash(successor)]
+        token, headers = successor, {"authorization": f"Bearer {answers[-1].access_token}"}
+    assert await sql.fetchval("SELECT count(*) FROM auth.refresh_tokens WHERE session_id = $1", session) == ROUNDS + 1
+    assert (await client.get("/api/v1/users/me", headers=headers)).status_code == httpx.codes.OK
+    assert await sql.fetchval("SELECT ended_at FROM auth.sessions WHERE id = $1", session) is None
+
+
+async def test_within_the_grace_a_used_token_gives_its_successor_even_when_that_was_used(stubs: list[Any], user: Account) -> None:
+    first = await _refresh(stubs[0], user.refresh_token)
+    second = await _refresh(stubs[1], first.refresh_token)
+    assert (await _refresh(stubs[1], user.refresh_token)).refresh_token == first.refresh_token
+    assert (await _refresh(stubs[0], first.refresh_token)).refresh_token == second.refresh_token
+    assert (await _refresh(stubs[0], second.refresh_token)).refresh_token not in {first.refresh_token, second.refresh_token}
+
+
+async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
+    stack: Stack, stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection
+) -> None:
+    session = _session_of(user.access_token)
+    other = (await client.post("/api/v1/auth/login", json={"email": user.email, "password": PASSWORD})).json()
+    first = await _refresh(stubs[0], user.refresh_token)
+    second = await _refresh(stubs[0], first.refresh_token)
+    await _age(sql, user.refresh_token)
+    assert await _refused(stubs[1], user.refresh_token)
+    ended = time.monotonic()
+    for token in (user.refresh_token, first.refresh_token, second.refresh_token):
+        assert await _refused(stubs[0], token)
+    for access_token in (user.access_token, first.access_token, second.access_token):
+        await _require_refused(stubs, client, access_token, ended + REFUSED_WITHIN_SECONDS)
+
+    async def logged() -> dict[str, Any]:
+        lines = [line for line in log_lines(stack, "auth-2") if line.get("security_event") == "refresh_token_reused"]
+        assert len(lines) == 1
+        return lines[0]
+
+    line = await eventually(logged, within=LOGGED_WITHIN_SECONDS)
+    assert (line["event"], line["level"], line["user_id"], line["session_id"]) == ("security", "warning", user.id, str(session))
+    assert user.refresh_token not in json.dumps(line)
+    # The user's other session is another family.
+    assert (await _refresh(stubs[0], other["refresh_token"])).refresh_token
+
+
+async def test_a_thief_and_the_owner_at_once_leave_no_session_behind(
+    stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection
+) -> None:
+    first = await _refresh(stubs[0], user.refresh_token)
+    await _age(sql, user.refresh_token)
+    answers = await asyncio.gather(
+        *(_refresh(stubs[number % 2], token) for number in range(AT_ONCE) for token in (user.refresh_token, first.refresh_token)),
+        return_exceptions=True,
+    )
+    ended = time.monotonic()
+    given = [answer for answer in answers if not isinstance(answer, BaseException)]
+    assert {of_rpc(answer).reason for answer in answers if isinstance(answer, grpc.aio.AioRpcError)} == {"REFRESH_TOKEN_INVALID"}
+    assert len({answer.refresh_token for answer in given}) <= 1
+    for tokens in given:
+        assert await _refused(stubs[0], tokens.refresh_token)
+        await _require_refused(stubs, client, tokens.access_token, ended + REFUSED_WITHIN_SECONDS)
+    assert await sql.fetchval("SELECT ended_at FROM auth.sessions WHERE id = $1", _session_of(user.access_token)) is not None
+
+
+async def test_the_database_has_only_hashes_and_forgets_successors_after_the_grace(
+    stack: Stack, stubs: list[Any], user: Account, sql: Connection
+) -> None:
+    first = await _refresh(stubs[0], user.refresh_token)
+    second = await _refresh(stubs[0], first.refresh_token)
+    tokens = [user.refresh_token, first.refresh_token, second.refresh_token]
+    tables = [row[0] for row in await sql.fetch("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('auth', 'task')")]
+    kept = [row[0] for table in tables for row in await sql.fetch(f"SELECT row::text FROM {table} AS row")]
+    for token in tokens:
+        assert any(_hash(token).hex() in row for row in kept)
+        assert not any(form in row for row in kept for form in (token, token.encode().hex()))
+        assert not any(token.encode() in log.read_bytes() for log in stack.log_dir.iterdir())
+    sealed = "SELECT sealed_successor FROM auth.refresh_tokens WHERE token_hash = $1"
+    assert first.refresh_token.encode() not in await sql.fetchval(sealed, _hash(user.refresh_token))
+    await _age(sql, user.refresh_token)
+
+    async def erased() -> None:
+        assert await sql.fetchval(sealed, _hash(user.refresh_token)) is None
+
+    await eventually(erased, within=UPKEEP_WITHIN_SECONDS)
+
+
+async def test_a_session_ends_when_it_is_not_used_or_when_its_time_is_over(
+    stack: Stack, client: httpx.AsyncClient, user: Account, sql: Connection
+) -> None:
+    usual = await sql.fetchrow("SELECT created_at, expires_at, ends_at FROM auth.sessions WHERE id = $1", _session_of(user.access_token))
+    assert usual is not None
+    assert (usual["expires_at"] - usual["created_at"]).total_seconds() == 30 * DAY_SECONDS
+    assert (usual["ends_at"] - usual["created_at"]).total_seconds() == 90 * DAY_SECONDS
+    async with _short_sessions(stack) as stub:
+        idle, used = [await _login(stub, user.email) for _ in range(2)]
+        began = time.monotonic()
+        tokens = used
+        while time.monotonic() - began < LIFETIME_SECONDS - 1.0:
+            await asyncio.sleep(0.5)
+            tokens = await _refresh(stub, tokens.refresh_token)
+            ends_at = await sql.fetchval("SELECT ends_at FROM auth.sessions WHERE id = $1", _session_of(used.access_token))
+            # A token lives for whole seconds, and one at least.
+            assert _claims(tokens.access_token)["exp"] <= max(ends_at.timestamp(), datetime.now(UTC).timestamp() + 1)
+        assert await _refused(stub, idle.refresh_token), "it was not used for longer than it may be"
+        await asyncio.sleep(began + LIFETIME_SECONDS + 0.2 - time.monotonic())
+        assert await _refused(stub, tokens.refresh_token), "it was used all the time, but that is over"
+        await asyncio.sleep(1)
+    for over in (idle, tokens):
+        headers = {"authorization": f"Bearer {over.access_token}"}
+        assert (await client.get("/api/v1/users/me", headers=headers)).status_code == httpx.codes.UNAUTHORIZED
+    listed = (await client.get("/api/v1/auth/sessions", headers=user.headers)).json()["sessions"]
+    assert [session["id"] for session in listed] == [str(_session_of(user.access_token))]
+
+
+async def test_one_session_too_many_ends_the_one_used_least_recently(
+    stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection
+) -> None:
+    second = await _login(stubs[0], user.email)
+    for _ in range(MAX_SESSIONS - 2):
+        await _login(stubs[0], user.email)
+    # The first is the oldest, but has been used since: so it is the second's turn.
+    first = await _refresh(stubs[0], user.refresh_token)
+    newest = await _login(stubs[1], user.email)
+    ended = time.monotonic()
+    assert await _refused(stubs[0], second.refresh_token)
+    await _require_refused(stubs, client, second.access_token, ended + REFUSED_WITHIN_SECONDS)
+    assert (await _refresh(stubs[0], first.refresh_token)).refresh_token
+    assert (await _refresh(stubs[0], newest.refresh_token)).refresh_token
+    listed = (await client.get("/api/v1/auth/sessions", headers=user.headers)).json()["sessions"]
+    assert len(listed) == MAX_SESSIONS
+    assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE user_id = $1 AND ended_at IS NULL", UUID(user.id)) == MAX_SESSIONS
+
+
+async def _stub(channels: contextlib.AsyncExitStack, port: int | None) -> Any:
+    channel = await channels.enter_async_context(grpc.aio.insecure_channel(f"{HOST}:{port}"))
+    return auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+async def _login(stub: Any, email: str) -> Any:
+    return await stub.Login(auth_service_pb2.LoginRequest(email=email, password=PASSWORD), timeout=TIMEOUT_SECONDS)
+
+
+async def _refresh(stub: Any, token: str) -> Any:
+    return await stub.RefreshToken(auth_service_pb2.RefreshTokenRequest(refresh_token=token), timeout=TIMEOUT_SECONDS)
+
+
+async def _refused(stub: Any, token: str) -> bool:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await _refresh(stub, token)
+    error = of_rpc(refused.value)
+    return (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED.value[0], "REFRESH_TOKEN_INVALID")
+
+
+async def _require_refused(stubs: list[Any], client: httpx.AsyncClient, access_token: str, until: float) -> None:
+    """By both replicas and by task_service, before a time on the clock of time.monotonic."""
+
+    async def refused() -> None:
+        for stub in stubs:
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await stub.ListSessions(
+                    auth_service_pb2.ListSessionsRequest(), metadata=[("authorization", f"Bearer {access_token}")], timeout=TIMEOUT_SECONDS
+                )
+            assert of_rpc(failed.value).reason == "TOKEN_INVALID"
+        answer = await client.get("/api/v1/tasks", headers={"authorization": f"Bearer {access_token}"})
+        assert answer.status_code == httpx.codes.UNAUTHORIZED
+
+    await eventually(_as_assertion(refused), within=max(0.0, until - time.monotonic()))
+
+
+def _as_assertion(check: Any) -> Any:
+    """pytest.raises fails by an exception that is no AssertionError, and `eventually` goes on only after those."""
+
+    async def checked() -> None:
+        try:
+            await check()
+        except pytest.fail.Exception as error:
+            raise AssertionError(str(error)) from None
+
+    return checked
+
+
+@contextlib.asynccontextmanager
+async def _short_sessions(stack: Stack) -> AsyncIterator[Any]:
+    """A third replica, whose sessions are short."""
+    pid, own = stack.state.processes["auth-1"].pid, ports.allocate(StackConfig()).auth[0]
+    given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
+    environment = {
+        **given,
+        "GRPC_PORT": str(own.grpc),
+        "OPS_PORT": str(own.ops),
+        "SESSION_IDLE_SECONDS": str(IDLE_SECONDS),
+        "SESSION_LIFETIME_SECONDS": str(LIFETIME_SECONDS),
+    }
+    command = StackConfig().commands["auth_service"]
+    with (stack.log_dir / "auth-short.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, "run", env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log)
+    try:
+        async with contextlib.AsyncExitStack() as channels:
+            await eventually(lambda: _require_ready(own.ops), within=20)
+            yield await _stub(channels, own.grpc)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _require_ready(port: int) -> None:
+    async with httpx.AsyncClient(timeout=5) as client:
+        assert (await client.get(f"http://{HOST}:{port}/readyz")).status_code == httpx.codes.OK
+
+
+async def _age(sql: Connection, token: str) -> None:
+    """It was used longer ago than the grace."""
+    await sql.execute("UPDATE auth.refresh_tokens SET used_at = used_at - interval '11 seconds' WHERE token_hash = $1", _hash(token))
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _claims(access_token: str) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(access_token.split(".")[1] + "==")))
+
+
+def _session_of(access_token: str) -> UUID:
+    return UUID(_claims(access_token)["sid"])

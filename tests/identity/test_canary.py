@@ -1,0 +1,332 @@
+"""No secret stands in a log, a metric, an error, a column or a span. The whole run is looked through at its end (tests.support.canary).
+
+Here: that the search finds what is planted, and a journey with right and wrong values of all secrets on a system that sends its spans.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import secrets as randomness
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import grpc.aio
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+from devstack.config import StackConfig
+from devstack.stack import Stack
+from tests.conftest import ENVIRONMENT
+from tests.support import canary
+from tests.support.accounts import PASSWORD, Account, make_account
+from tests.support.calls import message_of
+from tests.support.canary import Secrets
+from tests.support.descriptors import named
+from tests.support.otlp import Receiver, receiver
+from tests.support.waiting import eventually
+
+# Envoy sends its spans each five seconds.
+SENT_WITHIN_SECONDS = 10.0
+CHANGED, WRONG = "a password that is new", "a password that is wrong"
+RPCS = ("Register", "Login", "RefreshToken", "ChangePassword", "Logout", "ListSessions", "DeleteMe")
+
+KEY = os.urandom(32)
+TOKEN, PAYLOAD, SIGNATURE = (randomness.token_urlsafe(size) for size in (32, 150, 64))
+PLANTED = 'plänted; a "password" of ours'
+
+# A text in which a secret is, and the kind of it.
+WRITTEN: Mapping[str, tuple[str, str]] = {
+    "password": (f"wrong password: {PLANTED}!", "password"),
+    "password in JSON": ('{"password": "pl\\u00e4nted; a \\"password\\" of ours"}', "password"),
+    "password in JSON of UTF-8": ('{"password": "plänted; a \\"password\\" of ours"}', "password"),
+    "password in a URL": ("?password=pl%C3%A4nted%3B%20a%20%22password%22%20of%20ours", "password"),
+    "refresh token": (f"token={TOKEN}", "refresh token"),
+    "refresh token, glued": (f"TOKEN_{TOKEN}-", "refresh token"),
+    "refresh token, cut short": (f"{TOKEN[:16]}…", "refresh token"),
+    "refresh token, its end": (f"…{TOKEN[-16:]}", "refresh token"),
+    "access token": (f"Bearer eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}", "access token"),
+    "access token, payload alone": (PAYLOAD[:60], "access token"),
+    "access token, signature alone": (SIGNATURE, "access token"),
+    "key in hex": (f"key {KEY.hex()}", "key"),
+    "key in upper hex": (KEY.hex().upper(), "key"),
+    "key in base64": (base64.b64encode(KEY).decode(), "key"),
+    "key in base64url": (base64.urlsafe_b64encode(KEY).decode(), "key"),
+}
+INNOCENT = f"password {TOKEN[:15]} {uuid4()} planted {KEY.hex()[:15]} Bearer eyJhbGciOiJFZERTQSJ9 a password of ours"
+
+written = pytest.mark.parametrize(("text", "kind"), WRITTEN.values(), ids=WRITTEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """A system that was gone through, with all that it sent to its receiver."""
+
+    stack: Stack
+    received: Receiver
+    secrets: Secrets
+
+
+@pytest.fixture
+def planted() -> Secrets:
+    """Secrets that no system has."""
+    secrets = Secrets()
+    secrets.add_password(PLANTED)
+    secrets.add("refresh token", TOKEN)
+    secrets.add_access_token(f"eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}")
+    secrets.add_key("key", KEY)
+    return secrets
+
+
+@pytest.fixture(scope="module")
+async def journey() -> AsyncIterator[Journey]:
+    secrets = Secrets()
+    hooks: dict[str, list[Callable[..., Any]]] = {"response": [secrets.listen]}
+    async with receiver() as (received, endpoint):
+        environment = {**ENVIRONMENT, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        async with Stack(StackConfig(environment=environment)) as stack:
+            async with httpx.AsyncClient(base_url=stack.state.url, timeout=20, event_hooks=hooks) as rest:
+                ids = await _travel(rest, secrets)
+            await eventually(lambda: _all_sent(received, ids), within=SENT_WITHIN_SECONDS)
+            await secrets.learn(stack)
+            yield Journey(stack, received, secrets)
+
+
+@written
+def test_a_secret_in_a_log_is_found_and_its_line_told(planted: Secrets, tmp_path: Path, text: str, kind: str) -> None:
+    (tmp_path / "auth-1.log").write_text(f"{INNOCENT}\n{text}\n")
+    assert canary.in_logs(planted, tmp_path) == [f"{kind} in auth-1.log, line 2"]
+
+
+def test_what_only_resembles_a_secret_is_none(planted: Secrets, tmp_path: Path) -> None:
+    (tmp_path / "auth-1.log").write_text(INNOCENT)
+    assert canary.in_logs(planted, tmp_path) == []
+
+
+@written
+async def test_a_secret_in_a_column_is_found(planted: Secrets, database_url: str, text: str, kind: str) -> None:
+    async with _user(database_url, name=text):
+        assert await canary.in_database(planted, database_url) == [f"{kind} in auth.users.name"]
+    assert await canary.in_database(planted, database_url) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0" + KEY, "key"),
+        (KEY.hex().encode(), "key"),
+        (TOKEN.encode(), "refresh token"),
+        (base64.urlsafe_b64decode(TOKEN + "="), "refresh token"),
+        (PLANTED.encode(), "password"),
+    ],
+    ids=["key", "key in hex", "token", "token as the bytes that it is", "password"],
+)
+async def test_a_secret_in_a_column_of_bytes_is_found(planted: Secrets, database_url: str, data: bytes, kind: str) -> None:
+    async with _user(database_url, key=data):
+        assert await canary.in_database(planted, database_url) == [f"{kind} in auth.signing_keys.sealed_key"]
+
+
+async def test_a_secret_in_a_metric_is_found(planted: Secrets) -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("sessions", "By token.", ["token"], registry=registry)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        urls = {"auth-1": f"http://127.0.0.1:{server.server_port}/metrics"}
+        assert await canary.in_metrics(planted, urls) == []
+        gauge.labels(TOKEN).set(1)
+        assert await canary.in_metrics(planted, urls) == ["refresh token in the metrics of auth-1"]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def test_a_secret_in_an_error_is_found(planted: Secrets) -> None:
+    def echo(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, content=request.content)
+
+    async with httpx.AsyncClient(base_url="http://x", transport=httpx.MockTransport(echo), event_hooks={"response": [planted.listen]}) as client:
+        await client.post("/api/v1/tasks/x", json={"title": "innocent"})
+        assert canary.in_errors(planted) == []
+        await client.post("/api/v1/tasks/x", json={"title": PLANTED})
+        await client.post("/api/v1/auth/login", json={"email": "x", "password": WRONG})
+    assert canary.in_errors(planted) == ["password in error 400 of POST /api/v1/tasks", "password in error 400 of POST /api/v1/auth"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"password": "short words"},
+        {"password": "abababababababab"},
+        {"email": "Ada.Lovelace@example.com", "password": "ada.lovelace@example.com"},
+        {"current_password": "x", "new_password": "ada.lovelace@example.com"},
+        {"password": "\ud800 is half a character"},
+        {"password": ["not", "a", "text"]},
+        ["password"],
+    ],
+    ids=["short", "few characters", "told by another field", "refused new one", "unsayable", "no text", "no object"],
+)
+async def test_a_password_that_may_stand_anywhere_is_not_looked_for(body: object) -> None:
+    secrets = Secrets()
+    async with httpx.AsyncClient(
+        base_url="http://x", transport=httpx.MockTransport(lambda _: httpx.Response(400)), event_hooks={"response": [secrets.listen]}
+    ) as client:
+        await client.post("/api/v1/auth/password", content=json.dumps(body))
+    assert secrets.found_in(str(body)) == {}
+
+
+async def test_what_goes_over_rest_is_remembered(secrets: Secrets, account: Account, rest: httpx.AsyncClient) -> None:
+    refreshed = (await rest.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})).json()
+    header, payload, signature = account.access_token.split(".")
+    texts = (PASSWORD, account.refresh_token, payload, signature, refreshed["refresh_token"], refreshed["access_token"])
+    assert [set(secrets.found_in(text)) for text in texts] == [
+        {"password"},
+        {"refresh token"},
+        *[{"access token"}] * 2,
+        {"refresh token"},
+        {"access token"},
+    ]
+    assert secrets.found_in(header) == {}
+
+
+async def test_the_systems_own_secrets_are_known(system: Stack) -> None:
+    secrets = Secrets()
+    await secrets.learn(system)
+    files = list((Path(system.state.data_dir) / "secrets").iterdir())
+    assert {kind for path in files for kind in secrets.found_in(path.read_text())} == {path.name for path in files}
+    assert {"key_encryption_key", "page_token_key", "service_token", "postgres_password", "auth_service_password"} <= {path.name for path in files}
+    assert "private signing key" in secrets._raw.values()
+
+
+async def test_the_whole_search_fails_for_one_planted_line_and_does_not_quote_it(journey: Journey) -> None:
+    await canary.check(journey.stack, journey.secrets)
+    log = journey.stack.log_dir / "planted.log"
+    log.write_text(f"{CHANGED}\n")
+    try:
+        with pytest.raises(AssertionError, match=r"^secrets are in the open: password in planted\.log, line 1$") as caught:
+            await canary.check(journey.stack, journey.secrets)
+    finally:
+        log.unlink()
+    assert CHANGED not in str(caught.value)
+
+
+def test_no_span_tells_a_secret(journey: Journey) -> None:
+    spans = journey.received.spans
+    assert {rpc for rpc in RPCS if any(f"/{rpc}" in span.name for span in spans if span.service == "auth-service")} == set(RPCS)
+    assert {"gateway", "auth-service"} <= {span.service for span in spans}
+    # (The name of a span that tells one would tell it here as well.)
+    assert [f"{kind} in a span of {span.service}" for span in spans for kind in journey.secrets.found_in("\n".join(span.texts))] == []
+
+
+def test_a_secret_in_a_span_would_be_found(journey: Journey) -> None:
+    span = journey.received.spans[-1]
+    assert set(journey.secrets.found_in("\n".join((*span.texts, f"SELECT '{CHANGED}'", WRONG)))) == {"password"}
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["auth_service", "gateway"])
+async def test_no_error_over_grpc_tells_a_secret(
+    planted: Secrets, gateway_channel: grpc.aio.Channel, auth_channel: grpc.aio.Channel, *, direct: bool
+) -> None:
+    channel = auth_channel if direct else gateway_channel
+    token = f"eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}"
+    long = PLANTED * 200
+    calls = [
+        ("AuthService.Login", {"email": "nobody@example.com", "password": PLANTED}),
+        ("AuthService.Login", {"email": "nobody@example.com", "password": long}),
+        ("AuthService.Register", {"email": "not an email", "password": PLANTED, "name": "Ada"}),
+        ("AuthService.Register", {"email": f"{uuid4().hex}@example.com", "password": PLANTED * 5, "name": "Ada"}),
+        ("AuthService.RefreshToken", {"refresh_token": TOKEN}),
+        ("AuthService.RefreshToken", {"refresh_token": TOKEN * 20}),
+        ("AuthService.ChangePassword", {"current_password": PLANTED, "new_password": PLANTED}),
+        ("UserService.DeleteMe", {"password": PLANTED}),
+    ]
+    for name, values in calls:
+        rpc = named(name)
+        call = channel.unary_unary(rpc.path)(
+            message_of(rpc, values).SerializeToString(), metadata=(("authorization", f"Bearer {token}"),), timeout=15
+        )
+        assert await call.code() != grpc.StatusCode.OK
+        told = [
+            (await call.details()) or "",
+            *(value if isinstance(value, str) else value.decode(errors="replace") for _, value in await _trailers(call)),
+        ]
+        assert planted.found_in("\n".join(told)) == {}, name
+
+
+async def _trailers(call: Any) -> list[tuple[str, str | bytes]]:
+    return [*(await call.initial_metadata() or ()), *(await call.trailing_metadata() or ())]
+
+
+class _user:  # noqa: N801 - used as a function
+    """While it is entered, a user of that name, or a signing key of those bytes, is in the database."""
+
+    def __init__(self, url: str, *, name: str = "", key: bytes = b"") -> None:
+        self._url, self._name, self._key = url, name, key
+
+    async def __aenter__(self) -> None:
+        self._connection = await asyncpg.connect(self._url)
+        if self._name:
+            await self._connection.execute(
+                "INSERT INTO auth.users (id, email, email_key, name, password_hash) VALUES (gen_random_uuid(), 'x', 'x', $1, 'x')", self._name
+            )
+        if self._key:
+            await self._connection.execute(
+                "INSERT INTO auth.signing_keys (id, public_key, sealed_key, active_from) VALUES ('x', $1, $2, now())", bytes(32), self._key
+            )
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.execute("DELETE FROM auth.users; DELETE FROM auth.signing_keys")
+        await self._connection.close()
+
+
+async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
+    """Uses an account from its registration to its end, each step with wrong values first. Returns the ids of the requests."""
+    ids: list[str] = []
+
+    async def call(verb: str, path: str, status: int, body: object = None, token: str = "") -> Any:
+        ids.append(str(uuid4()))
+        headers = {"x-request-id": ids[-1], **({"authorization": f"Bearer {token}"} if token else {})}
+        response = await rest.request(verb, f"/api/v1/{path}", json=body, headers=headers)
+        assert response.status_code == status, (path, response.text)
+        return response.json()
+
+    other = await make_account(rest)
+    wrong_refresh, (head, payload, _) = randomness.token_urlsafe(32), other.access_token.split(".")
+    wrong_access = f"{head}.{payload}.{randomness.token_urlsafe(64)}"
+    secrets.add("refresh token", wrong_refresh)
+    secrets.add_access_token(wrong_access)
+    who = {"email": f"{uuid4().hex}@example.com"}
+
+    await call("POST", "auth/register", 400, {**who, "password": WRONG, "name": ""})
+    await call("POST", "auth/register", 201, {**who, "password": PASSWORD, "name": "Ada"})
+    await call("POST", "auth/register", 409, {**who, "password": PASSWORD, "name": "Ada"})
+    await call("POST", "auth/login", 401, {**who, "password": WRONG})
+    await call("POST", "auth/login", 400, {**who, "password": [WRONG]})
+    await call("POST", "auth/login", 400, {**who, "password": WRONG, "email": {WRONG: WRONG}})
+    tokens = await call("POST", "auth/login", 200, {**who, "password": PASSWORD})
+    await call("POST", "auth/refresh", 401, {"refresh_token": wrong_refresh})
+    await call("POST", "auth/refresh", 400, {"refresh_token": wrong_refresh * 20})
+    tokens = await call("POST", "auth/refresh", 200, {"refresh_token": tokens["refresh_token"]})
+    access = tokens["access_token"]
+    await call("GET", "auth/sessions", 401, token=wrong_access)
+    await call("GET", "auth/sessions", 200, token=access)
+    await call("GET", f"auth/sessions?refresh_token={tokens['refresh_token']}", 400, token=access)
+    await call("POST", "auth/password", 403, {"current_password": WRONG, "new_password": CHANGED}, access)
+    await call("POST", "auth/password", 200, {"current_password": PASSWORD, "new_password": CHANGED}, access)
+    await call("POST", "auth/logout", 200, {"refresh_token": wrong_refresh})
+    await call("POST", "auth/logout", 200, {"refresh_token": tokens["refresh_token"]})
+    tokens = await call("POST", "auth/login", 200, {**who, "password": CHANGED})
+    await call("POST", "users/me:delete", 403, {"password": WRONG}, tokens["access_token"])
+    await call("POST", "users/me:delete", 200, {"password": CHANGED}, tokens["access_token"])
+    return ids
+
+
+async def _all_sent(received: Receiver, ids: list[str]) -> None:
+    sent = {span.attributes.get("guid:x-request-id") for span in received.spans}
+    assert set(ids) <= sent
+    await asyncio.sleep(0)

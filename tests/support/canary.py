@@ -1,0 +1,200 @@
+"""Secrets that have to stay secret: what the tests send and are given is remembered, and looked for wherever the system writes something down.
+
+Tokens and keys are looked for in pieces of sixteen characters, so that one that is cut short is found too; passwords as a whole. No finding quotes a
+secret: it names the kind and the place.
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+import hypothesis
+
+from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
+from devstack.config import HOST
+from devstack.stack import Stack
+
+PIECE = 16
+WORD = re.compile(rf"[A-Za-z0-9_-]{{{PIECE},}}")
+# A word that something stands before and behind, so that it is a whole one wherever the text around it is quoted.
+INNER_WORD = re.compile(r"(?<=\W)\w+(?=\W)")
+KEY_BYTES = 32
+# What is shorter, or has fewer different characters, also stands in texts that are no secret.
+MIN_PASSWORD_CHARACTERS, MIN_DIFFERENT_CHARACTERS = 12, 6
+
+PASSWORD_FIELDS = ("password", "current_password", "new_password")
+TOKEN_PATHS = ("/api/v1/auth/login", "/api/v1/auth/refresh")
+
+COLUMNS = """
+    SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.atttypid = 'bytea'::regtype AS is_bytes
+      FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ('auth', 'task') AND c.relkind IN ('r', 'm') AND a.attnum > 0 AND NOT a.attisdropped
+     ORDER BY 1, 2, a.attnum
+"""
+SIGNING_KEYS = "SELECT id, public_key, sealed_key, active_from FROM auth.signing_keys"
+
+
+class Secrets:
+    """What must appear nowhere, and the errors in which it might."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, str] = {}
+        # With the words that a text must have to be worth a search: a pass for each phrase over tens of megabytes would take long.
+        self._phrases: dict[str, tuple[str, frozenset[str]]] = {}
+        self._raw: dict[bytes, str] = {}
+        self.errors: dict[str, list[str]] = {}
+
+    def add(self, kind: str, text: str) -> None:
+        """A secret of any form."""
+        if WORD.fullmatch(text):
+            starts = {*range(0, len(text) - PIECE + 1, PIECE), len(text) - PIECE}
+            self._pieces.update((text[start : start + PIECE], kind) for start in starts)
+        else:
+            self._add_phrase(kind, text)
+
+    def add_access_token(self, token: str) -> None:
+        """A JWT: its header is the same for all and no secret."""
+        for part in token.split(".")[1:]:
+            self.add("access token", part)
+
+    def add_key(self, kind: str, key: bytes) -> None:
+        """A key, in all ways to write it."""
+        self._raw[key] = kind
+        for text in (key.hex(), key.hex().upper(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")):
+            self.add(kind, text)
+
+    def add_password(self, password: str) -> None:
+        """A password, unless it is such that it could stand anywhere."""
+        if len(password) >= MIN_PASSWORD_CHARACTERS and len(set(password)) >= MIN_DIFFERENT_CHARACTERS:
+            # A half of a surrogate pair, which JSON can say, can be written nowhere.
+            with contextlib.suppress(UnicodeEncodeError):
+                self._add_phrase("password", password)
+
+    async def learn(self, stack: Stack) -> None:
+        """The stack's own secrets: its files, and the private halves of its signing keys."""
+        files = {path.name: path.read_text() for path in (Path(stack.state.data_dir) / "secrets").iterdir()}
+        for kind, text in files.items():
+            self.add(kind, text)
+            with contextlib.suppress(binascii.Error):
+                key = base64.b64decode(text, validate=True)
+                if len(key) == KEY_BYTES:
+                    self.add_key(kind, key)
+        seal = KeySeal(parse_key_encryption_keys(files["key_encryption_key"]))
+        connection = await asyncpg.connect(stack.state.database_url)
+        try:
+            for row in await connection.fetch(SIGNING_KEYS):
+                self.add_key("private signing key", seal.open(StoredKey(*row)).private_bytes_raw())
+        finally:
+            await connection.close()
+
+    async def listen(self, response: httpx.Response) -> None:
+        """An event hook of httpx: remembers the passwords of requests, the tokens of answers, and the errors."""
+        path = response.request.url.path
+        # Arbitrary input also tries words of our own code, which are in the logs indeed.
+        if path.startswith(("/api/v1/auth", "/api/v1/users")) and not hypothesis.currently_in_test_context():
+            for password in _passwords(response):
+                self.add_password(password)
+        if response.is_error:
+            await response.aread()
+            # No more of the path: it may be anything, a secret among others.
+            place = f"error {response.status_code} of {response.request.method} {'/'.join(path.split('/')[:4])}"
+            self.errors.setdefault(place, []).append(response.text)
+        elif path in TOKEN_PATHS and response.status_code == httpx.codes.OK:
+            await response.aread()
+            self.add_access_token(response.json()["access_token"])
+            self.add("refresh token", response.json()["refresh_token"])
+
+    def found_in(self, text: str) -> dict[str, int]:
+        """The kinds of secret in a text, and where in it one of each is."""
+        words = set(INNER_WORD.findall(f" {text} "))
+        found = {kind: text.index(phrase) for phrase, (kind, needed) in self._phrases.items() if needed <= words and phrase in text}
+        for word in set(WORD.findall(text)):
+            for start in range(len(word) - PIECE + 1):
+                if (kind := self._pieces.get(word[start : start + PIECE])) is not None:
+                    found[kind] = text.index(word)
+        return found
+
+    def found_in_bytes(self, values: Sequence[bytes]) -> set[str]:
+        """The kinds of secret in binary values, written in them or as they are."""
+        data = b"\n".join(values)
+        # In base64, for tokens: these are random bytes, and might be kept as such.
+        texts = (data.decode(errors="replace"), "\n".join(base64.urlsafe_b64encode(value).decode() for value in values))
+        return {kind for text in texts for kind in self.found_in(text)} | {kind for key, kind in self._raw.items() if key in data}
+
+    def _add_phrase(self, kind: str, text: str) -> None:
+        self._phrases.update((form, (kind, frozenset(INNER_WORD.findall(form)))) for form in _written(text))
+
+
+async def check(stack: Stack, secrets: Secrets) -> None:
+    """Fails if any secret stands in a log, a metric, an error or a column. While the system runs, at the end of what it was run for."""
+    await secrets.learn(stack)
+    ports = {name: process.ops_port for name, process in stack.state.processes.items() if process.ops_port and process.pid}
+    findings = [
+        *in_logs(secrets, stack.log_dir),
+        *await in_metrics(secrets, {name: f"http://{HOST}:{port}/metrics" for name, port in ports.items()}),
+        *in_errors(secrets),
+        *await in_database(secrets, stack.state.database_url),
+    ]
+    assert not findings, f"secrets are in the open: {'; '.join(findings)}"
+
+
+def in_logs(secrets: Secrets, directory: Path) -> list[str]:
+    """Of all files below a directory."""
+    findings = []
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        text = path.read_text(errors="replace")
+        findings += [f"{kind} in {path.name}, line {text.count(chr(10), 0, at) + 1}" for kind, at in secrets.found_in(text).items()]
+    return findings
+
+
+async def in_metrics(secrets: Secrets, urls: Mapping[str, str]) -> list[str]:
+    """Of the answers of some URLs, by the names of who gives them."""
+    async with httpx.AsyncClient(timeout=5) as client:
+        answers = {name: (await client.get(url)).raise_for_status().text for name, url in urls.items()}
+    return [f"{kind} in the metrics of {name}" for name, text in answers.items() for kind in secrets.found_in(text)]
+
+
+def in_errors(secrets: Secrets) -> list[str]:
+    """Of all errors that were answered."""
+    return [f"{kind} in {place}" for place, texts in secrets.errors.items() for kind in secrets.found_in("\n".join(texts))]
+
+
+async def in_database(secrets: Secrets, url: str) -> list[str]:
+    """Of all columns of all tables."""
+    findings = []
+    connection = await asyncpg.connect(url)
+    try:
+        for schema, relation, name, is_bytes in await connection.fetch(COLUMNS):
+            column = f'"{name}"' if is_bytes else f'"{name}"::text'
+            rows = await connection.fetch(f'SELECT DISTINCT {column} FROM "{schema}"."{relation}" WHERE "{name}" IS NOT NULL')
+            values = [row[0] for row in rows]
+            kinds = secrets.found_in_bytes(values) if is_bytes else set(secrets.found_in("\n".join(values)))
+            findings += [f"{kind} in {schema}.{relation}.{name}" for kind in sorted(kinds)]
+    finally:
+        await connection.close()
+    return findings
+
+
+def _written(text: str) -> set[str]:
+    """The forms in which a text may stand in another: as it is, in JSON of both kinds, in Python, in a URL."""
+    return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], quote(text, safe="")}
+
+
+def _passwords(response: httpx.Response) -> list[str]:
+    """The passwords in the request of an answer. Not those that its other fields tell, nor a new one that was refused: it may be the email."""
+    try:
+        body = json.loads(response.request.content)
+    except (ValueError, RecursionError, httpx.RequestNotRead):
+        return []
+    if not isinstance(body, dict):
+        return []
+    told = "\n".join(value for name, value in body.items() if name not in PASSWORD_FIELDS and isinstance(value, str)).casefold()
+    fields = PASSWORD_FIELDS if response.is_success else PASSWORD_FIELDS[:-1]
+    return [body[name] for name in fields if isinstance(body.get(name), str) and body[name].casefold() not in told]
