@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from bench import report
+from bench import logins, report
 from bench.measure import CallsFailed, Settings, measure
 from bench.system import System
 
@@ -38,7 +38,8 @@ async def run(settings: Settings, output: Path) -> None:
     """Measures, prints and writes."""
     async with System(settings.profile) as system:
         rows = await measure(system, settings)
-    results = report.results(rows, settings)
+        beside = logins.figures(await logins.measure(system, settings)) if settings.only.lower() in logins.NAME else None
+    results = report.results(rows, settings) | {"beside_logins": beside}
     report.write(results, output)
     print(report.table(results))
     print(f"\nwritten to {output}")

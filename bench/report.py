@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import logins
 from bench.jobs import Round
 from bench.measure import Row, Settings
 
@@ -105,8 +106,16 @@ def table(figures: Mapping[str, Any]) -> str:
             way = row["way"]
             lines.append(way)
         lines += (_line(row["rpc"], row["service"], row["ratios"]), _line("  floor", row["floor"], {}))
+    if figures["beside_logins"]:
+        lines += ["", _beside(figures["beside_logins"])]
     lines += ["", *_notes(figures)]
     return "\n".join(lines)
+
+
+def _beside(figures: Mapping[str, Any]) -> str:
+    idle, busy = (f"p50 {figures[name]['p50_ms']} ms, p99 {figures[name]['p99_ms']} ms" for name in ("idle", "busy"))
+    ratio = f"{figures['ratio']} times, the aim is at most {logins.AIM}"
+    return f"GetTask, {figures['callers']} caller, idle: {idle}; beside {figures['logins_at_once']} logins at once: {busy} ({ratio})."
 
 
 def _line(name: str, figures: Mapping[str, Any], ratios: Mapping[str, float | None]) -> str:

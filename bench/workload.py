@@ -42,10 +42,14 @@ class Rpc:
         return SERVICE + self.name
 
 
-async def prepare(url: str, channel: grpc.aio.Channel) -> list[Rpc]:
-    """Makes accounts through the gateway at `url`, and their tasks through the channel. Writers are not readers: lists stay as long as they are."""
-    async with httpx.AsyncClient(base_url=url, timeout=20) as rest:
-        accounts = await asyncio.gather(*(make_account(rest) for _ in range(2 * ACCOUNTS)))
+async def make_accounts(url: str) -> list[Account]:
+    """Accounts, made through the gateway at `url`."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as rest:
+        return await asyncio.gather(*(make_account(rest) for _ in range(2 * ACCOUNTS)))
+
+
+async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> list[Rpc]:
+    """Makes the accounts' tasks through the channel. Writers are not readers: lists stay as long as they are."""
     readers, writers = accounts[:ACCOUNTS], accounts[ACCOUNTS:]
     create = [_call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=_task(0))) for account in writers]
     ids = await asyncio.gather(*(_create(channel, account, number) for number, account in itertools.product(range(TASKS_EACH), readers)))
