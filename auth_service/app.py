@@ -22,7 +22,6 @@ from auth_service.security_log import SecurityLog
 from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import AccessTokens
 from auth_service.settings import Settings
-from auth_service.upkeep import INTERVAL_SECONDS, Upkeep
 from auth_service.upkeep_repository import PostgresLeftovers
 from servicekit import app
 from servicekit.metrics import registry
@@ -32,6 +31,7 @@ from servicekit.rate_limit import RateLimiter
 from servicekit.redis import Redis
 from servicekit.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
 from servicekit.tokens import TokenVerifier
+from servicekit.upkeep import INTERVAL_SECONDS, Upkeep
 from servicekit.wakeups import Wakeups, announce
 
 # How long verifiers may keep the set: a key must have been in it for longer than this before it signs.

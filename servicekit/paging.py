@@ -1,4 +1,4 @@
-"""Page tokens (AIP-158): opaque, authenticated, and good only for the caller and query they came from.
+"""Tokens that tell a place, such as page tokens (AIP-158): opaque, authenticated, and good only for the caller and the query they came from.
 
 AES-GCM, with the query as associated data.
 """
@@ -14,32 +14,39 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from servicekit.errors import InvalidPageToken
+from servicekit.errors import InvalidField, InvalidPageToken
 
 NONCE_BYTES: Final = 12
 
 Key = str | int | None
 
 
-class PageTokens:
-    """Makes and reads tokens. All replicas must have the same secret, of 32 characters or more."""
+class PlaceTokens:
+    """Makes and reads tokens for one purpose. All replicas must have the same secret, of 32 characters or more."""
 
-    def __init__(self, secret: str) -> None:
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"task-manager page token").derive(secret.encode())
+    def __init__(self, secret: str, purpose: str, refusal: type[InvalidField]) -> None:
+        """`refusal` is what is raised for a token that is not ours; tokens for one purpose are none for another."""
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"task-manager {purpose}".encode()).derive(secret.encode())
         self._cipher = AESGCM(key)
+        self._refusal = refusal
 
     def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
-        """A token for the place in the list that `position` tells. `query` is all that must be the same when it comes back."""
+        """A token for the place that `position` tells. `query` is all that must be the same when it comes back."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, orjson.dumps(list(position)), orjson.dumps(list(query)))
         return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
 
     def open(self, token: str, query: Sequence[Key]) -> list[Key]:
-        """The position in a token. Raises InvalidPageToken if it is not ours or is from another query."""
+        """The position in a token. Raises the refusal if it is not ours or is from another query."""
         try:
             data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
             plain = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], orjson.dumps(list(query)))
         except (ValueError, InvalidTag) as error:
-            raise InvalidPageToken from error
+            raise self._refusal from error
         position: list[Key] = orjson.loads(plain)
         return position
+
+
+def page_tokens(secret: str) -> PlaceTokens:
+    """The tokens of lists. They raise InvalidPageToken."""
+    return PlaceTokens(secret, "page token", InvalidPageToken)

@@ -3,6 +3,7 @@
 A key holds a value, a lease or a fence. A miss takes a lease, and what it then read is filled in only while that lease stands. A write sets its
 fence before it begins, outliving any time the transaction can take (over somebody else's fence: an anonymous one). After the commit its own fence
 becomes the value, an anonymous one is left to expire, and anything else is deleted. A write whose outcome is not known leaves its fence to expire.
+A write of several tasks fences all of them, and leaves no values.
 
 Redis away: reads and writes go to the repository alone. Keys whose finish failed are remembered and deleted before Redis is used again; a write
 whose fence failed deletes its key when it is done, or has it remembered. When Redis returns, writes set their fences at once and reads begin only
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -24,10 +25,13 @@ from redis.exceptions import RedisError
 
 from servicekit import deadline
 from servicekit.redis import Redis, RedisUnavailable
-from task_service.domain import Actor, Task, TaskFields
+from servicekit.retries import Idempotency
+from task_service.domain import Actor, Task
 from task_service.encoding import decode, encode
+from task_service.errors import WriteRefused
 from task_service.filtering import ListQuery, Position
 from task_service.service import TaskRepository
+from task_service.writes import Creation, Operations, Written
 
 # The first byte of what a key holds. An anonymous fence is the byte `a` alone.
 VALUE, LEASE, FENCE = b"v", b"l", b"f"
@@ -39,17 +43,22 @@ LEASE_MILLISECONDS: Final = 5_000
 MAX_SUSPECT_KEYS: Final = 100_000
 DELETE_BATCH: Final = 500
 
-# KEYS[1], ARGV: own fence, its milliseconds. Sets the own fence, or an anonymous one over somebody else's.
+# KEYS, ARGV: own fence, its milliseconds. Sets the own fence, or an anonymous one over somebody else's.
 SET_FENCE: Final = """
-local kind = string.sub(redis.call('GET', KEYS[1]) or '', 1, 1)
-local fence = (kind == 'f' or kind == 'a') and 'a' or ARGV[1]
-redis.call('SET', KEYS[1], fence, 'PX', ARGV[2])
+for _, key in ipairs(KEYS) do
+  local kind = string.sub(redis.call('GET', key) or '', 1, 1)
+  local fence = (kind == 'f' or kind == 'a') and 'a' or ARGV[1]
+  redis.call('SET', key, fence, 'PX', ARGV[2])
+end
 """
-# KEYS[1], ARGV: own fence, the value or '' for none, its milliseconds. What a commit leaves behind.
+# KEYS, ARGV: own fence, the value or '' for none, its milliseconds. What a commit leaves behind.
 FINISH: Final = """
-local held = redis.call('GET', KEYS[1])
-if held == 'a' then return end
-if held == ARGV[1] and ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('DEL', KEYS[1]) end
+for _, key in ipairs(KEYS) do
+  local held = redis.call('GET', key)
+  if held ~= 'a' then
+    if held == ARGV[1] and ARGV[2] ~= '' then redis.call('SET', key, ARGV[2], 'PX', ARGV[3]) else redis.call('DEL', key) end
+  end
+end
 """
 # KEYS[1], ARGV: lease, the value, its milliseconds.
 FILL: Final = """
@@ -99,17 +108,16 @@ class CachedTasks:
         """See TaskRepository.list. Lists are not cached."""
         return await self._repository.list(query, after, skip, limit)
 
-    async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
-        """See TaskRepository.insert. There is nothing to fence: nobody can have read the task before; the first reader fills it in."""
-        return await self._repository.insert(actor, task_id, fields)
+    async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
+        """See TaskRepository.find_all. Not cached: one statement reads them all."""
+        return await self._repository.find_all(user_id, task_ids)
 
-    async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
-        """See TaskRepository.update."""
-        return await self._write(actor, task_id, self._repository.update(actor, task_id, fields, mask))
-
-    async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
-        """See TaskRepository.delete."""
-        return await self._write(actor, task_id, self._repository.delete(actor, task_id))
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+        """See TaskRepository.write. What is new has nothing to fence: nobody can have read it before; the first reader fills it in."""
+        write = self._repository.write(actor, operations, idempotency)
+        if isinstance(operations[0], Creation):
+            return await write
+        return await self._fenced(list({key_of(actor.user_id, operation.id): None for operation in operations}), write)
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -118,23 +126,26 @@ class CachedTasks:
         """Waits for deletions that are under way."""
         await asyncio.gather(*self._deleting, return_exceptions=True)
 
-    async def _write(self, actor: Actor, task_id: UUID, write: Coroutine[None, None, Task | None]) -> Task | None:
-        key = key_of(actor.user_id, task_id)
+    async def _fenced(self, keys: Sequence[str], write: Coroutine[None, None, Written]) -> Written:
         try:
-            fence = await self._fence(key)
+            fence = await self._fence(keys)
         except BaseException:
             write.close()
             raise
         try:
-            task = await write
-        except BaseException:
-            # It may have been committed. A fence of ours would expire by itself; without one the key is suspect.
-            if fence == NO_FENCE:
-                self._suspects.add(key)
+            written = await write
+        except WriteRefused:
+            await self._finish(keys, fence, None)
             raise
-        # What is deleted leaves no value.
-        await self._finish(key, fence, None if task is None or task.deleted_at else task)
-        return task
+        except BaseException:
+            # It may have been committed. A fence of ours would expire by itself; without one the keys are suspect.
+            if fence == NO_FENCE:
+                self._suspects.add(*keys)
+            raise
+        # What is deleted leaves no value, and what is answered once more is of another time.
+        task = None if written.replayed or len(keys) > 1 or not written.tasks else written.tasks[-1]
+        await self._finish(keys, fence, task)
+        return written
 
     async def _find_and_fill(self, key: str, user_id: UUID, task_id: UUID) -> Task | None:
         lease = LEASE + secrets.token_bytes(12)
@@ -147,24 +158,24 @@ class CachedTasks:
                 await self._redis.run(lambda _: self._fill([key], args))
         return task
 
-    async def _fence(self, key: str) -> bytes:
-        """Sets a fence and returns it; what is returned while Redis is away fences nothing, so that the finish deletes."""
+    async def _fence(self, keys: Sequence[str]) -> bytes:
+        """Sets a fence on each and returns it; what is returned while Redis is away fences nothing, so that the finish deletes."""
         fence = FENCE + secrets.token_bytes(12)
         try:
-            await self._redis.run(lambda _: self._set_fence([key], (fence, self._fence_milliseconds)))
+            await self._redis.run(lambda _: self._set_fence(keys, (fence, self._fence_milliseconds)))
         except RedisUnavailable:
             return NO_FENCE
         return fence
 
-    async def _finish(self, key: str, fence: bytes, task: Task | None) -> None:
-        """After a commit. A finish that fails makes the key suspect; so the write of a caller that has left by now is not forgotten either."""
+    async def _finish(self, keys: Sequence[str], fence: bytes, task: Task | None) -> None:
+        """After a commit. A finish that fails makes the keys suspect; so the write of a caller that has left by now is not forgotten either."""
         try:
             value = VALUE + encode(task) if task is not None else b""
-            await self._redis.run(lambda _: self._set_finish([key], (fence, value, self._value_milliseconds)))
+            await self._redis.run(lambda _: self._set_finish(keys, (fence, value, self._value_milliseconds)))
         except RedisUnavailable:
-            self._suspects.add(key)
+            self._suspects.add(*keys)
         except BaseException:
-            self._suspects.add(key)
+            self._suspects.add(*keys)
             deleting = asyncio.create_task(self._delete_suspects())
             self._deleting.add(deleting)
             deleting.add_done_callback(self._deleting.discard)
@@ -185,10 +196,10 @@ class Suspects:
         self._keys: set[str] = set()
         self._unknown_until = float("-inf")
 
-    def add(self, key: str) -> None:
-        """Remembers a key, or, past the bound, that some are not remembered."""
-        if len(self._keys) < MAX_SUSPECT_KEYS:
-            self._keys.add(key)
+    def add(self, *keys: str) -> None:
+        """Remembers keys, or, past the bound, that some are not remembered."""
+        if len(self._keys) + len(keys) <= MAX_SUSPECT_KEYS:
+            self._keys.update(keys)
         else:
             self._unknown_until = time.monotonic() + self._value_seconds
 

@@ -1,6 +1,7 @@
 """What a task is. Plain values; knows no storage and no wire format."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -14,6 +15,11 @@ DEFAULT_PAGE_SIZE: Final = 20
 DEFAULT_PRIORITY: Final = 3
 # AIP-158: a page may hold fewer tasks than asked for. In bytes of text, which is nearly all of a page.
 MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+# Of text in the answer of a batch: with all that is around it an answer stays below the 4 MiB that gRPC clients take.
+MAX_ANSWER_BYTES: Final = 3 * 1024 * 1024
+
+# 18 digits fit into PostgreSQL's bigint.
+_ETAG: Final = re.compile(r'"[1-9][0-9]{0,17}"')
 
 # The fields that a client sets, by their names in the API and in the table.
 WRITABLE_FIELDS: Final = ("title", "description", "status", "priority", "due_date", "labels")
@@ -60,12 +66,57 @@ class Task:
     @property
     def etag(self) -> str:
         """Changes with every change of the task; a strong entity tag (RFC 9110 §8.8.3)."""
-        return f'"{self.version}"'
+        return etag_of(self.version)
 
     @property
     def text_bytes(self) -> int:
         """About what the task takes on a page, in bytes."""
         return len(self.title.encode()) + len(self.description.encode()) + sum(len(label.encode()) for label in self.labels)
+
+
+def etag_of(version: int) -> str:
+    """The etag of a task in that version."""
+    return f'"{version}"'
+
+
+def version_of(etag: str) -> int | None:
+    """The version that an etag of ours is of; None if it is of none that there can be."""
+    return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None
+
+
+class ChangeKind(IntEnum):
+    """What happened to a task. The numbers are those of the API and of the table."""
+
+    CREATED = 1
+    UPDATED = 2
+    DELETED = 3
+    RESTORED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a user's change log, with the task as it left it. `seq` counts from 1 without a gap, in the order of the commits."""
+
+    seq: int
+    kind: ChangeKind
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a user's change log: behind the change `seq`, of the log that the epoch names."""
+
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes in order, and, as of the same moment, the log's epoch and the number of its last change, 0 before the first."""
+
+    epoch: str
+    last_seq: int
+    changes: Sequence[Change]
 
 
 @dataclass(frozen=True, slots=True)

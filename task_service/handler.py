@@ -1,34 +1,33 @@
 """taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
 
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.call import Call
-from servicekit.errors import InvalidField
-from servicekit.field_mask import fields_to_set
-from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status, Task, TaskFields, parse_order
+from servicekit.retries import Etags
+from servicekit.retry_metadata import IDEMPOTENCY_REPLAYED, idempotency, refuse_if_match, required_etags
+from task_service.domain import Actor, Status, parse_order
+from task_service.errors import OperationRefused
 from task_service.filtering import ListQuery
-from task_service.service import TaskService
-from task_service.times import EPOCH
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-MISSING_TITLE = "must have 1 to 200 characters"
+from task_service.messages import each, to_event, to_fields, to_message, to_replacement, to_update
+from task_service.service import FeedService, TaskService
+from task_service.writes import Deletion, Undeletion, Written
 
 
 class TaskHandler:
     """The RPCs, each named in snake_case."""
 
-    def __init__(self, service: TaskService) -> None:
+    def __init__(self, service: TaskService, feed: FeedService) -> None:
         self._service = service
+        self._feed = feed
 
     async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task:
         """CreateTask."""
-        return to_message(await self._service.create_task(_actor(call), _fields(request.task, WRITABLE_FIELDS)))
+        refuse_if_match(call)
+        return _task(await self._service.create_tasks(_actor(call), [to_fields(request.task)], idempotency(request, call)), call)
 
     async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task:
         """GetTask."""
@@ -47,75 +46,90 @@ class TaskHandler:
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
         """UpdateTask."""
-        mask = fields_to_set(request.update_mask, request.task, WRITABLE_FIELDS)
-        return to_message(await self._service.update_task(_actor(call), _task_id(request.task), _fields(request.task, mask), mask))
+        update = to_update(request, required_etags(request.task.etag, call))
+        return _task(await self._service.update_tasks(_actor(call), [update], idempotency(request, call)), call)
 
     async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
         """ReplaceTask."""
-        fields = _fields(request.task, WRITABLE_FIELDS)
-        return to_message(await self._service.replace_task(_actor(call), _task_id(request.task), fields))
+        replacement = to_replacement(request, required_etags(request.task.etag, call))
+        return _task(await self._service.update_tasks(_actor(call), [replacement], idempotency(request, call)), call)
 
     async def delete_task(self, request: task_service_pb2.DeleteTaskRequest, call: Call) -> task_service_pb2.DeleteTaskResponse:
         """DeleteTask."""
-        await self._service.delete_task(_actor(call), UUID(request.id))
+        deletion = Deletion(UUID(request.id), required_etags(request.etag, call))
+        _note(await self._service.delete_tasks(_actor(call), [deletion], idempotency(request, call)), call)
         return task_service_pb2.DeleteTaskResponse()
 
+    async def undelete_task(self, request: task_service_pb2.UndeleteTaskRequest, call: Call) -> task_pb2.Task:
+        """UndeleteTask."""
+        undeletion = Undeletion(UUID(request.id), required_etags(request.etag, call))
+        return _task(await self._service.undelete_task(_actor(call), undeletion, idempotency(request, call)), call)
 
-def to_message(task: Task) -> task_pb2.Task:
-    """The task as the API shows it. Times that are not are absent."""
-    return task_pb2.Task(
-        id=str(task.id),
-        user_id=str(task.user_id),
-        title=task.title,
-        description=task.description,
-        status=task.status.value,  # type: ignore[arg-type]  # the numbers are the same ones
-        priority=task.priority,
-        labels=task.labels,
-        etag=task.etag,
-        created_at=_timestamp(task.created_at),
-        updated_at=_timestamp(task.updated_at),
-        due_date=_timestamp(task.due_date),
-        completed_at=_timestamp(task.completed_at),
-        deleted_at=_timestamp(task.deleted_at),
-    )
+    async def batch_get_tasks(self, request: task_service_pb2.BatchGetTasksRequest, call: Call) -> task_service_pb2.BatchGetTasksResponse:
+        """BatchGetTasks."""
+        with _one_of("ids"):
+            tasks = await self._service.batch_get_tasks(call.identity.user_id, [UUID(task_id) for task_id in request.ids])
+        return task_service_pb2.BatchGetTasksResponse(tasks=map(to_message, tasks))
 
+    async def batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> task_service_pb2.BatchCreateTasksResponse:
+        """BatchCreateTasks."""
+        refuse_if_match(call)
+        creations = each(request.requests, lambda creation: to_fields(creation.task))
+        with _one_of("requests"):
+            written = await self._service.create_tasks(_actor(call), creations, idempotency(request, call))
+        return task_service_pb2.BatchCreateTasksResponse(tasks=_tasks(written, call))
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    """A third of what Timestamp.FromDatetime costs, which is for any zone."""
-    if time is None:
-        return None
-    since = time - EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    async def batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> task_service_pb2.BatchUpdateTasksResponse:
+        """BatchUpdateTasks."""
+        refuse_if_match(call)
+        updates = each(request.requests, lambda update: to_update(update, _etags(update.task.etag)))
+        with _one_of("requests"):
+            written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
+        return task_service_pb2.BatchUpdateTasksResponse(tasks=_tasks(written, call))
 
+    async def batch_delete_tasks(self, request: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> task_service_pb2.BatchDeleteTasksResponse:
+        """BatchDeleteTasks."""
+        refuse_if_match(call)
+        deletions = [Deletion(UUID(deletion.id), _etags(deletion.etag)) for deletion in request.requests]
+        with _one_of("requests"):
+            _note(await self._service.delete_tasks(_actor(call), deletions, idempotency(request, call)), call)
+        return task_service_pb2.BatchDeleteTasksResponse()
 
-def _fields(message: task_pb2.Task, mask: Sequence[str]) -> TaskFields:
-    """What the message says of the fields in `mask`; what is absent is as in a new task. Raises InvalidField."""
-    if "title" in mask and not message.title:
-        raise InvalidField.of("task.title", MISSING_TITLE)
-    return TaskFields(
-        title=message.title,
-        description=message.description,
-        status=Status(message.status or Status.PENDING),
-        priority=message.priority or DEFAULT_PRIORITY,
-        due_date=_time("task.due_date", message.due_date) if message.HasField("due_date") else None,
-        labels=tuple(message.labels),
-    )
-
-
-def _task_id(message: task_pb2.Task) -> UUID:
-    # In the one form that buf.validate takes as well; UUID() takes braces, `urn:uuid:` and no hyphens besides.
-    if not _UUID.fullmatch(message.id):
-        raise InvalidField.of("task.id", "must be a valid UUID")
-    return UUID(message.id)
-
-
-def _time(field: str, message: Timestamp) -> datetime:
-    if not 0 <= message.nanos < 1_000_000_000:
-        raise InvalidField.of(field, "must have nanos of 0 to 999 999 999")
-    time: datetime = message.ToDatetime(UTC)
-    return time
+    async def watch_tasks(self, request: task_service_pb2.WatchTasksRequest, call: Call) -> AsyncIterator[task_service_pb2.WatchTasksResponse]:
+        """WatchTasks."""
+        async with contextlib.aclosing(self._feed.watch_tasks(call.identity, request.resume_token)) as events:
+            async for event in events:
+                yield to_event(event)
 
 
 def _actor(call: Call) -> Actor:
     identity = call.identity
     return Actor(identity.user_id, identity.session_id, call.request_id)
+
+
+def _etags(etag: str) -> Etags:
+    return (etag,) if etag else None
+
+
+def _note(written: Written, call: Call) -> None:
+    if written.replayed:
+        call.response_headers[IDEMPOTENCY_REPLAYED] = "true"
+
+
+def _tasks(written: Written, call: Call) -> Sequence[task_pb2.Task]:
+    _note(written, call)
+    return [to_message(task) for task in written.tasks]
+
+
+def _task(written: Written, call: Call) -> task_pb2.Task:
+    (task,) = _tasks(written, call)
+    return task
+
+
+@contextlib.contextmanager
+def _one_of(field: str) -> Iterator[None]:
+    """Has a refusal name the list in the request, and the index in it."""
+    try:
+        yield
+    except OperationRefused as error:
+        raise error.of(field) from error

@@ -1,27 +1,43 @@
 """Tasks in PostgreSQL. The only module of this service with SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from servicekit.errors import TokenInvalid
 from servicekit.postgres import Database
-from task_service.domain import Actor, OrderField, OrderKey, Status, Task, TaskFields
+from servicekit.retries import Idempotency
+from task_service.domain import MAX_ANSWER_BYTES, Actor, OrderField, OrderKey, Status, Task, etag_of, version_of
+from task_service.errors import AnswerTooLarge, EtagMismatch, IdempotencyKeyReused, OperationRefused, TaskNotDeleted, TaskNotFound
 from task_service.filtering import ListQuery, Position
+from task_service.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = "user_id, id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version"
-# What task.next_seq raises.
+# The kinds of writes, as task.changes has them.
+KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
+# What task.write raises: see migrations/0004_writes.sql.
 ACCOUNT_DELETED: Final = "TM001"
+KEY_REUSED: Final = "TM005"
+REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
+    "TM002": TaskNotFound,
+    "TM003": EtagMismatch,
+    "TM004": TaskNotDeleted,
+    "TM006": AnswerTooLarge,
+}
 # In a list a task without a due date comes last, whatever the direction.
 _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
 # SQL is put together from the constants of this module alone; values are always parameters.
 FIND: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"  # noqa: S608
-INSERT: Final = f"SELECT {COLUMNS} FROM task.create_task($1, $2, $3, $4, $5, $6, $7, $8, ROW($9::uuid, $10::uuid, $11::text)::task.actor)"  # noqa: S608
-UPDATE: Final = f"SELECT {COLUMNS} FROM task.update_task($1, $2, $3, $4, $5, $6, $7, $8, $9, ROW($10::uuid, $11::uuid, $12::text)::task.actor)"  # noqa: S608
-DELETE: Final = f"SELECT {COLUMNS} FROM task.delete_task($1, $2, ROW($3::uuid, $4::uuid, $5::text)::task.actor)"  # noqa: S608
+FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL"  # noqa: S608
+# The columns of the one that the function returns, each by its name.
+WRITE: Final = f"""
+SELECT o_replayed, {", ".join(f"(o_task).{column}" for column in COLUMNS.split(", "))}
+  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8)
+"""  # noqa: S608
 
 
 class PostgresTasks:
@@ -37,29 +53,23 @@ class PostgresTasks:
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
         """See TaskRepository.list."""
         sql, args = list_statement(query, after, skip, limit)
-        return [_to_task(row) for row in await self._database.fetch(sql, *args)]
+        return [to_task(row) for row in await self._database.fetch(sql, *args)]
 
-    async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
-        """See TaskRepository.insert."""
-        row = await self._write(INSERT, actor.user_id, task_id, *_values(fields), *_actor(actor))
-        return _to_task(row)
+    async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
+        """See TaskRepository.find_all."""
+        return {task.id: task for task in map(to_task, await self._database.fetch(FIND_ALL, user_id, task_ids))}
 
-    async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
-        """See TaskRepository.update."""
-        return _task(await self._write(UPDATE, actor.user_id, task_id, mask, *_values(fields), *_actor(actor)))
-
-    async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
-        """See TaskRepository.delete."""
-        return _task(await self._write(DELETE, actor.user_id, task_id, *_actor(actor)))
-
-    async def _write(self, sql: str, *args: object) -> Any:
-        """The row that a writing function returns. Raises TokenInvalid if the account was deleted: the token is the last that is left of it."""
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+        """See TaskRepository.write."""
+        key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
+        values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
+        args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash, MAX_ANSWER_BYTES)
         try:
-            return await self._database.fetchrow(sql, *args)
+            rows = await self._database.fetch(WRITE, *args)
         except asyncpg.PostgresError as error:
-            if error.sqlstate == ACCOUNT_DELETED:
-                raise TokenInvalid from error
-            raise
+            raise _refusal(error) from error
+        # An answer without tasks that is given again is a row without one.
+        return Written([to_task(row[1:]) for row in rows if row[1] is not None], replayed=bool(rows) and rows[0][0])
 
 
 def list_statement(query: ListQuery, after: Position | None, skip: int, limit: int) -> tuple[str, list[object]]:
@@ -112,18 +122,38 @@ def _column(key: OrderKey) -> str:
             return key.field.name.lower()
 
 
-def _values(fields: TaskFields) -> tuple[Any, ...]:
-    return fields.title, fields.description, fields.status, fields.priority, fields.due_date, fields.labels
+def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
+    """The operation as task.write takes it."""
+    values: dict[str, Any] = {"n": n, "id": str(operation.id)}
+    if not isinstance(operation, Creation) and operation.etags is not None:
+        values["versions"] = [version for version in map(version_of, operation.etags) if version is not None]
+    if isinstance(operation, Creation | Update):
+        fields = operation.fields
+        values |= {"title": fields.title, "description": fields.description, "status": fields.status, "priority": fields.priority}
+        values |= {"due_date": fields.due_date, "labels": fields.labels}
+    if isinstance(operation, Update):
+        values["mask"] = operation.mask
+    return values
 
 
-def _actor(actor: Actor) -> tuple[UUID, UUID, str]:
-    return actor.user_id, actor.session_id, actor.request_id
+def _refusal(error: asyncpg.PostgresError) -> Exception:
+    """What an error of task.write means; the error itself if it is none of its own. A token outlives a deleted account by minutes."""
+    if error.sqlstate == ACCOUNT_DELETED:
+        return TokenInvalid()
+    if error.sqlstate == KEY_REUSED:
+        return IdempotencyKeyReused()
+    refused = REFUSED.get(error.sqlstate or "")
+    if refused is None:
+        return error
+    index, _, version = str(error).partition(" ")
+    return refused(int(index), etag=etag_of(int(version)) if version else None)
 
 
 def _task(row: Any) -> Task | None:
-    return None if row is None else _to_task(row)
+    return None if row is None else to_task(row)
 
 
-def _to_task(row: Any) -> Task:
+def to_task(row: Any) -> Task:
+    """The task in a row of COLUMNS."""
     user_id, task_id, title, description, status, priority, due_date, labels, *rest = row
     return Task(user_id, task_id, title, description, Status(status), priority, due_date, tuple(labels), *rest)

@@ -1,68 +1,103 @@
 """The use cases of tasks. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from servicekit.identity import Identity
 from servicekit.paging import Key
-from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, WRITABLE_FIELDS, Actor, Task, TaskFields
-from task_service.errors import TaskNotFound
+from servicekit.retries import Idempotency
+from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Change, Changes, Place, Task, TaskFields
+from task_service.errors import InvalidResumeToken, ResumeTokenExpired, TaskNotFound
 from task_service.filtering import ListQuery, Position, from_token, position_of, to_token
+from task_service.watching import ChangeLog, Watch
+from task_service.writes import Creation, Deletion, Operations, Undeletion, Update, Written
+
+CHANGES_AT_ONCE = 100
 
 
 class TaskRepository(Protocol):
-    """Where tasks are kept. Every write and its row in the change log commit together or not at all. All raise DependencyUnavailable."""
+    """Where tasks are kept. Every write and its rows in the change log commit together or not at all. All raise DependencyUnavailable."""
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         """The task, or None if the user has none with that id. Never older than an acknowledged write."""
 
+    async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
+        """Those of the tasks that there are, by their ids."""
+
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
         """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`."""
 
-    async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
-        """The new task."""
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+        """Does all of the operations, one after the other, or none.
 
-    async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
-        """The task after the fields named in `mask` were set, or None if there is none."""
-
-    async def delete(self, actor: Actor, task_id: UUID) -> Task | None:
-        """The task as deleted, or None if there is none."""
+        Under a key that was used for the same request in the last 24 hours it does nothing, and answers as then. Raises WriteRefused.
+        """
 
 
-class PageTokens(Protocol):
-    """Makes and reads page tokens: see servicekit.paging.PageTokens."""
+class Tokens(Protocol):
+    """Makes and reads tokens that tell a place: see servicekit.paging.PlaceTokens."""
 
     def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
         """A token."""
 
     def open(self, token: str, query: Sequence[Key]) -> Sequence[Key]:
-        """What a token was made of. Raises InvalidPageToken."""
+        """What a token was made of. Raises InvalidPageToken, or InvalidResumeToken."""
+
+
+class Streams(Protocol):
+    """Those who watch: see task_service.watching.Watches."""
+
+    def watch(self, identity: Identity) -> AbstractContextManager[Watch]:
+        """A stream's place among them. Raises ServiceStopping, Overloaded."""
+
+    def known(self, user_id: UUID, last_seq: int) -> None:
+        """A stream has read that far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of tasks. The token is empty on the last."""
+    """A page of tasks. The page token is empty on the last."""
 
     tasks: Sequence[Task]
     next_page_token: str
+    resume_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """What a watcher is told: a change, or None for a checkpoint; and where to go on behind it."""
+
+    change: Change | None
+    resume_token: str
 
 
 class TaskService:
     """Every method acts for one user and sees only that user's tasks."""
 
-    def __init__(self, repository: TaskRepository, page_tokens: PageTokens, new_id: Callable[[], UUID]) -> None:
+    def __init__(self, repository: TaskRepository, page_tokens: Tokens, new_id: Callable[[], UUID], announce: Callable[[UUID], None]) -> None:
+        """`announce` says that a user's tasks have changed."""
         self._repository = repository
         self._page_tokens = page_tokens
         self._new_id = new_id
-
-    async def create_task(self, actor: Actor, fields: TaskFields) -> Task:
-        """Makes a task."""
-        return await self._repository.insert(actor, self._new_id(), fields)
+        self._announce = announce
 
     async def get_task(self, user_id: UUID, task_id: UUID) -> Task:
         """Raises TaskNotFound."""
-        return _found(await self._repository.find(user_id, task_id))
+        task = await self._repository.find(user_id, task_id)
+        if task is None:
+            raise TaskNotFound
+        return task
+
+    async def batch_get_tasks(self, user_id: UUID, task_ids: Sequence[UUID]) -> Sequence[Task]:
+        """The tasks in the order of the ids. Raises TaskNotFound for the first that there is not."""
+        found = await self._repository.find_all(user_id, task_ids)
+        for index, task_id in enumerate(task_ids):
+            if task_id not in found:
+                raise TaskNotFound(index)
+        return [found[task_id] for task_id in task_ids]
 
     async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int) -> Page:
         """A page; `page_size` 0 is the default one, and too large a one counts as the largest. Raises InvalidPageToken."""
@@ -72,26 +107,91 @@ class TaskService:
         found = await self._repository.list(query, after, skip, size + 1)
         tasks = _fitting(found[:size])
         if len(tasks) == len(found):
-            return Page(tasks, "")
-        return Page(tasks, self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity()))
+            return Page(tasks, "", "")
+        return Page(tasks, self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity()), "")
 
-    async def update_task(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task:
-        """Sets the fields in `mask` and no others. Raises TaskNotFound."""
-        return _found(await self._repository.update(actor, task_id, fields, mask))
+    async def create_tasks(self, actor: Actor, tasks: Sequence[TaskFields], idempotency: Idempotency | None) -> Written:
+        """Makes tasks. As all writes: all or none, and raises WriteRefused."""
+        return await self._write(actor, [Creation(self._new_id(), fields) for fields in tasks], idempotency)
 
-    async def replace_task(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
-        """Sets all fields. Raises TaskNotFound."""
-        return await self.update_task(actor, task_id, fields, WRITABLE_FIELDS)
+    async def update_tasks(self, actor: Actor, updates: Sequence[Update], idempotency: Idempotency | None) -> Written:
+        """Sets the fields in each mask and no others."""
+        return await self._write(actor, updates, idempotency)
 
-    async def delete_task(self, actor: Actor, task_id: UUID) -> None:
-        """Raises TaskNotFound."""
-        _found(await self._repository.delete(actor, task_id))
+    async def delete_tasks(self, actor: Actor, deletions: Sequence[Deletion], idempotency: Idempotency | None) -> Written:
+        """Moves tasks to the bin."""
+        return await self._write(actor, deletions, idempotency)
+
+    async def undelete_task(self, actor: Actor, undeletion: Undeletion, idempotency: Idempotency | None) -> Written:
+        """Brings a task back from the bin."""
+        return await self._write(actor, [undeletion], idempotency)
+
+    async def _write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None) -> Written:
+        written = await self._repository.write(actor, operations, idempotency)
+        if not written.replayed:
+            self._announce(actor.user_id)
+        return written
 
 
-def _found(task: Task | None) -> Task:
-    if task is None:
-        raise TaskNotFound
-    return task
+class FeedService:
+    """The users' change logs, as clients follow them."""
+
+    def __init__(self, log: ChangeLog, streams: Streams, resume_tokens: Tokens) -> None:
+        self._log = log
+        self._streams = streams
+        self._resume_tokens = resume_tokens
+
+    async def watch_tasks(self, identity: Identity, resume_token: str) -> AsyncGenerator[WatchEvent, None]:
+        """A checkpoint, and then every change behind the token, or from now on if it is empty: in order, none left out and none twice.
+
+        It ends only by raising: InvalidResumeToken, ResumeTokenExpired, Overloaded, TokenInvalid, ServiceStopping, DependencyUnavailable.
+        """
+        place = self._open(identity.user_id, resume_token) if resume_token else None
+        with self._streams.watch(identity) as watch:
+            place = await self._beginning(identity.user_id, place)
+            yield self._event(identity.user_id, None, place)
+            while True:
+                found = await self._log.list(identity.user_id, place.seq, CHANGES_AT_ONCE)
+                _require_whole(place, found)
+                self._streams.known(identity.user_id, found.last_seq)
+                for change in found.changes:
+                    place = Place(place.epoch, change.seq)
+                    yield self._event(identity.user_id, change, place)
+                if place.seq == found.last_seq and not await watch.wait():
+                    yield self._event(identity.user_id, None, place)
+
+    async def _beginning(self, user_id: UUID, place: Place | None) -> Place:
+        """The place to begin at: the given one, or behind all that there is. Raises ResumeTokenExpired."""
+        found = await self._log.list(user_id, None if place is None else place.seq, 1)
+        if place is None:
+            return Place(found.epoch, found.last_seq)
+        _require_whole(place, found)
+        return place
+
+    def token(self, user_id: UUID, place: Place) -> str:
+        """The resume token of a place."""
+        return self._resume_tokens.seal([place.epoch, place.seq], _of(user_id))
+
+    def _event(self, user_id: UUID, change: Change | None, place: Place) -> WatchEvent:
+        return WatchEvent(change, self.token(user_id, place))
+
+    def _open(self, user_id: UUID, token: str) -> Place:
+        match self._resume_tokens.open(token, _of(user_id)):
+            case [str(epoch), int(seq)]:
+                return Place(epoch, seq)
+        raise InvalidResumeToken
+
+
+def _require_whole(place: Place, found: Changes) -> None:
+    """Raises ResumeTokenExpired if a part of the log behind the place is not kept any more, or it is another log. Numbers have no gap."""
+    seqs = [change.seq for change in found.changes]
+    is_next = seqs == list(range(place.seq + 1, place.seq + 1 + len(seqs)))
+    if found.epoch != place.epoch or place.seq > found.last_seq or not is_next or (not seqs and place.seq < found.last_seq):
+        raise ResumeTokenExpired
+
+
+def _of(user_id: UUID) -> Sequence[Key]:
+    return ["WatchTasks", str(user_id)]
 
 
 def _fitting(tasks: Sequence[Task]) -> Sequence[Task]:

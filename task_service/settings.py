@@ -6,6 +6,8 @@ from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 
 from servicekit.settings import MIN_SECRET_CHARACTERS, Port, Seconds, ServiceSettings, is_production
 
+Days = Annotated[int, Field(ge=1, le=3650)]
+
 DEVELOPMENT_PAGE_TOKEN_KEY = "development only, not a secret at all"  # noqa: S105 - as it says; production refuses it
 
 
@@ -19,9 +21,12 @@ class Settings(ServiceSettings):
     jwks_url: HttpUrl
     # A gRPC target: host:port, or dns:///host:port.
     auth_grpc_endpoint: Annotated[str, Field(min_length=1)]
-    # All replicas must have the same one.
+    # Of page tokens and resume tokens. All replicas must have the same one.
     page_token_key: SecretStr = Field(default=SecretStr(DEVELOPMENT_PAGE_TOKEN_KEY), validate_default=True)
     cache_ttl_seconds: Seconds = 300.0
+    # How long deleted tasks can be brought back, and how long after a change a watcher can go on from before it.
+    task_retention_days: Days = 30
+    change_retention_days: Days = 7
 
     @field_validator("page_token_key")
     @classmethod

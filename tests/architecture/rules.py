@@ -18,12 +18,14 @@ MAX_FUNCTION_LINES = 60
 LAYERS: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "domain": frozenset({"errors"}),
-    "repository": frozenset({"domain", "errors", "filtering"}),
+    "writes": frozenset({"domain"}),
+    "repository": frozenset({"domain", "errors", "filtering", "writes"}),
+    "changes": frozenset({"domain", "repository"}),
     "key_repository": frozenset({"keys", "rotation"}),
     "upkeep_repository": frozenset({"domain"}),
     "account_repository": frozenset(),
-    "service": frozenset({"domain", "errors", "filtering", "sessions", "login_guard", "password_rules", "security_log"}),
-    "handler": frozenset({"domain", "errors", "filtering", "service", "times"}),
+    "service": frozenset({"domain", "errors", "filtering", "writes", "watching", "sessions", "login_guard", "password_rules", "security_log"}),
+    "handler": frozenset({"domain", "errors", "filtering", "messages", "service", "writes"}),
     "app": frozenset({"*"}),
     "schema": frozenset(),
     "__main__": frozenset({"app", "schema", "key_commands"}),
@@ -36,7 +38,22 @@ STORES = ("asyncpg", "redis")
 # The composition root hands the descriptors of the services to the server, and that is all that it knows of the wire.
 DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
-    {"app", "call", "call_log", "field_mask", "health", "logging", "method", "metrics", "pipeline", "reflection", "server", "status", "telemetry"}
+    {
+        "app",
+        "call",
+        "call_log",
+        "field_mask",
+        "health",
+        "logging",
+        "method",
+        "metrics",
+        "pipeline",
+        "reflection",
+        "retry_metadata",
+        "server",
+        "status",
+        "telemetry",
+    }
 )
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
     "asyncpg": frozenset({"postgres", "migrate", "telemetry"}),
@@ -122,7 +139,7 @@ def wire_breaks(module: Module) -> list[str]:
     used = module.imports_any(WIRE)
     if module.package == "servicekit":
         used = frozenset() if module.leaf in SERVICEKIT_WIRE else used
-    elif module.leaf in {"handler", "auth_events"}:
+    elif module.leaf in {"handler", "messages", "auth_events"}:
         used = frozenset()
     elif module.leaf == "app":
         used = frozenset(name for name in used if not DESCRIPTORS.fullmatch(name))

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 import pytest
 from uuid_utils.compat import uuid7
 
-from auth_service import upkeep
 from auth_service.domain import Client, Credentials
 from auth_service.repository import PostgresAccounts
-from auth_service.upkeep import Upkeep
 from auth_service.upkeep_repository import PostgresLeftovers
+from servicekit import upkeep
 from servicekit.postgres import Database
 from servicekit.revocations import LOOK_BACK_SECONDS, EventKind
+from servicekit.upkeep import Upkeep
 from tests.auth_service.conftest import CLIENT, LIFETIME
 
 

@@ -1,6 +1,7 @@
 """The task service's storage, on a database of the module's own and the running Valkey."""
 
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -12,8 +13,11 @@ from devstack.stack import Stack
 from servicekit.postgres import Database
 from servicekit.redis import Redis
 from task_service.cache import CachedTasks
-from task_service.domain import Actor, TaskFields
+from task_service.domain import Actor, Task, TaskFields
+from task_service.errors import TaskNotFound
 from task_service.repository import PostgresTasks
+from task_service.service import TaskRepository
+from task_service.writes import Creation, Deletion, Update
 
 CacheFactory = Callable[[], CachedTasks]
 
@@ -43,6 +47,27 @@ def actor() -> Actor:
 
 def new_id() -> UUID:
     return uuid7()
+
+
+async def insert(repository: TaskRepository, actor: Actor, fields: TaskFields) -> Task:
+    """The new task."""
+    written = await repository.write(actor, [Creation(new_id(), fields)])
+    return written.tasks[0]
+
+
+async def update(repository: TaskRepository, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
+    """The task as it is then, or None if there is none."""
+    with contextlib.suppress(TaskNotFound):
+        return (await repository.write(actor, [Update(task_id, fields, mask)])).tasks[0]
+    return None
+
+
+async def delete(repository: TaskRepository, actor: Actor, task_id: UUID) -> bool:
+    """Whether there was one to delete."""
+    with contextlib.suppress(TaskNotFound):
+        await repository.write(actor, [Deletion(task_id)])
+        return True
+    return False
 
 
 FIELDS = TaskFields(title="Write the plan", description="All of it", priority=2, due_date=datetime(2026, 12, 1, 10, tzinfo=UTC), labels=("a", "b"))

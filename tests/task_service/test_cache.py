@@ -12,11 +12,13 @@ from redis.asyncio import Redis as Client
 
 from devstack.stack import Stack
 from servicekit.redis import Redis, RedisUnavailable
+from servicekit.retries import Idempotency
 from task_service.cache import MAX_SUSPECT_KEYS, CachedTasks, Suspects, key_of
 from task_service.domain import Actor, Task, TaskFields
 from task_service.encoding import encode
 from task_service.repository import PostgresTasks
-from tests.task_service.conftest import FIELDS, new_id
+from task_service.writes import Operations, Written
+from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -37,11 +39,11 @@ class Stopping(PostgresTasks):
         await _run(self.after_read)
         return task
 
-    async def update(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
         await _run(self.before_write)
-        task = await super().update(actor, task_id, fields, mask)
+        written = await super().write(actor, operations, idempotency)
         await _run(self.after_commit)
-        return task
+        return written
 
 
 async def _run(hook: Hook | None) -> None:
@@ -77,7 +79,7 @@ async def client(system: Stack) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def task(tasks: PostgresTasks, actor: Actor) -> Task:
-    return await tasks.insert(actor, new_id(), FIELDS)
+    return await insert(tasks, actor, FIELDS)
 
 
 async def _title(cache: CachedTasks, task: Task) -> str:
@@ -91,7 +93,7 @@ async def _held(client: Client, task: Task) -> bytes:
 
 
 async def _retitle(cache: CachedTasks, actor: Actor, task: Task, title: str) -> None:
-    assert await cache.update(actor, task.id, TaskFields(title=title), ["title"]) is not None
+    assert await update(cache, actor, task.id, TaskFields(title=title), ["title"]) is not None
 
 
 async def test_a_second_read_does_not_ask_postgres(cache: CachedTasks, below: Stopping, task: Task) -> None:
@@ -183,7 +185,7 @@ async def test_a_fence_that_was_evicted_is_made_good_by_the_finish(
 
 async def test_a_deleted_task_is_not_answered_from_the_cache(cache: CachedTasks, actor: Actor, task: Task) -> None:
     await cache.find(task.user_id, task.id)
-    await cache.delete(actor, task.id)
+    await delete(cache, actor, task.id)
     assert await cache.find(task.user_id, task.id) is None
 
 
@@ -267,7 +269,7 @@ async def test_more_suspects_than_are_remembered_keep_the_cache_unused(client: C
 
 
 async def test_values_come_back_as_they_went(cache: CachedTasks, tasks: PostgresTasks, actor: Actor) -> None:
-    made = await tasks.insert(actor, new_id(), replace(FIELDS, title='"\\ \u2028 \N{GRINNING FACE}', due_date=None, labels=()))
+    made = await insert(tasks, actor, replace(FIELDS, title='"\\ \u2028 \N{GRINNING FACE}', due_date=None, labels=()))
     await cache.find(actor.user_id, made.id)
     assert await cache.find(actor.user_id, made.id) == made
 
@@ -320,6 +322,6 @@ async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
 
 
 async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, client: Client, actor: Actor, task: Task, tasks: PostgresTasks) -> None:
-    stranger = await tasks.insert(Actor(new_id(), new_id(), ""), new_id(), FIELDS)
+    stranger = await insert(tasks, Actor(new_id(), new_id(), ""), FIELDS)
     await client.set(key_of(task.user_id, task.id), b"v" + encode(stranger))
     assert await cache.find(task.user_id, task.id) == task

@@ -17,7 +17,7 @@ from task_service.account_repository import PostgresAccountRows
 from task_service.deleted_accounts import DeletedAccounts
 from task_service.domain import Actor, TaskFields
 from task_service.repository import PostgresTasks
-from tests.task_service.conftest import FIELDS, new_id
+from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 
 class Rows(PostgresAccountRows):
@@ -64,7 +64,7 @@ class Removal:
         """A user with so many tasks."""
         actor = Actor(uuid4(), uuid4(), "")
         for _ in range(count):
-            await self.tasks.insert(actor, new_id(), FIELDS)
+            await insert(self.tasks, actor, FIELDS)
         return actor
 
     async def delete(self, *actors: Actor) -> None:
@@ -105,12 +105,12 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def refused(removal: Removal, actor: Actor, tasks: Iterable[UUID] = ()) -> None:
     """Fails unless every way to write is refused."""
     with pytest.raises(TokenInvalid):
-        await removal.tasks.insert(actor, new_id(), FIELDS)
+        await insert(removal.tasks, actor, FIELDS)
     for task_id in (new_id(), *tasks):
         with pytest.raises(TokenInvalid):
-            await removal.tasks.update(actor, task_id, TaskFields(title="Mine still"), ["title"])
+            await update(removal.tasks, actor, task_id, TaskFields(title="Mine still"), ["title"])
         with pytest.raises(TokenInvalid):
-            await removal.tasks.delete(actor, task_id)
+            await delete(removal.tasks, actor, task_id)
 
 
 async def test_everything_of_a_deleted_account_goes_and_nothing_of_another(removal: Removal) -> None:
@@ -121,13 +121,13 @@ async def test_everything_of_a_deleted_account_goes_and_nothing_of_another(remov
     assert await removal.left(ada) == (0, 0)
     assert await removal.left(bob) == (3, 3)
     await refused(removal, ada)
-    await removal.tasks.insert(bob, new_id(), FIELDS)
+    await insert(removal.tasks, bob, FIELDS)
     assert [(line["event"], line["user_id"], line["rows"]) for line in logs] == [("account_removed", str(ada.user_id), 6)]
 
 
 async def test_a_closed_account_is_not_written_to_before_its_rows_are_gone_either(removal: Removal) -> None:
     ada = await removal.user(0)
-    task = await removal.tasks.insert(ada, new_id(), FIELDS)
+    task = await insert(removal.tasks, ada, FIELDS)
     for _ in range(2):
         await removal.rows.close_account(ada.user_id)
         await refused(removal, ada, [task.id])
@@ -152,7 +152,11 @@ async def test_closing_waits_for_writes_under_way_and_their_rows_go_too(removal:
     ada = await removal.user(1)
     transaction = connection.transaction()
     await transaction.start()
-    insert = "SELECT task.create_task($1, $2, 'Late', '', 1::smallint, 3::smallint, NULL, '{}', ROW($1::uuid, $1::uuid, '')::task.actor)"
+    insert = """
+SELECT o_replayed FROM task.write($1, 1::smallint, jsonb_build_array(jsonb_build_object(
+           'n', 0, 'id', $2::uuid, 'title', 'Late', 'description', '', 'status', 1, 'priority', 3, 'labels', '[]'::jsonb)),
+       ROW($1::uuid, $1::uuid, '')::task.actor, NULL, NULL, 0)
+"""
     await connection.execute(insert, ada.user_id, new_id())
     await removal.delete(ada)
     working = asyncio.create_task(removal.work.round())
@@ -169,7 +173,7 @@ async def test_a_write_that_comes_while_the_account_is_closed_is_refused(removal
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute("SELECT task.close_account($1)", ada.user_id)
-    writing = asyncio.create_task(removal.tasks.insert(ada, new_id(), FIELDS))
+    writing = asyncio.create_task(insert(removal.tasks, ada, FIELDS))
     await asyncio.sleep(0.2)
     assert not writing.done()
     await transaction.commit()
@@ -183,7 +187,7 @@ async def test_writes_at_once_leave_nothing_behind(removal: Removal) -> None:
 
     async def write() -> None:
         for _ in range(20):
-            await removal.tasks.insert(ada, new_id(), FIELDS)
+            await insert(removal.tasks, ada, FIELDS)
 
     writing = [asyncio.create_task(write()) for _ in range(4)]
     await removal.delete(ada)
@@ -199,8 +203,8 @@ async def test_writes_at_once_leave_nothing_behind(removal: Removal) -> None:
 async def test_rows_go_some_at_a_time(removal: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deleted_accounts, "ROWS_AT_ONCE", 3)
     ada = await removal.user(8)
-    task = await removal.tasks.insert(ada, new_id(), FIELDS)
-    await removal.tasks.delete(ada, task.id)
+    task = await insert(removal.tasks, ada, FIELDS)
+    await delete(removal.tasks, ada, task.id)
     assert await removal.left(ada) == (9, 10)
     await removal.delete(ada)
     await removal.work.round()

@@ -7,12 +7,12 @@ from itertools import product
 import pytest
 
 from servicekit.errors import InvalidField, InvalidPageToken
-from servicekit.paging import PageTokens
+from servicekit.paging import page_tokens
 from task_service.domain import MAX_PAGE_BYTES, Actor, OrderField, Status, Task, TaskFields, parse_order
 from task_service.filtering import ListQuery
 from task_service.repository import PostgresTasks
 from task_service.service import TaskService
-from tests.task_service.conftest import FIELDS, new_id
+from tests.task_service.conftest import FIELDS, delete, insert, new_id
 
 FIELD_NAMES = [field.name.lower() for field in OrderField]
 ORDERS = [
@@ -28,7 +28,7 @@ ORDERS = [
 
 @pytest.fixture
 def service(tasks: PostgresTasks) -> TaskService:
-    return TaskService(tasks, PageTokens("a key for the tests of paging, long enough"), new_id)
+    return TaskService(tasks, page_tokens("a key for the tests of paging, long enough"), new_id, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ async def filled(database: object) -> Actor:
     for i in range(40):
         due = None if i % 4 == 0 else day + timedelta(days=i % 3)
         fields = TaskFields(title="ABCÄ"[i % 4], status=Status(1 + i % 3), priority=1 + i % 5, due_date=due)
-        await repository.insert(actor, new_id(), fields)
+        await insert(repository, actor, fields)
     return actor
 
 
@@ -67,13 +67,13 @@ async def test_the_pages_together_are_the_list(service: TaskService, filled: Act
 
 
 async def test_pages_stay_right_while_tasks_come_and_go(service: TaskService, tasks: PostgresTasks, actor: Actor) -> None:
-    made = [await tasks.insert(actor, new_id(), replace(FIELDS, title=f"{i:02}")) for i in range(10)]
+    made = [await insert(tasks, actor, replace(FIELDS, title=f"{i:02}")) for i in range(10)]
     query = ListQuery(actor.user_id, None, None, parse_order("title"))
     first = await service.list_tasks(query, page_size=4, page_token="", skip=0)
-    await tasks.delete(actor, made[3].id)
-    await tasks.delete(actor, made[5].id)
-    await tasks.insert(actor, new_id(), replace(FIELDS, title="00"))
-    await tasks.insert(actor, new_id(), replace(FIELDS, title="065"))
+    await delete(tasks, actor, made[3].id)
+    await delete(tasks, actor, made[5].id)
+    await insert(tasks, actor, replace(FIELDS, title="00"))
+    await insert(tasks, actor, replace(FIELDS, title="065"))
     rest = await service.list_tasks(query, page_size=10, page_token=first.next_page_token, skip=0)
     assert [task.title for task in rest.tasks] == ["04", "06", "065", "07", "08", "09"]
 
@@ -109,7 +109,7 @@ async def test_page_sizes(service: TaskService, filled: Actor, tasks: PostgresTa
     query = ListQuery(filled.user_id, None, None, parse_order(""))
     assert len((await service.list_tasks(query, page_size=0, page_token="", skip=0)).tasks) == 20
     for _ in range(101):
-        await tasks.insert(actor, new_id(), FIELDS)
+        await insert(tasks, actor, FIELDS)
     largest = await service.list_tasks(ListQuery(actor.user_id, None, None, parse_order("")), page_size=1000, page_token="", skip=0)
     assert len(largest.tasks) == 100
     assert largest.next_page_token
@@ -117,7 +117,7 @@ async def test_page_sizes(service: TaskService, filled: Actor, tasks: PostgresTa
 
 async def test_a_page_ends_early_when_it_is_too_large(service: TaskService, tasks: PostgresTasks, actor: Actor) -> None:
     for _ in range(60):
-        await tasks.insert(actor, new_id(), replace(FIELDS, description="\N{GRINNING FACE}" * 10_000))
+        await insert(tasks, actor, replace(FIELDS, description="\N{GRINNING FACE}" * 10_000))
     query = ListQuery(actor.user_id, None, None, parse_order(""))
     page = await service.list_tasks(query, page_size=100, page_token="", skip=0)
     assert 0 < len(page.tasks) < 60

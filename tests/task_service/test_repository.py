@@ -13,7 +13,7 @@ from task_service.domain import NEWEST_FIRST, WRITABLE_FIELDS, Actor, Status, Ta
 from task_service.filtering import ListQuery
 from task_service.repository import PostgresTasks
 from task_service.service import TaskRepository
-from tests.task_service.conftest import FIELDS, new_id
+from tests.task_service.conftest import FIELDS, delete, insert, update
 
 
 @pytest.fixture(params=["postgres", "cache"])
@@ -22,7 +22,7 @@ def repository(request: pytest.FixtureRequest, tasks: PostgresTasks, cached: Cac
 
 
 async def test_what_was_inserted_is_found(repository: TaskRepository, actor: Actor) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
+    made = await insert(repository, actor, FIELDS)
     assert (made.title, made.description, made.priority, made.due_date, made.labels) == (
         "Write the plan",
         "All of it",
@@ -38,19 +38,19 @@ async def test_what_was_inserted_is_found(repository: TaskRepository, actor: Act
 
 
 async def test_another_users_task_is_not_found_changed_or_deleted(repository: TaskRepository, actor: Actor) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
+    made = await insert(repository, actor, FIELDS)
     stranger = Actor(uuid4(), uuid4(), "")
     assert await repository.find(stranger.user_id, made.id) is None
-    assert await repository.update(stranger, made.id, TaskFields(title="Mine"), ["title"]) is None
-    assert await repository.delete(stranger, made.id) is None
+    assert await update(repository, stranger, made.id, TaskFields(title="Mine"), ["title"]) is None
+    assert not await delete(repository, stranger, made.id)
     assert await repository.find(actor.user_id, made.id) == made
 
 
 @pytest.mark.parametrize("field", WRITABLE_FIELDS)
 async def test_an_update_sets_what_the_mask_names_and_nothing_else(repository: TaskRepository, actor: Actor, field: str) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
+    made = await insert(repository, actor, FIELDS)
     other = TaskFields("Else", "Other", Status.IN_PROGRESS, 5, None, ())
-    changed = await repository.update(actor, made.id, other, [field])
+    changed = await update(repository, actor, made.id, other, [field])
     assert changed is not None
     assert changed == replace(made, **{field: getattr(other, field)}, updated_at=changed.updated_at, version=2)
     assert changed.updated_at > made.updated_at
@@ -58,35 +58,33 @@ async def test_an_update_sets_what_the_mask_names_and_nothing_else(repository: T
 
 
 async def test_completed_at_follows_the_status(repository: TaskRepository, actor: Actor) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
-    done = await repository.update(actor, made.id, TaskFields(status=Status.COMPLETED), ["status"])
+    made = await insert(repository, actor, FIELDS)
+    done = await update(repository, actor, made.id, TaskFields(status=Status.COMPLETED), ["status"])
     assert done is not None
     assert done.completed_at == done.updated_at
-    retitled = await repository.update(actor, made.id, TaskFields(title="Still done"), ["title"])
+    retitled = await update(repository, actor, made.id, TaskFields(title="Still done"), ["title"])
     assert retitled is not None
     assert retitled.completed_at == done.completed_at
-    reopened = await repository.update(actor, made.id, TaskFields(status=Status.PENDING), ["status"])
+    reopened = await update(repository, actor, made.id, TaskFields(status=Status.PENDING), ["status"])
     assert reopened is not None
     assert reopened.completed_at is None
-    born_done = await repository.insert(actor, new_id(), replace(FIELDS, status=Status.COMPLETED))
+    born_done = await insert(repository, actor, replace(FIELDS, status=Status.COMPLETED))
     assert born_done.completed_at == born_done.created_at
 
 
 async def test_setting_what_is_already_so_changes_nothing(repository: TaskRepository, database: Database, actor: Actor) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
-    assert await repository.update(actor, made.id, FIELDS, WRITABLE_FIELDS) == made
+    made = await insert(repository, actor, FIELDS)
+    assert await update(repository, actor, made.id, FIELDS, WRITABLE_FIELDS) == made
     assert await _changes(database, actor) == [(1, 1, [])]
 
 
 async def test_a_deleted_task_is_gone_for_everybody(repository: TaskRepository, actor: Actor) -> None:
-    made = await repository.insert(actor, new_id(), FIELDS)
+    made = await insert(repository, actor, FIELDS)
     await repository.find(actor.user_id, made.id)
-    deleted = await repository.delete(actor, made.id)
-    assert deleted is not None
-    assert deleted.deleted_at == deleted.updated_at
+    assert await delete(repository, actor, made.id)
     assert await repository.find(actor.user_id, made.id) is None
-    assert await repository.update(actor, made.id, FIELDS, ["title"]) is None
-    assert await repository.delete(actor, made.id) is None
+    assert await update(repository, actor, made.id, FIELDS, ["title"]) is None
+    assert not await delete(repository, actor, made.id)
     assert await repository.list(ListQuery(actor.user_id, None, None, NEWEST_FIRST), None, 0, 10) == []
 
 
@@ -96,7 +94,7 @@ async def test_the_extreme_due_dates_come_back_as_they_went(repository: TaskRepo
         datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
     ):
-        made = await repository.insert(actor, new_id(), replace(FIELDS, due_date=due))
+        made = await insert(repository, actor, replace(FIELDS, due_date=due))
         for _ in range(2):
             found = await repository.find(actor.user_id, made.id)
             assert found is not None
@@ -104,11 +102,11 @@ async def test_the_extreme_due_dates_come_back_as_they_went(repository: TaskRepo
 
 
 async def test_every_change_is_logged_once_in_order(repository: TaskRepository, database: Database, actor: Actor) -> None:
-    first = await repository.insert(actor, new_id(), FIELDS)
-    second = await repository.insert(actor, new_id(), FIELDS)
-    await repository.update(actor, first.id, TaskFields(title="New", status=Status.COMPLETED), ["title", "status"])
-    await repository.update(actor, uuid4(), TaskFields(title="New"), ["title"])
-    await repository.delete(actor, second.id)
+    first = await insert(repository, actor, FIELDS)
+    second = await insert(repository, actor, FIELDS)
+    await update(repository, actor, first.id, TaskFields(title="New", status=Status.COMPLETED), ["title", "status"])
+    await update(repository, actor, uuid4(), TaskFields(title="New"), ["title"])
+    await delete(repository, actor, second.id)
     assert await _changes(database, actor) == [(1, 1, []), (2, 1, []), (3, 2, ["title", "status"]), (4, 3, [])]
     row = await database.fetchrow("SELECT * FROM task.changes WHERE user_id = $1 AND seq = 3", actor.user_id)
     assert row is not None
@@ -118,10 +116,10 @@ async def test_every_change_is_logged_once_in_order(repository: TaskRepository, 
 
 async def test_writes_at_once_leave_a_gapless_log(repository: TaskRepository, database: Database, actor: Actor) -> None:
     """Of a new user, so that the counter's row is made in the same race."""
-    made = await asyncio.gather(*(repository.insert(actor, new_id(), FIELDS) for _ in range(10)))
+    made = await asyncio.gather(*(insert(repository, actor, FIELDS) for _ in range(10)))
     target = made[0].id
-    await asyncio.gather(*(repository.update(actor, target, TaskFields(title=f"Title {i}"), ["title"]) for i in range(20)))
-    await asyncio.gather(*(repository.update(actor, uuid4(), FIELDS, ["title"]) for _ in range(10)))
+    await asyncio.gather(*(update(repository, actor, target, TaskFields(title=f"Title {i}"), ["title"]) for i in range(20)))
+    await asyncio.gather(*(update(repository, actor, uuid4(), FIELDS, ["title"]) for _ in range(10)))
     changes = await _changes(database, actor)
     assert [seq for seq, _, _ in changes] == list(range(1, 31))
     row = await database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", actor.user_id)
@@ -140,7 +138,7 @@ async def test_lists_filter_and_order(repository: TaskRepository, actor: Actor) 
         replace(FIELDS, title="b", priority=5, due_date=start + timedelta(days=1)),
     ]
     for fields in wanted:
-        await repository.insert(actor, new_id(), fields)
+        await insert(repository, actor, fields)
 
     async def titles(order: str = "", status: Status | None = None, priority: int | None = None) -> str:
         query = ListQuery(actor.user_id, status, priority, parse_order(order))

@@ -1,0 +1,86 @@
+"""What is kept no longer is removed, and nothing else: by any replica, one at a time."""
+
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from servicekit.postgres import Database
+from servicekit.retries import Idempotency
+from servicekit.upkeep import Upkeep
+from task_service.domain import Actor
+from task_service.repository import PostgresTasks
+from task_service.upkeep_repository import PostgresLeftovers
+from task_service.writes import Creation
+from tests.task_service.conftest import FIELDS, delete, insert, new_id
+
+BIN_DAYS, CHANGE_DAYS = 30, 7
+# Longer than nothing and shorter than any wait that would be seen.
+MOMENT = timedelta(minutes=1)
+
+
+@pytest.fixture
+def leftovers(database: Database) -> PostgresLeftovers:
+    return PostgresLeftovers(database, bin_days=BIN_DAYS, change_days=CHANGE_DAYS)
+
+
+async def _age(database: Database, sql: str, actor: Actor, age: timedelta) -> None:
+    await database.fetchrow(sql, actor.user_id, age)
+
+
+async def test_the_bin_is_emptied_after_its_days(database: Database, tasks: PostgresTasks, leftovers: PostgresLeftovers, actor: Actor) -> None:
+    kept, over, live = [await insert(tasks, actor, FIELDS) for _ in range(3)]
+    for task in (kept, over):
+        await delete(tasks, actor, task.id)
+    aged = "UPDATE task.tasks SET deleted_at = deleted_at - $2::interval, created_at = created_at - $2 WHERE user_id = $1 AND id = $3"
+    await database.fetchrow(aged, actor.user_id, timedelta(days=BIN_DAYS) - MOMENT, kept.id)
+    await database.fetchrow(aged, actor.user_id, timedelta(days=BIN_DAYS) + MOMENT, over.id)
+    await Upkeep(leftovers).round()
+    rows = await database.fetch("SELECT id FROM task.tasks WHERE user_id = $1", actor.user_id)
+    assert {row["id"] for row in rows} == {kept.id, live.id}
+    # Emptying the bin is no change of the user's: who follows the log has seen the deletion.
+    assert len(await database.fetch("SELECT FROM task.changes WHERE user_id = $1", actor.user_id)) == 5
+
+
+async def test_the_log_loses_its_beginning_after_its_days(
+    database: Database, tasks: PostgresTasks, leftovers: PostgresLeftovers, actor: Actor
+) -> None:
+    for _ in range(5):
+        await insert(tasks, actor, FIELDS)
+    aged = "UPDATE task.changes SET at = at - $2::interval WHERE user_id = $1 AND seq <= $3"
+    await database.fetchrow(aged, actor.user_id, timedelta(days=CHANGE_DAYS) + MOMENT, 3)
+    await Upkeep(leftovers).round()
+    rows = await database.fetch("SELECT seq FROM task.changes WHERE user_id = $1 ORDER BY seq", actor.user_id)
+    assert [row["seq"] for row in rows] == [4, 5]
+
+
+async def test_answers_are_forgotten_after_a_day(database: Database, tasks: PostgresTasks, leftovers: PostgresLeftovers, actor: Actor) -> None:
+    for key in ("old", "new"):
+        await tasks.write(actor, [Creation(new_id(), FIELDS)], Idempotency(key, b"hash"))
+    aged = "UPDATE task.idempotency_keys SET created_at = created_at - $2::interval WHERE user_id = $1 AND key = 'old'"
+    await _age(database, aged, actor, timedelta(days=1) + MOMENT)
+    await Upkeep(leftovers).round()
+    rows = await database.fetch("SELECT key FROM task.idempotency_keys WHERE user_id = $1", actor.user_id)
+    assert [row["key"] for row in rows] == ["new"]
+
+
+async def test_a_round_goes_on_until_nothing_is_left(database: Database, tasks: PostgresTasks, leftovers: PostgresLeftovers, actor: Actor) -> None:
+    await tasks.write(actor, [Creation(new_id(), FIELDS) for _ in range(25)])
+    await _age(database, "UPDATE task.changes SET at = at - $2::interval WHERE user_id = $1", actor, timedelta(days=CHANGE_DAYS + 1))
+    assert await leftovers.remove(10) == 10
+    assert await leftovers.remove(10) == 10
+    assert await leftovers.remove(10) == 5
+    assert await leftovers.remove(10) == 0
+
+
+async def test_another_that_sweeps_just_now_is_left_alone(
+    database: Database, database_url: str, tasks: PostgresTasks, leftovers: PostgresLeftovers, actor: Actor
+) -> None:
+    await insert(tasks, actor, FIELDS)
+    await _age(database, "UPDATE task.changes SET at = at - $2::interval WHERE user_id = $1", actor, timedelta(days=CHANGE_DAYS + 1))
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('task sweep', 0))")
+        assert await leftovers.remove(10) == 0
+    await connection.close()
+    assert await leftovers.remove(10) == 1
