@@ -1,0 +1,25 @@
+"""The list of planted bugs fits the code as it is, and docs/testing.md names each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.planted.bugs import BUGS, Bug
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_bug_can_be_planted(bug: Bug) -> None:
+    assert (ROOT / bug.file).read_text(encoding="utf-8").count(bug.old) == 1
+    assert bug.old != bug.new
+    assert all((ROOT / test.partition("::")[0]).is_file() for test in bug.tests if test.startswith("tests/"))
+
+
+def test_the_names_are_told_apart() -> None:
+    assert len({bug.name for bug in BUGS}) == len(BUGS)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_the_documentation_has_it(bug: Bug) -> None:
+    assert f"| {bug.name} |" in (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
