@@ -22,6 +22,9 @@ class Kind(Enum):
     ABORTED = auto()
     OUT_OF_RANGE = auto()
     EXHAUSTED = auto()
+    FAILED_PRECONDITION = auto()
+    ABORTED = auto()
+    OUT_OF_RANGE = auto()
     UNAVAILABLE = auto()
     DEADLINE = auto()
     INTERNAL = auto()
@@ -117,6 +120,12 @@ class Overloaded(ServiceError):
     reason = "OVERLOADED"
     message = "The service has too many calls under way. Try again shortly."
     retry_after_seconds = 1.0
+
+
+class SlowReader(Overloaded):
+    """The client did not take a message of its stream in time. It can read what it was sent, and begin again."""
+
+    message = "The stream was cut off: its messages were not read. Read them as they come, and begin again."
 
 
 class DependencyUnavailable(ServiceError):

@@ -5,8 +5,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from auth_service.errors import TooManyAttempts
-from servicekit.errors import DependencyUnavailable, InvalidField, Overloaded, ServiceError, TokenMissing, Violation
-from servicekit.status import DETAILS_KEY, RETRY_AFTER_KEY, failure_of
+from servicekit.errors import DependencyUnavailable, InvalidField, Kind, Overloaded, ServiceError, TokenMissing, Violation
+from servicekit.status import CODES, DETAILS_KEY, RETRY_AFTER_KEY, failure_of
 
 
 def status_of(error: Exception) -> status_pb2.Status:
@@ -69,3 +69,14 @@ def test_metadata_is_carried() -> None:
 
 def test_a_bare_service_error_is_internal() -> None:
     assert failure_of(ServiceError()).code is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_has_a_code_of_its_own(kind: Kind) -> None:
+    error = ServiceError()
+    error.kind = kind
+    code = failure_of(error).code
+    assert [other for other in Kind if CODES[other] is code] == [kind]
+    # Of these three gRPC's names are all that tells them apart.
+    if kind in {Kind.ABORTED, Kind.FAILED_PRECONDITION, Kind.OUT_OF_RANGE}:
+        assert code.name == kind.name
