@@ -8,15 +8,16 @@ from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
 from servicekit import logging
+from servicekit.admission import Verifier
 from servicekit.call_log import CallLog
 from servicekit.health import Check, Health
 from servicekit.method import is_internal
 from servicekit.metrics import CallMetrics
 from servicekit.migrate import Migrations
 from servicekit.ops import Endpoint, OpsServer
-from servicekit.pipeline import Pipeline, Verifier
+from servicekit.pipeline import Pipeline
 from servicekit.postgres import Database, DatabaseOptions
-from servicekit.runtime import Resource, serve
+from servicekit.runtime import Drain, Resource, serve
 from servicekit.server import GrpcServer, ServerOptions
 from servicekit.settings import ServiceSettings, load
 from servicekit.telemetry import Tracing
@@ -24,7 +25,7 @@ from servicekit.telemetry import Tracing
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A service's own parts. `handlers` pairs each gRPC service with the object that has its methods."""
+    """A service's own parts. `handlers` pairs each gRPC service with the object that has its methods; `drains` end their streams."""
 
     handlers: Sequence[tuple[ServiceDescriptor, object]]
     verifier: Verifier
@@ -33,6 +34,7 @@ class Parts:
     checks: Mapping[str, Check]
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     reflected: Sequence[ServiceDescriptor] = ()
+    drains: Sequence[Drain] = ()
 
 
 def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None) -> Database:
@@ -75,6 +77,8 @@ async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> N
         call_log=CallLog(tracing.trace_id),
         default_deadline_seconds=settings.default_deadline_seconds,
         max_concurrent_calls=settings.max_concurrent_calls,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        slow_reader_seconds=settings.slow_reader_seconds,
     )
     health = Health([service.full_name for service, _ in parts.handlers], parts.checks)
     own = (service for service, _ in parts.handlers if not is_internal(service))
@@ -89,4 +93,4 @@ async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> N
     for service, handler in parts.handlers:
         server.add(service, handler, pipeline)
     ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints)
-    await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources))
+    await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources), drains=parts.drains)

@@ -1,6 +1,6 @@
 """All that handlers and the pipeline see of grpc: the call under way. Another server runtime could make one as well."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -24,6 +24,11 @@ class Call:
     caller: Identity | None = field(default=None)
     # The other end of the connection, in gRPC's form.
     peer: str = ""
+    # What the handler says beside its answer (REST: as headers): lower-case keys, printable ASCII. It goes before the first message, so a stream's
+    # handler fills it before that; not with an error.
+    response_headers: dict[str, str] = field(default_factory=dict)
+    # Of a stream: those that the transport has taken.
+    messages_sent: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -44,3 +49,9 @@ class Call:
 
 # Any: every method has message types of its own, which registration pairs by the descriptor.
 Handler = Callable[[Any, Call], Awaitable[Message]]
+# Of a method that streams: an async generator. It is closed when the stream ends, so its `finally` blocks run then, whoever ended it.
+StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
+# Returns when the transport has taken the message. Raises CancelledError once the client has left.
+Send = Callable[[Message], Awaitable[None]]
+# A stream handler with the pipeline around it.
+Stream = Callable[[Any, Call, Send], Awaitable[None]]

@@ -31,6 +31,8 @@ class CallLog:
             "duration_ms": round(seconds * 1000, 3),
             "request_id": call.request_id,
         }
+        if method.streams:
+            fields["messages_sent"] = call.messages_sent
         if call.caller is not None:
             fields["user_id"] = str(call.caller.user_id)
         if (trace := self._trace_id()) is not None:

@@ -21,6 +21,10 @@ class MissingAccess(Exception):
     """A method does not say who may call it; the server must not start."""
 
 
+class ClientStreams(Exception):
+    """A method takes a stream of requests, which nothing here can host; the server must not start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One RPC, as `proto/` defines it."""
@@ -30,6 +34,8 @@ class Method:
     access: access_pb2.Access
     request_type: type[Message]
     path: "PathBinding | None"
+    # It answers with any number of messages.
+    streams: bool = False
 
     @property
     def snake_name(self) -> str:
@@ -58,8 +64,10 @@ class PathBinding:
 
 
 def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
-    """The methods of a service. Raises MissingAccess if one has no `access` option."""
+    """The methods of a service. Raises MissingAccess if one has no `access` option, ClientStreams if one takes a stream."""
     for descriptor in service.methods:
+        if descriptor.client_streaming:
+            raise ClientStreams(f"{descriptor.full_name} takes a stream of requests: let it take one")
         access: Any = descriptor.GetOptions().Extensions[access_pb2.access]  # type: ignore[index]  # the stubs do not know custom options
         if access == access_pb2.ACCESS_UNSPECIFIED:
             raise MissingAccess(f"{descriptor.full_name} does not say who may call it: set (taskmanager.rpc.v1.access)")
@@ -69,6 +77,7 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
             access=access,
             request_type=message_factory.GetMessageClass(descriptor.input_type),
             path=_path_binding(descriptor),
+            streams=descriptor.server_streaming,
         )
 
 

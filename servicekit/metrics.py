@@ -28,7 +28,7 @@ def registry() -> CollectorRegistry:
 
 @dataclass(slots=True)
 class UnderWay:
-    """The number of calls under way."""
+    """The number of calls, or of streams, under way."""
 
     count: int = 0
 
@@ -37,19 +37,26 @@ class MethodMeter:
     """The metrics of one method, its labels bound beforehand: looking them up per call is most of what they cost."""
 
     def __init__(self, metrics: "CallMetrics", method: Method) -> None:
-        labels = ("unary", method.service, method.name)
+        labels = ("server_stream" if method.streams else "unary", method.service, method.name)
         self.started = metrics.started_total.labels(*labels)
         self._handled = {code: metrics.handled_total.labels(*labels, _camel(code)) for code in grpc.StatusCode}
         self._seconds = metrics.handling_seconds.labels(*labels)
+        # For streams alone: of a call the number of answers is that of the handled.
+        self._sent = metrics.sent_total.labels(*labels) if method.streams else None
 
     def handled(self, code: grpc.StatusCode, seconds: float) -> None:
         """Counts a call that has ended."""
         self._handled[code].inc()
         self._seconds.observe(seconds)
 
+    def sent(self) -> None:
+        """Counts a message of a stream that the transport has taken."""
+        if self._sent is not None:
+            self._sent.inc()
+
 
 class CallMetrics:
-    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_calls_in_flight."""
+    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and what is under way."""
 
     def __init__(self, metrics: CollectorRegistry) -> None:
         self.started_total = Counter("grpc_server_started_total", "Calls begun.", LABELS, registry=metrics)
@@ -57,8 +64,10 @@ class CallMetrics:
         self.handling_seconds = Histogram(
             "grpc_server_handling_seconds", "Time from a call's begin to its end.", LABELS, registry=metrics, buckets=BUCKETS_SECONDS
         )
-        self.under_way = UnderWay()
+        self.sent_total = Counter("grpc_server_msg_sent_total", "Messages of streams sent.", LABELS, registry=metrics)
+        self.under_way, self.streams_under_way = UnderWay(), UnderWay()
         Gauge("grpc_server_calls_in_flight", "Calls under way.", registry=metrics).set_function(lambda: self.under_way.count)
+        Gauge("grpc_server_streams_in_flight", "Streams under way.", registry=metrics).set_function(lambda: self.streams_under_way.count)
 
     def of(self, method: Method) -> MethodMeter:
         """The meter of a method; its series exist from now on, at zero."""

@@ -1,53 +1,48 @@
-"""What happens around every handler. Applied once, at registration.
+"""What happens around every handler. Applied once, at registration, and the same for methods that answer once and for those that stream.
 
 observe (request id, one log line, metrics: sees every outcome, also a failed authentication)
-→ authenticate (who calls) → authorize (may they: by the method's `access`; before validation, AIP-211) → validate → handler.
+→ limit (how many at once, and for how long) → admit (authenticate, authorize, validate: `servicekit.admission`) → handler.
+
+A stream has no deadline but its client's: the service's own bounds its admission alone. What bounds it after that is its reader: who takes longer
+than `slow_reader_seconds` over one message is cut off, and until a message is taken the handler is not asked for the next.
 
 Outside of this, `servicekit.server` adapts grpc's context, traces, and is the only place that aborts a call.
 """
 
 import asyncio
-import hmac
+import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import grpc
-import protovalidate
 from google.protobuf.message import Message
 from taskmanager.rpc.v1 import access_pb2
 from uuid_utils import uuid4
 
 from servicekit import deadline
-from servicekit.call import Call, Handler
+from servicekit.admission import Verifier, admission
+from servicekit.call import Call, Handler, Send, Stream, StreamHandler
 from servicekit.call_log import CallLog
-from servicekit.errors import AccessDenied, DeadlineExceeded, InvalidField, MalformedRequest, Overloaded, Violation
-from servicekit.identity import Identity, bearer_token
+from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
 from servicekit.method import Method
-from servicekit.metrics import CallMetrics
+from servicekit.metrics import CallMetrics, MethodMeter, UnderWay
 from servicekit.status import failure_of
 
-ORIGINAL_PATH: Final = "x-envoy-original-path"
-# Violations travel in the trailers, for which clients have 8 KiB.
-MAX_VIOLATIONS: Final = 20
-THOROUGH_BYTES: Final = 8 * 1024
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-class Verifier(Protocol):
-    """Tells who an access token speaks for."""
-
-    async def verify(self, token: str) -> Identity:
-        """Raises TokenInvalid or DependencyUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the layers need. `default_deadline_seconds` is for calls that come without one; more than `max_concurrent_calls` are refused.
+    """What the layers need. `default_deadline_seconds` is for calls that come without one.
 
-    Whoever has one of `service_tokens` is one of the system's own services.
+    More than `max_concurrent_calls` are refused, and more than `max_concurrent_streams`, which are counted apart: a call is over soon, a stream is
+    not. Whoever has one of `service_tokens` is one of the system's own services.
     """
 
     verifier: Verifier
@@ -56,23 +51,64 @@ class Pipeline:
     call_log: CallLog
     default_deadline_seconds: float
     max_concurrent_calls: int
+    max_concurrent_streams: int
+    slow_reader_seconds: float
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         """The handler with all layers around it. What the handler raises leaves it as Failure, and CancelledError as it is."""
-        return self._observe(method, self._authenticate(method, _validate(method, handler)))
+        admit = admission(method, self.verifier, self.service_tokens)
+        place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
 
-    def _observe(self, method: Method, inner: Handler) -> Handler:
+        async def admitted(request: Any, call: Call) -> Message:
+            await admit(request, call)
+            return await handler(request, call)
+
+        async def limited(request: Any, call: Call) -> Message:
+            with place:
+                return await _within(self.default_deadline_seconds if call.time_remaining is None else call.time_remaining, admitted, request, call)
+
+        return self._observe(method, self.metrics.of(method), limited)
+
+    def wrap_stream(self, method: Method, handler: StreamHandler) -> Stream:
+        """As `wrap`, for a method that streams. However a stream ends, its handler is closed before that is told."""
+        admit = admission(method, self.verifier, self.service_tokens)
+        place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
         meter = self.metrics.of(method)
-        # The system's own services are few, and what they ask must not wait for what strangers do.
-        limit = self._limit(inner, self.max_concurrent_calls if method.access != access_pb2.ACCESS_INTERNAL else None)
 
-        async def observed(request: Any, call: Call) -> Message:
+        async def admitted(request: Any, call: Call, send: Send) -> None:
+            await _within(self.default_deadline_seconds, admit, request, call)
+            # From now on each statement has the time that the database gives it, however long the stream lasts.
+            deadline.clear()
+            async with contextlib.aclosing(handler(request, call)) as messages:
+                async for message in messages:
+                    await self._hand_over(message, send)
+                    call.messages_sent += 1
+                    meter.sent()
+
+        async def limited(request: Any, call: Call, send: Send) -> None:
+            with place:
+                await _within(call.time_remaining, admitted, request, call, send)
+
+        return self._observe(method, meter, limited)
+
+    async def _hand_over(self, message: Message, send: Send) -> None:
+        """Waits until the transport has taken the message. Raises SlowReader."""
+        try:
+            async with asyncio.timeout(self.slow_reader_seconds) as timeout:
+                await send(message)
+        except TimeoutError as error:
+            raise (SlowReader() if timeout.expired() else error) from error
+
+    def _observe(
+        self, method: Method, meter: MethodMeter, inner: Callable[Concatenate[Any, Call, P], Awaitable[R]]
+    ) -> Callable[Concatenate[Any, Call, P], Awaitable[R]]:
+        async def observed(request: Any, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> R:
             call.request_id = _request_id(call.metadata.get("x-request-id"))
             started = time.perf_counter()
             meter.started.inc()
             code, error, reason = grpc.StatusCode.OK, None, ""
             try:
-                return await limit(request, call)
+                return await inner(request, call, *args, **kwargs)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
@@ -87,85 +123,40 @@ class Pipeline:
 
         return observed
 
-    def _limit(self, inner: Handler, most: int | None) -> Handler:
-        """Bounds the calls under way and the time of each: `maximum_concurrent_rpcs` would count probes and streams too."""
-        under_way = self.metrics.under_way
 
-        async def limited(request: Any, call: Call) -> Message:
-            if most is not None and under_way.count >= most:
-                raise Overloaded
-            seconds = self.default_deadline_seconds if call.time_remaining is None else call.time_remaining
-            under_way.count += 1
-            try:
-                deadline.begin(seconds)
-                async with asyncio.timeout(seconds) as timeout:
-                    return await inner(request, call)
-            except TimeoutError as error:
-                raise (DeadlineExceeded() if timeout.expired() else error) from error
-            finally:
-                under_way.count -= 1
+class _Places:
+    """As many as may be under way at once: `maximum_concurrent_rpcs` would count probes too, and streams and calls together."""
 
-        return limited
+    def __init__(self, under_way: UnderWay, most: int | None) -> None:
+        self._under_way = under_way
+        self._most = most
 
-    def _authenticate(self, method: Method, inner: Handler) -> Handler:
-        """Public methods look at no token; internal ones are open to no user, but to the service token. The rest need a good access token."""
-        if method.access == access_pb2.ACCESS_PUBLIC:
-            return inner
-        if method.access == access_pb2.ACCESS_INTERNAL:
-            return self._internal(inner)
-        if method.access != access_pb2.ACCESS_AUTHENTICATED:
-            return _denied
-        verify = self.verifier.verify
+    def __enter__(self) -> None:
+        """Raises Overloaded."""
+        if self._most is not None and self._under_way.count >= self._most:
+            raise Overloaded
+        self._under_way.count += 1
 
-        async def authenticated(request: Any, call: Call) -> Message:
-            call.caller = await verify(bearer_token(call.metadata.get("authorization")))
-            return await inner(request, call)
-
-        return authenticated
-
-    def _internal(self, inner: Handler) -> Handler:
-        accepted = [token.encode() for token in self.service_tokens]
-
-        async def internal(request: Any, call: Call) -> Message:
-            given = bearer_token(call.metadata.get("authorization")).encode()
-            if not any(hmac.compare_digest(given, token) for token in accepted):
-                raise AccessDenied
-            return await inner(request, call)
-
-        return internal
+    def __exit__(self, *_: object) -> None:
+        self._under_way.count -= 1
 
 
-async def _denied(_: Any, __: Call) -> Message:
-    raise AccessDenied
+def _most(method: Method, most: int) -> int | None:
+    """The system's own services are few, and what they ask must not wait for what strangers do."""
+    return None if method.access == access_pb2.ACCESS_INTERNAL else most
 
 
-def _validate(method: Method, inner: Handler) -> Handler:
-    """Protovalidate's rules, and that body and query do not contradict the path."""
-    collect = protovalidate.Validator().collect_violations
-    path = method.path
-
-    async def validated(request: Any, call: Call) -> Message:
-        if request is None:
-            raise MalformedRequest
-        # A large message can break a rule once for every few bytes: then the first has to do.
-        violations = collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)
-        if violations:
-            raise InvalidField(*map(_violation, violations[:MAX_VIOLATIONS]))
-        if path is not None and (original := call.metadata.get(ORIGINAL_PATH)):
-            path.check(original, request)
-        return await inner(request, call)
-
-    return validated
-
-
-def _violation(violation: protovalidate.Violation) -> Violation:
-    proto = violation.proto
-    path = ""
-    for element in proto.field.elements if proto.field else ():
-        path += ("." if path else "") + element.field_name
-        if element.subscript is not None:
-            path += f"[{element.subscript.value}]"
-    return Violation(path, proto.message or proto.rule_id)
+async def _within(
+    seconds: float | None, work: Callable[Concatenate[Any, Call, P], Awaitable[R]], request: Any, call: Call, *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Does the work within the time, if there is a bound, and has all that it waits for know of it. Raises DeadlineExceeded."""
+    if seconds is not None:
+        deadline.begin(seconds)
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            return await work(request, call, *args, **kwargs)
+    except TimeoutError as error:
+        raise (DeadlineExceeded() if timeout.expired() else error) from error
 
 
 def _request_id(given: str | None) -> str:

@@ -1,15 +1,16 @@
 """The life of a service process: ordered start, signals, drain, stop in reverse order, each step bounded.
 
-On SIGTERM or SIGINT: readiness falls → `drain_delay_seconds` for balancers to look away → the server takes no new calls and finishes those under
-way, at most `shutdown_grace_seconds` → the rest stops. No accepted call fails for it.
+On SIGTERM or SIGINT: readiness falls → `drain_delay_seconds` for balancers to look away → what has streams ends them, since they would not end by
+themselves → the server takes no new calls and finishes those under way, at most `shutdown_grace_seconds` → the rest stops. No accepted call fails for
+it, and a stream ends with a status that tells its client to go on elsewhere.
 """
 
 import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 
@@ -22,6 +23,9 @@ from servicekit.telemetry import Tracing
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 # Allocations between two collections of the young. A call makes few cycles; the default of 700 collects several times in each loop turn.
 GC_THRESHOLD: Final = 20_000
+
+# Has the streams of a part end, with UNAVAILABLE, and begins no other from then on. It need not wait for them: the server does.
+Drain: TypeAlias = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -37,7 +41,14 @@ class Resource(Protocol):
 
 
 async def serve(
-    settings: ServiceSettings, *, server: GrpcServer, ops: OpsServer, health: Health, tracing: Tracing, resources: list[Resource]
+    settings: ServiceSettings,
+    *,
+    server: GrpcServer,
+    ops: OpsServer,
+    health: Health,
+    tracing: Tracing,
+    resources: list[Resource],
+    drains: Sequence[Drain] = (),
 ) -> None:
     """Runs until SIGTERM or SIGINT, then drains and returns."""
     stopping = _stop_signal()
@@ -51,6 +62,9 @@ async def serve(
             log.info("draining", delay_seconds=settings.drain_delay_seconds)
             await health.drain()
             await asyncio.sleep(settings.drain_delay_seconds)
+            # One after the other, as the parts were wired: each only has to say so.
+            for drain in drains:
+                await _bounded("drain", drain())
             await server.stop(settings.shutdown_grace_seconds)
         finally:
             await health.stop()

@@ -1,8 +1,11 @@
 """The edge: hosts the services' methods on grpc.aio. The only module that knows its context, and the only place that aborts a call."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -10,15 +13,24 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from servicekit.call import Call, Handler
+from servicekit.call import Call, Handler, Stream
 from servicekit.health import Health
 from servicekit.method import Method, methods_of
 from servicekit.pipeline import Pipeline
 from servicekit.reflection import add_reflection
 from servicekit.status import Failure, failure_of
+from servicekit.tokens import MAX_LIFETIME_SECONDS
 
 # The gateway's bound, and a page's 2 MiB with room for the message around it.
 MAX_MESSAGE_BYTES = 3 * 1024 * 1024 + 64 * 1024
+
+# What is under way on a connection of that age may go on for so long: a stream lives as long as its token.
+CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
+
+_NOTHING: Final[Sequence[Message]] = ()
+
+R = TypeVar("R")
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = structlog.get_logger()
 
@@ -47,7 +59,7 @@ class GrpcServer:
                 ("grpc.absolute_max_metadata_size", 96 * 1024),
                 # Clients look names up again only when a connection ends: without this, new pods get no load.
                 ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1000)),
-                ("grpc.max_connection_age_grace_ms", 30_000),
+                ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -64,9 +76,10 @@ class GrpcServer:
     def add(self, service: ServiceDescriptor, handler: object, pipeline: Pipeline) -> None:
         """Registers each method of the service, as `handler`'s method of the same name in snake_case, with the pipeline around it.
 
-        Raises MissingAccess or AttributeError if a method has no access option or no handler: the server must not start.
+        Raises if a method has no access option (MissingAccess), takes a stream (ClientStreams), has no handler (AttributeError), or streams and its
+        handler is no async generator (TypeError): the server must not start.
         """
-        handlers = {m.name: _unary(m, pipeline.wrap(m, getattr(handler, m.snake_name))) for m in methods_of(service)}
+        handlers = {m.name: _handler_of(m, getattr(handler, m.snake_name), pipeline) for m in methods_of(service)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     async def start(self) -> int:
@@ -80,7 +93,80 @@ class GrpcServer:
         await self._server.stop(grace_seconds)
 
 
-def _unary(method: Method, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
+def _handler_of(method: Method, handler: Any, pipeline: Pipeline) -> "grpc.RpcMethodHandler[Any, Any]":
+    deserialize = _deserializer(method)
+    if not method.streams:
+        unary = _unary(method, pipeline.wrap(method, handler))
+        return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
+    if not inspect.isasyncgenfunction(handler):
+        raise TypeError(f"{method.service}.{method.name} streams: its handler must be an async generator")
+    stream = _stream(method, pipeline.wrap_stream(method, handler))
+    return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=deserialize, response_serializer=_serialize)
+
+
+def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | None]]:
+    async def unary(request: Message | None, context: Context) -> Message | None:
+        call = _call(context)
+        answer = await _ended(method, context, handler(request, call))
+        if call.response_headers:
+            await _send_headers(call, context)
+        return answer
+
+    return unary
+
+
+def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIterator[Message]]:
+    """An async generator, which is what OpenTelemetry's interceptor wants, that writes by itself and yields nothing.
+
+    grpc would leave one that yields where it is when the client goes, to be closed by the garbage collector; and it would not know how long
+    its message has waited.
+    """
+
+    async def stream(request: Message | None, context: Context) -> AsyncIterator[Message]:
+        call = _call(context)
+
+        async def send(message: Message) -> None:
+            try:
+                if call.response_headers and not call.messages_sent:
+                    await _send_headers(call, context)
+                await context.write(message)
+            except grpc.aio.InternalError as error:
+                # The connection has ended, and grpc has not got round to cancelling us.
+                raise asyncio.CancelledError from error
+
+        await _ended(method, context, handler(request, call, send))
+        if call.response_headers and not call.messages_sent:
+            await _send_headers(call, context)
+        for never in _NOTHING:
+            yield never
+
+    return stream
+
+
+async def _ended(method: Method, context: Context, call: Awaitable[R]) -> R | None:
+    """What the pipeline returns; if it is a failure, the call ends here, or for a client that does not read when it has read all before."""
+    try:
+        return await call
+    except Failure as failure:
+        end = failure
+    except Exception as error:
+        log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
+        end = failure_of(error)
+    # Of a client that has left there is nobody to tell; what is returned then is not looked at.
+    with contextlib.suppress(grpc.aio.InternalError):
+        await context.abort(end.code, end.message, end.trailing_metadata)
+    return None
+
+
+def _call(context: Context) -> Call:
+    return Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer())
+
+
+async def _send_headers(call: Call, context: Context) -> None:
+    await context.send_initial_metadata(tuple(call.response_headers.items()))
+
+
+def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
     parse = method.request_type.FromString
 
     def deserialize(data: bytes) -> Message | None:
@@ -90,19 +176,7 @@ def _unary(method: Method, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]
         except DecodeError:
             return None
 
-    async def unary(request: Message | None, context: "grpc.aio.ServicerContext[Any, Any]") -> Message:
-        call = Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer())
-        try:
-            return await handler(request, call)
-        except Failure as failure:
-            end = failure
-        except Exception as error:
-            log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
-            end = failure_of(error)
-        await context.abort(end.code, end.message, end.trailing_metadata)
-        raise AssertionError("abort returned")
-
-    return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
+    return deserialize
 
 
 def _serialize(response: Message) -> bytes:

@@ -42,6 +42,10 @@ class ServiceSettings(BaseSettings):
 
     default_deadline_seconds: Seconds = 10.0
     max_concurrent_calls: Count = 1000
+    # A stream at rest costs memory, some 50 kB, and next to no time.
+    max_concurrent_streams: Count = 5000
+    # Longer than a client's network is ever away without its connection ending.
+    slow_reader_seconds: Seconds = 30.0
     max_connection_age_seconds: Seconds = 300.0
     reflection_enabled: bool = True
     # From NOT_SERVING to the end of the listeners: the time balancers have to look away.

@@ -39,6 +39,7 @@ STORES = ("asyncpg", "redis")
 DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
     {
+        "admission",
         "app",
         "call",
         "call_log",

@@ -87,6 +87,8 @@ class Limits:
 
     deadline_seconds: float = 5.0
     concurrent_calls: int = 10
+    concurrent_streams: int = 10
+    slow_reader_seconds: float = 30.0
     checks: Mapping[str, Check] = field(default_factory=dict)
 
 
@@ -100,6 +102,8 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipel
         call_log=CallLog(lambda: None),
         default_deadline_seconds=given.deadline_seconds,
         max_concurrent_calls=given.concurrent_calls,
+        max_concurrent_streams=given.concurrent_streams,
+        slow_reader_seconds=given.slow_reader_seconds,
     )
 
 

@@ -9,7 +9,7 @@ from taskmanager.rpc.v1 import access_pb2
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.errors import InvalidField
-from servicekit.method import Method, MissingAccess, methods_of
+from servicekit.method import ClientStreams, Method, MissingAccess, methods_of
 
 TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
 A, B = "0190b5a0-0000-7000-8000-00000000000a", "0190b5a0-0000-7000-8000-00000000000b"
@@ -82,3 +82,13 @@ def test_what_the_path_does_not_say_is_refused(path: str) -> None:
     with pytest.raises(InvalidField) as update:
         check("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=B)))
     assert [violation.field for violation in update.value.violations] == ["task.id"]
+
+
+def test_a_method_that_takes_a_stream_is_refused() -> None:
+    pool = descriptor_pool.DescriptorPool()
+    file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
+    file.message_type.add(name="Nothing")
+    file.service.add(name="Open").method.add(name="Upload", input_type=".planted.Nothing", output_type=".planted.Nothing", client_streaming=True)
+    pool.Add(file)
+    with pytest.raises(ClientStreams, match=r"planted\.Open\.Upload"):
+        list(methods_of(pool.FindServiceByName("planted.Open")))
