@@ -51,12 +51,12 @@ async def make_accounts(url: str) -> list[Account]:
 async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> list[Rpc]:
     """Makes the accounts' tasks through the channel. Writers are not readers: lists stay as long as they are."""
     readers, writers = accounts[:ACCOUNTS], accounts[ACCOUNTS:]
-    create = [_call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=_task(0))) for account in writers]
+    create = [_call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=new_task(0))) for account in writers]
     ids = await asyncio.gather(*(_create(channel, account, number) for number, account in itertools.product(range(TASKS_EACH), readers)))
     owned = list(zip(ids, itertools.cycle(readers), strict=False))
     get = [_call("GetTask", account, task_service_pb2.GetTaskRequest(id=task_id)) for task_id, account in owned]
     page = [_call("ListTasks", account, task_service_pb2.ListTasksRequest(page_size=PAGE_SIZE)) for account in readers]
-    body = json.dumps(MessageToDict(_task(0), preserving_proto_field_name=True)).encode()
+    body = json.dumps(MessageToDict(new_task(0), preserving_proto_field_name=True)).encode()
     return [
         await _rpc(channel, "GetTask", get, [Request("GET", f"{REST}/{task_id}", account.access_token) for task_id, account in owned]),
         await _rpc(channel, "ListTasks", page, [Request("GET", f"{REST}?page_size={PAGE_SIZE}", account.access_token) for account in readers]),
@@ -64,7 +64,7 @@ async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> lis
     ]
 
 
-def _task(number: int) -> task_pb2.Task:
+def new_task(number: int) -> task_pb2.Task:
     """A task of ordinary size."""
     task = task_pb2.Task(
         title=f"Write down what was decided, part {number}",
@@ -76,8 +76,13 @@ def _task(number: int) -> task_pb2.Task:
     return task
 
 
+def call_of(name: str, account: Account, body: bytes) -> Request:
+    """A call over gRPC."""
+    return Request("POST", SERVICE + name, account.access_token, body)
+
+
 def _call(name: str, account: Account, message: Message) -> Request:
-    return Request("POST", SERVICE + name, account.access_token, message.SerializeToString())
+    return call_of(name, account, message.SerializeToString())
 
 
 async def _rpc(channel: grpc.aio.Channel, name: str, calls: Sequence[Request], rest: Sequence[Request]) -> Rpc:
@@ -85,7 +90,7 @@ async def _rpc(channel: grpc.aio.Channel, name: str, calls: Sequence[Request], r
 
 
 async def _create(channel: grpc.aio.Channel, account: Account, number: int) -> str:
-    answer = await _answer(channel, _call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=_task(number))))
+    answer = await _answer(channel, _call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=new_task(number))))
     return task_pb2.Task.FromString(answer).id
 
 

@@ -1,0 +1,103 @@
+"""What idle watches cost: two thousand streams of as many users on one replica, in which nothing happens but a sign of life now and then."""
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import grpc.aio
+from taskmanager.task.v1 import task_service_pb2
+
+from bench import cpu
+from bench.measure import CallsFailed
+from bench.system import System
+from bench.workload import SERVICE
+from devstack.config import HOST
+from tests.contract.forgery import forge_of
+
+WATCHES: Final = 2000
+# Streams of a connection, as a gateway would have them.
+PER_CONNECTION: Final = 100
+# At rest one replica should use less than this of a core.
+AIM: Final = 0.03
+# What `--only` is compared with.
+NAME: Final = "idle watches"
+SETTLE_SECONDS: Final = 3.0
+# Each stream has a sign of life in so long.
+REST_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What was found. Memory in bytes, of the service's process; CPU as a share of one core."""
+
+    memory_before: int
+    memory_with: int
+    cpu_before: float
+    cpu_with: float
+
+
+async def measure(system: System) -> Idle:
+    """Opens the streams and lets them be. Raises CallsFailed if one ends."""
+    target = system.ways[0].service
+    pid = target.processes["service"]
+    memory_before, cpu_before = _memory(pid), await _cpu(pid, SETTLE_SECONDS * 2)
+    async with contextlib.AsyncExitStack() as exits:
+        channels = [
+            await exits.enter_async_context(
+                # Else all channels to one address would share one connection.
+                grpc.aio.insecure_channel(f"{HOST}:{target.port}", options=[("grpc.use_local_subchannel_pool", 1)])
+            )
+            for _ in range(WATCHES // PER_CONNECTION)
+        ]
+        forge = await forge_of(system.state, system.accounts[0])
+        tokens = [forge.signed(claims={"sub": str(uuid4()), "sid": str(uuid4())}) for _ in range(WATCHES)]
+        reading = [asyncio.create_task(_watch(channels[n // PER_CONNECTION], token)) for n, token in enumerate(tokens)]
+        await asyncio.sleep(SETTLE_SECONDS)
+        while await _watching(system) < WATCHES:
+            if any(task.done() for task in reading):
+                raise CallsFailed("a watch ended")
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(SETTLE_SECONDS)
+        cpu_with = await _cpu(pid, REST_SECONDS)
+        found = Idle(memory_before, _memory(pid), cpu_before, cpu_with)
+        if any(task.done() for task in reading):
+            raise CallsFailed("a watch ended")
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+    return found
+
+
+async def _watch(channel: grpc.aio.Channel, token: str) -> None:
+    watch: Any = channel.unary_stream(SERVICE + "WatchTasks")
+    async for _ in watch(task_service_pb2.WatchTasksRequest().SerializeToString(), metadata=grpc.aio.Metadata(("authorization", f"Bearer {token}"))):
+        pass
+
+
+async def _watching(system: System) -> float:
+    return await system.metric("task_watches")
+
+
+def _memory(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _cpu(pid: int, seconds: float) -> float:
+    families = {"service": [pid]}
+    before = cpu.seconds(families)
+    await asyncio.sleep(seconds)
+    return (cpu.seconds(families)["service"] - before["service"]) / seconds
+
+
+def figures(found: Idle) -> dict[str, Any]:
+    """As they are written and shown."""
+    return {
+        "watches": WATCHES,
+        "bytes_per_watch": round((found.memory_with - found.memory_before) / WATCHES),
+        "cpu_of_a_core": round(found.cpu_with, 4),
+        "cpu_of_a_core_without": round(found.cpu_before, 4),
+    }
