@@ -53,7 +53,7 @@ def parts(settings: Settings) -> app.Parts:
     revocations = Revocations(events, metrics, on_user_deleted=removing.wake)
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())
-    wakeups.on(CHANNEL, reading.wake)
+    wakeups.subscribe(CHANNEL, reading.wake)
     return app.Parts(
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], TaskHandler(service))],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
