@@ -61,7 +61,7 @@ def parts(settings: Settings) -> app.Parts:
     revocations = Revocations(events, metrics)
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())
-    wakeups.on(CHANNEL, reading.wake)
+    wakeups.subscribe(CHANNEL, reading.wake)
     upkeep = Periodic("upkeep", Upkeep(PostgresLeftovers(database)).round, interval_seconds=INTERVAL_SECONDS)
     issuer, audience = settings.token_issuer, settings.token_audience
     both = _parts(settings, metrics, accounts, passwords, redis, partial(announce, redis, CHANNEL))

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from bench import logins, report
+from bench import batches, logins, report, watches
 from bench.measure import CallsFailed, Settings, measure
 from bench.system import System
 
@@ -39,7 +39,9 @@ async def run(settings: Settings, output: Path) -> None:
     async with System(settings.profile) as system:
         rows = await measure(system, settings)
         beside = logins.figures(await logins.measure(system, settings)) if settings.only.lower() in logins.NAME else None
-    results = report.results(rows, settings) | {"beside_logins": beside}
+        batch = batches.figures(await batches.measure(system, settings)) if settings.only.lower() in batches.NAME else None
+        idle = watches.figures(await watches.measure(system)) if settings.only.lower() in watches.NAME else None
+    results = report.results(rows, settings) | {"beside_logins": beside, "batches": batch, "idle_watches": idle}
     report.write(results, output)
     print(report.table(results))
     print(f"\nwritten to {output}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import logins
+from bench import batches, logins, watches
 from bench.jobs import Round
 from bench.measure import Row, Settings
 
@@ -108,6 +108,10 @@ def table(figures: Mapping[str, Any]) -> str:
         lines += (_line(row["rpc"], row["service"], row["ratios"]), _line("  floor", row["floor"], {}))
     if figures["beside_logins"]:
         lines += ["", _beside(figures["beside_logins"])]
+    if figures["batches"]:
+        lines += ["", *_batches(figures["batches"])]
+    if figures["idle_watches"]:
+        lines += ["", _idle(figures["idle_watches"])]
     lines += ["", *_notes(figures)]
     return "\n".join(lines)
 
@@ -116,6 +120,18 @@ def _beside(figures: Mapping[str, Any]) -> str:
     idle, busy = (f"p50 {figures[name]['p50_ms']} ms, p99 {figures[name]['p99_ms']} ms" for name in ("idle", "busy"))
     ratio = f"{figures['ratio']} times, the aim is at most {logins.AIM}"
     return f"GetTask, {figures['callers']} caller, idle: {idle}; beside {figures['logins_at_once']} logins at once: {busy} ({ratio})."
+
+
+def _batches(figures: Mapping[str, Any]) -> Sequence[str]:
+    single, batch, share = figures["single_ms"], figures["batch_ms"], figures["share"]
+    what = {"clock": "clock", "service_cpu": "CPU of the service", "all_cpu": "CPU of service and stores"}
+    lines = [f"  {text}: {single[name]:.0f} ms and {batch[name]:.1f} ms: 1/{1 / share[name]:.0f}" for name, text in what.items() if share[name]]
+    return (f"{figures['tasks']} tasks, one caller, by CreateTask and by one BatchCreateTasks (the aim is 1/{1 / batches.AIM:.0f}):", *lines)
+
+
+def _idle(figures: Mapping[str, Any]) -> str:
+    cores = f"{figures['cpu_of_a_core']:.1%} of a core ({figures['cpu_of_a_core_without']:.1%} without them, the aim is {watches.AIM:.0%})"
+    return f"{figures['watches']} idle watches on one replica: {figures['bytes_per_watch'] / 1024:.1f} KiB of memory each, {cores}."
 
 
 def _line(name: str, figures: Mapping[str, Any], ratios: Mapping[str, float | None]) -> str:

@@ -57,6 +57,7 @@ class System:
             commands["task_service"] = (sys.executable, "-m", "cProfile", "-o", str(profile.absolute()), "-m", "task_service")
         self._config = StackConfig(environment=ENVIRONMENT, commands=commands)
         self._exit = AsyncExitStack()
+        self.stack = Stack(self._config)
         self.accounts: list[Account] = []
         self.auth_port = 0
         self.rpcs: list[Rpc] = []
@@ -83,7 +84,8 @@ class System:
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
-        state = (await exits.enter_async_context(Stack(self._config))).state
+        self.stack = await exits.enter_async_context(Stack(self._config))
+        state = self.stack.state
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - it runs
         self.auth_port, self.accounts = auth.grpc_port, await make_accounts(state.url)

@@ -17,6 +17,7 @@ from bench.system import System
 from bench.workload import SERVICE
 from devstack.config import HOST
 from tests.contract.forgery import forge_of
+from tests.support.observed import metric
 
 WATCHES: Final = 2000
 # Streams of a connection, as a gateway would have them.
@@ -53,11 +54,11 @@ async def measure(system: System) -> Idle:
             )
             for _ in range(WATCHES // PER_CONNECTION)
         ]
-        forge = await forge_of(system.state, system.accounts[0])
+        forge = await forge_of(system.stack.state, system.accounts[0])
         tokens = [forge.signed(claims={"sub": str(uuid4()), "sid": str(uuid4())}) for _ in range(WATCHES)]
         reading = [asyncio.create_task(_watch(channels[n // PER_CONNECTION], token)) for n, token in enumerate(tokens)]
         await asyncio.sleep(SETTLE_SECONDS)
-        while await _watching(system) < WATCHES:
+        while await metric(system.stack, "task-1", "task_watches") < WATCHES:
             if any(task.done() for task in reading):
                 raise CallsFailed("a watch ended")
             await asyncio.sleep(0.1)
@@ -76,10 +77,6 @@ async def _watch(channel: grpc.aio.Channel, token: str) -> None:
     watch: Any = channel.unary_stream(SERVICE + "WatchTasks")
     async for _ in watch(task_service_pb2.WatchTasksRequest().SerializeToString(), metadata=grpc.aio.Metadata(("authorization", f"Bearer {token}"))):
         pass
-
-
-async def _watching(system: System) -> float:
-    return await system.metric("task_watches")
 
 
 def _memory(pid: int) -> int:

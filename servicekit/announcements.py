@@ -7,7 +7,7 @@ import asyncio
 
 from servicekit import deadline
 from servicekit.redis import Redis
-from servicekit.wakeups import announce_all
+from servicekit.wakeups import announce
 
 
 class Announcements:
@@ -38,6 +38,6 @@ class Announcements:
         try:
             while self._pending:
                 channels, self._pending = self._pending, set()
-                await announce_all(self._redis, channels)
+                await announce(self._redis, *channels)
         finally:
             self._sending = None

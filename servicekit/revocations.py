@@ -66,7 +66,11 @@ class EventSource(Protocol):
 
 
 class Revocations:
-    """What is known. `on_user_deleted` is called after each reading in which an account was deleted, the first one too."""
+    """What is known.
+
+    `on_change` is called after each reading that brought an ended session or a deleted account which was not known, so that what goes on without
+    being checked again can be; `on_user_deleted` after each in which an account was deleted. The first reading counts.
+    """
 
     def __init__(
         self,
@@ -74,10 +78,12 @@ class Revocations:
         registry: CollectorRegistry,
         *,
         on_user_deleted: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._on_user_deleted = on_user_deleted
+        self._on_change = on_change
         self._clock = clock
         # With the time on our clock until which it matters. Of sessions and of users alike, since ids are unique; the oldest first.
         self._ended: dict[UUID, float] = {}
@@ -101,7 +107,7 @@ class Revocations:
 
     async def refresh(self) -> None:
         """Reads all events that are new. Raises DependencyUnavailable."""
-        after, deleted = self._after or 0, False
+        after, deleted, changed = self._after or 0, False, False
         while True:
             page = await self._source.list_events(after=after, max_age_seconds=LOOK_BACK_SECONDS)
             if page.last_number < after:
@@ -111,7 +117,9 @@ class Revocations:
                 continue
             until = self._clock() + LOOK_BACK_SECONDS
             for event in page.events:
-                self._ended[event.session_id or event.user_id] = until
+                key = event.session_id or event.user_id
+                changed = changed or key not in self._ended
+                self._ended[key] = until
                 deleted = deleted or event.kind is EventKind.USER_DELETED
             after = page.last_number
             if not page.more:
@@ -119,6 +127,8 @@ class Revocations:
         # Only now: a first reading counts when it is whole.
         self._after, self._read_at = after, self._clock()
         self._forget()
+        if changed:
+            self._on_change()
         if deleted:
             self._on_user_deleted()
 

@@ -1,8 +1,8 @@
 """Following the change log: which streams there are, when each must look again, and when it must end.
 
-Contract: a stream looks again when this process or, by Redis, another one says that its user's tasks have changed, and each second the counters of all
-watched users are read in one statement; so a change is told within 2 seconds whatever is lost. In the same second each stream's session is looked at,
-and at once when one has ended. A stream lasts at most as long as its token.
+Contract: a stream looks again when this process or, by Redis, another one says that its user's tasks have changed, and each second the counters of
+all watched users are read in one statement; so a change is told within 2 seconds whatever is lost. In the same second each stream's session is looked
+at, and at once when one has ended. A stream lasts at most as long as its token.
 """
 
 import asyncio

@@ -22,7 +22,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="words in the names of the bugs to plant (default: all)")
     wanted: Sequence[str] = parser.parse_args().names
     bugs = [bug for bug in BUGS if not wanted or any(word in bug.name for word in wanted)]
-    return 1 if not all([_is_found(bug) for bug in bugs]) or not bugs else 0
+    found = [_is_found(bug) for bug in bugs]
+    return 0 if found and all(found) else 1
 
 
 def _is_found(bug: Bug) -> bool:

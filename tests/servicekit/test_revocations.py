@@ -51,7 +51,8 @@ class Replica:
 
     def __init__(self) -> None:
         self.log, self.clock, self.registry, self.woken = Log(), Clock(), CollectorRegistry(), 0
-        self.revocations = Revocations(self.log, self.registry, on_user_deleted=self._wake, clock=self.clock)
+        self.changes: list[int] = []
+        self.revocations = Revocations(self.log, self.registry, on_user_deleted=self._wake, on_change=self._change, clock=self.clock)
 
     def refuses(self, identity: Identity) -> bool:
         try:
@@ -65,6 +66,10 @@ class Replica:
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _change(self) -> None:
+        """Notes how many are refused by now: who is told of a change must find it."""
+        self.changes.append(int(self.metric("revocations") or 0))
 
 
 @pytest.fixture
@@ -131,6 +136,28 @@ async def test_a_deleted_account_is_refused_in_all_its_sessions_and_wakes_who_fo
         replica.log.add(someone(), EventKind.USER_DELETED)
     await replica.revocations.refresh()
     assert replica.woken == 2
+
+
+async def test_who_follows_is_told_of_each_reading_that_brought_something_new(replica: Replica) -> None:
+    await replica.revocations.refresh()
+    assert replica.changes == []
+    for _ in range(PAGE + 1):
+        replica.log.add(someone())
+    await replica.revocations.refresh()
+    assert replica.changes == [PAGE + 1]
+    await replica.revocations.refresh()
+    replica.log.add(someone(), EventKind.USER_DELETED)
+    await replica.revocations.refresh()
+    assert replica.changes == [PAGE + 1, PAGE + 2]
+
+
+async def test_what_is_read_again_is_nothing_new(replica: Replica) -> None:
+    for _ in range(3):
+        replica.log.add(someone())
+    await replica.revocations.refresh()
+    del replica.log.events[2:]
+    await replica.revocations.refresh()
+    assert replica.changes == [3]
 
 
 async def test_while_the_log_is_away_what_is_known_holds(replica: Replica) -> None:

@@ -23,6 +23,7 @@ from tests.support.waiting import eventually
 QUIET_SECONDS = 0.2
 ANSWER_SECONDS = 0.5
 WITHIN_SECONDS = 10.0
+MANY = 2000
 NOBODY = "redis://127.0.0.1:1/0"
 
 WakeupsFactory: TypeAlias = Callable[..., Awaitable[Wakeups]]
@@ -67,7 +68,7 @@ async def listening(server: Process) -> AsyncIterator[WakeupsFactory]:
     async def listen(callbacks: dict[str, Callable[[], None]], url: str | None = None) -> Wakeups:
         made.append(Wakeups(url or url_of(server)))
         for channel, callback in callbacks.items():
-            made[-1].on(channel, callback)
+            made[-1].subscribe(channel, callback)
         await made[-1].start()
         return made[-1]
 
@@ -91,6 +92,19 @@ async def subscribers(server: Process, channel: str) -> int:
     async with redis.asyncio.Redis.from_url(url_of(server)) as client:
         [(_, number)] = await client.pubsub_numsub(channel)
         return int(number)
+
+
+async def _subscribers_are(server: Process, channel: str, expected: int) -> None:
+    async def check() -> None:
+        assert await subscribers(server, channel) == expected
+
+    await eventually(check, within=WITHIN_SECONDS)
+
+
+async def commands(server: Process, command: str) -> int:
+    """How many of them the server has been sent since it was started."""
+    async with redis.asyncio.Redis.from_url(url_of(server)) as client:
+        return int((await client.info("commandstats"))[f"cmdstat_{command}"]["calls"])
 
 
 async def publish(server: Process, channel: str) -> None:
@@ -138,14 +152,141 @@ async def test_channels_are_told_apart(listening: WakeupsFactory, publisher: Red
 async def test_a_channel_can_have_several_callbacks(server: Process, publisher: Redis) -> None:
     first, second = Called(), Called()
     several = Wakeups(url_of(server))
-    several.on("tasks", first)
-    several.on("tasks", second)
+    several.subscribe("tasks", first)
+    several.subscribe("tasks", second)
     await several.start()
     await second.at_least(1)
     await announce(publisher, "tasks")
     await second.at_least(2)
     assert first.times == 2
     await several.close()
+
+
+async def test_a_callback_that_comes_later_is_called_once_and_from_then_on_misses_nothing(listening: WakeupsFactory, publisher: Redis) -> None:
+    first, second, elsewhere = Called(), Called(), Called()
+    made = await listening({"tasks": first})
+    await first.at_least(1)
+    made.subscribe("tasks", second)
+    made.subscribe("users", elsewhere)
+    await second.at_least(1)
+    await elsewhere.at_least(1)
+    await announce(publisher, "tasks", "users")
+    await asyncio.gather(first.at_least(2), second.at_least(2), elsewhere.at_least(2))
+    assert [first.times, second.times, elsewhere.times] == [2, 2, 2]
+
+
+async def test_what_is_unsubscribed_is_not_called(listening: WakeupsFactory, server: Process, publisher: Redis) -> None:
+    stays, goes, alone = Called(), Called(), Called()
+    made = await listening({"tasks": stays})
+    made.subscribe("tasks", goes)
+    made.subscribe("users", alone)
+    await alone.at_least(1)
+    made.unsubscribe("tasks", goes)
+    made.unsubscribe("users", alone)
+    await announce(publisher, "tasks", "users")
+    await stays.at_least(2)
+    assert (goes.times, alone.times) == (1, 1)
+    await _subscribers_are(server, "users", 0)
+    assert await subscribers(server, "tasks") == 1
+    # A channel that comes back is subscribed to again, and its callback called.
+    made.subscribe("users", alone)
+    await alone.at_least(2)
+    assert await subscribers(server, "users") == 1
+
+
+async def test_a_callback_that_is_unsubscribed_before_it_was_called_never_is(listening: WakeupsFactory) -> None:
+    there, gone = Called(), Called()
+    made = await listening({"tasks": there})
+    await there.at_least(1)
+    made.subscribe("tasks", gone)
+    made.unsubscribe("tasks", gone)
+    made.subscribe("users", gone)
+    made.unsubscribe("users", gone)
+    made.subscribe("last", there)
+    await there.at_least(2)
+    assert gone.times == 0
+
+
+async def test_a_callback_may_unsubscribe_itself(listening: WakeupsFactory, publisher: Redis) -> None:
+    made = await listening({})
+    seen, after = [], Called()
+
+    def once() -> None:
+        seen.append(1)
+        made.unsubscribe("tasks", once)
+
+    made.subscribe("tasks", once)
+    made.subscribe("tasks", after)
+    await after.at_least(1)
+    await announce(publisher, "tasks")
+    await after.at_least(2)
+    assert seen == [1]
+
+
+async def test_thousands_of_channels_take_few_commands(listening: WakeupsFactory, server: Process, publisher: Redis) -> None:
+    called = [Called() for _ in range(MANY)]
+    made = await listening({})
+    channels = [f"user-{number}" for number in range(MANY)]
+    for channel, one in zip(channels, called, strict=True):
+        made.subscribe(channel, one)
+    await asyncio.gather(*(one.at_least(1) for one in called))
+    assert await commands(server, "subscribe") == MANY / wakeups.CHANNELS_PER_COMMAND
+    await announce(publisher, *channels)
+    await asyncio.gather(*(one.at_least(2) for one in called))
+    await server.kill(signal.SIGKILL)
+    await server.start()
+    await asyncio.gather(*(one.at_least(3) for one in called))
+    assert {one.times for one in called} == {3}
+    assert await commands(server, "subscribe") == MANY / wakeups.CHANNELS_PER_COMMAND
+    for channel, one in zip(channels, called, strict=True):
+        made.unsubscribe(channel, one)
+    await _subscribers_are(server, channels[0], 0)
+    assert await commands(server, "unsubscribe") == MANY / wakeups.CHANNELS_PER_COMMAND
+
+
+async def test_what_changes_while_redis_is_away_holds_when_it_is_back(listening: WakeupsFactory, server: Process) -> None:
+    stays, goes, comes = Called(), Called(), Called()
+    made = await listening({"stays": stays, "goes": goes})
+    await goes.at_least(1)
+    await server.kill(signal.SIGKILL)
+    made.unsubscribe("goes", goes)
+    made.subscribe("comes", comes)
+    await server.start()
+    await asyncio.gather(stays.at_least(2), comes.at_least(1))
+    assert goes.times == 1
+    assert await subscribers(server, "goes") == 0
+
+
+async def test_subscribing_belongs_to_no_call(listening: WakeupsFactory) -> None:
+    """The first to subscribe may be a call with a deadline, which ends long before the subscription does."""
+    left: list[float] = []
+    made = await listening({})
+
+    async def call() -> None:
+        deadline.begin(5.0)
+        made.subscribe("tasks", lambda: left.append(deadline.bound(100.0)))
+
+    await asyncio.create_task(call())
+
+    async def called() -> None:
+        assert left == [100.0]
+
+    await eventually(called, within=WITHIN_SECONDS, every=0.01)
+
+
+async def test_a_redis_that_hangs_holds_up_nobody_who_subscribes(listening: WakeupsFactory, server: Process) -> None:
+    called = Called()
+    made = await listening({"tasks": called})
+    await called.at_least(1)
+    with capture_logs() as logs:
+        server.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        for number in range(MANY):
+            made.subscribe(f"user-{number}", called)
+        assert time.monotonic() - began < 0.5
+        await logged(logs, "wakeups_lost")
+        server.send_signal(signal.SIGCONT)
+        await called.at_least(2 + MANY)
 
 
 async def test_every_subscriber_hears(listening: WakeupsFactory, publisher: Redis) -> None:
@@ -305,12 +446,13 @@ async def test_without_channels_there_is_nothing_to_do(listening: WakeupsFactory
 
 async def test_what_was_never_started_can_be_closed() -> None:
     made = Wakeups(NOBODY)
-    made.on("tasks", Called())
+    made.subscribe("tasks", Called())
     await made.close()
 
 
-async def test_announcing_to_nobody_is_no_error(publisher: Redis) -> None:
-    await announce(publisher, "tasks")
+@pytest.mark.parametrize("channels", [(), ("tasks",), ("tasks", "users")])
+async def test_announcing_to_nobody_is_no_error(publisher: Redis, channels: tuple[str, ...]) -> None:
+    await announce(publisher, *channels)
 
 
 @pytest.mark.parametrize("trouble", ["dead", "frozen"])
@@ -318,8 +460,9 @@ async def test_announcing_with_redis_away_raises_nothing_and_returns_soon(server
     await announce(publisher, "tasks")
     server.send_signal(signal.SIGKILL if trouble == "dead" else signal.SIGSTOP)
     began = time.monotonic()
-    for _ in range(100):
+    for _ in range(50):
         await announce(publisher, "tasks")
+        await announce(publisher, *(f"user-{number}" for number in range(10)))
     assert time.monotonic() - began < 2.0
 
 
