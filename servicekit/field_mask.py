@@ -10,10 +10,11 @@ from servicekit.errors import InvalidField
 
 def fields_to_set(update_mask: FieldMask, resource: Message, writable: Sequence[str]) -> Sequence[str]:
     """Those that the mask names, `*` being all that are writable; without a mask those present. Raises InvalidField for any that is not writable."""
-    paths: Sequence[str] = update_mask.paths
+    # A value of its own: what the message has is not for other layers.
+    paths = tuple(update_mask.paths)
     if not paths:
         return [field.name for field, _ in resource.ListFields() if field.name in writable]
-    if list(paths) == ["*"]:
+    if paths == ("*",):
         return writable
     for path in paths:
         if path not in writable:
