@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from servicekit import deadline
 from servicekit.redis import Redis, RedisUnavailable
-from task_service.domain import Actor, Task, TaskFields
+from task_service.domain import Actor, Listed, Task, TaskFields
 from task_service.encoding import decode, encode
 from task_service.filtering import ListQuery, Position
 from task_service.service import TaskRepository
@@ -95,9 +95,9 @@ class CachedTasks:
         self._held.inc()
         return await self._repository.find(user_id, task_id)
 
-    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
         """See TaskRepository.list. Lists are not cached."""
-        return await self._repository.list(query, after, skip, limit)
+        return await self._repository.list(query, after, skip, limit, with_total=with_total)
 
     async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
         """See TaskRepository.insert. There is nothing to fence: nobody can have read the task before; the first reader fills it in."""

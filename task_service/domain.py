@@ -1,6 +1,6 @@
 """What a task is. Plain values; knows no storage and no wire format."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -66,6 +66,18 @@ class Task:
     def text_bytes(self) -> int:
         """About what the task takes on a page, in bytes."""
         return len(self.title.encode()) + len(self.description.encode()) + sum(len(label.encode()) for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Tasks of a list as they were together at one moment, at which `last_seq` was the number of the user's last change, 0 before the first.
+
+    `total_size`: how many the list has in all, None unless it was asked for.
+    """
+
+    tasks: Sequence[Task]
+    last_seq: int
+    total_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

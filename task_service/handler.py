@@ -12,6 +12,7 @@ from servicekit.call import Call
 from servicekit.errors import InvalidField
 from servicekit.field_mask import fields_to_set
 from task_service.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Actor, Status, Task, TaskFields, parse_order
+from task_service.filter_syntax import parse_filter
 from task_service.filtering import ListQuery
 from task_service.service import TaskService
 from task_service.times import EPOCH
@@ -41,9 +42,13 @@ class TaskHandler:
             status=Status(request.status) if request.status else None,
             priority=request.priority or None,
             order=parse_order(request.order_by),
+            filter=parse_filter(request.filter),
+            show_deleted=request.show_deleted,
         )
-        page = await self._service.list_tasks(query, page_size=request.page_size, page_token=request.page_token, skip=request.skip)
-        return task_service_pb2.ListTasksResponse(tasks=map(to_message, page.tasks), next_page_token=page.next_page_token)
+        page = await self._service.list_tasks(
+            query, page_size=request.page_size, page_token=request.page_token, skip=request.skip, with_total=request.include_total_size
+        )
+        return task_service_pb2.ListTasksResponse(tasks=map(to_message, page.tasks), next_page_token=page.next_page_token, total_size=page.total_size)
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
         """UpdateTask."""

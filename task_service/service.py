@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from servicekit.paging import Key
-from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, WRITABLE_FIELDS, Actor, Task, TaskFields
+from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, WRITABLE_FIELDS, Actor, Listed, Task, TaskFields
 from task_service.errors import TaskNotFound
 from task_service.filtering import ListQuery, Position, from_token, position_of, to_token
 
@@ -17,8 +17,11 @@ class TaskRepository(Protocol):
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         """The task, or None if the user has none with that id. Never older than an acknowledged write."""
 
-    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
-        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`."""
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
+        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`.
+
+        Of the same moment are the number of the user's last change and, if wanted, the total, which takes time in proportion to what it counts.
+        """
 
     async def insert(self, actor: Actor, task_id: UUID, fields: TaskFields) -> Task:
         """The new task."""
@@ -42,10 +45,12 @@ class PageTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of tasks. The token is empty on the last."""
+    """A page of tasks. The token is empty on the last. `last_seq` and `total_size` are those of Listed."""
 
     tasks: Sequence[Task]
     next_page_token: str
+    last_seq: int
+    total_size: int | None = None
 
 
 class TaskService:
@@ -64,16 +69,16 @@ class TaskService:
         """Raises TaskNotFound."""
         return _found(await self._repository.find(user_id, task_id))
 
-    async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int) -> Page:
+    async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int, with_total: bool = False) -> Page:
         """A page; `page_size` 0 is the default one, and too large a one counts as the largest. Raises InvalidPageToken."""
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = from_token(self._page_tokens.open(page_token, query.identity()), query.order) if page_token else None
         # One more than the page has, to see whether another follows.
-        found = await self._repository.list(query, after, skip, size + 1)
-        tasks = _fitting(found[:size])
-        if len(tasks) == len(found):
-            return Page(tasks, "")
-        return Page(tasks, self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity()))
+        listed = await self._repository.list(query, after, skip, size + 1, with_total=with_total)
+        tasks = _fitting(listed.tasks[:size])
+        complete = len(tasks) == len(listed.tasks)
+        token = "" if complete else self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity())
+        return Page(tasks, token, listed.last_seq, listed.total_size)
 
     async def update_task(self, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task:
         """Sets the fields in `mask` and no others. Raises TaskNotFound."""
