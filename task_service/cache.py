@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from servicekit import deadline
 from servicekit.redis import Redis, RedisUnavailable
 from servicekit.retries import Idempotency
-from task_service.domain import Actor, Task
+from task_service.domain import Actor, Listed, Task
 from task_service.encoding import decode, encode
 from task_service.errors import WriteRefused
 from task_service.filtering import ListQuery, Position
@@ -104,9 +104,9 @@ class CachedTasks:
         self._held.inc()
         return await self._repository.find(user_id, task_id)
 
-    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
         """See TaskRepository.list. Lists are not cached."""
-        return await self._repository.list(query, after, skip, limit)
+        return await self._repository.list(query, after, skip, limit, with_total=with_total)
 
     async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
         """See TaskRepository.find_all. Not cached: one statement reads them all."""

@@ -6,11 +6,12 @@ from uuid import UUID
 
 from servicekit.postgres import Database
 from task_service.domain import Change, ChangeKind, Changes
-from task_service.repository import COLUMNS, to_task
+from task_service.list_statement import COLUMN_NAMES
+from task_service.repository import to_task
 
 # All in one statement, so of one moment: the log, how far its numbers go, and the epoch. A row without a change if there is none, as for $2 null.
 LIST_CHANGES: Final = f"""
-SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change.kind, {", ".join(f"task.{column}" for column in COLUMNS.split(", "))}
+SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change.kind, {", ".join(f"task.{name}" for name in COLUMN_NAMES)}
   FROM task.feed AS feed
   LEFT JOIN task.counters AS counter ON counter.user_id = $1
   LEFT JOIN LATERAL (

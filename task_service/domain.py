@@ -120,6 +120,18 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """Tasks of a list as they were together at one moment, which is that of the place in the user's change log.
+
+    `total_size`: how many the list has in all, None unless it was asked for.
+    """
+
+    tasks: Sequence[Task]
+    place: Place
+    total_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """Who writes, in which session, by which call: what the change log keeps of it."""
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from servicekit.errors import InvalidPageToken
 from servicekit.paging import Key
+from task_service.conditions import Comparison, Condition, Field, Filter, Operator, conjuncts
 from task_service.domain import Order, OrderField, OrderKey, Status, Task
 from task_service.times import from_micros, to_micros
 
@@ -18,17 +19,30 @@ SortValue = str | int | datetime
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What a list is asked for. Everything in it must stay the same from page to page."""
+    """What a list is asked for. Everything in it must stay the same from page to page. `show_deleted`: deleted tasks as well (AIP-164)."""
 
     user_id: UUID
     status: Status | None
     priority: int | None
     order: Order
+    filter: Filter | None = None
+    show_deleted: bool = False
 
     def identity(self) -> list[Key]:
         """The query in a form that a page token can be bound to."""
         order = [item for key in self.order for item in (int(key.field), int(key.descending))]
-        return ["ListTasks", str(self.user_id), self.status, self.priority, *order]
+        identity = ["ListTasks", str(self.user_id), self.status, self.priority, *order]
+        # Only where they are used: tokens of before there were filters stay good.
+        return [*identity, self.filter.text if self.filter else None, int(self.show_deleted)] if self.filter or self.show_deleted else identity
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What must all be true of a task for it to be in the list."""
+        conditions: list[Condition] = []
+        if self.status is not None:
+            conditions.append(Comparison(Field.STATUS, Operator.EQUAL, self.status))
+        if self.priority is not None:
+            conditions.append(Comparison(Field.PRIORITY, Operator.EQUAL, self.priority))
+        return (*conditions, *(conjuncts(self.filter.condition) if self.filter else ()))
 
 
 @dataclass(frozen=True, slots=True)

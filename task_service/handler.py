@@ -11,6 +11,7 @@ from servicekit.retries import Etags
 from servicekit.retry_metadata import IDEMPOTENCY_REPLAYED, idempotency, refuse_if_match, required_etags
 from task_service.domain import Actor, Status, parse_order
 from task_service.errors import OperationRefused
+from task_service.filter_syntax import parse_filter
 from task_service.filtering import ListQuery
 from task_service.messages import each, to_event, to_fields, to_message, to_replacement, to_update
 from task_service.service import FeedService, TaskService
@@ -40,9 +41,18 @@ class TaskHandler:
             status=Status(request.status) if request.status else None,
             priority=request.priority or None,
             order=parse_order(request.order_by),
+            filter=parse_filter(request.filter),
+            show_deleted=request.show_deleted,
         )
-        page = await self._service.list_tasks(query, page_size=request.page_size, page_token=request.page_token, skip=request.skip)
-        return task_service_pb2.ListTasksResponse(tasks=map(to_message, page.tasks), next_page_token=page.next_page_token)
+        page = await self._service.list_tasks(
+            query, page_size=request.page_size, page_token=request.page_token, skip=request.skip, with_total=request.include_total_size
+        )
+        return task_service_pb2.ListTasksResponse(
+            tasks=map(to_message, page.tasks),
+            next_page_token=page.next_page_token,
+            total_size=page.total_size,
+            resume_token=self._feed.token(call.identity.user_id, page.place),
+        )
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
         """UpdateTask."""

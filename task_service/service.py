@@ -9,7 +9,7 @@ from uuid import UUID
 from servicekit.identity import Identity
 from servicekit.paging import Key
 from servicekit.retries import Idempotency
-from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Change, Changes, Place, Task, TaskFields
+from task_service.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Change, Changes, Listed, Place, Task, TaskFields
 from task_service.errors import InvalidResumeToken, ResumeTokenExpired, TaskNotFound
 from task_service.filtering import ListQuery, Position, from_token, position_of, to_token
 from task_service.watching import ChangeLog, Watch
@@ -27,8 +27,11 @@ class TaskRepository(Protocol):
     async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
         """Those of the tasks that there are, by their ids."""
 
-    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int) -> Sequence[Task]:
-        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`."""
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
+        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`.
+
+        Of the same moment are the place in the user's change log and, if wanted, the total, which takes time in proportion to what it counts.
+        """
 
     async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
         """Does all of the operations, one after the other, or none.
@@ -59,11 +62,12 @@ class Streams(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of tasks. The page token is empty on the last."""
+    """A page of tasks. The page token is empty on the last. `place` and `total_size` are those of Listed."""
 
     tasks: Sequence[Task]
     next_page_token: str
-    resume_token: str
+    place: Place
+    total_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +103,16 @@ class TaskService:
                 raise TaskNotFound(index)
         return [found[task_id] for task_id in task_ids]
 
-    async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int) -> Page:
+    async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int, with_total: bool = False) -> Page:
         """A page; `page_size` 0 is the default one, and too large a one counts as the largest. Raises InvalidPageToken."""
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = from_token(self._page_tokens.open(page_token, query.identity()), query.order) if page_token else None
         # One more than the page has, to see whether another follows.
-        found = await self._repository.list(query, after, skip, size + 1)
-        tasks = _fitting(found[:size])
-        if len(tasks) == len(found):
-            return Page(tasks, "", "")
-        return Page(tasks, self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity()), "")
+        listed = await self._repository.list(query, after, skip, size + 1, with_total=with_total)
+        tasks = _fitting(listed.tasks[:size])
+        complete = len(tasks) == len(listed.tasks)
+        token = "" if complete else self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity())
+        return Page(tasks, token, listed.place, listed.total_size)
 
     async def create_tasks(self, actor: Actor, tasks: Sequence[TaskFields], idempotency: Idempotency | None) -> Written:
         """Makes tasks. As all writes: all or none, and raises WriteRefused."""

@@ -19,13 +19,19 @@ LAYERS: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "domain": frozenset({"errors"}),
     "writes": frozenset({"domain"}),
-    "repository": frozenset({"domain", "errors", "filtering", "writes"}),
-    "changes": frozenset({"domain", "repository"}),
+    "conditions": frozenset({"domain"}),
+    "filter_values": frozenset({"conditions", "domain"}),
+    "filter_syntax": frozenset({"conditions", "filter_values"}),
+    "filtering": frozenset({"conditions", "domain", "times"}),
+    "condition_sql": frozenset({"conditions", "domain"}),
+    "list_statement": frozenset({"condition_sql", "conditions", "domain", "filtering"}),
+    "repository": frozenset({"domain", "errors", "filtering", "list_statement", "writes"}),
+    "changes": frozenset({"domain", "list_statement", "repository"}),
     "key_repository": frozenset({"keys", "rotation"}),
     "upkeep_repository": frozenset({"domain"}),
     "account_repository": frozenset(),
     "service": frozenset({"domain", "errors", "filtering", "writes", "watching", "sessions", "login_guard", "password_rules", "security_log"}),
-    "handler": frozenset({"domain", "errors", "filtering", "messages", "service", "writes"}),
+    "handler": frozenset({"domain", "errors", "filter_syntax", "filtering", "messages", "service", "writes"}),
     "app": frozenset({"*"}),
     "schema": frozenset(),
     "__main__": frozenset({"app", "schema", "key_commands"}),
@@ -61,7 +67,7 @@ SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
     "redis": frozenset({"redis", "redis_reads", "wakeups"}),
 }
 SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository", "changes"}), "redis": frozenset({"cache", "changes"})}
-STATEMENTS = frozenset({"repository", "key_repository", "upkeep_repository", "account_repository", "cache", "changes"})
+STATEMENTS = frozenset({"repository", "list_statement", "key_repository", "upkeep_repository", "account_repository", "cache", "changes"})
 SERVICEKIT_STATEMENTS = frozenset({"postgres", "migrate", "rate_limit"})
 
 SQL = re.compile(

@@ -85,7 +85,7 @@ async def test_a_deleted_task_is_gone_for_everybody(repository: TaskRepository, 
     assert await repository.find(actor.user_id, made.id) is None
     assert await update(repository, actor, made.id, FIELDS, ["title"]) is None
     assert not await delete(repository, actor, made.id)
-    assert await repository.list(ListQuery(actor.user_id, None, None, NEWEST_FIRST), None, 0, 10) == []
+    assert (await repository.list(ListQuery(actor.user_id, None, None, NEWEST_FIRST), None, 0, 10)).tasks == []
 
 
 async def test_the_extreme_due_dates_come_back_as_they_went(repository: TaskRepository, actor: Actor) -> None:
@@ -142,7 +142,7 @@ async def test_lists_filter_and_order(repository: TaskRepository, actor: Actor) 
 
     async def titles(order: str = "", status: Status | None = None, priority: int | None = None) -> str:
         query = ListQuery(actor.user_id, status, priority, parse_order(order))
-        return "".join(task.title for task in await repository.list(query, None, 0, 10))
+        return "".join(task.title for task in (await repository.list(query, None, 0, 10)).tasks)
 
     assert await titles() == "bac"
     assert await titles("created_at") == "cab"

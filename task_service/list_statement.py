@@ -1,0 +1,169 @@
+"""The statement of a list: a single one, so that the page, the count and the place in the user's change log are of one snapshot.
+
+Its rows come from the tasks that are not deleted, by the index that has their order or by way of a label; with the deleted ones from both, merged.
+SQL is put together from the constants of this module and of condition_sql alone; values are always parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from task_service.condition_sql import OPEN_STATUSES, sql_of, statuses_of
+from task_service.conditions import Comparison, Condition, Field, Operator
+from task_service.domain import NEWEST_FIRST, Order, OrderField, OrderKey
+from task_service.filtering import ListQuery, Position, SortValue
+
+COLUMN_NAMES: Final = (
+    *("user_id", "id", "title", "description", "status", "priority", "due_date", "labels"),
+    *("created_at", "updated_at", "completed_at", "deleted_at", "version"),
+)
+# In a list a task without a due date comes last, whatever the direction.
+_NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
+
+PLACE: Final = "(SELECT epoch FROM task.feed) AS epoch, COALESCE((SELECT last_seq FROM task.counters WHERE user_id = $1), 0) AS last_seq"
+TASKS: Final = "task.tasks"
+# The labels' own columns under other names, since those of the tasks are meant wherever both have one.
+LABELLED: Final = (
+    "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label}{open}) AS labelled"
+    " JOIN task.tasks ON user_id = $1 AND id = task_id"
+)
+# What gives a task's place there.
+PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}
+
+
+class Parameters:
+    """The values of a statement. The first is the user's id."""
+
+    def __init__(self, *values: object) -> None:
+        self.values = list(values)
+
+    def __call__(self, value: object) -> str:
+        """Adds one, and returns how it is written in the statement."""
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of the order, in SQL. `turned`: it is the value with the other sign."""
+
+    sql: str
+    descending: bool
+    turned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where rows come from and which they are. `place` has the columns that stand for others of the task."""
+
+    tables: str
+    terms: Sequence[str]
+    place: Mapping[str, str]
+
+    def rows(self, columns: Sequence[str], *more_terms: str) -> str:
+        """The rows as a query."""
+        selected = ", ".join(f"{self.place[name]} AS {name}" if name in self.place else name for name in columns)
+        return f"SELECT {selected} FROM {self.tables} WHERE {' AND '.join([*self.terms, *more_terms])}"  # noqa: S608
+
+
+def list_statement(query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool) -> tuple[str, list[object]]:
+    """The statement and its parameters.
+
+    Its rows have a task's columns, null in the one row of an empty page, then epoch, last_seq and, if wanted, total_size.
+    """
+    parameters = Parameters(query.user_id)
+    keys = _keys(query.order)
+    sources = _sources(query, parameters)
+    position = [] if after is None else [parameters(value) for value in _values(after, keys)]
+    order = ", ".join(f"{key.sql} {'DESC' if key.descending else 'ASC'}" for key in keys)
+    page = _page([source.rows(COLUMN_NAMES, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
+    counted = f", ({_count(sources)}) AS total_size" if with_total else ""
+    # Ordered once more since a join promises no order. It is a page, so it costs next to nothing.
+    sql = f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
+    return sql, parameters.values
+
+
+def _page(sources: Sequence[str], order: str, skip: int, limit: int, parameters: Parameters) -> str:
+    """The first rows of all sources together.
+
+    A generic plan does not know a parameter: of an unknown LIMIT it thinks that it lets a tenth through, and rather sorts. So each source is bounded
+    by a number in round figures as well, which shows how few are wanted, and makes but few different statements.
+    """
+    few = [f"SELECT * FROM ({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))}) AS few" for source in sources]  # noqa: S608
+    offset = f" OFFSET {parameters(skip)}" if skip else ""
+    if len(few) == 1:
+        return f"{few[0]} LIMIT {parameters(limit)}{offset}"
+    reach = parameters(skip + limit)
+    merged = " UNION ALL ".join(f"({each} LIMIT {reach})" for each in few)
+    return f"SELECT * FROM ({merged}) AS found ORDER BY {order} LIMIT {parameters(limit)}{offset}"  # noqa: S608
+
+
+def _sources(query: ListQuery, parameters: Parameters) -> list[Source]:
+    conditions = query.conditions()
+    label = _leading_label(query.order, conditions)
+    terms = sql_of([condition for condition in conditions if condition is not label], parameters)
+    if label is None:
+        labelled = []
+        live = Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *terms], {})
+    else:
+        written = parameters(label.value)
+        labelled = [f"{written} = ANY (labels)"]
+        only_open = " AND NOT completed" if statuses_of(conditions) <= OPEN_STATUSES else ""
+        live = Source(LABELLED.format(label=written, open=only_open), ["deleted_at IS NULL", *terms], PLACE_OF_LABELLED)
+    if not query.show_deleted:
+        return [live]
+    return [live, Source(TASKS, ["user_id = $1", "deleted_at IS NOT NULL", *terms, *labelled], {})]
+
+
+def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison | None:
+    """The condition by whose label the list can be read in its order, if there is one."""
+    if [key.field for key in order] != [key.field for key in NEWEST_FIRST]:
+        return None
+    for condition in conditions:
+        if isinstance(condition, Comparison) and (condition.field, condition.operator, condition.negated) == (Field.LABELS, Operator.HAS, False):
+            return condition
+    return None
+
+
+def _count(sources: Sequence[Source]) -> str:
+    rows = " UNION ALL ".join(source.rows(["id"]) for source in sources)
+    return f"SELECT count(*) FROM ({rows}) AS matching"  # noqa: S608
+
+
+def _keys(order: Order) -> list[Key]:
+    """The keys in SQL, all in one direction if possible. Ties go by id in the direction of the last, so that one index serves a list either way."""
+    last = order[-1].descending
+    return [*(_key(key, wanted=last) for key in order), Key("id", last)]
+
+
+def _key(key: OrderKey, *, wanted: bool) -> Key:
+    match key.field:
+        case OrderField.PRIORITY if key.descending != wanted:
+            return Key("(-priority)", wanted, turned=True)
+        case OrderField.DUE_DATE:
+            return Key(f"COALESCE(due_date, '{_NO_DUE_DATE[key.descending]}')", key.descending)
+        case OrderField.TITLE:
+            return Key('title COLLATE "C"', key.descending)
+        case field:
+            return Key(field.name.lower(), key.descending)
+
+
+def _values(position: Position, keys: Sequence[Key]) -> list[SortValue | object]:
+    turned = [-value if key.turned and isinstance(value, int) else value for key, value in zip(keys, position.values, strict=False)]
+    return [*turned, position.id]
+
+
+def _behind(keys: Sequence[Key], values: Sequence[str], place: Mapping[str, str]) -> list[str]:
+    """The condition of being behind a position: a row comparison if all keys have one direction, else what it means written out."""
+    if not values:
+        return []
+    columns = [place.get(key.sql, key.sql) for key in keys]
+    signs = ["<" if key.descending else ">" for key in keys]
+    if len(set(signs)) == 1:
+        return [f"({', '.join(columns)}) {signs[0]} ({', '.join(values)})"]
+    cases = []
+    for i, (column, sign) in enumerate(zip(columns, signs, strict=True)):
+        equal = [f"{columns[j]} = {values[j]}" for j in range(i)]
+        cases.append(" AND ".join([*equal, f"{column} {sign} {values[i]}"]))
+    # The bound on the first key is contained in the rest, but only this form lets an index begin there.
+    return [f"{columns[0]} {signs[0]}= {values[0]}", f"({' OR '.join(f'({case})' for case in cases)})"]
