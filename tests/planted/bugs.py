@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CACHE: Final = "task_service/cache.py"
+REPOSITORY: Final = "task_service/repository.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
@@ -90,5 +91,13 @@ BEGIN
         "                    watch.end(error)\n\n    async def round",
         "                    del error\n\n    async def round",
         ("tests/task_service/test_watching.py",),
+    ),
+    Bug(
+        "a list whose resume token is of another moment than its page",
+        REPOSITORY,
+        """        return Listed(tasks, Place(str(rows[0]["epoch"]), rows[0]["last_seq"]),""",
+        """        now = await self._database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", query.user_id)
+        return Listed(tasks, Place(str(rows[0]["epoch"]), now["last_seq"] if now else 0),""",
+        ("tests/task_service/test_sync.py",),
     ),
 )
