@@ -70,8 +70,9 @@ BEGIN
     RETURN v_task;
 END $$;
 
--- p_operations: [{n, id, title, description, status, priority, due_date, labels}, …], n from 0. The new tasks, in that order.
-CREATE FUNCTION task.create_tasks(p_user uuid, p_operations jsonb, p_seq bigint, p_actor task.actor) RETURNS task.tasks[] LANGUAGE plpgsql VOLATILE AS $$
+-- p_operations: [{n, id, title, description, status, priority, due_date, labels}, …], n from 0. The new tasks, in that order, or the first of them.
+CREATE FUNCTION task.create_tasks(p_user uuid, p_operations jsonb, p_seq bigint, p_actor task.actor, p_all boolean)
+RETURNS task.tasks[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now   timestamptz := clock_timestamp();
     v_tasks task.tasks[];
@@ -89,7 +90,7 @@ BEGIN
         SELECT p_user, p_seq + 1 + n, 1, id, 1, to_jsonb(made.task), '{}', p_actor.actor_id, p_actor.session_id, p_actor.request_id, v_now
           FROM made JOIN operation USING (id)
     )
-    SELECT array_agg(made.task ORDER BY n) INTO v_tasks FROM made JOIN operation USING (id);
+    SELECT array_agg(made.task ORDER BY n) INTO v_tasks FROM made JOIN operation USING (id) WHERE p_all OR n = 0;
     RETURN v_tasks;
 END $$;
 
@@ -166,7 +167,8 @@ BEGIN
     RETURN v_tasks;
 END $$;
 
--- Every write: p_kind as in task.changes, all of p_operations or none. The tasks as they are then, in the order of the operations; of a deletion none.
+-- Every write: p_kind as in task.changes, all of p_operations or none. The tasks as they are then, in the order of the operations; of a deletion none, and
+-- of a creation without a key the first alone: the others are what was asked for, of the same moment.
 -- o_replayed: nothing was done, since it was done before under this key, and the tasks are those of then.
 -- VOLATILE plpgsql and not one statement: after the wait for the counter's lock each statement sees what was committed meanwhile, where a single
 -- statement would still see its old snapshot.
@@ -194,7 +196,7 @@ BEGIN
         END IF;
     END IF;
     CASE p_kind
-        WHEN 1 THEN v_tasks := task.create_tasks(p_user, p_operations, v_seq, p_actor);
+        WHEN 1 THEN v_tasks := task.create_tasks(p_user, p_operations, v_seq, p_actor, p_key IS NOT NULL);
         WHEN 2 THEN SELECT * INTO v_tasks, v_changed FROM task.update_tasks(p_user, p_operations, v_seq, p_actor, p_max_bytes);
         ELSE v_tasks := task.move_tasks(p_user, p_operations, v_seq, p_kind, p_actor);
     END CASE;
