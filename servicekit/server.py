@@ -64,6 +64,9 @@ class GrpcServer:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Beyond a thousand at once that wait to begin it resets them; whom we refuse, we tell why.
+                ("grpc.server.max_pending_requests", 10_000),
+                ("grpc.server.max_pending_requests_hard_limit", 20_000),
                 # Two processes on one port would share its load without anybody knowing.
                 ("grpc.so_reuseport", 0),
             ],
