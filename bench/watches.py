@@ -28,7 +28,7 @@ AIM: Final = 0.03
 NAME: Final = "idle watches"
 SETTLE_SECONDS: Final = 3.0
 # Each stream has a sign of life in so long.
-REST_SECONDS: Final = 30.0
+REST_SECONDS: Final = 45.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from task_service.errors import ServiceStopping
 
 POLL_SECONDS: Final = 1.0
 # Below the minute after which balancers take a silent connection for dead.
-HEARTBEAT_SECONDS: Final = 30.0
+HEARTBEAT_SECONDS: Final = 45.0
 # On one replica: more windows than anybody has open.
 MAX_WATCHES_PER_USER: Final = 100
 

@@ -12,7 +12,7 @@ from taskmanager.task.v1 import task_pb2
 from servicekit.call import Call
 from servicekit.health import Health
 from servicekit.method import MissingAccess
-from servicekit.server import MAX_MESSAGE_BYTES, GrpcServer
+from servicekit.server import MAX_REQUEST_BYTES, GrpcServer
 from tests.servicekit.serving import GOOD, TASK_ID, TASKS, Tasks, pipeline, server_options, serving
 from tests.servicekit.test_method import service_without_access
 from tests.support.errors import ApiError
@@ -51,7 +51,7 @@ async def test_malformed_bytes_are_the_callers_fault(data: bytes) -> None:
 
 async def test_a_message_beyond_the_bound_is_refused() -> None:
     async with serving() as server:
-        answer = await server.get_task(b"\x0a" + b"x" * MAX_MESSAGE_BYTES)
+        answer = await server.get_task(b"\x0a" + b"x" * MAX_REQUEST_BYTES)
         assert isinstance(answer, ApiError)
         assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
