@@ -22,8 +22,8 @@ WATCH = "/api/v1/things:watch"
 MEBIBYTE = 1024 * 1024
 # Longer than the pauses of the streams below.
 STREAM_IDLE_SECONDS = 4
-# Together they leave more unread than the window of a connection; fewer than the stubs have threads.
-SLOW_READERS = 24
+# Together they leave more unread than the windows of all connections to the services; fewer than a stub has threads.
+SLOW_READERS = 48
 
 
 def _once_unavailable(stack: Stack, path: str, *, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
@@ -315,8 +315,11 @@ def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gatew
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     thing = gateway.stack.messages.response(path)
 
+    sent: list[int] = []
+
     def flood(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         while context.is_active() and request.id == "flood":
+            sent.append(1)
             yield thing(title="x" * 64 * 1024)
         yield thing(id="done")
 
@@ -325,6 +328,9 @@ def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gatew
         for _ in range(SLOW_READERS):
             slow.enter_context(_unread(gateway, f"{WATCH}?id=flood"))
         wait_until(lambda: gateway.stack.calls(path) >= SLOW_READERS)
-        time.sleep(1.0)  # until all buffers are full
+        before = -1
+        while before != len(sent):  # until all buffers are full
+            before = len(sent)
+            time.sleep(0.5)
         for _ in range(4):
             assert [event["id"] for event in events(gateway.request("GET", WATCH).text)] == ["done"]
