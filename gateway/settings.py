@@ -81,6 +81,7 @@ class GatewaySettings(BaseModel):
     rate_limit_max_addresses: Annotated[int, Field(ge=1)] = 10_000  # the least recently seen address is forgotten first
     trusted_hops: Annotated[int, Field(ge=0)] = 0
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 15
+    stream_idle_timeout_seconds: Annotated[int, Field(ge=1)] = 120  # several times as long as a feed is ever silent, and a slow reader given
     max_request_bytes: Annotated[int, Field(ge=1)] = 3 * _MEBIBYTE
     max_heap_bytes: Annotated[int, Field(ge=64 * _MEBIBYTE)] = 512 * _MEBIBYTE
     max_connections: Annotated[int, Field(ge=1)] = 10_000

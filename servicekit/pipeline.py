@@ -23,10 +23,10 @@ from taskmanager.rpc.v1 import access_pb2
 from uuid_utils import uuid4
 
 from servicekit import deadline
-from servicekit.admission import Verifier, admission
+from servicekit.admission import Admission, Verifier, admission
 from servicekit.call import Call, Handler, Send, Stream, StreamHandler
 from servicekit.call_log import CallLog
-from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
+from servicekit.errors import DeadlineExceeded, Overloaded, ServiceError, SlowReader
 from servicekit.method import Method
 from servicekit.metrics import CallMetrics, MethodMeter, UnderWay
 from servicekit.status import failure_of
@@ -59,13 +59,13 @@ class Pipeline:
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
 
-        async def admitted(request: Any, call: Call) -> Message:
-            await admit(request, call)
-            return await handler(request, call)
-
         async def limited(request: Any, call: Call) -> Message:
+            seconds = self.default_deadline_seconds if call.time_remaining is None else call.time_remaining
             with place:
-                return await _within(self.default_deadline_seconds if call.time_remaining is None else call.time_remaining, admitted, request, call)
+                deadline.begin(seconds)
+                async with _AtMost(seconds, DeadlineExceeded):
+                    await admit(request, call)
+                    return await handler(request, call)
 
         return self._observe(method, self.metrics.of(method), limited)
 
@@ -75,29 +75,25 @@ class Pipeline:
         place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
         meter = self.metrics.of(method)
 
-        async def admitted(request: Any, call: Call, send: Send) -> None:
-            await _within(self.default_deadline_seconds, admit, request, call)
-            # From now on each statement has the time that the database gives it, however long the stream lasts.
-            deadline.clear()
-            async with contextlib.aclosing(handler(request, call)) as messages:
-                async for message in messages:
-                    await self._hand_over(message, send)
-                    call.messages_sent += 1
-                    meter.sent()
-
         async def limited(request: Any, call: Call, send: Send) -> None:
             with place:
-                await _within(call.time_remaining, admitted, request, call, send)
+                async with _AtMost(call.time_remaining, DeadlineExceeded):
+                    await self._admit(admit, request, call)
+                    async with contextlib.aclosing(handler(request, call)) as messages:
+                        async for message in messages:
+                            async with _AtMost(self.slow_reader_seconds, SlowReader):
+                                await send(message)
+                            call.messages_sent += 1
+                            meter.sent()
 
         return self._observe(method, meter, limited)
 
-    async def _hand_over(self, message: Message, send: Send) -> None:
-        """Waits until the transport has taken the message. Raises SlowReader."""
-        try:
-            async with asyncio.timeout(self.slow_reader_seconds) as timeout:
-                await send(message)
-        except TimeoutError as error:
-            raise (SlowReader() if timeout.expired() else error) from error
+    async def _admit(self, admit: Admission, request: Any, call: Call) -> None:
+        """Within the time that a call would have; after it, each statement has the time that the database gives it, however long the stream lasts."""
+        deadline.begin(self.default_deadline_seconds)
+        async with _AtMost(self.default_deadline_seconds, DeadlineExceeded):
+            await admit(request, call)
+        deadline.clear()
 
     def _observe(
         self, method: Method, meter: MethodMeter, inner: Callable[Concatenate[Any, Call, P], Awaitable[R]]
@@ -146,17 +142,21 @@ def _most(method: Method, most: int) -> int | None:
     return None if method.access == access_pb2.ACCESS_INTERNAL else most
 
 
-async def _within(
-    seconds: float | None, work: Callable[Concatenate[Any, Call, P], Awaitable[R]], request: Any, call: Call, *args: P.args, **kwargs: P.kwargs
-) -> R:
-    """Does the work within the time, if there is a bound, and has all that it waits for know of it. Raises DeadlineExceeded."""
-    if seconds is not None:
-        deadline.begin(seconds)
-    try:
-        async with asyncio.timeout(seconds) as timeout:
-            return await work(request, call, *args, **kwargs)
-    except TimeoutError as error:
-        raise (DeadlineExceeded() if timeout.expired() else error) from error
+class _AtMost:
+    """asyncio.timeout that raises an error of ours. A TimeoutError of what runs in it is none of its own, and passes through."""
+
+    def __init__(self, seconds: float | None, error: type[ServiceError]) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._error = error
+
+    def __aenter__(self) -> Awaitable[object]:
+        return self._timeout.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:  # noqa: PYI036 - asyncio.timeout's
+        try:
+            await self._timeout.__aexit__(*raised)
+        except TimeoutError as error:
+            raise self._error from error
 
 
 def _request_id(given: str | None) -> str:

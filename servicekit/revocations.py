@@ -68,8 +68,8 @@ class EventSource(Protocol):
 class Revocations:
     """What is known.
 
-    `on_change` is called after each reading that brought an ended session or a deleted account which was not known, so that what goes on without
-    being checked again can be; `on_user_deleted` after each in which an account was deleted. The first reading counts.
+    `on_change` is called after each reading that brought an ended session or a deleted account which was not known, for what goes on without being
+    checked again; `on_user_deleted` after each in which an account was deleted. The first reading counts.
     """
 
     def __init__(

@@ -29,6 +29,9 @@ MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 # What is under way on a connection of that age may go on for so long: a stream lives as long as its token.
 CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
 
+# Calls that have come and that Python has not taken yet: all who watched a replica that drains come at once. From this on grpc's core refuses some of
+# them, and says CANCELLED, which nobody tries again; we say OVERLOADED. Its own bound is 1000.
+PENDING_CALLS: Final = 10_000
 _NOTHING: Final[Sequence[Message]] = ()
 
 R = TypeVar("R")
@@ -66,9 +69,8 @@ class GrpcServer:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-                # Beyond a thousand at once that wait to begin it resets them; whom we refuse, we tell why.
-                ("grpc.server.max_pending_requests", 10_000),
-                ("grpc.server.max_pending_requests_hard_limit", 20_000),
+                ("grpc.server.max_pending_requests", PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_CALLS),
                 # Two processes on one port would share its load without anybody knowing.
                 ("grpc.so_reuseport", 0),
             ],

@@ -1,5 +1,7 @@
 """The way to the services: health, balance, retries, time limits, and replicas that come and go."""
 
+import contextlib
+import json
 import socket
 import threading
 import time
@@ -16,6 +18,12 @@ from tests.gateway.planted import SERVICE, planted
 from tests.gateway.stack import CREATE_TASK, DESCRIPTORS, GET_TASK, Gateway, Stack, gateway_behind, wait_until
 
 TASK = "/api/v1/tasks/1"
+WATCH = "/api/v1/things:watch"
+MEBIBYTE = 1024 * 1024
+# Longer than the pauses of the streams below.
+STREAM_IDLE_SECONDS = 4
+# Together they leave more unread than the windows of all connections to the services; fewer than a stub has threads.
+SLOW_READERS = 48
 
 
 def _once_unavailable(stack: Stack, path: str, *, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
@@ -172,7 +180,10 @@ def planted_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
     folder = tmp_path_factory.mktemp("planted")
     file = folder / "descriptors.binpb"
     file.write_bytes(planted(DESCRIPTORS.read_bytes()))
-    with Stack.started(folder, file.read_bytes()) as stack, gateway_behind(stack, descriptors=file, request_timeout_seconds=1) as gateway:
+    with (
+        Stack.started(folder, file.read_bytes()) as stack,
+        gateway_behind(stack, descriptors=file, request_timeout_seconds=1, stream_idle_timeout_seconds=STREAM_IDLE_SECONDS) as gateway,
+    ):
         yield gateway
 
 
@@ -208,7 +219,118 @@ def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> 
     call = gateway.channel.unary_stream(path, lambda sent: sent.SerializeToString(), messages.response(path).FromString)
     got = call(messages.request(path)(), metadata=tuple(gateway.bearer().items()))
     assert [message.id for message in got] == ["0", "1", "2"]
-    assert [thing["id"] for thing in gateway.request("GET", "/api/v1/things:watch").json()] == ["0", "1", "2"]
+    assert [event["id"] for event in events(gateway.request("GET", WATCH).text)] == ["0", "1", "2"]
     with pytest.raises(grpc.RpcError) as late:
         list(call(messages.request(path)(), timeout=1, metadata=tuple(gateway.bearer().items())))
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # a reset by Envoy would be INTERNAL
+
+
+def events(text: str) -> list[Any]:
+    """The data of a text/event-stream (HTML living standard §9.2) of one line each."""
+    assert all(event.startswith("data: ") for event in text.split("\n\n") if event), text
+    return [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
+
+
+def test_a_stream_over_rest_is_events_that_come_as_they_are_sent(planted_gateway: Gateway) -> None:
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+    thing, go_on = gateway.stack.messages.response(path), threading.Event()
+
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.send_initial_metadata((("x-given", "by the service"),))
+        yield thing(id="first")
+        go_on.wait(10)
+        yield thing(id="second")
+
+    gateway.stack.behave(path, watch)
+    with gateway.http.stream("GET", WATCH, headers=gateway.bearer()) as answer:
+        assert (answer.status_code, answer.headers["content-type"], answer.headers["x-given"]) == (200, "text/event-stream", "by the service")
+        assert not [name for name in answer.headers if name.startswith("grpc-")]
+        assert "content-length" not in answer.headers
+        chunks = answer.iter_text()
+        assert [event["id"] for event in events(next(chunks))] == ["first"]
+        go_on.set()
+        assert [event["id"] for event in events("".join(chunks))] == ["second"]
+
+
+def test_a_stream_may_be_longer_than_an_answer(planted_gateway: Gateway) -> None:
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+    thing = gateway.stack.messages.response(path)
+    gateway.stack.behave(path, lambda _, __: (thing(title="x" * MEBIBYTE) for _number in range(8)))
+    assert len(events(gateway.request("GET", WATCH).text)) == 8
+
+
+def test_an_error_before_the_first_message_is_an_answer_like_any_other(planted_gateway: Gateway) -> None:
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+
+    def refuse(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.OUT_OF_RANGE, "too far")
+        yield
+
+    gateway.stack.behave(path, refuse)
+    assert_error(gateway.request("GET", WATCH), 400, 11)
+
+
+def test_a_stream_that_a_replica_would_not_begin_begins_elsewhere(planted_gateway: Gateway) -> None:
+    """As one does that drains; after the first message it is the client that goes on elsewhere."""
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+    thing = gateway.stack.messages.response(path)
+    gateway.stack.tasks[0].behave(path, _drained)
+    gateway.stack.tasks[1].behave(path, lambda _, __: iter([thing(id="elsewhere")]))
+    for _ in range(4):
+        assert [event["id"] for event in events(gateway.request("GET", WATCH).text)] == ["elsewhere"]
+
+
+def _drained(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+    yield
+
+
+def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
+    """What grpc cannot do: the service's status waits behind what is not read."""
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+    thing, ended = gateway.stack.messages.response(path), threading.Event()
+
+    def flood(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(ended.set)
+        while context.is_active():
+            yield thing(title="x" * 64 * 1024)
+
+    gateway.stack.behave(path, flood)
+    with _unread(gateway, WATCH):
+        assert not ended.wait(STREAM_IDLE_SECONDS / 2)
+        assert ended.wait(STREAM_IDLE_SECONDS * 2)
+
+
+@contextlib.contextmanager
+def _unread(gateway: Gateway, path: str) -> Iterator[None]:
+    """A client that asks and does not read."""
+    request = f"GET {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: {gateway.bearer()['authorization']}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.settings.gateway_port)) as client:
+        client.sendall(request.encode())
+        yield
+
+
+def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gateway) -> None:
+    """The streams of all clients share a few connections to a replica, and what nobody reads takes of their windows."""
+    gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
+    thing = gateway.stack.messages.response(path)
+
+    sent: list[int] = []
+
+    def flood(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        while context.is_active() and request.id == "flood":
+            sent.append(1)
+            yield thing(title="x" * 64 * 1024)
+        yield thing(id="done")
+
+    gateway.stack.behave(path, flood)
+    with contextlib.ExitStack() as slow:
+        for _ in range(SLOW_READERS):
+            slow.enter_context(_unread(gateway, f"{WATCH}?id=flood"))
+        wait_until(lambda: gateway.stack.calls(path) >= SLOW_READERS)
+        before = -1
+        while before != len(sent):  # until all buffers are full
+            before = len(sent)
+            time.sleep(0.5)
+        for _ in range(4):
+            assert [event["id"] for event in events(gateway.request("GET", WATCH).text)] == ["done"]

@@ -27,6 +27,8 @@ from tests.support.waiting import eventually
 
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
 WITHIN_SECONDS = 5.0
+# More than the 1000 that grpc's core lets wait.
+MANY = 3000
 
 # A client that watches, says so when the first message has come, and then reads or does not.
 CLIENT = """
@@ -172,6 +174,13 @@ async def test_streams_are_limited_apart_from_calls() -> None:
         await eventually(lambda: _count(server, 1), within=WITHIN_SECONDS)
         server.feed.behaviour = server.feed.three
         assert len((await read_all(server.watch()))[0]) == 3
+
+
+async def test_all_who_come_at_once_are_taken() -> None:
+    """As when another replica drains. grpc's core would refuse some of them, with CANCELLED."""
+    async with feeding(Limits(concurrent_streams=MANY)) as server:
+        outcomes = await asyncio.gather(*(read_all(server.watch()) for _ in range(MANY)))
+    assert [error for _, error in outcomes if error is not None] == []
 
 
 async def _count(server: Feeding, expected: int) -> None:
