@@ -22,10 +22,11 @@ _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
 LAST_SEQ: Final = "COALESCE((SELECT last_seq FROM task.counters WHERE user_id = $1), 0) AS last_seq"
 TASKS: Final = "task.tasks"
-# The labels' own columns under other names, since those of the tasks are meant wherever both have one.
+# The labels' own columns under other names, since those of the tasks are meant wherever both have one. LIMIT 1 changes nothing but that tasks are looked
+# up one after another: of a plain join the planner, which takes the keys to be independent, thinks that it gives next to nothing, and reads far ahead.
 LABELLED: Final = (
     "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label}{open}) AS labelled"
-    " JOIN task.tasks ON user_id = $1 AND id = task_id"
+    " CROSS JOIN LATERAL (SELECT * FROM task.tasks WHERE user_id = $1 AND id = task_id LIMIT 1) AS labelled_task"
 )
 # What gives a task's place there.
 PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}
@@ -67,7 +68,7 @@ class Source:
 
 
 def list_statement(query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool) -> tuple[str, list[object]]:
-    """The statement and its parameters. Its rows have a task's columns, null in the one row of an empty page, then last_seq and, if wanted, total_size."""
+    """The statement and its parameters. Its rows: a task's columns (null in the one row of an empty page), last_seq and, if wanted, total_size."""
     parameters = Parameters(query.user_id)
     keys = _keys(query.order)
     sources = _sources(query, parameters)
@@ -83,8 +84,8 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
 def _page(sources: Sequence[str], order: str, skip: int, limit: int, parameters: Parameters) -> str:
     """The first rows of all sources together.
 
-    A generic plan does not know a parameter: of an unknown LIMIT it thinks that it lets a tenth through, and rather sorts. So each source is bounded by
-    a number in round figures as well, which shows how few are wanted, and makes but few different statements.
+    A generic plan does not know a parameter: of an unknown LIMIT it thinks that it lets a tenth through, and rather sorts. So each source is bounded
+    by a number in round figures as well, which shows how few are wanted, and makes but few different statements.
     """
     few = [f"SELECT * FROM ({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))}) AS few" for source in sources]  # noqa: S608
     offset = f" OFFSET {parameters(skip)}" if skip else ""
