@@ -109,6 +109,20 @@ async def test_what_was_not_moved_is_on_the_pages_once(tasks: PostgresTasks, act
     assert wanted - writers.touched
 
 
+async def test_page_total_and_number_of_the_last_change_are_of_one_moment(tasks: PostgresTasks, actor: Actor) -> None:
+    """Of a user who only makes tasks all three are the number of tasks."""
+    rng = random.Random("moment")
+    query = ListQuery(actor.user_id, None, None, parse_order(""))
+    making = [asyncio.create_task(tasks.insert(actor, new_id(), _fields(rng))) for _ in range(60)]
+    seen = set()
+    while not all(made.done() for made in making):
+        listed = await tasks.list(query, None, 0, 100, with_total=True)
+        assert len(listed.tasks) == listed.total_size == listed.last_seq
+        seen.add(listed.last_seq)
+    await asyncio.gather(*making)
+    assert len(seen) > 1
+
+
 async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
     """Those on all pages, in the order of the pages."""
     found: list[UUID] = []
