@@ -22,10 +22,11 @@ _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
 PLACE: Final = "(SELECT epoch FROM task.feed) AS epoch, COALESCE((SELECT last_seq FROM task.counters WHERE user_id = $1), 0) AS last_seq"
 TASKS: Final = "task.tasks"
-# The labels' own columns under other names, since those of the tasks are meant wherever both have one.
+# The labels' own columns under other names, since those of the tasks are meant wherever both have one. LIMIT 1 changes nothing but that tasks are
+# looked up one after another: of a plain join the planner, which takes the keys to be independent, expects next to nothing, and reads far ahead.
 LABELLED: Final = (
     "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label}{open}) AS labelled"
-    " JOIN task.tasks ON user_id = $1 AND id = task_id"
+    " CROSS JOIN LATERAL (SELECT * FROM task.tasks WHERE user_id = $1 AND id = task_id LIMIT 1) AS labelled_task"
 )
 # What gives a task's place there.
 PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}

@@ -81,6 +81,7 @@ def at_length(characters: int) -> str:
 TEXTS: Mapping[str, Callable[[int], str]] = {
     "email": lambda n: "a" * (n - len("@example.com")) + "@example.com",
     "order_by": "title".ljust,
+    "filter": lambda n: 'title:"' + at_length(n - len('title:""')) + '"',
     "page_token": "A".__mul__,
 }
 PASSWORD = (

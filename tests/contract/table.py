@@ -81,9 +81,18 @@ ROWS = (
     Row(
         f"{TASK}.ListTasks",
         "GET",
-        "/api/v1/tasks?page_size=2&status=pending&priority=3&order_by=due_date,title desc",
+        "/api/v1/tasks?page_size=2&status=pending&priority=3&order_by=due_date,title desc"
+        "&filter=title:%22task%22 OR due_date >= 2030-01-01T00:00:00%2B01:00&show_deleted=true&include_total_size=true",
         200,
-        {"page_size": 2, "status": "PENDING", "priority": 3, "order_by": "due_date,title desc"},
+        {
+            "page_size": 2,
+            "status": "PENDING",
+            "priority": 3,
+            "order_by": "due_date,title desc",
+            "filter": 'title:"task" OR due_date >= 2030-01-01T00:00:00+01:00',
+            "show_deleted": True,
+            "include_total_size": True,
+        },
     ),
     Row(
         f"{TASK}.UpdateTask",

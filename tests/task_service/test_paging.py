@@ -8,7 +8,9 @@ import pytest
 
 from servicekit.errors import InvalidField, InvalidPageToken
 from servicekit.paging import page_tokens
+from servicekit.postgres import Database
 from task_service.domain import MAX_PAGE_BYTES, Actor, OrderField, Status, Task, TaskFields, parse_order
+from task_service.filter_syntax import parse_filter
 from task_service.filtering import ListQuery
 from task_service.repository import PostgresTasks
 from task_service.service import TaskService
@@ -44,6 +46,20 @@ async def filled(database: object) -> Actor:
     return actor
 
 
+@pytest.fixture(scope="module")
+async def thinned(database: Database) -> Actor:
+    """A user with 24 tasks, a third of them deleted, half of them with a label."""
+    actor = Actor(new_id(), new_id(), "")
+    repository = PostgresTasks(database)
+    for i in range(24):
+        due = None if i % 4 == 0 else datetime(2026, 5, 1 + i % 3, tzinfo=UTC)
+        labels = ("even",) if i % 2 == 0 else ("odd",)
+        made = await insert(repository, actor, TaskFields("ABCÄ"[i % 4], "", Status(1 + i % 3), 1 + i % 5, due, labels))
+        if i % 5 < 2:
+            await delete(repository, actor, made.id)
+    return actor
+
+
 async def _pages(service: TaskService, query: ListQuery, size: int) -> list[Task]:
     tasks: list[Task] = []
     token = ""
@@ -64,6 +80,21 @@ async def test_the_pages_together_are_the_list(service: TaskService, filled: Act
     assert whole == sorted(whole, key=_key(query))
     for size in (1, 7, 39, 40):
         assert await _pages(service, query, size) == whole
+
+
+@pytest.mark.parametrize("text", ["", "labels:even", "-labels:even", "status != COMPLETED"])
+@pytest.mark.parametrize("order", ORDERS)
+async def test_with_the_deleted_ones_the_pages_together_are_the_list(service: TaskService, thinned: Actor, order: str, text: str) -> None:
+    live = ListQuery(thinned.user_id, None, None, parse_order(order), parse_filter(text))
+    every = replace(live, show_deleted=True)
+    whole = await _pages(service, every, 100)
+    assert whole == sorted(whole, key=_key(every))
+    assert [task for task in whole if task.deleted_at is None] == await _pages(service, live, 100)
+    assert 0 < sum(task.deleted_at is not None for task in whole) < len(whole)
+    for size in (1, 4, len(whole)):
+        assert await _pages(service, every, size) == whole
+    skipped = await service.list_tasks(every, page_size=5, page_token="", skip=3)
+    assert skipped.tasks == whole[3:8]
 
 
 async def test_pages_stay_right_while_tasks_come_and_go(service: TaskService, tasks: PostgresTasks, actor: Actor) -> None:
@@ -87,11 +118,25 @@ async def test_a_token_is_good_for_its_own_query_only(service: TaskService, fill
         replace(query, priority=3),
         replace(query, order=parse_order("title desc")),
         replace(query, order=parse_order("created_at")),
+        replace(query, filter=parse_filter("priority:*")),
+        replace(query, show_deleted=True),
     ]
     for other in others:
         with pytest.raises(InvalidPageToken):
             await service.list_tasks(other, page_size=5, page_token=token, skip=0)
-    assert (await service.list_tasks(query, page_size=5, page_token=token, skip=0)).tasks
+    assert (await service.list_tasks(query, page_size=5, page_token=token, skip=0, with_total=True)).total_size == 40
+    filtered = replace(query, filter=parse_filter("priority >= 1"))
+    token = (await service.list_tasks(filtered, page_size=5, page_token="", skip=0)).next_page_token
+    for text in ("", "priority >= 2", "priority>=1"):
+        with pytest.raises(InvalidPageToken):
+            await service.list_tasks(replace(filtered, filter=parse_filter(text)), page_size=5, page_token=token, skip=0)
+    assert (await service.list_tasks(filtered, page_size=5, page_token=token, skip=0)).tasks
+
+
+def test_a_token_from_before_there_were_filters_is_still_good() -> None:
+    user_id = new_id()
+    query = ListQuery(user_id, Status.PENDING, 3, parse_order("due_date, title desc"))
+    assert query.identity() == ["ListTasks", str(user_id), 1, 3, 3, 0, 5, 1]
 
 
 async def test_skip_counts_from_the_token(service: TaskService, filled: Actor) -> None:
