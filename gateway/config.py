@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 
 from gateway.replies import LOCAL_REPLIES, grpc_codes, has_status
 from gateway.routes import DescriptorError, read_routes
-from gateway.settings import Endpoint, GatewaySettings, SettingsError
+from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
 
 __all__ = ["DescriptorError", "Endpoint", "GatewaySettings", "SettingsError", "envoy_arguments", "render"]
 
@@ -44,6 +44,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         routes=routes,
         replies=LOCAL_REPLIES,
         has_status=has_status,
+        canary_of=canary_of,
         descriptor_set=base64.b64encode(_without_source(content)).decode(),
         lua=_lua(),
     )

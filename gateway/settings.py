@@ -70,6 +70,9 @@ class GatewaySettings(BaseModel):
 
     auth_grpc_endpoints: Endpoints = (Endpoint("localhost", 50051),)
     task_grpc_endpoints: Endpoints = (Endpoint("localhost", 50052),)
+    # Of a hundred calls of task_service, so many go to another version of it. 100 is blue/green; 0 takes it back.
+    task_canary_endpoints: Annotated[tuple[Endpoint, ...], _split(Endpoint.parse)] = ()
+    task_canary_weight: Annotated[int, Field(ge=0, le=100)] = 0
     jwks_endpoint: Annotated[Endpoint, _from_text(Endpoint.parse)] = Endpoint("localhost", 9091)
     jwks_refresh_seconds: Annotated[int, Field(ge=1)] = 30  # auth_service must publish a key longer than this before it signs with it
     token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
@@ -108,12 +111,29 @@ class GatewaySettings(BaseModel):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE go together: set both or neither")
         return self
 
+    @model_validator(mode="after")
+    def _canary_is_somewhere(self) -> Self:
+        if self.task_canary_weight and not self.task_canary_endpoints:
+            raise ValueError("TASK_CANARY_WEIGHT needs TASK_CANARY_ENDPOINTS: set both, or the weight to 0")
+        return self
+
+    @property
+    def canary_weights(self) -> dict[str, int]:
+        """Of the service programs that have a canary with a share of the calls: how many of a hundred it gets."""
+        return {"task_service": self.task_canary_weight} if self.task_canary_weight else {}
+
     @property
     def upstreams(self) -> dict[str, tuple[Endpoint, ...]]:
         """The endpoints of each service program, by the name of its cluster."""
-        return {"auth_service": self.auth_grpc_endpoints, "task_service": self.task_grpc_endpoints}
+        stable = {"auth_service": self.auth_grpc_endpoints, "task_service": self.task_grpc_endpoints}
+        return stable | {canary_of("task_service"): self.task_canary_endpoints} if self.canary_weights else stable
 
     @property
     def tls(self) -> bool:
         """Whether the TLS listener is there."""
         return self.tls_cert_file is not None
+
+
+def canary_of(cluster: str) -> str:
+    """The name of the cluster of a service program's canary."""
+    return f"{cluster}_canary"
