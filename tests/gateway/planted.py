@@ -25,7 +25,9 @@ def planted(descriptors: bytes) -> bytes:
         service, "FindThing", access_pb2.ACCESS_PUBLIC, get="/api/v1/things/{id}"
     ).options.idempotency_level = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
     _method(service, "PurgeThings", access_pb2.ACCESS_INTERNAL, post="/api/v1/things:purge")
-    _method(service, "WatchThings", access_pb2.ACCESS_AUTHENTICATED, get="/api/v1/things:watch").server_streaming = True
+    watch = _method(service, "WatchThings", access_pb2.ACCESS_AUTHENTICATED, get="/api/v1/things:watch")
+    watch.server_streaming = True
+    watch.options.idempotency_level = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
     return files.SerializeToString()
 
 

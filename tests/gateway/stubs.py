@@ -55,7 +55,8 @@ class StubService(grpc.GenericRpcHandler):
         self._behaviours: dict[str, Behaviour] = {}
         self._messages = messages
         self._health = health.HealthServicer()
-        self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
+        # A thread for each stream too.
+        self._server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
         self._server.add_generic_rpc_handlers((self,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], self._server)
