@@ -219,3 +219,59 @@ def test_a_client_that_leaves_is_gone_for_the_service_too(streaming: Gateway, *,
     next(call)
     call.cancel()
     wait_until(lambda: feed.under_way == 0, timeout=2)
+
+
+def test_readers_that_do_not_read_are_in_nobodys_way_and_are_let_go_of(streaming: Gateway, descriptors: Path) -> None:
+    """All of a gateway's streams to a replica share a connection: what it holds for some must not be all that it has for the others."""
+    feed = Feed(streaming, 3)
+    address, sooner = f"127.0.0.1:{streaming.stack.tasks[0].port}", {"idle_timeout: 90s": "idle_timeout: 6s"}
+    with (
+        gateway_behind(streaming.stack, descriptors=descriptors, task_grpc_endpoints=address, sooner=sooner) as gateway,
+        contextlib.ExitStack() as readers,
+    ):
+        for _ in range(READERS_THAT_DO_NOT):
+            readers.enter_context(_open(gateway, f"{PATH}?id=flood"))
+        wait_until(lambda: feed.under_way == READERS_THAT_DO_NOT)
+        # For what the buffers take.
+        time.sleep(2)
+        for _ in range(4):
+            assert len(list(_grpc(gateway, timeout=2))) == 3
+            assert len(_events(httpx.get(gateway.url + PATH, headers=gateway.bearer(), timeout=2).text)) == 3
+        # Though they are still there.
+        wait_until(lambda: feed.under_way == 0, timeout=12)
+
+
+def _open(gateway: Gateway, path: str) -> socket.socket:
+    """A connection on which a stream was asked for, and of which nothing is read."""
+    reader = socket.socket()
+    # Small, so that it is Envoy that has to hold what comes.
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIBIBYTE)
+    reader.connect(("127.0.0.1", gateway.settings.gateway_port))
+    reader.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {gateway.bearer()['authorization']}\r\n\r\n".encode())
+    return reader
+
+
+def test_the_streams_of_a_replica_that_hangs_end(streaming: Gateway, descriptors: Path) -> None:
+    command = (sys.executable, "-c", PROGRAM, str(descriptors), RPC)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as replica:
+        try:
+            assert replica.stdout is not None
+            address = f"127.0.0.1:{int(replica.stdout.readline())}"
+            sooner = {"idle_timeout: 90s": "idle_timeout: 60s", **PINGS}
+            with (
+                gateway_behind(streaming.stack, descriptors=descriptors, task_grpc_endpoints=address, sooner=sooner) as gateway,
+                gateway.http.stream("GET", PATH, headers=gateway.bearer()) as events,
+            ):
+                got, lines = _grpc(gateway), events.iter_lines()
+                next(got)
+                next(lines)
+                freezing = threading.Timer(0.5, os.kill, (replica.pid, signal.SIGSTOP))
+                freezing.start()
+                began = time.monotonic()
+                with pytest.raises(grpc.RpcError):
+                    list(got)
+                with pytest.raises(httpx.TransportError):
+                    list(lines)
+                assert 0.5 < time.monotonic() - began < 5
+        finally:
+            replica.kill()
