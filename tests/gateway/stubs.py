@@ -55,6 +55,7 @@ class StubService(grpc.GenericRpcHandler):
         self._behaviours: dict[str, Behaviour] = {}
         self._messages = messages
         self._health = health.HealthServicer()
+        # A thread for each stream too.
         self._server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
         self._server.add_generic_rpc_handlers((self,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
