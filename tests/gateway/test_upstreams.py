@@ -1,5 +1,6 @@
 """The way to the services: health, balance, retries, time limits, and replicas that come and go."""
 
+import json
 import socket
 import threading
 import time
@@ -208,7 +209,9 @@ def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> 
     call = gateway.channel.unary_stream(path, lambda sent: sent.SerializeToString(), messages.response(path).FromString)
     got = call(messages.request(path)(), metadata=tuple(gateway.bearer().items()))
     assert [message.id for message in got] == ["0", "1", "2"]
-    assert [thing["id"] for thing in gateway.request("GET", "/api/v1/things:watch").json()] == ["0", "1", "2"]
+    events = gateway.request("GET", "/api/v1/things:watch")
+    assert events.headers["content-type"] == "text/event-stream"
+    assert [json.loads(line.removeprefix("data: "))["id"] for line in events.text.splitlines() if line] == ["0", "1", "2"]
     with pytest.raises(grpc.RpcError) as late:
         list(call(messages.request(path)(), timeout=1, metadata=tuple(gateway.bearer().items())))
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # a reset by Envoy would be INTERNAL
