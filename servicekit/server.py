@@ -21,8 +21,10 @@ from servicekit.reflection import add_reflection
 from servicekit.status import Failure, failure_of
 from servicekit.tokens import MAX_LIFETIME_SECONDS
 
-# The gateway's bound, and a page's 2 MiB with room for the message around it.
-MAX_MESSAGE_BYTES = 3 * 1024 * 1024 + 64 * 1024
+# The gateway's bound of a request, with room for what is around it.
+MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024 + 64 * 1024
+# What gRPC clients take, unless they are told otherwise. A batch answers with all that it was sent, and what the server sets besides.
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 
 # What is under way on a connection of that age may go on for so long: a stream lives as long as its token.
 CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
@@ -52,8 +54,8 @@ class GrpcServer:
         self._server = grpc.aio.server(
             interceptors=tuple(interceptors),
             options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
                 # More than the gateway lets through, and the path a second time: grpc's own bound refuses at random from 8 KiB on.
                 ("grpc.max_metadata_size", 80 * 1024),
                 ("grpc.absolute_max_metadata_size", 96 * 1024),
