@@ -51,7 +51,7 @@ def test_grpc_without_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
 
 @pytest.mark.parametrize("rpc", routes().rpcs, ids=lambda rpc: rpc.path)
 def test_grpc_with_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
-    gateway.call(rpc.path)
+    gateway.call(rpc.path, streams=rpc.streams)
     assert stack.calls(rpc.path) == 1
 
 
