@@ -117,12 +117,22 @@ class Gateway:
         return self.http.request(method, path, headers=headers, **options)
 
     def call(
-        self, path: str, message: Message | None = None, *, token: bool = True, timeout: float | None = 10, metadata: dict[str, str] | None = None
+        self,
+        path: str,
+        message: Message | None = None,
+        *,
+        token: bool = True,
+        streams: bool = False,
+        timeout: float | None = 10,
+        metadata: dict[str, str] | None = None,
     ) -> Any:
-        """A gRPC call: (the response, the call). Raises grpc.RpcError."""
+        """A gRPC call: (the response, the call); of one that streams all responses. Raises grpc.RpcError."""
         request = message if message is not None else self.stack.messages.request(path)()
-        method = self.channel.unary_unary(path, lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
+        codec = (lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
         headers = {**(self.bearer() if token else {}), **(metadata or {})}
+        if streams:
+            return list(self.channel.unary_stream(path, *codec)(request, timeout=timeout, metadata=tuple(headers.items())))
+        method = self.channel.unary_unary(path, *codec)
         return method.with_call(request, timeout=timeout, metadata=tuple(headers.items()))
 
     def failure(self, path: str, message: Message | None = None, **options: Any) -> grpc.RpcError:
