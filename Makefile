@@ -35,8 +35,9 @@ format: .venv/installed ## put code and protos into form
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/buf format -w proto
 
-proto: .venv/installed ## write gen/ from proto/
+proto: .venv/installed ## write gen/ and docs/errors.md from proto/
 	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/errors.py
 
 bench: .venv/installed gen/descriptors.binpb ## calls per second and CPU per call, beside floors: a table, and JSON in bench-results/
 	@$(BIN)/python -m bench $(ARGS)

@@ -76,6 +76,18 @@ async def test_any_credentials(ways: Ways, rest: httpx.AsyncClient, values: list
     assert (response.status_code, of_response(response).code) == (401, 16)
 
 
+@bounded
+@given(
+    key=st.text(string.printable.strip(), max_size=300), if_match=st.text('"*W/,1x ', max_size=20) | st.text(string.printable.strip(), max_size=60)
+)
+async def test_any_key_and_any_if_match(actor: tuple[World, Account], rest: httpx.AsyncClient, key: str, if_match: str) -> None:
+    """The write is done, or refused for one of them: malformed, used before, or not the etag of now."""
+    headers = {**actor[1].headers, "idempotency-key": key, "if-match": if_match.strip()}
+    response = await rest.patch(f"/api/v1/tasks/{actor[0].task_id}", json={"title": "a"}, headers=headers)
+    outcome = "OK" if response.is_success else of_response(response).reason
+    assert outcome in {"OK", "INVALID_FIELD", "IDEMPOTENCY_KEY_REUSED", "ETAG_MISMATCH"}, response.text
+
+
 async def test_many_at_once_are_no_fault(actor: tuple[World, Account], rest: httpx.AsyncClient) -> None:
     """Bad requests beside one another get the answers that they get alone."""
     calls = [rest.get(f"/api/v1/tasks?page_size={i}", headers=actor[1].headers) for i in range(-20, 20)]

@@ -25,6 +25,9 @@ from tests.support.descriptors import Rpc
 from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 
+# As long as a stack gives its processes.
+STARTED_WITHIN_SECONDS = 60.0
+
 
 @every_write
 @pytest.mark.parametrize("by", ["rest", "grpc"])
@@ -157,7 +160,7 @@ async def cut_off(system: Stack) -> AsyncIterator[tuple[Proxy, Way]]:
         command = (sys.executable, "-m", "task_service", "run")
         process = await asyncio.create_subprocess_exec(*command, cwd=PROJECT_ROOT, env={**os.environ, **ENVIRONMENT, **own}, stdout=DEVNULL)
         try:
-            await eventually(lambda: _ready(ops_port), within=20)
+            await eventually(lambda: _ready(ops_port), within=STARTED_WITHIN_SECONDS)
             async with grpc.aio.insecure_channel(f"{HOST}:{grpc_port}") as channel:
                 yield proxy, over_grpc(channel)
         finally:
