@@ -26,8 +26,9 @@ DESCRIPTORS: Final = Path(__file__).resolve().parents[2] / "gen" / "descriptors.
 PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth-service": AuthSettings, "task-service": TaskSettings}
 # Parts of an URL that is a setting.
 PARTS: Final = frozenset({"DATABASE_PASSWORD", "REDIS_PASSWORD"})
-# The gateway learns these with its canary; until then it takes no notice of them.
+# The gateway learns these with its canary and with its image; a version that does not know them takes no notice of them.
 CANARY: Final = frozenset({"TASK_CANARY_ENDPOINTS", "TASK_CANARY_WEIGHT"})
+DRAIN: Final = frozenset({"DRAIN_DELAY_SECONDS", "SHUTDOWN_GRACE_SECONDS"})
 # The gateway's health checks, in envoy.yaml.j2: two that fail, half a second apart, each within a second.
 GATEWAY_NOTICES_SECONDS: Final = 3
 # Of Envoy's memory, what is neither its heap nor given back at once (overload_manager in envoy.yaml.j2 bounds the heap alone).
@@ -100,12 +101,14 @@ def _migrations(found: list[Object]) -> Iterator[str]:
 def _gateway(found: list[Object]) -> Iterator[str]:
     ((deployment, container, variables),) = environments(found, "gateway")
     where = title(deployment)
-    yield from (f"{where}: gateway.settings has no {variable}" for variable in sorted(variables.keys() - names(GatewaySettings) - CANARY))
+    yield from (f"{where}: gateway.settings has no {variable}" for variable in sorted(variables.keys() - names(GatewaySettings) - CANARY - DRAIN))
     try:
         settings = GatewaySettings.from_environment(variables)
     except SettingsError as error:
         yield f"{where}: {error}"
         return
+    if container["args"] != ["run"]:
+        yield f"{where}: does not run `run`"
     ports = {"http": settings.gateway_port, "ops": settings.ops_port} | ({"https": settings.tls_port} if settings.tls else {})
     if {port["name"]: port["containerPort"] for port in container["ports"]} != ports:
         yield f"{where}: the code listens on {ports}"
@@ -119,7 +122,7 @@ def _gateway(found: list[Object]) -> Iterator[str]:
     if int(memory.removesuffix("Mi")) * 1024 * 1024 < settings.max_heap_bytes + GATEWAY_BESIDE_HEAP_BYTES:
         yield f"{where}: {memory} leave no room above MAX_HEAP_BYTES"
     spec = deployment["spec"]["template"]["spec"]
-    delay, grace = (float(text) for text in container["lifecycle"]["preStop"]["exec"]["command"][-2:])
+    delay, grace = (float(variables[name]) for name in sorted(DRAIN))
     if spec["terminationGracePeriodSeconds"] <= delay + grace:
         yield f"{where}: is killed before it has drained"
     if grace < settings.request_timeout_seconds:

@@ -1,5 +1,8 @@
 {{/*
 The gateway's Deployment. Takes (dict "root" GATEWAY "canary" VALUES): the umbrella calls it, which alone sees the values of both components.
+
+Envoy ends at once on SIGTERM, so what the image runs before it takes the signal: /readyz falls, drain.delaySeconds for balancers to look away, then no
+new connections, and calls under way end within drain.graceSeconds. So there is no preStop hook here either.
 */}}
 {{- define "gateway.deployment" -}}
 {{- $root := .root -}}
@@ -25,19 +28,20 @@ spec:
       labels: {{- include "grpc-service.podLabels" $root | nindent 8 }}
       annotations:
         # Envoy's configuration is made of the settings when the pod starts: other settings mean other pods.
-        checksum/config: {{ printf "%s%s" (include "gateway.settings" $root) ($root.Files.Get "files/drain.py") | sha256sum }}
+        checksum/config: {{ include "gateway.settings" $root | sha256sum }}
         {{- with $values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
-      # The hook below (it stops waiting after both), and 10 s for Envoy to end.
+      # The drain, and 10 s for Envoy to end.
       terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.graceSeconds 10 }}
       containers:
         - name: gateway
           image: {{ include "grpc-service.image" (dict "image" $values.image "version" $root.Chart.AppVersion) | quote }}
           imagePullPolicy: {{ $values.image.pullPolicy }}
+          args: [run]
           {{- include "grpc-service.containerSecurity" $root | nindent 10 }}
           ports:
             - {name: http, containerPort: {{ include "grpc-service.port" "gateway.http" }}}
@@ -54,11 +58,6 @@ spec:
             - name: TASK_CANARY_WEIGHT  # percent
               value: {{ .canary.weight | quote }}
           {{- end }}
-          lifecycle:
-            preStop:
-              exec:
-                # Envoy ends at once on SIGTERM. So first it says that it is not ready, and its clients' connections end with their next answer.
-                command: [python3, /etc/gateway/drain/drain.py, {{ $values.drain.delaySeconds | quote }}, {{ $values.drain.graceSeconds | quote }}]
           # The ops port knows the gateway alone: a service that is away must not restart it, nor take all gateways out of the balance.
           startupProbe:
             httpGet: {path: /readyz, port: ops}
@@ -77,13 +76,11 @@ spec:
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
-            - {name: drain, mountPath: /etc/gateway/drain, readOnly: true}
             {{- if $tls }}
             - {name: tls, mountPath: /etc/gateway/tls, readOnly: true}
             {{- end }}
       volumes:
         - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # Envoy's configuration, which is made there
-        - {name: drain, configMap: {name: {{ $name }}-drain}}
         {{- if $tls }}
         - {name: tls, secret: {secretName: {{ $tls }}}}
         {{- end }}

@@ -9,6 +9,8 @@
       "TOKEN_ISSUER" .Values.global.token.issuer
       "TOKEN_AUDIENCE" .Values.global.token.audience
       "OTEL_EXPORTER_OTLP_ENDPOINT" .Values.global.tracing.endpoint
+      "DRAIN_DELAY_SECONDS" .Values.drain.delaySeconds
+      "SHUTDOWN_GRACE_SECONDS" .Values.drain.graceSeconds
       "TRUSTED_HOPS" (or .Values.ingress.enabled .Values.routes.enabled | ternary 1 0) -}}
 {{- if .Values.tls.existingSecret }}
 {{- $_ := set $given "TLS_CERT_FILE" "/etc/gateway/tls/tls.crt" }}

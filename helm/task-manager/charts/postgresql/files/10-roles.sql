@@ -9,6 +9,11 @@
 \getenv task_service_password TASK_SERVICE_PASSWORD
 \getenv database POSTGRES_DB
 
+-- Statements with passwords in them must reach no log, whatever the server's configuration says.
+SET log_statement = 'none';
+SET log_min_error_statement = 'panic';
+SET log_min_duration_statement = -1;
+
 CREATE ROLE :"migrator" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'migrator_password';
 CREATE ROLE :"auth_service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'auth_service_password';
 CREATE ROLE :"task_service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'task_service_password';
