@@ -9,6 +9,7 @@ from helm_python import HelmError
 
 from helm.chart import ROOT, render
 from helm.values_table import COMPONENTS, README, NotDescribed, rows, table
+from tests.deploy.rendered import get
 
 OUTSIDE = {"postgresql": {"enabled": False}, "global": {"database": {"host": "db.example.com", "existingSecret": "db"}}}
 INGRESS = {"enabled": True, "className": "nginx", "hosts": ["a.example.com"], "tlsSecret": "tls"}
@@ -88,6 +89,15 @@ def test_the_schema_knows_every_value_that_has_a_default() -> None:
 def _resolved(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     resolved: dict[str, Any] = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
     return resolved
+
+
+def test_what_the_operator_says_counts_even_if_it_is_nothing() -> None:
+    """0 and false are values. And a large number is one that the gateway can read."""
+    settings = {"TRUSTED_HOPS": 0, "MAX_HEAP_BYTES": 536870912, "TRACING_SAMPLE_PERCENT": 0.5}
+    found = render({"gateway": {"ingress": INGRESS, "settings": settings}, "task-service": {"settings": {"REFLECTION_ENABLED": False}}})
+    gateway = get(found, "ConfigMap", "task-manager-gateway")["data"]
+    assert {name: gateway[name] for name in settings} == {"TRUSTED_HOPS": "0", "MAX_HEAP_BYTES": "536870912", "TRACING_SAMPLE_PERCENT": "0.5"}
+    assert get(found, "ConfigMap", "task-manager-task-service")["data"]["REFLECTION_ENABLED"] == "false"
 
 
 def test_the_readme_has_the_table_of_values() -> None:

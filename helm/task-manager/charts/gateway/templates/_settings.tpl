@@ -16,5 +16,5 @@
 {{- $_ := set $given "TLS_CERT_FILE" "/etc/gateway/tls/tls.crt" }}
 {{- $_ := set $given "TLS_KEY_FILE" "/etc/gateway/tls/tls.key" }}
 {{- end }}
-{{- include "grpc-service.asText" (merge (deepCopy .Values.settings) $given) -}}
+{{- include "grpc-service.asText" (list $given .Values.settings) -}}
 {{- end }}

@@ -1,4 +1,4 @@
-{{/* The settings that are no secrets, one `NAME: "value"` a line. `default` is before what the operator says. */}}
+{{/* The settings of a gRPC service that are no secrets. */}}
 {{- define "grpc-service.settings" -}}
 {{- $global := .Values.global -}}
 {{- $given := dict
@@ -9,12 +9,19 @@
       "OTEL_EXPORTER_OTLP_ENDPOINT" $global.tracing.endpoint
       "DRAIN_DELAY_SECONDS" .Values.drain.delaySeconds
       "SHUTDOWN_GRACE_SECONDS" .Values.drain.graceSeconds -}}
-{{- include "grpc-service.asText" (merge (deepCopy .Values.settings) $given) -}}
+{{- include "grpc-service.asText" (list $given .Values.settings) -}}
 {{- end }}
 
-{{/* A mapping as text, sorted by name. What has no value is left out; numbers keep their digits (a large one would become 1e+06). */}}
+{{/*
+One `NAME: "value"` a line, sorted. Takes (list GIVEN SAID): what the operator says comes before what the chart gives. Not by `merge`, which takes 0 and
+false for nothing. What is empty is left out, and numbers keep their digits: a large one would become 1e+06.
+*/}}
 {{- define "grpc-service.asText" -}}
-{{- range $name, $value := . }}
+{{- $all := deepCopy (first .) -}}
+{{- range $name, $value := last . }}
+{{- $_ := set $all $name $value }}
+{{- end }}
+{{- range $name, $value := $all }}
 {{- if kindIs "float64" $value }}
 {{- $value = eq (floor $value) $value | ternary (int64 $value) $value }}
 {{- end }}

@@ -9,3 +9,8 @@
 - name: AUTH_GRPC_ENDPOINT  # every address that the name has is a replica; the client goes round them
   value: dns:///{{ $auth }}:{{ include "grpc-service.port" "auth-service.grpc" }}
 {{- end }}
+
+{{/* The canary's image: another tag or digest, and the rest as it is. */}}
+{{- define "task-service.canaryImage" -}}
+{{- merge (deepCopy .Values.canary.image) (omit .Values.image "tag" "digest") | toYaml -}}
+{{- end }}
