@@ -45,6 +45,22 @@ def names(settings: type[BaseSettings] | type[GatewaySettings]) -> set[str]:
     return {name.upper() for name in settings.model_fields}
 
 
+def image_differences(dockerfile: str, found: list[Object]) -> list[str]:
+    """What an image says of itself, and its pods do not."""
+    users = set(re.findall(r"^USER (\d+):\1$", dockerfile, re.MULTILINE))
+    exposed = {int(port) for ports in re.findall(r"^EXPOSE (.+)$", dockerfile, re.MULTILINE) for port in ports.split()}
+    names = set(re.findall(r'image\.title="([a-z-]+)"', dockerfile))
+    pods = [(one, container) for name in names for one, container, _ in environments(found, name)]
+    lines = [f"{title(one)}: runs as another user" for one, _ in pods if {str(_security(one)["runAsUser"])} != users]
+    listening = {port["containerPort"] for _, container in pods for port in container["ports"]}
+    return lines + [f"the image does not expose {port}" for port in sorted(listening - exposed)] + ([] if pods else ["no pod runs it"])
+
+
+def _security(deployment: Object) -> dict[str, Any]:
+    security: dict[str, Any] = deployment["spec"]["template"]["spec"]["securityContext"]
+    return security
+
+
 # ------------------------------------------------------------------------------------------------------------------- the services
 
 

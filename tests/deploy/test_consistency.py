@@ -12,7 +12,7 @@ import yaml
 
 from gateway.settings import GatewaySettings
 from helm.chart import ROOT, Object
-from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, names
+from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, image_differences, names
 from tests.deploy.rendered import SCENARIOS, get, objects
 
 SCHEMA = json.loads((ROOT / "values.schema.json").read_text())
@@ -42,6 +42,25 @@ def test_every_setting_of_a_service_can_be_given_and_no_other(program: str) -> N
 def test_every_setting_of_the_gateway_can_be_given_and_no_other() -> None:
     settable = set(SCHEMA["properties"]["gateway"]["properties"]["settings"]["properties"])
     assert settable == names(GatewaySettings) - GIVEN_TO_GATEWAY
+
+
+DOCKERFILES = [path for path in (ROOT.parents[1] / "Dockerfile", ROOT.parents[1] / "gateway" / "Dockerfile") if path.exists()]
+DOCKERFILE = """
+USER 65532:65532
+LABEL org.opencontainers.image.title="gateway"
+EXPOSE 8080 8443 9094
+"""
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_the_images_run_as_their_pods_do(path: Path) -> None:
+    assert image_differences(path.read_text(), objects("monitoring")) == []
+
+
+@pytest.mark.parametrize(("was", "becomes"), [("65532:65532", "1000:1000"), ("9094", "9095"), ('"gateway"', '"envoy"')])
+def test_an_image_for_other_pods_is_found(was: str, becomes: str) -> None:
+    assert image_differences(DOCKERFILE, objects("monitoring")) == []
+    assert image_differences(DOCKERFILE.replace(was, becomes), objects("monitoring")) != []
 
 
 def test_the_chart_has_the_version_of_the_code() -> None:

@@ -1,6 +1,6 @@
 {{/* What every pod has. All of it passes the Pod Security Standard "restricted". */}}
 
-{{/* Takes (dict "root" $ "user" 65532). Without a user the image's own, which must be a number other than 0. */}}
+{{/* Takes (dict "root" $ "user" 65532): the user that the image runs as, whose group owns what is mounted. */}}
 {{- define "grpc-service.podSecurity" -}}
 automountServiceAccountToken: false  # nothing here talks to the Kubernetes API
 enableServiceLinks: false  # variables such as REDIS_PORT, made for each Service, must not pass for settings
@@ -22,7 +22,7 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* The user that our images run as: distroless' "nonroot". */}}
+{{/* The user that our images are built for (their Dockerfiles say so). Not a value: another one could not read them. */}}
 {{- define "grpc-service.user" -}}65532{{- end }}
 
 {{/* On which nodes a pod goes: what the operator says, and away from its like. Takes (dict "root" $ "selector" TEXT). */}}
