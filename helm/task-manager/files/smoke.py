@@ -148,4 +148,8 @@ def done(what: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, http.client.HTTPException, grpc.RpcError, StopIteration) as error:
+        # The last line above says how far it came.
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
