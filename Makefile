@@ -3,12 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find proto -name '*.proto')
-CODE := servicekit auth_service task_service gateway devstack bench tests proto hatch_build.py
+CODE := servicekit auth_service task_service gateway devstack bench helm tests proto hatch_build.py
 # bash, for pipefail.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults check format proto bench clean
+.PHONY: help run test test-faults check helm-lint format proto manifests bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -22,13 +22,18 @@ test: .venv/installed gen/descriptors.binpb ## the whole test suite, on an ephem
 test-faults: .venv/installed gen/descriptors.binpb ## the long campaign of faults: FAULT_SECONDS (60), FAULT_SEED to replay one
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
 
-check: .venv/installed gen/descriptors.binpb ## what CI runs beside the tests: format, lint, types, proto lint and breaking changes
+check: .venv/installed gen/descriptors.binpb helm-lint ## what CI runs beside the tests: format, lint, types, proto lint and breaking changes, chart and manifests
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf lint gen/descriptors.binpb --config buf.yaml --path taskmanager
 	$(BIN)/python proto/breaking.py
+
+helm-lint: .venv/installed ## Helm's lint in every scenario; the table of values and manifests/ are as the chart says
+	$(BIN)/python -m helm.lint
+	$(BIN)/python -m helm.values_table --check
+	$(BIN)/python -m helm.manifests --check
 
 format: .venv/installed ## put code and protos into form
 	$(BIN)/ruff check --fix $(CODE)
@@ -38,6 +43,10 @@ format: .venv/installed ## put code and protos into form
 proto: .venv/installed ## write gen/ and docs/errors.md from proto/
 	$(BIN)/python proto/generate.py
 	$(BIN)/python proto/errors.py
+
+manifests: .venv/installed ## write manifests/ and the chart's table of values from the chart
+	@$(BIN)/python -m helm.values_table
+	@$(BIN)/python -m helm.manifests
 
 bench: .venv/installed gen/descriptors.binpb ## calls per second and CPU per call, beside floors: a table, and JSON in bench-results/
 	@$(BIN)/python -m bench $(ARGS)
