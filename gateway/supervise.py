@@ -12,7 +12,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 TIMEOUT_SECONDS: Final = 2.0
@@ -25,7 +24,7 @@ ACTIVE: Final = re.compile(r"^http\.gateway(_tls)?\.downstream_rq_active: (\d+)$
 class Envoy:
     """The process, and what it is told over its admin port."""
 
-    def __init__(self, command: Sequence[str], admin_port: int) -> None:
+    def __init__(self, command: list[str], admin_port: int) -> None:
         """Starts it. It must not inherit that the signals are held back."""
         self._pid = os.posix_spawn(command[0], command, os.environ, setsigmask=())
         self._admin_port = admin_port

@@ -36,7 +36,22 @@ STORES = ("asyncpg", "redis")
 # The composition root hands the descriptors of the services to the server, and that is all that it knows of the wire.
 DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
-    {"app", "call", "call_log", "field_mask", "health", "logging", "method", "metrics", "pipeline", "reflection", "server", "status", "telemetry"}
+    {
+        "app",
+        "call",
+        "call_log",
+        "field_mask",
+        "health",
+        "healthcheck",
+        "logging",
+        "method",
+        "metrics",
+        "pipeline",
+        "reflection",
+        "server",
+        "status",
+        "telemetry",
+    }
 )
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
     "asyncpg": frozenset({"postgres", "migrate", "telemetry"}),

@@ -18,7 +18,18 @@ from tests.deploy.compose import FILE, ROOT, defaults, filled, passed_on, projec
 
 OURS = {"gateway": GatewaySettings, "auth": AuthSettings, "task": TaskSettings, "migrate-auth": MigrationSettings, "migrate-task": MigrationSettings}
 # What the images and the networks settle: addresses to listen on, names, and files that are in no image.
-SETTLED = {"BIND_HOST", "GRPC_PORT", "OPS_PORT", "OTEL_SERVICE_NAME", "GATEWAY_PORT", "ADMIN_PORT", "DESCRIPTORS", "TLS_PORT", "TLS_CERT_FILE", "TLS_KEY_FILE"}
+SETTLED = {
+    "BIND_HOST",
+    "GRPC_PORT",
+    "OPS_PORT",
+    "OTEL_SERVICE_NAME",
+    "GATEWAY_PORT",
+    "ADMIN_PORT",
+    "DESCRIPTORS",
+    "TLS_PORT",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+}
 ONE_SHOT = {"migrate-auth", "migrate-task", "kibana-setup"}
 # Their images hold nothing to ask with.
 NOTHING_TO_ASK_WITH = {"otel-collector", "log-collector", "jaeger"}

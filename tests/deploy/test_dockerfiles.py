@@ -59,5 +59,7 @@ def test_constraints_are_exact_hashed_and_what_the_project_asks_for(name: str) -
 
 
 def test_the_gateway_has_the_versions_of_the_services() -> None:
-    services, gateway = (dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "constraints" / name).read_text(), re.MULTILINE)) for name in WANTED if name != "build.txt")
+    services, gateway = (
+        dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "constraints" / name).read_text(), re.MULTILINE)) for name in WANTED if name != "build.txt"
+    )
     assert {package: version for package, version in gateway.items() if services.get(package, version) != version} == {}

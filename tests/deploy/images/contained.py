@@ -1,4 +1,4 @@
-"""Runs a container as if it were the program in it: `contained.py FOLDER container-lab run …`. Signals go to the container, its exit status comes back.
+"""Runs a container as if it were the program in it (`contained.py FOLDER container-lab run …`): signals go in, the exit status comes out.
 
 container-lab is a shell script, which would end at a signal and leave the container.
 """

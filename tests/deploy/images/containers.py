@@ -30,8 +30,8 @@ class Image:
 
     @property
     def variables(self) -> list[str]:
-        """The names of its settings in the environment."""
-        return sorted({name.upper() for settings in self.settings for name in settings.model_fields})
+        """The names of its settings in the environment, but for what is in the image."""
+        return sorted({name.upper() for settings in self.settings for name in settings.model_fields} - {"DESCRIPTORS"})
 
 
 IMAGES = {
@@ -77,7 +77,9 @@ class Containers:
         program = Path(__file__).with_name("contained.py")
         return (sys.executable, str(program), str(self._folder), str(self._lab), "run", *self.options(image), image.tag)
 
-    def run(self, image: Image, *arguments: str, environment: dict[str, str] | None = None, entrypoint: str = "") -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, image: Image, *arguments: str, environment: dict[str, str] | None = None, entrypoint: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
         """Runs a container to its end."""
         override = ["--entrypoint", entrypoint] if entrypoint else []
         values = [option for name, value in (environment or {}).items() for option in ("--env", f"{name}={value}")]

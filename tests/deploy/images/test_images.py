@@ -12,7 +12,11 @@ each = pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image
 UID = 65532
 PORTS = {"auth-service": {"50051/tcp", "9091/tcp"}, "task-service": {"50052/tcp", "9092/tcp"}, "gateway": {"8080/tcp", "8443/tcp", "9094/tcp"}}
 # Python without what installs and builds, and without others' code.
-FOREIGN = {"auth-service": ["task_service", "gateway"], "task-service": ["auth_service", "gateway"], "gateway": ["auth_service", "task_service", "servicekit", "grpc"]}
+FOREIGN = {
+    "auth-service": ["task_service", "gateway"],
+    "task-service": ["auth_service", "gateway"],
+    "gateway": ["auth_service", "task_service", "servicekit", "grpc"],
+}
 LOOK = """
 import importlib.util, json, os, pathlib, shutil, sys, sysconfig
 def writable(folder):
@@ -43,7 +47,9 @@ def test_it_says_what_it_is(containers: Containers, image: Image) -> None:
     assert set(config["ExposedPorts"]) == PORTS[image.name]
     assert config["Cmd"] == ["run"]
     assert config["Entrypoint"][:2] == ["python", "-m"]
-    labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items() if name.startswith("org.opencontainers")}
+    labels = {
+        name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items() if name.startswith("org.opencontainers")
+    }
     assert labels.pop("description")
     assert labels == {"title": image.name, "version": "1.2.3", "revision": "abc", "licenses": "MIT", "vendor": "task-manager"}
     assert found["HealthCheck" if "HealthCheck" in found else "Healthcheck"]["Test"][0] == "CMD"

@@ -139,7 +139,9 @@ async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: St
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended('migrate task', 0))")
         process = await asyncio.create_subprocess_exec(
-            *containers.command(IMAGES["task_service"]), "migrate", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DATABASE_URL": system.state.database_url}
+            *containers.command(IMAGES["task_service"]),
+            "migrate",
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DATABASE_URL": system.state.database_url},
         )
 
         async def waits() -> None:
