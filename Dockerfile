@@ -43,7 +43,8 @@ RUN rm -r /app/auth_service
 FROM ${PYTHON_IMAGE} AS runtime
 # pip comes with the base, and its source with ensurepip: neither is of use to a service, both are to a thief.
 RUN ["python3", "-c", "import ensurepip, glob, os, pip, shutil; \
-[shutil.rmtree(os.path.dirname(module.__file__)) for module in (pip, ensurepip)]; \
+folders = [os.path.dirname(module.__file__) for module in (pip, ensurepip)]; \
+[shutil.rmtree(folder) for folder in folders + glob.glob(folders[0] + '-*.dist-info')]; \
 [os.remove(path) for path in glob.glob('/usr/local/bin/pip*') + glob.glob('/usr/bin/pip*')]"]
 COPY --from=dependencies /opt/venv /opt/venv
 # PYTHONSAFEPATH: nothing is imported from where the process happens to stand.

@@ -91,9 +91,10 @@ class Containers:
         return _podman("ps", "--quiet", "--filter", f"label={self._label}", "--filter", f"ancestor={image.tag}").stdout.split()
 
     def remove_all(self) -> None:
-        """Removes what a failed test left."""
+        """Removes what a failed test left, and the images of earlier runs, which have lost their tags to these."""
         for container in _podman("ps", "--all", "--quiet", "--filter", f"label={self._label}").stdout.split():
             _podman("rm", "--force", "--time", "1", container)
+        _podman("image", "prune", "--force", "--filter", "label=org.opencontainers.image.vendor=task-manager")
 
 
 def execute(container: str, *command: str) -> "subprocess.CompletedProcess[str]":

@@ -30,6 +30,7 @@ print(json.dumps({
     "ids": [os.getuid(), os.getgid()],
     "places": {folder: writable(folder) for folder in ("/", "/app", "/opt/venv", "/tmp", "/run", "/var/tmp", "/dev/shm")},
     "programs": [name for name in ("pip", "pip3", "gcc", "cc", "g++", "make", "git", "uv") if shutil.which(name)],
+    "packages": [str(path) for root in ("/usr", "/opt") for path in pathlib.Path(root).rglob("pip-*.dist-info")],
     "modules": [name for name in sys.argv[1:] if importlib.util.find_spec(name)],
     "uncompiled": [str(path) for path in sources if not pathlib.Path(importlib.util.cache_from_source(path)).exists()][:5],
     "sources": len(sources),
@@ -65,7 +66,7 @@ def test_it_holds_what_it_needs_and_no_more_and_can_write_nowhere(containers: Co
     written = {place for place, how in found["places"].items() if how == "written"}
     # /dev/shm is the engine's, in every container.
     assert written - {"/dev/shm"} == set(image.writable)
-    assert (found["programs"], found["modules"], found["uncompiled"]) == ([], [], [])
+    assert (found["programs"], found["packages"], found["modules"], found["uncompiled"]) == ([], [], [], [])
     assert found["sources"] > 100
     assert {int(mask, 16) for mask in found["capabilities"]} == {0}
 
