@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 CACHE: Final = "task_service/cache.py"
+DOMAIN: Final = "task_service/domain.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+MODEL: Final = ("tests/model/test_model.py",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +92,60 @@ BEGIN
         "                    watch.end(error)\n\n    async def round",
         "                    del error\n\n    async def round",
         ("tests/task_service/test_watching.py",),
+    ),
+    Bug(
+        "a value that stays in the cache when its task is deleted",
+        CACHE,
+        "if isinstance(operations[0], Creation):",
+        "if isinstance(operations[0], Creation | Deletion):",
+        MODEL,
+    ),
+    Bug(
+        "a field that is set though the mask does not name it",
+        WRITES,
+        "IF 'description' = ANY (v_op.mask) THEN",
+        "IF v_op.description <> '' THEN",
+        MODEL,
+    ),
+    Bug(
+        "a deletion that is left out of its batch where all should be refused",
+        WRITES,
+        "        PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);\n",
+        """        BEGIN
+            PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);
+        EXCEPTION WHEN SQLSTATE 'TM002' THEN
+            CONTINUE;
+        END;
+""",
+        MODEL,
+    ),
+    Bug(
+        "an undeletion that leaves the time of deletion",
+        WRITES,
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END,",
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) ELSE deleted_at END,",
+        MODEL,
+    ),
+    Bug(
+        "an etag that is compared too loosely",
+        DOMAIN,
+        "return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None",
+        """return int(etag.strip('W/"')) if etag.strip('W/"').isdigit() else None""",
+        MODEL,
+    ),
+    Bug(
+        "a time of completion that a deletion forgets",
+        WRITES,
+        "updated_at = greatest(v_now, updated_at), version = version + 1",
+        "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
+        MODEL,
+    ),
+    Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug(
+        "a list whose ties are in any order",
+        "task_service/repository.py",
+        'keys.append(("id", keys[-1][1]))',
+        'keys.append(("id", not keys[-1][1]))',
+        MODEL,
     ),
 )

@@ -11,12 +11,13 @@ from grpc_status import rpc_status
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """An error as a client sees it: the gRPC code's number, the reason, and the fields named with what is wrong with them."""
+    """An error as a client sees it: the gRPC code's number, the reason with its metadata, and the fields named with what is wrong with them."""
 
     code: int
     reason: str
     message: str
     fields: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def of_response(response: httpx.Response) -> ApiError:
@@ -25,7 +26,8 @@ def of_response(response: httpx.Response) -> ApiError:
     assert set(body) == {"code", "message", "details"}, body
     details = {detail["@type"].rpartition(".")[2]: detail for detail in body["details"]}
     fields = {v["field"]: v["description"] for v in details.get("BadRequest", {}).get("field_violations", [])}
-    return ApiError(body["code"], details.get("ErrorInfo", {}).get("reason", ""), body["message"], fields)
+    info = details.get("ErrorInfo", {})
+    return ApiError(body["code"], info.get("reason", ""), body["message"], fields, info.get("metadata", {}))
 
 
 def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
@@ -36,4 +38,4 @@ def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
         detail.Unpack(info)
         detail.Unpack(bad)
     fields = {violation.field: violation.description for violation in bad.field_violations}
-    return ApiError(error.code().value[0], info.reason, error.details() or "", fields)
+    return ApiError(error.code().value[0], info.reason, error.details() or "", fields, dict(info.metadata))
