@@ -110,9 +110,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=users, way=ways, pick=picks, etag=etags, if_match=if_matches, key=keys)
     def undelete(self, who: int, way: int, pick: int, etag: str, if_match: str, key: str) -> None:
-        """UndeleteTask, most of the time of a task in the bin."""
+        """UndeleteTask, most of the time of a task in the bin, if need be of one that is put there first."""
+        if pick > 0 and not self.models[who].bin:
+            self._write(who, way, Write("DeleteTask", [Item(self._id(who, pick))]))
         binned = list(self.models[who].bin)
-        task_id = binned[pick % len(binned)] if binned and pick > 0 else self._id(who, pick)
+        task_id = binned[pick % len(binned)] if pick > 0 else self._id(who, pick)
         self._write(who, way, self._single("UndeleteTask", who, Item(task_id, etag=etag), if_match, key))
 
     @rule(who=users, way=ways, each=st.lists(new_fields, min_size=1, max_size=4) | st.lists(any_fields, min_size=1, max_size=2), key=keys)
