@@ -5,17 +5,21 @@ import contextlib
 import hashlib
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import grpc.aio
 import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from task_service.cache import FILL, FINISH
+from task_service.cache import FILL, FINISH, key_of
 from tests.faults.witness import Witness
 from tests.support.accounts import Account, make_account
 from tests.support.history import History
@@ -29,11 +33,19 @@ from tests.support.waiting import eventually
 # Below the time that Redis is given for a command, so that the breaker does not open for it.
 LATE_SECONDS = 0.2
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 1.2
+# That much later than others a replica may have Redis back: with its probe it is still sooner than they believe what Redis holds.
+LATER_SECONDS = (0.15, 0.35)
+# Writers are at it all at once for so long, and then for so long one after the other. When they are at it at once the cache holds nothing but
+# anonymous fences, which is safe, and shows little.
+RUSH_SECONDS, CALM_SECONDS = 0.4, 1.2
+# How long a write can go on that nobody waits for any more: the systems' DATABASE_TIMEOUT_SECONDS is 2.
+GONE_AFTER_SECONDS = 2.5
 BEFORE_SECONDS = 0.5
 # Until every replica believes what Redis holds again (servicekit.redis), and a while of that.
 AFTER_SECONDS = 2.5
 WHOLE_WITHIN_SECONDS = 15.0
 CAUGHT_WITHIN_SECONDS = 10.0
+PAUSE_SECONDS = 0.03
 
 Fault = Callable[["Scene", float], Awaitable[None]]
 
@@ -78,10 +90,17 @@ class Scene:
     replica: Replica
     proxy: Proxy
     wire: Wire
+    rng: random.Random
+    redis: Redis
     rest: httpx.AsyncClient
     # By name; the replica of our own is "own".
     channels: dict[str, grpc.aio.Channel]
     say: Callable[[str], None]
+    opened: contextlib.AsyncExitStack
+
+    async def channel(self, target: str) -> grpc.aio.Channel:
+        """Another channel, for as long as the scene."""
+        return await self.opened.enter_async_context(grpc.aio.insecure_channel(target))
 
     async def whole(self) -> None:
         """Returns when the system is well."""
@@ -108,15 +127,20 @@ async def scene_of(stack: Stack, rng: random.Random, say: Callable[[str], None])
         options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 100)]
         channels = {name: await opened.enter_async_context(grpc.aio.insecure_channel(target, options)) for name, target in targets.items()}
         rest = await opened.enter_async_context(httpx.AsyncClient(base_url=stack.state.url, timeout=10))
-        yield Scene(stack, replica, proxy, wire, rest, channels, say)
+        client = await opened.enter_async_context(Redis.from_url(stack.state.redis_url))
+        yield Scene(stack, replica, proxy, wire, rng, client, rest, channels, say, opened)
 
 
 async def redis_killed(scene: Scene, seconds: float) -> None:
-    """Redis is gone for so long, and comes back empty."""
-    scene.say(f"Redis killed for {seconds:.2f} s")
+    """Redis is gone for so long, and comes back empty. One replica finds out last; until then what it writes has no fence."""
+    late = scene.rng.uniform(*LATER_SECONDS)
+    scene.say(f"Redis killed for {seconds:.2f} s, and for one replica {late:.2f} s longer")
     await scene.stack.kill("valkey")
+    await scene.proxy.stop()
     await asyncio.sleep(seconds)
     await scene.stack.start_process("valkey")
+    await asyncio.sleep(late)
+    await scene.proxy.start()
 
 
 async def killed_after_commit(scene: Scene, seconds: float) -> None:
@@ -144,10 +168,15 @@ FAULTS: Sequence[Fault] = (redis_killed, killed_after_commit, both)
 class Clients:
     """Those of one task, and all that they were told."""
 
+    scene: Scene
     task: Seen
     witness: Witness
     history: History = field(default_factory=History)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    under_way: int = 0
+    may_begin: asyncio.Event = field(default_factory=asyncio.Event)
+    gone_at: float = float("-inf")
 
     def writer(self, name: str, api: TaskApi) -> Client:
         """Gives the task ever new titles."""
@@ -184,24 +213,47 @@ class Clients:
         return [(f"list by {name}", read)]
 
     async def _write(self, name: str, api: TaskApi, request_id: str, etag: str = "") -> Seen:
+        if time.monotonic() % (RUSH_SECONDS + CALM_SECONDS) < RUSH_SECONDS:
+            return await self._try(name, api, request_id, etag)
+        async with self.turn:
+            seen = await self._try(name, api, request_id, etag)
+            await self._evict()
+            await asyncio.sleep(self.scene.rng.uniform(0, PAUSE_SECONDS))
+            return seen
+
+    async def _try(self, name: str, api: TaskApi, request_id: str, etag: str) -> Seen:
+        await self.may_begin.wait()
         title = f"change {next(self.numbers)}"
         self.witness.unanswered.add(request_id)
+        self.under_way += 1
         try:
             seen = await self.history.write(name, title, api.rename(self.task.id, title, request_id, etag))
         except CallFailed as failed:
             if failed.code == "ABORTED":
                 self.witness.unanswered.discard(request_id)
+            else:
+                self.gone_at = time.monotonic() + GONE_AFTER_SECONDS
             raise
+        finally:
+            self.under_way -= 1
         self.witness.unanswered.discard(request_id)
         self.witness.answered[request_id] = seen
         return seen
+
+    async def _evict(self) -> None:
+        """Redis may lose any key, though not without a price that of a write under way: see docs/adr/0002-cache-rule.md."""
+        if self.under_way == 0 and time.monotonic() > self.gone_at:
+            self.may_begin.clear()
+            with contextlib.suppress(RedisError, OSError):
+                await self.scene.redis.delete(key_of(UUID(self.witness.account.id), UUID(self.task.id)))
+            self.may_begin.set()
 
 
 async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Fault]) -> list[str]:
     """Has all the clients at it while the faults come one after the other. What their answers and the change log do not agree on."""
     account = await make_account(scene.rest)
     apis = {name: GrpcTasks(channel, account) for name, channel in scene.channels.items()}
-    clients = await _clients(account, apis["gateway"])
+    clients = await _clients(scene, account, apis["gateway"])
     async with Load(_all(clients, {**apis, "rest": RestTasks(scene.rest, account)})) as load:
         await asyncio.sleep(BEFORE_SECONDS)
         for fault in faults:
@@ -221,9 +273,10 @@ async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Faul
 EXPECTED_CODES = {"CONNECTION", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED"}
 
 
-async def _clients(account: Account, api: TaskApi) -> Clients:
+async def _clients(scene: Scene, account: Account, api: TaskApi) -> Clients:
     witness = Witness(account, api, random.Random(0))
-    clients = Clients(await api.create("created", "create"), witness)
+    clients = Clients(scene, await api.create("created", "create"), witness)
+    clients.may_begin.set()
     witness.answered["create"] = clients.task
     await clients.history.write("setup", "change -1", api.rename(clients.task.id, "change -1", "setup"))
     witness.answered["setup"] = clients.history.calls[-1].seen

@@ -10,6 +10,7 @@ import httpx
 from devstack import ports
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
+from tests.support.observed import value_in
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -49,9 +50,16 @@ class Replica:
                 self._process.kill()
             await self._process.wait()
 
+    async def metric(self, name: str, **labels: str) -> float:
+        """See tests.support.observed.metric."""
+        return value_in((await self._ops("/metrics")).text, name, **labels)
+
     async def _require_ready(self) -> None:
+        assert (await self._ops("/readyz")).status_code == httpx.codes.OK
+
+    async def _ops(self, path: str) -> httpx.Response:
         async with httpx.AsyncClient(timeout=5) as client:
-            assert (await client.get(f"http://{HOST}:{self._ports.ops}/readyz")).status_code == httpx.codes.OK
+            return await client.get(f"http://{HOST}:{self._ports.ops}{path}")
 
 
 @contextlib.asynccontextmanager
