@@ -9,6 +9,7 @@ DOMAIN: Final = "task_service/domain.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
 MODEL: Final = ("tests/model/test_model.py",)
 
 
@@ -147,5 +148,61 @@ BEGIN
         'keys.append(("id", keys[-1][1]))',
         'keys.append(("id", not keys[-1][1]))',
         MODEL,
+    ),
+    Bug(
+        "a late fill that counts although its lease is gone",
+        CACHE,
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
+        "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
+        (*LINEARIZABILITY, "-k", "no_reader"),
+    ),
+    Bug(
+        "a write that sets no fence",
+        CACHE,
+        "        fence = FENCE + secrets.token_bytes(12)\n        try:",
+        "        fence = FENCE + secrets.token_bytes(12)\n        return NO_FENCE\n        try:",
+        (*LINEARIZABILITY, "-k", "that_died"),
+    ),
+    Bug(
+        "numbers that are taken without the counter's lock",
+        WRITES,
+        """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, p_count)
+    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL
+    RETURNING last_seq INTO v_last;
+""",
+        """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, 0) ON CONFLICT (user_id) DO NOTHING;
+    SELECT last_seq + p_count INTO v_last FROM task.counters WHERE user_id = p_user AND closed_at IS NULL;
+    PERFORM pg_sleep(0.001);
+    UPDATE task.counters SET last_seq = v_last WHERE user_id = p_user;
+""",
+        (*LINEARIZABILITY, "-k", "no_reader"),
+    ),
+    Bug(
+        "reads that are believed before Redis has settled",
+        "servicekit/redis.py",
+        "return not self._open and time.monotonic() >= self._settled_at",
+        "return not self._open",
+        (*LINEARIZABILITY, "-k", "has_redis_last"),
+    ),
+    Bug(
+        "a connection whose end nobody notices who waits for no answer",
+        "servicekit/redis_reads.py",
+        "            self.end(error)\n            self._on_lost(error)\n",
+        "            self.end(error)\n",
+        (*LINEARIZABILITY, "-k", "has_redis_last"),
+    ),
+    Bug(
+        "a replica that believes Redis from its start",
+        "servicekit/redis.py",
+        "        self._open = True\n        self._probing = asyncio.create_task(self._probe(after_seconds=0))\n",
+        "",
+        (*LINEARIZABILITY, "-k", "that_starts"),
+    ),
+    Bug(
+        "keys that were written without Redis and are not deleted when it is back",
+        CACHE,
+        "        redis.before_close(self._suspects.delete)\n",
+        "",
+        ("tests/e2e/test_cut_off.py",),
     ),
 )
