@@ -11,8 +11,7 @@ import time
 import pytest
 
 from devstack.stack import Stack
-from task_service.cache import VALUE
-from tests.faults.one_task import Scene, contradictions, killed_after_commit, redis_killed, scene_of
+from tests.faults.one_task import contradictions, killed_after_commit, redis_killed, require_kept, scene_of
 from tests.support.accounts import make_account
 from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, Seen
@@ -36,7 +35,7 @@ async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cach
         account = await make_account(scene.rest)
         apis = {name: GrpcTasks(channel, account) for name, channel in scene.channels.items()}
         task = await apis["own"].create("created", "setup")
-        await eventually(lambda: _require_kept(scene, apis["own"], task), within=SETTLED_WITHIN_SECONDS)
+        await eventually(lambda: require_kept(scene, apis["own"], task), within=SETTLED_WITHIN_SECONDS)
         before = await apis["task-1"].get(task.id, "read")
         caught = asyncio.create_task(scene.wire.committed())
         await asyncio.sleep(0)
@@ -80,18 +79,12 @@ async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_de
         account = await make_account(scene.rest)
         writer = GrpcTasks(scene.channels["own"], account)
         task = await writer.create("before", "setup")
-        await eventually(lambda: _require_kept(scene, writer, task), within=SETTLED_WITHIN_SECONDS)
+        await eventually(lambda: require_kept(scene, writer, task), within=SETTLED_WITHIN_SECONDS)
         await scene.proxy.stop()
         written = await writer.rename(task.id, "after", "write")
         async with replica_of(breakable, "task-reader") as replica:
             reader = GrpcTasks(await scene.channel(replica.target), account)
             assert (await reader.get(task.id, "read")).version == written.version
-
-
-async def _require_kept(scene: Scene, writer: GrpcTasks, task: Seen) -> None:
-    """Only a write that had its fence leaves a value."""
-    await writer.rename(task.id, f"before {time.monotonic()}", "write")
-    assert [key async for key in scene.redis.scan_iter(f"task:*:{task.id}") if (await scene.redis.get(key) or b"")[:1] == VALUE]
 
 
 async def _require_hit(replica: Replica, reader: GrpcTasks, writer: GrpcTasks, task: Seen) -> None:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from task_service.cache import FILL, FINISH, key_of
+from task_service.cache import FILL, FINISH, VALUE, key_of
 from tests.faults.witness import Witness
 from tests.support.accounts import Account, make_account
 from tests.support.history import History
@@ -296,3 +296,10 @@ async def only(listed: Awaitable[Sequence[Seen]]) -> Seen:
     """The one task of a list."""
     (seen,) = await listed
     return seen
+
+
+async def require_kept(scene: Scene, writer: GrpcTasks, task: Seen) -> None:
+    """Writes; fails unless that leaves a value in Redis, as only a write does that had its fence."""
+    await writer.rename(task.id, f"before {time.monotonic()}", "write")
+    keys = [key async for key in scene.redis.scan_iter(f"task:*:{task.id}")]
+    assert [held[:1] for key in keys if (held := await scene.redis.get(key))] == [VALUE]

@@ -189,7 +189,7 @@ BEGIN
         "servicekit/redis_reads.py",
         "            self.end(error)\n            self._on_lost(error)\n",
         "            self.end(error)\n",
-        (*LINEARIZABILITY, "-k", "has_redis_last"),
+        ("tests/servicekit/test_redis.py", "-k", "nobody_uses"),
     ),
     Bug(
         "a replica that believes Redis from its start",

@@ -14,7 +14,7 @@ from tests.support.observed import value_in
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
-READY_WITHIN_SECONDS = 20.0
+READY_WITHIN_SECONDS = 60.0
 
 
 class Replica:
