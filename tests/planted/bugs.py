@@ -10,9 +10,12 @@ MESSAGES: Final = "task_service/messages.py"
 REPOSITORY: Final = "task_service/repository.py"
 RETRY_METADATA: Final = "servicekit/retry_metadata.py"
 SERVER: Final = "servicekit/server.py"
+DOMAIN: Final = "task_service/domain.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
+MODEL: Final = ("tests/model/test_model.py",)
 
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
@@ -228,5 +231,110 @@ BEGIN
         """        now = await self._database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", query.user_id)
         return Listed(tasks, Place(str(rows[0]["epoch"]), now["last_seq"] if now else 0),""",
         ("tests/task_service/test_sync.py",),
+    ),
+    Bug(
+        "a value that stays in the cache when its task is deleted",
+        CACHE,
+        "if isinstance(operations[0], Creation):",
+        "if isinstance(operations[0], Creation | Deletion):",
+        MODEL,
+    ),
+    Bug(
+        "a field that is set though the mask does not name it",
+        WRITES,
+        "IF 'description' = ANY (v_op.mask) THEN",
+        "IF v_op.description <> '' THEN",
+        MODEL,
+    ),
+    Bug(
+        "a deletion that is left out of its batch where all should be refused",
+        WRITES,
+        "        PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);\n",
+        """        BEGIN
+            PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);
+        EXCEPTION WHEN SQLSTATE 'TM002' THEN
+            CONTINUE;
+        END;
+""",
+        MODEL,
+    ),
+    Bug(
+        "an undeletion that leaves the time of deletion",
+        WRITES,
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END,",
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) ELSE deleted_at END,",
+        MODEL,
+    ),
+    Bug(
+        "an etag that is compared too loosely",
+        DOMAIN,
+        "return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None",
+        """return int(etag.strip('W/"')) if etag.strip('W/"').isdigit() else None""",
+        MODEL,
+    ),
+    Bug(
+        "a time of completion that a deletion forgets",
+        WRITES,
+        "updated_at = greatest(v_now, updated_at), version = version + 1",
+        "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
+        MODEL,
+    ),
+    Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug("a list whose ties are in any order", "task_service/list_statement.py", 'Key("id", last)]', 'Key("id", not last)]', MODEL),
+    Bug(
+        "a late fill that counts although its lease is gone",
+        CACHE,
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
+        "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
+        (*LINEARIZABILITY, "-k", "no_reader"),
+    ),
+    Bug(
+        "a write that sets no fence",
+        CACHE,
+        "        fence = FENCE + secrets.token_bytes(12)\n        try:",
+        "        fence = FENCE + secrets.token_bytes(12)\n        return NO_FENCE\n        try:",
+        (*LINEARIZABILITY, "-k", "that_died"),
+    ),
+    Bug(
+        "numbers that are taken without the counter's lock",
+        WRITES,
+        """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, p_count)
+    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL
+    RETURNING last_seq INTO v_last;
+""",
+        """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, 0) ON CONFLICT (user_id) DO NOTHING;
+    SELECT last_seq + p_count INTO v_last FROM task.counters WHERE user_id = p_user AND closed_at IS NULL;
+    PERFORM pg_sleep(0.001);
+    UPDATE task.counters SET last_seq = v_last WHERE user_id = p_user;
+""",
+        (*LINEARIZABILITY, "-k", "no_reader"),
+    ),
+    Bug(
+        "reads that are believed before Redis has settled",
+        "servicekit/redis.py",
+        "return not self._open and time.monotonic() >= self._settled_at",
+        "return not self._open",
+        (*LINEARIZABILITY, "-k", "has_redis_last"),
+    ),
+    Bug(
+        "a connection whose end nobody notices who waits for no answer",
+        "servicekit/redis_reads.py",
+        "            self.end(error)\n            self._on_lost(error)\n",
+        "            self.end(error)\n",
+        ("tests/servicekit/test_redis.py", "-k", "nobody_uses"),
+    ),
+    Bug(
+        "a replica that believes Redis from its start",
+        "servicekit/redis.py",
+        "        self._open = True\n        self._probing = asyncio.create_task(self._probe(after_seconds=0))\n",
+        "",
+        (*LINEARIZABILITY, "-k", "that_starts"),
+    ),
+    Bug(
+        "keys that were written without Redis and are not deleted when it is back",
+        CACHE,
+        "        redis.before_close(self._suspects.delete)\n",
+        "",
+        ("tests/e2e/test_cut_off.py",),
     ),
 )

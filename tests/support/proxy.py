@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Proxy:
@@ -18,6 +18,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.accepted = 0
+        # Is given what a client sends, and returns when that is to be forwarded; what the client sends behind it waits.
+        self.hold: Callable[[bytes], Awaitable[None]] | None = None
 
     def freeze(self) -> None:
         """Forwards nothing from now on."""
@@ -68,19 +70,21 @@ class Proxy:
                 there_reader, there_writer = await asyncio.open_connection(*self._target)
                 try:
                     async with asyncio.TaskGroup() as both:
-                        both.create_task(self._pump(reader, there_writer, self._thawed))
-                        both.create_task(self._pump(there_reader, writer, self._thawed, self._audible))
+                        both.create_task(self._pump(reader, there_writer, self._thawed, asks=True))
+                        both.create_task(self._pump(there_reader, writer, self._thawed, self._audible, asks=False))
                 finally:
                     there_writer.close()
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *opened: asyncio.Event) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *opened: asyncio.Event, asks: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 for each in opened:
                     await each.wait()
+                if asks and self.hold is not None:
+                    await self.hold(data)
                 writer.write(data)
                 await writer.drain()
         writer.close()
