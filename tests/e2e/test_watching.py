@@ -330,14 +330,23 @@ async def test_without_valkey_a_change_is_told_in_time(
 async def test_a_killed_replica_costs_a_watcher_nothing_but_the_way_to_another(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
-    direct, other = breakable_ways["task-1"], breakable_ways["task-2"]
-    async with Watcher(direct, breakable_account) as watcher, _writing(breakable_write) as titles:
-        await watcher.changed(10)
-        await breakable.kill("task-1")
-        assert (await watcher.ended()).code == "UNAVAILABLE"
-        so_far = len(titles)
-        await eventually(lambda: _more(titles, so_far + 10), within=10)
-    await _require_all(other, breakable_account, watcher, breakable)
+    async with contextlib.AsyncExitStack() as watching:
+        # Some by each way through the gateway, which spreads them.
+        names = ["task-1", *["gRPC, gateway"] * 4, *["SSE"] * 4]
+        watchers = [await watching.enter_async_context(Watcher(breakable_ways[name], breakable_account)) for name in names]
+        async with _writing(breakable_write) as titles:
+            await asyncio.gather(*(watcher.changed(10) for watcher in watchers))
+            await breakable.kill("task-1")
+            assert (await watchers[0].ended()).code == "UNAVAILABLE"
+            so_far = len(titles)
+            await eventually(lambda: _more(titles, so_far + 10), within=10)
+            # The gateway takes a second for closing a connection of HTTP/1.1.
+            await asyncio.sleep(1.5)
+        ends = {(name, watcher.end.code) for name, watcher in zip(names, watchers, strict=True) if watcher.end is not None}
+        # What gRPC makes of a stream that was reset; over SSE it is cut off.
+        assert ends == {("task-1", "UNAVAILABLE"), ("gRPC, gateway", "INTERNAL"), ("SSE", CONNECTION)}
+        for name, watcher in zip(names, watchers, strict=True):
+            await _require_all(breakable_ways["task-2" if name == "task-1" else name], breakable_account, watcher, breakable)
 
 
 async def _more(titles: Sequence[str], count: int) -> None:
