@@ -26,6 +26,7 @@ async def disturbed_campaign(
             number = 0
             while not writing.done():
                 await _one(stack, next(rounds), say)
+                say(f"; {campaign.writes} writes so far\n")
                 number += 1
                 if number == least_rounds:
                     disturbed.set()
@@ -43,4 +44,4 @@ async def _one(stack: Stack, faults: Sequence[Fault], say: Callable[[str], objec
     await asyncio.gather(*(fault.strike(stack) for fault in faults))
     over = time.monotonic()
     await eventually(lambda: require_whole(stack), within=WHOLE_WITHIN_SECONDS)
-    say(f"; whole again after {time.monotonic() - over:.2f} s\n")
+    say(f"; whole again after {time.monotonic() - over:.2f} s")

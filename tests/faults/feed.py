@@ -52,7 +52,7 @@ class Campaign:
         self._exits = contextlib.AsyncExitStack()
         self._following: list[asyncio.Task[None]] = []
         self._writers: list[Writer] = []
-        self._writes = 0
+        self.writes = 0
         self._users: list[tuple[User, list[Follower]]] = []
 
     async def __aenter__(self) -> Self:
@@ -93,9 +93,9 @@ class Campaign:
         """Has the clients write until so many writes at least were answered, and there was disturbance enough."""
 
         async def go_on(writer: Writer) -> None:
-            while self._writes < writes or not disturbed.is_set():
+            while self.writes < writes or not disturbed.is_set():
                 answered = await writer.write()
-                self._writes += answered
+                self.writes += answered
 
         async with asyncio.TaskGroup() as all_:
             for writer in self._writers:
@@ -116,7 +116,7 @@ class Campaign:
 
     def report(self) -> str:
         """What there was."""
-        lines = [f"{self._writes} writes were answered: {dict(sum((user.codes for user, _ in self._users), Counter()))}"]
+        lines = [f"{self.writes} writes were answered: {dict(sum((user.codes for user, _ in self._users), Counter()))}"]
         for one in self.followers:
             after = statistics.quantiles(one.seconds, n=100)
             lines.append(
