@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+APP: Final = "task_service/app.py"
 CACHE: Final = "task_service/cache.py"
 HANDLER: Final = "task_service/handler.py"
 MESSAGES: Final = "task_service/messages.py"
@@ -11,6 +12,8 @@ REPOSITORY: Final = "task_service/repository.py"
 RETRY_METADATA: Final = "servicekit/retry_metadata.py"
 SERVER: Final = "servicekit/server.py"
 DOMAIN: Final = "task_service/domain.py"
+GATEWAY: Final = "gateway/envoy.yaml.j2"
+PIPELINE: Final = "servicekit/pipeline.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
@@ -336,5 +339,77 @@ BEGIN
         "        redis.before_close(self._suspects.delete)\n",
         "",
         ("tests/e2e/test_cut_off.py",),
+    ),
+    Bug(
+        "a stream that resumes with what was told already",
+        SERVICE,
+        "                return Place(epoch, seq)",
+        "                return Place(epoch, max(seq - 1, 0))",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "a stream that resumes one change too late",
+        SERVICE,
+        "        _require_whole(place, found)\n        return place",
+        "        _require_whole(place, found)\n        return Place(place.epoch, min(place.seq + 1, found.last_seq))",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "a first checkpoint ahead of what was told",
+        SERVICE,
+        "            yield self._event(identity.user_id, None, place)\n            while True:",
+        "            now = (await self._log.list(identity.user_id, None, 1)).last_seq\n"
+        "            yield self._event(identity.user_id, None, Place(place.epoch, now))\n            while True:",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "numbers that the changes of all users share",
+        WRITES,
+        "DO UPDATE SET last_seq = c.last_seq + p_count WHERE",
+        "DO UPDATE SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug("polling that is switched off", WATCHING, "user.moved(last_seq)", "del last_seq", ("tests/e2e/test_watching.py", "-k", "without_valkey")),
+    Bug(
+        "a change that is taken for told since another stream was told",
+        WATCHING,
+        "return seqs.pop() if len(seqs) == 1 else UNKNOWN",
+        "return max(seqs)",
+        ("tests/task_service/test_watching.py", "-k", "another_stream"),
+    ),
+    Bug(
+        "streams that nobody checks for their sessions",
+        APP,
+        "wakeups, revocations.check, metrics)",
+        "wakeups, lambda _: None, metrics)",
+        ("tests/e2e/test_watching.py", "-k", "ends_with_its_session"),
+    ),
+    Bug(
+        "a stream that ends only when it has told all",
+        SERVICE,
+        "                    watch.check()\n",
+        "",
+        ("tests/task_service/test_watching.py", "-k", "much_to_tell"),
+    ),
+    Bug(
+        "a stream that does not end when the service stops",
+        WATCHING,
+        "watch.end(ServiceStopping())",
+        "del watch",
+        ("tests/e2e/test_watching.py", "-k", "replica_that_stops"),
+    ),
+    Bug(
+        "a reader for whom all that it does not read is kept",
+        PIPELINE,
+        "async with asyncio.timeout(self.slow_reader_seconds) as timeout:",
+        "async with asyncio.timeout(None) as timeout:",
+        ("tests/e2e/test_watching.py", "-k", "does_not_read"),
+    ),
+    Bug(
+        "a gateway that holds for some streams all that it can hold for all",
+        GATEWAY,
+        "initial_stream_window_size: 262144",
+        "initial_stream_window_size: 16777216",
+        ("tests/gateway/test_streams.py", "-k", "do_not_read"),
     ),
 )

@@ -1,12 +1,15 @@
 """What an error says, the same for REST and gRPC, so that both can be held to the same expectations."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import grpc
 import grpc.aio
 import httpx
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,11 @@ class ApiError:
     message: str
     fields: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """The gRPC code's name."""
+        return _NAMES[self.code]
 
 
 def of_response(response: httpx.Response) -> ApiError:

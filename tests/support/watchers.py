@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-import grpc
 import grpc.aio
 import httpx
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
@@ -25,7 +24,6 @@ CHECKPOINT: Final = "CHECKPOINT"
 OVER: Final = "OVER"
 # Far more than anything takes but what has a time of its own.
 WITHIN_SECONDS: Final = 10.0
-_CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 # Silence is no fault: the test says how long it waits.
 _TIMEOUT: Final = httpx.Timeout(10, read=None)
 
@@ -64,7 +62,7 @@ def over_grpc(channel: grpc.aio.Channel) -> Way:
                 yield _told(as_dict(message))
         except grpc.aio.AioRpcError as error:
             end = of_rpc(error)
-            raise StreamEnded(error.code().name, end.reason) from error
+            raise StreamEnded(end.status, end.reason) from error
         finally:
             call.cancel()
         raise StreamEnded(OVER)
@@ -82,7 +80,7 @@ def over_sse(client: httpx.AsyncClient) -> Way:
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
                     error = of_response(response)
-                    raise StreamEnded(_CODES[error.code], error.reason)
+                    raise StreamEnded(error.status, error.reason)
                 assert response.headers["content-type"] == "text/event-stream"
                 async for data in _events(response):
                     yield _told(json.loads(data))
