@@ -401,8 +401,8 @@ BEGIN
     Bug(
         "a reader for whom all that it does not read is kept",
         PIPELINE,
-        "async with asyncio.timeout(self.slow_reader_seconds) as timeout:",
-        "async with asyncio.timeout(None) as timeout:",
+        "async with _AtMost(self.slow_reader_seconds, SlowReader):",
+        "async with _AtMost(3600, SlowReader):",
         ("tests/e2e/test_watching.py", "-k", "does_not_read"),
     ),
     Bug(
