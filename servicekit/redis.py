@@ -159,6 +159,8 @@ class Redis:
         self._probing = asyncio.create_task(self._probe(after_seconds=PROBE_INTERVAL_SECONDS))
 
     async def _probe(self, after_seconds: float) -> None:
+        # It is no part of the call that noticed.
+        deadline.clear()
         while True:
             await asyncio.sleep(after_seconds)
             after_seconds = PROBE_INTERVAL_SECONDS

@@ -6,7 +6,8 @@ becomes the value, an anonymous one is left to expire, and anything else is dele
 A write of several tasks fences all of them, and leaves no values.
 
 Redis away: reads and writes go to the repository alone. Keys whose finish failed are remembered and deleted before Redis is used again; a write
-whose fence failed deletes its key when it is done, or has it remembered. When Redis returns, writes set their fences at once and reads begin only
+whose fence failed deletes its key when it is done, or has it remembered: by this process, and by the write itself in the database, since the process
+may not live until then. When Redis returns, writes set their fences at once and reads begin only
 when every replica must have found out (`Redis.settled`). The one exception, bounded by the breaker's probe and the values' time to
 live: a replica that is cut off from a Redis which others still reach.
 """
@@ -24,6 +25,7 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from servicekit import deadline
+from servicekit.errors import DependencyUnavailable
 from servicekit.redis import Redis, RedisUnavailable
 from servicekit.retries import Idempotency
 from task_service.domain import Actor, Listed, Task
@@ -74,10 +76,11 @@ class CachedTasks:
     ) -> None:
         self._repository = repository
         self._redis = redis
+        self._value_seconds = value_seconds
         self._value_milliseconds = round(value_seconds * 1000)
         self._fence_milliseconds = round(write_timeout_seconds * 2 * 1000)
         self._suspects = Suspects(value_seconds)
-        redis.before_close(self._suspects.delete)
+        redis.before_close(self._make_good)
         self._set_fence, self._set_finish, self._fill = map(redis.script, (SET_FENCE, FINISH, FILL))
         self._deleting: set[asyncio.Task[None]] = set()
         reads = Counter("task_cache_reads_total", "Reads of one task, by what the cache had.", ["outcome"], registry=registry)
@@ -112,12 +115,18 @@ class CachedTasks:
         """See TaskRepository.find_all. Not cached: one statement reads them all."""
         return await self._repository.find_all(user_id, task_ids)
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """See TaskRepository.list_unfenced."""
+        return await self._repository.list_unfenced(seconds, limit)
+
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
         """See TaskRepository.write. What is new has nothing to fence: nobody can have read it before; the first reader fills it in."""
-        write = self._repository.write(actor, operations, idempotency)
         if isinstance(operations[0], Creation):
-            return await write
-        return await self._fenced(list({key_of(actor.user_id, operation.id): None for operation in operations}), write)
+            return await self._repository.write(actor, operations, idempotency, unfenced=unfenced)
+        keys = list({key_of(actor.user_id, operation.id): None for operation in operations})
+        fence = await self._fence(keys)
+        write = self._repository.write(actor, operations, idempotency, unfenced=unfenced or fence == NO_FENCE)
+        return await self._fenced(keys, fence, write)
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -126,12 +135,7 @@ class CachedTasks:
         """Waits for deletions that are under way."""
         await asyncio.gather(*self._deleting, return_exceptions=True)
 
-    async def _fenced(self, keys: Sequence[str], write: Coroutine[None, None, Written]) -> Written:
-        try:
-            fence = await self._fence(keys)
-        except BaseException:
-            write.close()
-            raise
+    async def _fenced(self, keys: Sequence[str], fence: bytes, write: Coroutine[None, None, Written]) -> Written:
         try:
             written = await write
         except WriteRefused:
@@ -180,6 +184,15 @@ class CachedTasks:
             self._deleting.add(deleting)
             deleting.add_done_callback(self._deleting.discard)
             raise
+
+    async def _make_good(self, client: Client) -> None:
+        """Before Redis is used again: deletes what was written without it, by this replica or by one that may be no more."""
+        try:
+            unfenced = await self._repository.list_unfenced(self._value_seconds, MAX_SUSPECT_KEYS + 1)
+        except DependencyUnavailable as error:
+            raise RedisError("it is not known what was written without Redis") from error
+        self._suspects.add(*(key_of(user_id, task_id) for user_id, task_id in unfenced))
+        await self._suspects.delete(client)
 
     async def _delete_suspects(self) -> None:
         deadline.clear()

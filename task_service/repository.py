@@ -1,6 +1,7 @@
 """Tasks in PostgreSQL: one statement for each method. The statement of a list is made in list_statement."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,8 +38,9 @@ FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id =
 # The columns of the one that the function returns, each by its name.
 WRITE: Final = f"""
 SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
-  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8)
+  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9)
 """  # noqa: S608
+LIST_UNFENCED: Final = "SELECT user_id, task_id FROM task.unfenced_writes WHERE written_at > now() - $1::interval ORDER BY written_at LIMIT $2"
 
 
 class PostgresTasks:
@@ -63,13 +65,17 @@ class PostgresTasks:
         """See TaskRepository.find_all."""
         return {task.id: task for task in map(to_task, await self._database.fetch(FIND_ALL, user_id, task_ids))}
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """See TaskRepository.list_unfenced."""
+        return [(row[0], row[1]) for row in await self._database.fetch(LIST_UNFENCED, timedelta(seconds=seconds), limit)]
+
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
         """See TaskRepository.write."""
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
-        args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash, MAX_ANSWER_BYTES)
+        args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash)
         try:
-            rows = await self._database.fetch(WRITE, *args)
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
         except asyncpg.PostgresError as error:
             raise _refusal(error) from error
         replayed = bool(rows) and rows[0][0]

@@ -33,11 +33,15 @@ class TaskRepository(Protocol):
         Of the same moment are the place in the user's change log and, if wanted, the total, which takes time in proportion to what it counts.
         """
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
         """Does all of the operations, one after the other, or none.
 
         Under a key that was used for the same request in the last 24 hours it does nothing, and answers as then. Raises WriteRefused.
+        `unfenced`: a cache over this one could not be told of it beforehand, which is to be remembered.
         """
+
+    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """At most `limit` tasks that were written unfenced in the last `seconds`: user and id."""
 
 
 class Tokens(Protocol):

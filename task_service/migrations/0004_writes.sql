@@ -17,6 +17,16 @@ CREATE TABLE task.idempotency_keys (
     PRIMARY KEY (user_id, key)
 );
 
+-- Tasks that were changed while Redis could not be told: what it still holds of them is old. For as long as a value can live there, and for every
+-- replica that uses Redis again, since the one that wrote may not.
+CREATE TABLE task.unfenced_writes (
+    user_id    uuid        NOT NULL,
+    task_id    uuid        NOT NULL,
+    written_at timestamptz NOT NULL,
+    PRIMARY KEY (user_id, task_id)
+);
+CREATE INDEX unfenced_writes_by_time ON task.unfenced_writes (written_at);
+
 -- For the sweeper.
 CREATE INDEX idempotency_keys_by_created_at ON task.idempotency_keys (created_at);
 CREATE INDEX changes_by_at ON task.changes (at);
@@ -169,11 +179,12 @@ END $$;
 
 -- Every write: p_kind as in task.changes, all of p_operations or none. The tasks as they are then, in the order of the operations; of a deletion none, and
 -- of a creation without a key the first alone: the others are what was asked for, of the same moment.
--- o_replayed: nothing was done, since it was done before under this key, and the tasks are those of then.
+-- p_unfenced: the cache could not be told, which is remembered. o_replayed: nothing was done, since it was done before under this key, and the tasks are those of then.
 -- VOLATILE plpgsql and not one statement: after the wait for the counter's lock each statement sees what was committed meanwhile, where a single
 -- statement would still see its old snapshot.
-CREATE FUNCTION task.write(p_user uuid, p_kind smallint, p_operations jsonb, p_actor task.actor, p_key text, p_hash bytea, p_max_bytes integer)
-RETURNS TABLE (o_replayed boolean, o_task task.tasks) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION task.write(
+    p_user uuid, p_kind smallint, p_operations jsonb, p_actor task.actor, p_key text, p_hash bytea, p_max_bytes integer, p_unfenced boolean
+) RETURNS TABLE (o_replayed boolean, o_task task.tasks) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_count   integer := jsonb_array_length(p_operations);
     v_seq     bigint := task.take_seqs(p_user, v_count);
@@ -206,6 +217,11 @@ BEGIN
     IF p_kind = 3 THEN
         v_tasks := '{}';
     END IF;
+    IF p_unfenced THEN
+        INSERT INTO task.unfenced_writes (user_id, task_id, written_at)
+        SELECT DISTINCT p_user, id, clock_timestamp() FROM jsonb_to_recordset(p_operations) AS o (id uuid)
+        ON CONFLICT (user_id, task_id) DO UPDATE SET written_at = excluded.written_at;
+    END IF;
     IF p_key IS NOT NULL THEN
         INSERT INTO task.idempotency_keys (user_id, key, request_hash, answer, created_at)
         VALUES (p_user, p_key, p_hash, to_jsonb(v_tasks), clock_timestamp())
@@ -232,6 +248,9 @@ BEGIN
     v_removed := v_removed + v_rows;
     DELETE FROM task.idempotency_keys WHERE user_id = p_user AND key IN (SELECT key FROM task.idempotency_keys WHERE user_id = p_user LIMIT p_limit);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_removed := v_removed + v_rows;
+    DELETE FROM task.unfenced_writes WHERE user_id = p_user AND task_id IN (SELECT task_id FROM task.unfenced_writes WHERE user_id = p_user LIMIT p_limit);
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
     RETURN v_removed + v_rows;
 END $$;
 
@@ -251,6 +270,11 @@ BEGIN
     v_most := greatest(v_most, v_rows);
     DELETE FROM task.idempotency_keys WHERE (user_id, key) IN (
         SELECT user_id, key FROM task.idempotency_keys WHERE created_at < now() - interval '24 hours' LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_most := greatest(v_most, v_rows);
+    -- CACHE_TTL_SECONDS is a day at most.
+    DELETE FROM task.unfenced_writes WHERE (user_id, task_id) IN (
+        SELECT user_id, task_id FROM task.unfenced_writes WHERE written_at < now() - interval '2 days' LIMIT p_limit FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     v_most := greatest(v_most, v_rows);
     DELETE FROM task.changes WHERE (user_id, seq) IN (

@@ -45,7 +45,6 @@ async def test_some_order_of_all_calls_explains_every_answer(stack: Stack) -> No
         seed += 1
 
 
-@pytest.mark.xfail(strict=True, reason="what a replica has yet to delete from Redis dies with it: docs/adr/0002-cache-rule.md, the last point")
 async def test_what_was_written_without_redis_by_a_replica_that_died_is_read(stack: Stack) -> None:
     """Redis hangs for all and comes back with what it held; who wrote meanwhile does not come back."""
     async with scene_of(stack, random.Random(0), _say) as scene:

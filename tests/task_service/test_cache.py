@@ -39,9 +39,9 @@ class Stopping(PostgresTasks):
         await _run(self.after_read)
         return task
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
         await _run(self.before_write)
-        written = await super().write(actor, operations, idempotency)
+        written = await super().write(actor, operations, idempotency, unfenced=unfenced)
         await _run(self.after_commit)
         return written
 
@@ -325,3 +325,27 @@ async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, clien
     stranger = await insert(tasks, Actor(new_id(), new_id(), ""), FIELDS)
     await client.set(key_of(task.user_id, task.id), b"v" + encode(stranger))
     assert await cache.find(task.user_id, task.id) == task
+
+
+async def test_what_a_replica_that_died_wrote_without_redis_is_made_good_by_the_others(
+    cache: CachedTasks, redis: Redis, tasks: PostgresTasks, system: Stack, actor: Actor, task: Task
+) -> None:
+    """Redis hangs for all and comes back with what it held; the one that wrote meanwhile does not come back."""
+    another_redis = Redis(system.state.redis_url, CollectorRegistry())
+    another = CachedTasks(tasks, another_redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+    await another_redis.start()
+    await _settled(another_redis)
+    assert await _title(another, task) == FIELDS.title
+    redis.trip(ConnectionError())
+    another_redis.trip(ConnectionError())
+    await _retitle(cache, actor, task, "new")
+    await redis.close()
+    await _settled(another_redis)
+    assert await _title(another, task) == "new"
+    await another_redis.close()
+
+
+async def _settled(redis: Redis) -> None:
+    async with asyncio.timeout(5):
+        while not redis.settled:
+            await asyncio.sleep(0.05)
