@@ -14,11 +14,11 @@ from aiohttp import web
 
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
-from tests.e2e.test_watching import writes
 from tests.gateway.stack import free_ports
 from tests.support import chromium
 from tests.support.accounts import Account, make_account
 from tests.support.waiting import eventually
+from tests.support.writes import writes
 
 PAGE = Path(__file__).with_name("watching.html")
 WITHIN_SECONDS = 20.0

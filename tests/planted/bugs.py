@@ -376,7 +376,13 @@ BEGIN
         "DO UPDATE SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
         ("tests/e2e/test_feed.py",),
     ),
-    Bug("polling that is switched off", WATCHING, "user.moved(last_seq)", "del last_seq", ("tests/e2e/test_watching.py", "-k", "without_valkey")),
+    Bug(
+        "polling that is switched off",
+        WATCHING,
+        "user.moved(last_seq)",
+        "del last_seq",
+        ("tests/e2e/test_watching_outages.py", "-k", "without_valkey"),
+    ),
     Bug(
         "a change that is taken for told since another stream was told",
         WATCHING,
@@ -403,20 +409,25 @@ BEGIN
         WATCHING,
         "watch.end(ServiceStopping())",
         "del watch",
-        ("tests/e2e/test_watching.py", "-k", "replica_that_stops"),
+        ("tests/e2e/test_watching_outages.py", "-k", "replica_that_stops"),
     ),
     Bug(
         "a reader for whom all that it does not read is kept",
         PIPELINE,
         "async with _AtMost(self.slow_reader_seconds, SlowReader):",
         "async with _AtMost(3600, SlowReader):",
-        ("tests/e2e/test_watching.py", "-k", "does_not_read"),
+        ("tests/e2e/test_watching_outages.py", "-k", "does_not_read"),
     ),
     Bug(
         "a gateway that holds for some streams all that it can hold for all",
         GATEWAY,
-        "initial_stream_window_size: 262144",
-        "initial_stream_window_size: 16777216",
+        """            initial_stream_window_size: 262144
+            # Room for all of them: else some whose clients do not read would hold up all others to this replica.
+            initial_connection_window_size: 268435456
+""",
+        """            initial_stream_window_size: 1048576
+            initial_connection_window_size: 8388608
+""",
         ("tests/gateway/test_streams.py", "-k", "do_not_read"),
     ),
 )
