@@ -1,7 +1,7 @@
 """A real server on a free port, around handlers and a verifier written by hand."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -57,7 +57,13 @@ class Tasks:
     async def _nothing(self, request: Any, call: Call) -> Message:
         raise NotImplementedError
 
-    create_task = list_tasks = update_task = replace_task = delete_task = _nothing
+    async def _no_messages(self, _: Any, __: Call) -> AsyncGenerator[Message, None]:
+        raise NotImplementedError
+        yield
+
+    create_task = list_tasks = update_task = replace_task = delete_task = undelete_task = _nothing
+    batch_get_tasks = batch_create_tasks = batch_update_tasks = batch_delete_tasks = _nothing
+    watch_tasks = _no_messages
 
 
 @dataclass(slots=True)
@@ -116,7 +122,7 @@ def server_options() -> ServerOptions:
 async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
     """A server that listens, and a channel to it."""
     registry, tasks = CollectorRegistry(), Tasks()
-    health = Health([TASKS.full_name], (limits or Limits()).checks)
+    health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
     server = GrpcServer(server_options(), health, ())
     server.add(TASKS, tasks, pipeline(registry, limits))
     await health.start()
