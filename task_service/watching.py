@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit.errors import Overloaded, ServiceError, TokenInvalid
 from servicekit.identity import Identity
@@ -81,13 +81,18 @@ class Watch:
 class _User:
     """The streams of one user, and the last number that is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_redis: Counter) -> None:
         self.last_seq = 0
         self.watches: set[Watch] = set()
+        self._by_redis = by_redis
 
-    def wake(self) -> None:
+    def wake(self, by: Counter) -> None:
+        by.inc(len(self.watches))
         for watch in self.watches:
             watch.wake()
+
+    def wake_by_redis(self) -> None:
+        self.wake(self._by_redis)
 
 
 class Watches:
@@ -100,6 +105,8 @@ class Watches:
         self._users: dict[UUID, _User] = {}
         self._stopping = False
         Gauge("task_watches", "Streams of WatchTasks under way.", registry=registry).set_function(self._count)
+        woken = Counter("task_watch_wakeups_total", "Times that a stream was to look again, by what said so.", ["by"], registry=registry)
+        self._by_process, self._by_redis, self._by_poll = (woken.labels(by) for by in ("process", "redis", "poll"))
 
     @contextlib.contextmanager
     def watch(self, identity: Identity) -> Iterator[Watch]:
@@ -111,8 +118,8 @@ class Watches:
             raise ServiceStopping
         watch, user = Watch(identity), self._users.get(identity.user_id)
         if user is None:
-            user = self._users[identity.user_id] = _User()
-            self._wakeups.subscribe(channel_of(identity.user_id), user.wake)
+            user = self._users[identity.user_id] = _User(self._by_redis)
+            self._wakeups.subscribe(channel_of(identity.user_id), user.wake_by_redis)
         elif len(user.watches) >= MAX_WATCHES_PER_USER:
             raise Overloaded
         user.watches.add(watch)
@@ -122,12 +129,12 @@ class Watches:
             user.watches.discard(watch)
             if not user.watches:
                 del self._users[identity.user_id]
-                self._wakeups.unsubscribe(channel_of(identity.user_id), user.wake)
+                self._wakeups.unsubscribe(channel_of(identity.user_id), user.wake_by_redis)
 
     def changed(self, user_id: UUID) -> None:
         """The user's tasks have changed, by a write of this process."""
         if (user := self._users.get(user_id)) is not None:
-            user.wake()
+            user.wake(self._by_process)
 
     def known(self, user_id: UUID, last_seq: int) -> None:
         """A stream has read that far."""
@@ -151,7 +158,7 @@ class Watches:
         for user_id, last_seq in await self._log.list_moved({user_id: user.last_seq for user_id, user in self._users.items()}):
             if (user := self._users.get(user_id)) is not None:
                 user.last_seq = last_seq
-                user.wake()
+                user.wake(self._by_poll)
 
     async def drain(self) -> None:
         """Ends all streams, and lets no new one begin."""
