@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find proto -name '*.proto')
-CODE := servicekit auth_service task_service gateway devstack bench tests proto hatch_build.py
+CODE := servicekit auth_service task_service gateway devstack bench helm tests proto hatch_build.py
 # bash, for pipefail.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -34,8 +34,8 @@ class Health:
         # The servicer begins with "" as SERVING: say otherwise before anybody can ask.
         self._servicer = health.aio.HealthServicer()
         self._task: asyncio.Task[None] | None = None
-        Gauge("ready", "1 while calls should be sent here.", registry=registry).set_function(lambda: float(self.ready))
-        passing = Gauge("ready_check", "1 while the check passes.", ["check"], registry=registry)
+        Gauge("service_ready", "1 while calls should be sent here.", registry=registry).set_function(lambda: float(self.ready))
+        passing = Gauge("service_ready_check", "1 while the check passes.", ["check"], registry=registry)
         for name in checks:
             passing.labels(name).set_function(partial(self._passing, name))
 

@@ -25,7 +25,7 @@ def registry() -> CollectorRegistry:
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)
-    Gauge("build_info", "1, with the version that runs.", ["version"], registry=metrics).labels(version(DISTRIBUTION)).set(1)
+    Gauge("task_manager_build_info", "1, with the version that runs.", ["version"], registry=metrics).labels(version(DISTRIBUTION)).set(1)
     return metrics
 
 

@@ -150,7 +150,7 @@ async def test_the_names_of_the_running_services(auth_channel: grpc.aio.Channel,
 
 async def test_readiness_is_measured(server: Serving, part: Part) -> None:
     def figures() -> tuple[float | None, float | None]:
-        return server.registry.get_sample_value("ready"), server.registry.get_sample_value("ready_check", {"check": "part"})
+        return server.registry.get_sample_value("service_ready"), server.registry.get_sample_value("service_ready_check", {"check": "part"})
 
     await becomes(server, ready=True)
     assert figures() == (1, 1)

@@ -38,7 +38,7 @@ async def test_the_metrics_of_the_contract(replica: str, system: Stack, account:
     handled = next(s for s in families["grpc_server_handled"].samples if s.name == "grpc_server_handled_total")
     assert (set(started.labels), set(handled.labels)) == (LABELS, LABELS | {"grpc_code"})
     assert {"db_pool_connections", "process_resident_memory_bytes"} <= set(families)
-    (built,) = families["build_info"].samples
+    (built,) = families["task_manager_build_info"].samples
     assert (built.value, built.labels) == (1, {"version": version("task-manager")})
     assert {"auth": "password_hashes_under_way", "task": "task_cache_reads"}[replica.partition("-")[0]] in families
 

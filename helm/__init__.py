@@ -1,0 +1,1 @@
+"""What works on the chart beside Helm: its manifests for `kubectl apply -k`, its table of values, and its lint."""
