@@ -3,12 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find proto -name '*.proto')
-CODE := servicekit auth_service task_service gateway devstack bench helm tests proto hatch_build.py
+CODE := servicekit auth_service task_service gateway devstack bench helm tests proto constraints deploy hatch_build.py
+DOCKER ?= docker
+IMAGE_TAG ?= latest
+# What the images say about themselves.
+BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
 # bash, for pipefail.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults check format proto bench clean
+.PHONY: help run test test-faults test-images check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -22,24 +26,60 @@ test: .venv/installed gen/descriptors.binpb ## the whole test suite, on an ephem
 test-faults: .venv/installed gen/descriptors.binpb ## the long campaign of faults: FAULT_SECONDS (60), FAULT_SEED to replay one
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
 
-check: .venv/installed gen/descriptors.binpb ## what CI runs beside the tests: format, lint, types, proto lint and breaking changes
+test-images: .venv/installed gen/descriptors.binpb ## build and run the images for real, without Docker: needs root and CONTAINER_LAB, and takes minutes
+	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)
+
+check: .venv/installed gen/descriptors.binpb helm-lint ## what CI runs beside the tests: format, lint, types, proto lint and breaking changes, chart and manifests
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf lint gen/descriptors.binpb --config buf.yaml --path taskmanager
 	$(BIN)/python proto/breaking.py
+	$(BIN)/hadolint Dockerfile gateway/Dockerfile
+
+helm-lint: .venv/installed ## Helm's lint in every scenario; the table of values and manifests/ are as the chart says
+	$(BIN)/python -m helm.lint
+	$(BIN)/python -m helm.values_table --check
+	$(BIN)/python -m helm.manifests --check
 
 format: .venv/installed ## put code and protos into form
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/buf format -w proto
 
-proto: .venv/installed ## write gen/ from proto/
+proto: .venv/installed ## write gen/ and docs/errors.md from proto/
 	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/errors.py
+
+manifests: .venv/installed ## write manifests/ and the chart's table of values from the chart
+	@$(BIN)/python -m helm.values_table
+	@$(BIN)/python -m helm.manifests
 
 bench: .venv/installed gen/descriptors.binpb ## calls per second and CPU per call, beside floors: a table, and JSON in bench-results/
 	@$(BIN)/python -m bench $(ARGS)
+
+images: ## build the images of both services and the gateway: DOCKER, IMAGE_TAG
+	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .
+	$(DOCKER) build $(BUILD_ARGS) --target task-service --tag task-manager/task-service:$(IMAGE_TAG) .
+	$(DOCKER) build $(BUILD_ARGS) --file gateway/Dockerfile --tag task-manager/gateway:$(IMAGE_TAG) .
+
+env: ## make the secrets that .env lacks, for compose
+	@$(PYTHON) deploy/env.py make
+
+# Traces go to the collector when it is there.
+compose-up: ## the whole system in containers; PROFILES="observability logging" for more
+	@$(PYTHON) deploy/env.py check
+	@$(DOCKER) compose version >/dev/null 2>&1 || { echo "\`$(DOCKER) compose\` is not there: install Docker with its compose plugin, or name another by DOCKER" >&2; exit 2; }
+	@$(if $(filter observability,$(PROFILES)),OTEL_EXPORTER_OTLP_ENDPOINT=$${OTEL_EXPORTER_OTLP_ENDPOINT:-http://otel-collector:4317}) \
+	  $(DOCKER) compose $(addprefix --profile ,$(PROFILES)) up --build --detach --remove-orphans
+	@$(PYTHON) deploy/wait_ready.py "$$($(DOCKER) compose port gateway 8080)"
+
+compose-down: ## stop it; the data stays in its volumes
+	@$(DOCKER) compose --profile '*' down
+
+constraints: .venv/installed ## pin what the images are built from; ARGS=--upgrade for new versions
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python constraints/compile.py $(ARGS)
 
 clean: ## remove what was installed, generated and cached; .data/ stays
 	rm -rf .venv gen dist bench-results .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -45,6 +45,10 @@ function envoy_on_response(handle)
   for _, name in ipairs(LEAKS) do
     headers:remove(name)
   end
+  -- Else a cache on the way may wait for the end of what has none (HTML Living Standard section 9.2.7).
+  if content_type:find("text/event-stream", 1, true) == 1 and not headers:get("cache-control") then
+    headers:add("cache-control", "no-cache")
+  end
   -- Envoy's own 401 has it already (RFC 9110 section 15.5.2).
   if headers:get(":status") == "401" and not headers:get("www-authenticate") then
     headers:add("www-authenticate", 'Bearer realm="task-manager"')

@@ -88,6 +88,8 @@ class GatewaySettings(BaseModel):
     max_request_bytes: Annotated[int, Field(ge=1)] = 3 * _MEBIBYTE
     max_heap_bytes: Annotated[int, Field(ge=64 * _MEBIBYTE)] = 512 * _MEBIBYTE
     max_connections: Annotated[int, Field(ge=1)] = 10_000
+    drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0  # from "not ready" to taking no more connections
+    shutdown_grace_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0  # for calls under way after that
 
     otel_exporter_otlp_endpoint: Annotated[Endpoint | None, _from_text(_receiver)] = None
     otel_service_name: str = "gateway"

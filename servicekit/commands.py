@@ -3,11 +3,12 @@
 import argparse
 import asyncio
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NoReturn, TypeAlias
 
 import structlog
 from pydantic import SecretStr
@@ -44,6 +45,7 @@ _NONE: Final[Mapping[str, Command]] = MappingProxyType({})
 
 def main(program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE) -> None:
     """Does what the command line says. `run` and the actions of `commands` read the service's settings themselves."""
+    signal.signal(signal.SIGTERM, _end)
     options = _parser(program, commands).parse_args()
     if options.command == "run":
         import uvloop  # noqa: PLC0415 - only to serve
@@ -53,6 +55,11 @@ def main(program: str, run: Action, migrations: Migrations, commands: Mapping[st
         asyncio.run(_migrate(program, migrations))
     else:
         asyncio.run(commands[options.command].actions[options.action]())
+
+
+def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - signal's signature
+    """Ends as SIGTERM does by itself, but for the first process of a container, which the kernel lets no signal end that it does not handle."""
+    raise SystemExit(128 + number)
 
 
 def _parser(program: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:

@@ -2,7 +2,8 @@
 
 Contract: a command takes at most `TIMEOUT_SECONDS`, a read that must connect first twice that; the first failure opens the breaker, and until it
 closes commands fail at once, at no cost. While it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes each `before_close`
-hook must have succeeded.
+hook must have succeeded. It is open at first; and it opens when Redis ends the connection, asked or not: what is there on the next one may be older
+than what others wrote meanwhile.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class Redis:
     """A client with a breaker."""
 
     def __init__(self, url: str, registry: CollectorRegistry, *, traced: bool = False) -> None:
-        """`traced`: reads go through the client as well, which is what the instrumentation sees."""
+        """`traced`: reads go through the client as well, which is what the instrumentation sees. Until `start` Redis is taken to be there."""
         # redis-py would try each command about ten times, five seconds each.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
@@ -71,7 +72,9 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
-        self._reads = None if traced else Reads(pool, TIMEOUT_SECONDS)
+        # Where calls are traced, its connection only tells when Redis is lost: redis-py makes new ones silently.
+        self._reads = Reads(pool, TIMEOUT_SECONDS, self.trip)
+        self._traced = traced
         self._open = False
         self._settled_at = float("-inf")
         self._hooks: list[Hook] = []
@@ -96,15 +99,18 @@ class Redis:
         return script
 
     async def start(self) -> None:
-        """Nothing to do: connections are made as they are needed."""
+        """Begins as if Redis had been away: others may be coming back to it just now."""
+        self._open = True
+        self._probing = asyncio.create_task(self._probe(after_seconds=0))
 
     async def close(self) -> None:
         """Ends the probe and closes the connections."""
+        # So that no connection that ends now begins another probe.
+        self._open = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
-        if self._reads is not None:
-            await self._reads.close()
+        await self._reads.close()
         await self._client.aclose()
 
     async def run(self, command: Callable[[Client], Awaitable[T]]) -> T:
@@ -125,7 +131,7 @@ class Redis:
 
     async def get(self, key: str) -> bytes | None:
         """What the key holds, by the cheapest way there is. Raises RedisUnavailable."""
-        if self._reads is None:
+        if self._traced:
             return cast("bytes | None", await self.run(lambda client: client.get(key)))
         if self._open:
             raise RedisUnavailable
@@ -150,21 +156,24 @@ class Redis:
             return
         self._open = True
         log.warning("redis_breaker_opened", cause=type(cause).__name__)
-        self._probing = asyncio.create_task(self._probe())
+        self._probing = asyncio.create_task(self._probe(after_seconds=PROBE_INTERVAL_SECONDS))
 
-    async def _probe(self) -> None:
+    async def _probe(self, after_seconds: float) -> None:
         while True:
-            await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+            await asyncio.sleep(after_seconds)
+            after_seconds = PROBE_INTERVAL_SECONDS
             try:
                 # What is left of before is dead or has answers to nobody's questions on its way, and would open the breaker again.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
-                if self._reads is not None:
-                    self._reads.reset()
+                self._reads.reset()
+                await self._reads.connect()
                 async with patience(TIMEOUT_SECONDS):
                     await self._client.ping()
                 for hook in self._hooks:
                     async with patience(HOOK_TIMEOUT_SECONDS):
                         await hook(self._client)
+                if not self._reads.is_connected:
+                    continue
             except (RedisError, OSError, TimeoutError):
                 continue
             except Exception:

@@ -6,6 +6,7 @@ hot calls wait for goes around the pool. The connection itself (handshake, parse
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio
@@ -17,23 +18,37 @@ class Reads:
     """Contract: an answer comes within `timeout_seconds` of its question, or all that wait fail together, as they do when the connection is lost.
 
     A process that was stalled does not take that for Redis's silence: the time counts in two halves, the second from when the loop has come round.
+    A connection that Redis ends is told to `on_lost`, also when nobody waits for an answer: the next one may meet another Redis, or an empty one.
     """
 
-    def __init__(self, pool: redis.asyncio.ConnectionPool, timeout_seconds: float) -> None:
+    def __init__(self, pool: redis.asyncio.ConnectionPool, timeout_seconds: float, on_lost: Callable[[BaseException], None]) -> None:
         self._pool = pool
         self._timeout_seconds = timeout_seconds
+        self._on_lost = on_lost
         self._pipe: _Pipe | None = None
         self._connecting: asyncio.Task[_Pipe] | None = None
 
     async def get(self, key: str) -> bytes | None:
         """What the key holds. Raises RedisError, OSError or TimeoutError, to each that waits, when one fails."""
+        return await (await self._connected()).get(key)
+
+    async def connect(self) -> None:
+        """Makes the connection, if there is none. Raises as `get`."""
+        await self._connected()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._pipe is not None and not self._pipe.ended
+
+    async def _connected(self) -> "_Pipe":
         pipe = self._pipe
         if pipe is None or pipe.ended:
             # One attempt for all who come meanwhile, and one failure: they must not try one after the other.
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._connect())
             pipe = await asyncio.shield(self._connecting)
-        return await pipe.get(key)
+        return pipe
 
     def reset(self) -> None:
         """Drops the connection; the next read makes a new one."""
@@ -54,7 +69,7 @@ class Reads:
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
             async with asyncio.timeout(self._timeout_seconds):
                 await connection.connect()
-            self._pipe = _Pipe(connection, self._timeout_seconds / 2)
+            self._pipe = _Pipe(connection, self._timeout_seconds / 2, self._on_lost)
             return self._pipe
         finally:
             self._connecting = None
@@ -66,8 +81,9 @@ class _Pipe:
     Neither outlives the other, so that no answer meets a stranger.
     """
 
-    def __init__(self, connection: Any, half_seconds: float) -> None:
+    def __init__(self, connection: Any, half_seconds: float, on_lost: Callable[[BaseException], None]) -> None:
         self.ended = False
+        self._on_lost = on_lost
         self._connection = connection
         self._half_seconds = half_seconds
         self._waiting: deque[asyncio.Future[bytes | None]] = deque()
@@ -124,6 +140,7 @@ class _Pipe:
                     future.set_result(value)
         except (RedisError, OSError) as error:
             self.end(error)
+            self._on_lost(error)
 
     def _watch(self, due: int) -> None:
         """What had been asked when this looked before must be answered by now; `due` is how many answers that makes."""

@@ -13,7 +13,7 @@ from task_service.domain import Actor, Status, parse_order
 from task_service.errors import OperationRefused
 from task_service.filter_syntax import parse_filter
 from task_service.filtering import ListQuery
-from task_service.messages import each, to_event, to_fields, to_message, to_replacement, to_update
+from task_service.messages import each, etag, to_event, to_fields, to_message, to_replacement, to_update
 from task_service.service import FeedService, TaskService
 from task_service.writes import Deletion, Undeletion, Written
 
@@ -56,12 +56,12 @@ class TaskHandler:
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
         """UpdateTask."""
-        update = to_update(request, required_etags(request.task.etag, call))
+        update = to_update(request, required_etags(etag(request.task), call))
         return _task(await self._service.update_tasks(_actor(call), [update], idempotency(request, call)), call)
 
     async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
         """ReplaceTask."""
-        replacement = to_replacement(request, required_etags(request.task.etag, call))
+        replacement = to_replacement(request, required_etags(etag(request.task), call))
         return _task(await self._service.update_tasks(_actor(call), [replacement], idempotency(request, call)), call)
 
     async def delete_task(self, request: task_service_pb2.DeleteTaskRequest, call: Call) -> task_service_pb2.DeleteTaskResponse:
@@ -92,7 +92,7 @@ class TaskHandler:
     async def batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> task_service_pb2.BatchUpdateTasksResponse:
         """BatchUpdateTasks."""
         refuse_if_match(call)
-        updates = each(request.requests, lambda update: to_update(update, _etags(update.task.etag)))
+        updates = each(request.requests, lambda update: to_update(update, _etags(etag(update.task))))
         with _one_of("requests"):
             written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
         return task_service_pb2.BatchUpdateTasksResponse(tasks=_tasks(written, call))
@@ -117,8 +117,8 @@ def _actor(call: Call) -> Actor:
     return Actor(identity.user_id, identity.session_id, call.request_id)
 
 
-def _etags(etag: str) -> Etags:
-    return (etag,) if etag else None
+def _etags(given: str) -> Etags:
+    return (given,) if given else None
 
 
 def _note(written: Written, call: Call) -> None:

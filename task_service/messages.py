@@ -20,6 +20,7 @@ from task_service.writes import Update
 T = TypeVar("T")
 
 MISSING_TITLE: Final = "must have 1 to 200 characters"
+MAX_ETAG_CHARACTERS: Final = 64
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -84,6 +85,13 @@ def task_id(message: task_pb2.Task) -> UUID:
     if not _UUID.fullmatch(message.id):
         raise InvalidField.of("task.id", "must be a valid UUID")
     return UUID(message.id)
+
+
+def etag(message: task_pb2.Task) -> str:
+    """The etag in a task, where it counts: in what is new it is ignored, whatever it is. Raises InvalidField."""
+    if len(message.etag) > MAX_ETAG_CHARACTERS:
+        raise InvalidField.of("task.etag", f"must be at most {MAX_ETAG_CHARACTERS} characters")
+    return message.etag
 
 
 def each(requests: Sequence[Any], read: Callable[[Any], T]) -> Sequence[T]:

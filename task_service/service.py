@@ -56,9 +56,6 @@ class Streams(Protocol):
     def watch(self, identity: Identity) -> AbstractContextManager[Watch]:
         """A stream's place among them. Raises ServiceStopping, Overloaded."""
 
-    def known(self, user_id: UUID, last_seq: int) -> None:
-        """A stream has read that far."""
-
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -157,8 +154,9 @@ class FeedService:
             while True:
                 found = await self._log.list(identity.user_id, place.seq, CHANGES_AT_ONCE)
                 _require_whole(place, found)
-                self._streams.known(identity.user_id, found.last_seq)
+                watch.last_seq = found.last_seq
                 for change in found.changes:
+                    watch.check()
                     place = Place(place.epoch, change.seq)
                     yield self._event(identity.user_id, change, place)
                 if place.seq == found.last_seq and not await watch.wait():

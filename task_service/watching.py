@@ -24,6 +24,8 @@ POLL_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 45.0
 # On one replica: more windows than anybody has open.
 MAX_WATCHES_PER_USER: Final = 100
+# No number in a change log.
+UNKNOWN: Final = -1
 
 
 class ChangeLog(Protocol):
@@ -47,10 +49,12 @@ class Wakeups(Protocol):
 
 
 class Watch:
-    """One stream, as it waits."""
+    """One stream: how far it has read, and how it waits."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
+        # The log's last number when the stream looked last.
+        self.last_seq = UNKNOWN
         self._woken = asyncio.Event()
         self._end: ServiceError | None = None
 
@@ -64,27 +68,36 @@ class Watch:
         self._woken.set()
 
     async def wait(self) -> bool:
-        """Waits until there may be something new; False if it is only time for a sign of life. Raises what the stream is to end with."""
+        """Waits until there may be something new; False if it is only time for a sign of life. Raises as `check`."""
         left = self.identity.expires_at - time.time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(max(left, 0), HEARTBEAT_SECONDS)):
                 await self._woken.wait()
-        if self._end is not None:
-            raise self._end
-        if self.identity.expires_at <= time.time():
-            raise TokenInvalid
+        self.check()
         woken = self._woken.is_set()
         self._woken.clear()
         return woken
 
+    def check(self) -> None:
+        """Raises what the stream is to end with, if it is. To be asked before each message: a stream that has much to tell does not wait."""
+        if self._end is not None:
+            raise self._end
+        if self.identity.expires_at <= time.time():
+            raise TokenInvalid
+
 
 class _User:
-    """The streams of one user, and the last number that is known."""
+    """The streams of one user."""
 
     def __init__(self, by_redis: Counter) -> None:
-        self.last_seq = 0
         self.watches: set[Watch] = set()
         self._by_redis = by_redis
+
+    @property
+    def last_seq(self) -> int:
+        """How far all of them have read; UNKNOWN if one has read further than another, so that the other is not forgotten."""
+        seqs = {watch.last_seq for watch in self.watches}
+        return seqs.pop() if len(seqs) == 1 else UNKNOWN
 
     def wake(self, by: Counter) -> None:
         by.inc(len(self.watches))
@@ -93,6 +106,12 @@ class _User:
 
     def wake_by_redis(self) -> None:
         self.wake(self._by_redis)
+
+    def moved(self, last_seq: int, by: Counter) -> None:
+        for watch in self.watches:
+            if watch.last_seq != last_seq:
+                by.inc()
+                watch.wake()
 
 
 class Watches:
@@ -136,11 +155,6 @@ class Watches:
         if (user := self._users.get(user_id)) is not None:
             user.wake(self._by_process)
 
-    def known(self, user_id: UUID, last_seq: int) -> None:
-        """A stream has read that far."""
-        if (user := self._users.get(user_id)) is not None:
-            user.last_seq = max(user.last_seq, last_seq)
-
     def check(self) -> None:
         """Ends the streams whose session has ended."""
         for user in list(self._users.values()):
@@ -157,8 +171,7 @@ class Watches:
             return
         for user_id, last_seq in await self._log.list_moved({user_id: user.last_seq for user_id, user in self._users.items()}):
             if (user := self._users.get(user_id)) is not None:
-                user.last_seq = last_seq
-                user.wake(self._by_poll)
+                user.moved(last_seq, self._by_poll)
 
     async def drain(self) -> None:
         """Ends all streams, and lets no new one begin."""

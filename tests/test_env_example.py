@@ -1,4 +1,4 @@
-"""`.env.example` names every setting of every program, with the default that the code has, and no other."""
+"""`.env.example` names every setting of every program, with the default that the code has, every variable of docker-compose.yml, and no other."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
 from task_service.settings import Settings as TaskSettings
+from tests.deploy import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 # What differs from program to program, and what is made up for development, has no default in the file.
@@ -25,7 +26,7 @@ def _example() -> dict[str, str]:
 
 def test_every_setting_is_there_and_no_other() -> None:
     settings = {name.upper() for program in (AuthSettings, TaskSettings, GatewaySettings) for name in program.model_fields}
-    assert set(_example()) == settings
+    assert set(_example()) == settings | compose.required() | set(compose.defaults())
 
 
 @pytest.mark.parametrize("program", [AuthSettings, TaskSettings, GatewaySettings])

@@ -51,6 +51,7 @@ SERVICEKIT_WIRE = frozenset(
         "call_log",
         "field_mask",
         "health",
+        "healthcheck",
         "logging",
         "method",
         "metrics",

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from taskmanager.rpc.v1 import text_pb2
 
-from tests.contract.table import World, filled, row_of
+from tests.contract.table import NOWHERE, World, filled, row_of
 from tests.support.calls import message_of
 from tests.support.descriptors import Rpc, is_output_only, rpcs
 
@@ -37,8 +37,15 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Copies:
+    """In place of a list: so many copies of the first that the row has."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound of a field, by its path in the request."""
+    """A bound of a field, by its path in the request; of a list of messages it is the first's."""
 
     rpc: Rpc
     path: tuple[str, ...]
@@ -48,7 +55,7 @@ class Bound:
     @property
     def id(self) -> str:
         """For the test's name."""
-        return f"{self.rpc.name.rpartition('.')[2]}-{'.'.join(self.path)}-{self.pair.what}"
+        return f"{self.rpc.name.rpartition('.')[2]}-{self.field}-{self.pair.what}"
 
     @property
     def field(self) -> str:
@@ -61,7 +68,9 @@ class Bound:
         *parents, last = self.path
         inner = message
         for name in parents:
-            inner = getattr(inner, name)
+            inner = _inner(inner, name)
+        if isinstance(value, Copies):
+            value = [_inner(inner, last)] * value.count
         inner.ClearField(last)
         if isinstance(value, Message):
             getattr(inner, last).CopyFrom(value)
@@ -83,6 +92,7 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
     "order_by": "title".ljust,
     "filter": lambda n: 'title:"' + at_length(n - len('title:""')) + '"',
     "page_token": "A".__mul__,
+    "resume_token": "A".__mul__,
 }
 PASSWORD = (
     Pair("min", WIDE * 8, WIDE * 7, "8"),
@@ -112,24 +122,28 @@ def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound
         here = (*path, field.name)
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.is_repeated:
-            yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(field, rules.repeated))
-            for pair in _of_value(rpc, field, rules.repeated.items):
+            yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(rules.repeated))
+            for pair in _of_value(rpc, field, here, rules.repeated.items):
                 at = None if pair.at is None else [pair.at]
                 yield Bound(rpc, here, Pair(pair.what, at, [pair.beyond], pair.said), element=True)
         else:
-            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(rpc, field, rules))
+            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(rpc, field, here, rules))
         if field.message_type and not field.message_type.full_name.startswith("google.protobuf."):
-            yield from _of_message(rpc, field.message_type, here)
+            yield from _of_message(rpc, field.message_type, (*path, f"{field.name}[0]") if field.is_repeated else here)
 
 
-def _of_list(field: FieldDescriptor, rules: validate_pb2.RepeatedRules) -> Iterator[Pair]:
-    many = [f"{i}" for i in range(rules.max_items + 1)]
-    yield Pair("items", many[:-1], many, str(rules.max_items))
+def _of_list(rules: validate_pb2.RepeatedRules) -> Iterator[Pair]:
     if rules.unique:
+        many = [f"{i}" for i in range(rules.max_items + 1)]
+        yield Pair("items", many[:-1], many, str(rules.max_items))
         yield Pair("unique", ["a", "b"], ["a", "a"], "unique")
+    else:
+        yield Pair("items", Copies(rules.max_items), Copies(rules.max_items + 1), str(rules.max_items))
+    if rules.HasField("min_items"):
+        yield Pair("min_items", Copies(rules.min_items), Copies(rules.min_items - 1), str(rules.min_items))
 
 
-def _of_value(rpc: Rpc, field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Iterator[Pair]:
+def _of_value(rpc: Rpc, field: FieldDescriptor, path: tuple[str, ...], rules: validate_pb2.FieldRules) -> Iterator[Pair]:
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             yield from _of_string(TEXTS.get(field.name, at_length), rules.string)
@@ -140,7 +154,7 @@ def _of_value(rpc: Rpc, field: FieldDescriptor, rules: validate_pb2.FieldRules) 
             yield Pair("defined", last, last + 1, "defined")
             yield Pair("negative", last, -1, "defined")
         case FieldDescriptor.TYPE_MESSAGE:
-            yield from _of_known_message(rpc, _declared(field.message_type).name)
+            yield from _of_known_message(rpc, path, _declared(field.message_type).name)
 
 
 def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
@@ -171,7 +185,7 @@ def _of_number(rules: Any) -> Iterator[Pair]:
     yield Pair("most", None if rules.HasField("lte") else 2**31 - 1, 2**31 - 1 if rules.HasField("lte") else None, str(rules.lte))
 
 
-def _of_known_message(rpc: Rpc, name: str) -> Iterator[Pair]:
+def _of_known_message(rpc: Rpc, path: tuple[str, ...], name: str) -> Iterator[Pair]:
     match name:
         case "Timestamp":
             yield Pair("past", FAR_PAST, Timestamp(seconds=FAR_PAST.seconds - 1), "0001-01-01", in_json=False)
@@ -180,7 +194,10 @@ def _of_known_message(rpc: Rpc, name: str) -> Iterator[Pair]:
             yield Pair("nanos", Timestamp(nanos=999_999_999), Timestamp(nanos=1_000_000_000), "nanos", in_json=False)
             yield Pair("negative-nanos", None, Timestamp(nanos=-1), "nanos", in_json=False)
         case "FieldMask":
-            yield from _of_mask(row_of(rpc.name).message["update_mask"].partition(",")[0])
+            mask: Any = message_of(rpc, filled(row_of(rpc.name).message, NOWHERE))
+            for part in path:
+                mask = _inner(mask, part)
+            yield from _of_mask(mask.paths[0])
 
 
 def _of_mask(writable: str) -> Iterator[Pair]:
@@ -191,6 +208,12 @@ def _of_mask(writable: str) -> Iterator[Pair]:
         # In JSON a mask is one text, in which these are other masks.
         in_json = path not in {"", f"{writable},id"}
         yield Pair(f"mask-{path}", FieldMask(paths=["*"]), FieldMask(paths=[path]), "must name only", in_json)
+
+
+def _inner(message: Any, name: str) -> Any:
+    """What stands in a field, of a list the first."""
+    value = getattr(message, name.removesuffix("[0]"))
+    return value[0] if message.DESCRIPTOR.fields_by_name[name.removesuffix("[0]")].is_repeated else value
 
 
 def _declared(type_of_field: T | None) -> T:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 
 from tests.support.accounts import PASSWORD, Account, log_in, make_account
+from tests.support.calls import first_event
 
 AUTH = "taskmanager.auth.v1.AuthService"
 USER = "taskmanager.auth.v1.UserService"
@@ -22,7 +23,7 @@ TASK = "taskmanager.task.v1.TaskService"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What calls are about: an account with a task and a session beside the one it calls in, and an email that has no account."""
+    """What calls are about: an account with two tasks, one more in the bin and a session beside the one it calls in; an email without an account."""
 
     email: str
     free_email: str
@@ -30,11 +31,18 @@ class World:
     refresh_token: str
     session_id: str
     task_id: str
+    second_task_id: str
+    binned_task_id: str
+    # Behind all that has happened to the tasks so far.
+    resume_token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A call that succeeds. `body` is the JSON body, None for none; `message` is the gRPC request in its JSON form."""
+    """A call that succeeds. `body` is the JSON body, None for none; `message` is the gRPC request in its JSON form.
+
+    Of a method that streams it is the first message that counts. A batch is of two.
+    """
 
     rpc: str
     verb: str
@@ -57,6 +65,11 @@ LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
 CHANGE = {"current_password": "$password", "new_password": "another horse, another battery"}
 CONFIRMATION = {"password": "$password"}
+CREATIONS = {"requests": [{"task": FULL_TASK}, {"task": {"title": "Write another"}}]}
+UPDATES = {
+    "requests": [{"task": {"id": "$task_id", "title": "Changed"}, "update_mask": "title"}, {"task": {"id": "$second_task_id", "status": "COMPLETED"}}]
+}
+DELETIONS = {"requests": [{"id": "$task_id"}, {"id": "$second_task_id"}]}
 
 ROWS = (
     Row(f"{AUTH}.Register", "POST", "/api/v1/auth/register", 201, REGISTRATION, body=REGISTRATION),
@@ -104,6 +117,12 @@ ROWS = (
     ),
     Row(f"{TASK}.ReplaceTask", "PUT", "/api/v1/tasks/$task_id", 200, {"task": {"id": "$task_id", **FULL_TASK}}, body=FULL_TASK),
     Row(f"{TASK}.DeleteTask", "DELETE", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
+    Row(f"{TASK}.UndeleteTask", "POST", "/api/v1/tasks/$binned_task_id:undelete", 200, {"id": "$binned_task_id"}, body={}),
+    Row(f"{TASK}.BatchGetTasks", "GET", "/api/v1/tasks:batchGet?ids=$task_id&ids=$second_task_id", 200, {"ids": ["$task_id", "$second_task_id"]}),
+    Row(f"{TASK}.BatchCreateTasks", "POST", "/api/v1/tasks:batchCreate", 200, CREATIONS, body=CREATIONS),
+    Row(f"{TASK}.BatchUpdateTasks", "POST", "/api/v1/tasks:batchUpdate", 200, UPDATES, body=UPDATES),
+    Row(f"{TASK}.BatchDeleteTasks", "POST", "/api/v1/tasks:batchDelete", 200, DELETIONS, body=DELETIONS),
+    Row(f"{TASK}.WatchTasks", "GET", "/api/v1/tasks:watch?resume_token=$resume_token", 200, {"resume_token": "$resume_token"}),
 )
 
 # The requests of the methods that only the system's own services may call.
@@ -124,12 +143,23 @@ def filled(value: Any, world: World) -> Any:
 async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     """A world of its own, with the account that acts in it."""
     account = await make_account(rest)
-    made = await rest.post("/api/v1/tasks", json={"title": "The task"}, headers=account.headers)
-    assert made.status_code == httpx.codes.CREATED, made.text
     other = await log_in(rest, account)
-    world = World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, str(other.claims["sid"]), made.json()["id"])
-    return world, account
+    requests = [{"task": {"title": title}} for title in ("The task", "The second task", "The binned task")]
+    made = await rest.post("/api/v1/tasks:batchCreate", json={"requests": requests}, headers=account.headers)
+    assert made.status_code == httpx.codes.OK, made.text
+    ids = [task["id"] for task in made.json()["tasks"]]
+    binned = await rest.delete(f"/api/v1/tasks/{ids[-1]}", headers=account.headers)
+    assert binned.status_code == httpx.codes.OK, binned.text
+    session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
+    return World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, session_id, *ids, resume_token), account
+
+
+async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
+    """One to watch from what happens from now on."""
+    watched = await first_event(rest, rest.build_request("GET", "/api/v1/tasks:watch", headers=account.headers))
+    assert watched.status_code == httpx.codes.OK, watched.text
+    return str(watched.json()["resume_token"])
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"
-NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", NO_ID, NO_ID)
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 4, "no-token")

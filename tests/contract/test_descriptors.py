@@ -20,9 +20,10 @@ from tests.support.descriptors import Element, Rpc, elements, files, rpcs, rpcs_
 ERROR_REASON = "taskmanager.rpc.v1.ErrorReason"
 UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 
-# Fields whose value needs no bound on one side, and why.
+# Fields that the descriptors leave without a bound, or without one on one side, and why.
 UNBOUNDED = {
     "taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: too large a page counts as the largest one",
+    "taskmanager.task.v1.Task.etag": "where it counts, in UpdateTask and ReplaceTask, the handler bounds it; else it is ignored, whatever it is",
     "taskmanager.auth.v1.ListEventsRequest.after": "behind the last event there is none",
 }
 

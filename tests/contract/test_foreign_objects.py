@@ -4,7 +4,7 @@ The methods and what of a request names an object come from the descriptors, the
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,16 +29,18 @@ every_authenticated_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() 
 every_way = pytest.mark.parametrize("way", ["rest", "gateway", "direct"])
 
 ANOTHER_PASSWORD = "somebody else's horse"
-# What of a World names an object, and what proves who somebody is.
-OBJECTS, PROOFS = ("$task_id", "$session_id"), ("$password",)
-UNAUTHENTICATED, NOT_FOUND, DENIED = (
-    code.value[0] for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (
+    code.value[0]
+    for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
 )
+# What of a World names an object, and what is good for its owner alone, with what anybody else is told.
+OBJECTS = ("$task_id", "$second_task_id", "$binned_task_id", "$session_id")
+PROOFS = {"$password": (DENIED, "WRONG_PASSWORD"), "$resume_token": (INVALID, "INVALID_RESUME_TOKEN")}
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Somebody with a task and two sessions, all of whose texts and ids are to be found nowhere else. `seen` is all that the API shows of it."""
+    """Somebody with tasks and two sessions, all of whose texts and ids are to be found nowhere else. `seen` is all that the API shows of it."""
 
     world: World
     account: Account
@@ -53,8 +55,9 @@ async def owner(rest: httpx.AsyncClient) -> Owner:
     name, title = f"Owner {uuid7()}", f"Title {uuid7()}"
     for path, body in (("/api/v1/users/me", {"name": name}), (f"/api/v1/tasks/{world.task_id}", {"title": title, "description": title})):
         assert (await rest.patch(path, json=body, headers=account.headers)).status_code == httpx.codes.OK
-    own = {account.id, account.email, str(account.claims["sid"]), world.session_id, world.task_id, world.refresh_token, account.access_token}
-    return Owner(world, account, frozenset(own | {name, title}), await _seen(rest, world, account))
+    own = {account.id, account.email, str(account.claims["sid"]), world.session_id, world.refresh_token, account.access_token, world.resume_token}
+    tasks = {world.task_id, world.second_task_id, world.binned_task_id}
+    return Owner(world, account, frozenset(own | tasks | {name, title}), await _seen(rest, world, account))
 
 
 @pytest.fixture
@@ -68,10 +71,9 @@ def test_a_row_names_its_objects_by_their_place_in_the_world(rpc: Rpc) -> None:
     """Else a stranger's call would be about nothing of the owner's."""
     message = row_of(rpc.name).message
     for path in {*_ids_of(rpc.request.DESCRIPTOR), *VARIABLE.findall(rpc.template)}:
-        value: Any = message
-        for part in path.split("."):
-            value = value.get(part, "")
-        assert value in OBJECTS, f"{path} is to be one of {OBJECTS}"
+        found = list(_values_at(message, path.split(".")))
+        assert found, f"{path} is to be there"
+        assert set(found) <= set(OBJECTS), f"{path} is to be of {OBJECTS}"
 
 
 @every_authenticated_rpc
@@ -83,15 +85,36 @@ async def test_a_stranger_gets_nothing_of_the_owners(
     assert [secret for secret in owner.secrets if secret in answer] == []
     placeholders = _placeholders(rpc)
     if placeholders & set(OBJECTS):
-        nothing = replace(owner.world, task_id=str(uuid7()), session_id=str(uuid7()))
+        nothing = replace(owner.world, **{name.removeprefix("$"): str(uuid7()) for name in OBJECTS})
         assert error is not None
         assert error.code == NOT_FOUND
         assert (await _call(rpc, way, nothing, owner.account, stranger, rest, ways))[1] == error
-    elif placeholders & set(PROOFS):
+    elif proofs := placeholders & set(PROOFS):
         assert error is not None
-        assert (error.code, error.reason) == (DENIED, "WRONG_PASSWORD")
+        assert (error.code, error.reason) == PROOFS[proofs.pop()]
     else:
         assert error is None
+    await _assert_unchanged(rest, owner)
+
+
+@pytest.mark.parametrize(
+    "rpc", [rpc for rpc in rpcs() if rpc.is_authenticated and "$second_task_id" in json.dumps(row_of(rpc.name).message)], ids=lambda rpc: rpc.name
+)
+@pytest.mark.parametrize(("foreign", "index"), [("task_id", 0), ("second_task_id", 1)])
+@every_way
+async def test_one_foreign_task_refuses_the_whole_batch(
+    rpc: Rpc, foreign: str, index: int, way: str, owner: Owner, rest: httpx.AsyncClient, ways: Ways
+) -> None:
+    """And nothing is done with the caller's own."""
+    mine, caller = await make_world(rest)
+    before = await _seen(rest, mine, caller)
+    answer, error = await _call(rpc, way, replace(mine, **{foreign: owner.world.task_id}), owner.account, caller, rest, ways)
+    assert [secret for secret in owner.secrets if secret in answer] == []
+    assert error is not None
+    assert (error.code, error.reason, error.metadata["index"]) == (NOT_FOUND, "TASK_NOT_FOUND", str(index))
+    never = await _call(rpc, way, replace(mine, **{foreign: str(uuid7())}), owner.account, caller, rest, ways)
+    assert never[1] == error
+    assert await _seen(rest, mine, caller) == before
     await _assert_unchanged(rest, owner)
 
 
@@ -140,13 +163,14 @@ async def _call(
 def _claim_to_be(owner: Account, message: Message) -> None:
     """Fills in who the owner is wherever a request has room for what the server sets."""
     values = {"id": owner.id, "user_id": owner.id, "email": owner.email}
-    for field, inner in message.ListFields():
-        if field.message_type is None or field.is_repeated or field.message_type.full_name.startswith("google.protobuf."):
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.full_name.startswith("google.protobuf."):
             continue
-        for name, value in values.items():
-            own = field.message_type.fields_by_name.get(name)
-            if own is not None and is_output_only(own) and not getattr(inner, name):
-                setattr(inner, name, value)
+        for inner in value if field.is_repeated else [value]:
+            for name, own in field.message_type.fields_by_name.items():
+                if name in values and is_output_only(own) and not getattr(inner, name):
+                    setattr(inner, name, values[name])
+            _claim_to_be(owner, inner)
 
 
 async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
@@ -155,13 +179,17 @@ async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
     await log_in(rest, owner.account)
     refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": owner.world.refresh_token})
     assert refreshed.status_code == httpx.codes.OK, refreshed.text
+    # In the bin nothing can be seen; that it comes back says that it is there, and the etag that it is as it was.
+    path, headers = f"/api/v1/tasks/{owner.world.binned_task_id}:undelete", {**owner.account.headers, "if-match": '"2"'}
+    assert (await rest.post(path, headers=headers)).status_code == httpx.codes.OK
 
 
 async def _seen(rest: httpx.AsyncClient, world: World, account: Account) -> list[Any]:
     paths = ("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/tasks", f"/api/v1/tasks/{world.task_id}")
     seen = [await rest.get(path, headers=account.headers) for path in paths]
     assert [response.status_code for response in seen] == [httpx.codes.OK] * len(paths)
-    return [response.json() for response in seen]
+    # A token has a nonce of its own each time.
+    return [{name: value for name, value in response.json().items() if name != "resume_token"} for response in seen]
 
 
 def _placeholders(rpc: Rpc) -> set[str]:
@@ -174,7 +202,18 @@ def _ids_of(message: Any, prefix: str = "") -> Iterator[str]:
     """The paths of the fields that must be an id."""
     for field in message.fields:
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
-        if field.type == FieldDescriptor.TYPE_STRING and rules.string.uuid:
+        if field.type == FieldDescriptor.TYPE_STRING and (rules.repeated.items if field.is_repeated else rules).string.uuid:
             yield prefix + field.name
-        elif field.message_type is not None and not field.is_repeated and not is_output_only(field):
+        elif field.message_type is not None and not is_output_only(field):
             yield from _ids_of(field.message_type, f"{prefix}{field.name}.")
+
+
+def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    """What stands at a path, of a list all."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _values_at(item, path)
+    elif path:
+        yield from _values_at(value.get(path[0], ""), path[1:])
+    else:
+        yield value

@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.conftest import Ways, metadata_of
 from tests.contract.table import NOWHERE, ROWS, Row, filled, make_world, row_of
-from tests.support.calls import VARIABLE, RestCall, as_dict, message_of, rest_call, rpc_call, transcoded
+from tests.support.calls import EVENT_STREAM, VARIABLE, RestCall, as_dict, message_of, rest_call, rpc_call, transcoded
 from tests.support.descriptors import Rpc, named, rpcs
 from tests.support.errors import ApiError, of_response
 
@@ -31,10 +31,10 @@ def test_the_row_is_that_of_the_http_rule(row: Row) -> None:
 @every_row
 async def test_rest_and_grpc_give_results_of_one_shape(row: Row, rest: httpx.AsyncClient, ways: Ways) -> None:
     world, account = await make_world(rest)
-    call = RestCall(row.verb, filled(row.path, world), (), filled(row.body, world))
-    response = await rest.request(call.verb, call.path, json=call.body, headers=account.headers)
+    streams = named(row.rpc).streams
+    response = await rest_call(rest, RestCall(row.verb, filled(row.path, world), (), filled(row.body, world), streams), account.headers)
     assert response.status_code == row.status, response.text
-    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == (EVENT_STREAM if streams else "application/json")
     shapes = [shape(response.json())]
     for channel in (ways.gateway, ways.services[named(row.rpc).program]):
         # Another world for each: what is deleted or used up cannot be so twice.

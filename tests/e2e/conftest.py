@@ -1,20 +1,22 @@
-"""A second running system, which tests may break. It is made whole before and after each of them."""
+"""A second running system, which tests may break, made whole before and after each of them; and the ways to write to the first."""
 
 import contextlib
 from collections.abc import AsyncIterator
 
+import asyncpg
 import grpc.aio
 import httpx
 import pytest
 
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
+from tests.e2e.scenes import SceneFactory, Way, make_scene, over_grpc, over_rest
 from tests.support.accounts import Account, make_account
 from tests.support.outage import heal
 
 # Realistic where it matters: health is looked at each second, so a drain must take longer than that. A frozen PostgreSQL is given up sooner than by
-# default, so that the tests need not wait for it; and hashing takes long enough to be measured.
-ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2"}
+# default, so that the tests need not wait for it, and so is who reads a stream and does not; and hashing takes long enough to be measured.
+ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2", "SLOW_READER_SECONDS": "2"}
 DRAIN_DELAY_SECONDS = 1.5
 
 
@@ -59,3 +61,24 @@ async def breakable_replicas(breakable: Stack) -> AsyncIterator[tuple[grpc.aio.C
 async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
     """A user of it who is logged in."""
     return await make_account(breakable_rest)
+
+
+@pytest.fixture
+async def postgres(system: Stack) -> AsyncIterator[asyncpg.Pool]:
+    """The system's database, as its superuser."""
+    async with asyncpg.create_pool(system.state.database_url, min_size=0, max_size=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def scene_of(rest: httpx.AsyncClient, postgres: asyncpg.Pool) -> SceneFactory:
+    """Makes scenes."""
+    return lambda rpc: make_scene(rest, postgres, rpc)
+
+
+@pytest.fixture
+async def ways(system: Stack, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> AsyncIterator[dict[str, Way]]:
+    """REST and gRPC through the gateway, and gRPC straight to each replica."""
+    ports = [system.state.processes[name].grpc_port for name in ("task-1", "task-2")]
+    async with grpc.aio.insecure_channel(f"{HOST}:{ports[0]}") as first, grpc.aio.insecure_channel(f"{HOST}:{ports[1]}") as second:
+        yield {"rest": over_rest(rest), "gateway": over_grpc(gateway_channel), "first": over_grpc(first), "second": over_grpc(second)}

@@ -17,7 +17,8 @@ HOST_IN_THE_TOUR = "localhost:8080"
 # What a machine may lack, and the sections that begin to use it. buf comes with the project, and curl with the machine.
 OPTIONAL = "grpcurl"
 END_OF_BLOCK = "---- end of block {number} ----"
-TIMEOUT_SECONDS = 60
+# It starts hundreds of processes, one after the other.
+TIMEOUT_SECONDS = 180
 
 
 @pytest.fixture(scope="module")

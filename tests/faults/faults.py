@@ -11,6 +11,8 @@ from devstack.stack import Stack
 from tests.support.outage import freeze, thaw
 
 PROCESSES = ("valkey", "postgres", "task-1", "task-2", "gateway")
+# What a change comes by on its way to those who watch, besides PostgreSQL.
+FEED = ("valkey", "task-1", "task-2", "gateway")
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 2.5
 # Of rounds, those in which a second process is hit while the first is down.
 TWO_AT_ONCE = 0.35
@@ -57,7 +59,17 @@ def schedule(seed: int) -> Iterator[Sequence[Fault]]:
         yield [_fault(rng, process) for process in hit]
 
 
-def _fault(rng: random.Random, process: str) -> Fault:
+def pairs(seed: int) -> Iterator[Sequence[Fault]]:
+    """Rounds in which two of the feed's processes are hit, each once before one is hit again; the same for the same seed."""
+    rng = random.Random(seed)
+    while True:
+        processes = rng.sample(FEED, len(FEED))
+        for pair in (processes[:2], processes[2:]):
+            yield [_fault(rng, process, killed=2) for process in pair]
+
+
+def _fault(rng: random.Random, process: str, killed: int = 1) -> Fault:
+    """`killed`: how many times as often as in another way."""
     # SIGTERM to PostgreSQL waits for its clients, which is no fault; to the gateway it is what SIGKILL is, only slower.
-    ways = [Way.KILL, Way.FREEZE, Way.TERMINATE] if process.startswith("task") else [Way.KILL, Way.FREEZE]
+    ways = [*[Way.KILL] * killed, Way.FREEZE, *([Way.TERMINATE] if process.startswith("task") else [])]
     return Fault(process, rng.choice(ways), rng.uniform(0, 1), rng.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))

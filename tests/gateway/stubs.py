@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -55,6 +55,7 @@ class StubService(grpc.GenericRpcHandler):
         self._behaviours: dict[str, Behaviour] = {}
         self._messages = messages
         self._health = health.HealthServicer()
+        # A thread for each stream too.
         self._server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
         self._server.add_generic_rpc_handlers((self,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -98,8 +99,12 @@ class StubService(grpc.GenericRpcHandler):
             behaviour = self._behaviours.get(path)
             return behaviour(request, context) if behaviour else self._messages.response(path)()
 
+        def stream(request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+            answer = unary(request, context)
+            yield from [answer] if isinstance(answer, Message) else answer
+
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(unary, **codec)
+            return grpc.unary_stream_rpc_method_handler(stream, **codec)
         return grpc.unary_unary_rpc_method_handler(unary, **codec)
 
 

@@ -51,7 +51,7 @@ def test_grpc_without_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
 
 @pytest.mark.parametrize("rpc", routes().rpcs, ids=lambda rpc: rpc.path)
 def test_grpc_with_a_token(gateway: Gateway, stack: Stack, rpc: Rpc) -> None:
-    gateway.call(rpc.path)
+    gateway.call(rpc.path, streams=rpc.streams)
     assert stack.calls(rpc.path) == 1
 
 
@@ -188,7 +188,7 @@ def test_a_preflight_needs_no_token(gateway: Gateway, stack: Stack, path: str) -
     answer = gateway.request("OPTIONS", path, token=False, headers={"origin": "https://app.example", **PREFLIGHT})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
-    assert "authorization" in answer.headers["access-control-allow-headers"]
+    assert {"authorization", "idempotency-key", "if-match"} <= set(answer.headers["access-control-allow-headers"].replace(" ", "").split(","))
     assert "PATCH" in answer.headers["access-control-allow-methods"]
     assert not any(service.calls for service in stack.services)
 
@@ -204,6 +204,9 @@ def test_a_browser_can_read_answers_and_errors(gateway: Gateway) -> None:
         answer = gateway.request("GET", TASKS, token=token, headers={"origin": "https://app.example"})
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert {"idempotency-replayed", "retry-after", "x-request-id"} <= set(
+            answer.headers["access-control-expose-headers"].replace(" ", "").split(",")
+        )
     assert "access-control-allow-origin" not in gateway.request("GET", TASKS, headers={"origin": "https://evil.example"}).headers
 
 

@@ -19,33 +19,18 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.gateway import certificates
 from tests.gateway.errors import assert_error, reason_of
+from tests.gateway.grpc_web import frame, frames
 from tests.gateway.stack import GET_TASK, LOGIN, Gateway, Stack, gateway_behind, routes, wait_until
 
 TASK = "/api/v1/tasks/1"
 
 
-def _frame(message: Any) -> bytes:
-    """A message as gRPC-Web sends it."""
-    content = message.SerializeToString()
-    return struct.pack(">BI", 0, len(content)) + content
-
-
-def _frames(content: bytes) -> list[tuple[int, bytes]]:
-    """(flags, payload) of each frame of a gRPC-Web body; the flag 128 marks the trailers."""
-    found = []
-    while content:
-        flags, size = struct.unpack(">BI", content[:5])
-        found.append((flags, content[5 : 5 + size]))
-        content = content[5 + size :]
-    return found
-
-
 def test_grpc_web(gateway: Gateway, stack: Stack) -> None:
     stack.behave(GET_TASK, lambda request, _: stack.messages.response(GET_TASK)(id=request.id))
     headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": "https://app.example"}
-    request = _frame(stack.messages.request(GET_TASK)(id="7"))
+    request = frame(stack.messages.request(GET_TASK)(id="7"))
     answer = gateway.request("POST", GET_TASK, content=request, headers=headers)
-    (_, message), (flags, trailers) = _frames(answer.content)
+    (_, message), (flags, trailers) = frames(answer.content)
     assert stack.messages.response(GET_TASK).FromString(message).id == "7"
     assert flags == 128
     assert b"grpc-status:0" in trailers
@@ -71,7 +56,7 @@ def test_grpc_web_text_that_is_none_is_the_clients_fault(gateway: Gateway) -> No
 
 def test_grpc_web_text(gateway: Gateway, stack: Stack) -> None:
     headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
-    answer = gateway.request("POST", GET_TASK, content=base64.b64encode(_frame(stack.messages.request(GET_TASK)(id="7"))), headers=headers)
+    answer = gateway.request("POST", GET_TASK, content=base64.b64encode(frame(stack.messages.request(GET_TASK)(id="7"))), headers=headers)
     assert answer.status_code == 200
     assert stack.requests()[0].id == "7"
 

@@ -1,5 +1,6 @@
 """REST: how requests become messages, how answers and errors look, and how large either may be."""
 
+import runpy
 from typing import Any
 
 import grpc
@@ -9,10 +10,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tests.gateway.errors import assert_error
-from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, gateway_behind
+from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, ROOT, Gateway, Stack, gateway_behind
 
 TASKS = "/api/v1/tasks"
 MEBIBYTE = 1024 * 1024
+# What docs/errors.md says.
+HTTP_STATUS: dict[str, int] = runpy.run_path(str(ROOT / "proto" / "errors.py"))["HTTP_STATUS"]
 LIMIT = 3 * MEBIBYTE
 
 
@@ -161,3 +164,10 @@ def test_the_limit_is_a_setting(stack: Stack) -> None:
     with gateway_behind(stack, max_request_bytes=1000) as gateway:
         assert gateway.request("POST", TASKS, content=_body(1000)).status_code == 201
         assert_error(gateway.request("POST", TASKS, content=_body(1001)), 413, 8)
+
+
+@pytest.mark.parametrize(("status", "http"), HTTP_STATUS.items())
+def test_each_status_is_over_rest_what_the_catalogue_says(gateway: Gateway, stack: Stack, status: str, http: int) -> None:
+    code = grpc.StatusCode[status]
+    stack.behave(GET_TASK, lambda _, context: context.abort(code, "no"))
+    assert_error(gateway.request("GET", f"{TASKS}/7"), http, code.value[0])

@@ -209,6 +209,34 @@ async def test_a_hook_that_is_at_fault_does_not_leave_it_open_for_good(client: R
     assert figures.open == 0
 
 
+async def test_it_opens_at_the_end_of_a_connection_that_nobody_uses(client: Redis, proxy: Proxy, figures: Figures) -> None:
+    """There may be another Redis behind the next one, and what it holds is not to be believed yet."""
+    await client.get(f"test:{uuid4()}")
+    assert client.settled
+    await proxy.cut()
+    async with asyncio.timeout(1):
+        while client.settled:
+            await asyncio.sleep(0.01)
+    await closed(figures)
+    assert await ping(client)
+    assert not client.settled
+
+
+async def test_it_begins_as_after_an_outage(client: Redis, figures: Figures) -> None:
+    hooks = 0
+
+    async def hook(_: redis.asyncio.Redis) -> None:
+        nonlocal hooks
+        hooks += 1
+
+    client.before_close(hook)
+    await client.start()
+    assert figures.open == 1
+    await closed(figures)
+    assert hooks == 1
+    assert not client.settled
+
+
 async def test_closing_ends_the_probe(system: Stack, figures: Figures) -> None:
     client = Redis("redis://127.0.0.1:1/0", figures)
     client.trip(OSError())

@@ -61,7 +61,7 @@ async def reading(server: Server) -> AsyncIterator[Reads]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     pool = redis.asyncio.BlockingConnectionPool.from_url(f"redis://127.0.0.1:{port}", socket_connect_timeout=TIMEOUT_SECONDS)
-    reads = Reads(pool, TIMEOUT_SECONDS)
+    reads = Reads(pool, TIMEOUT_SECONDS, lambda _: None)
     try:
         yield reads
     finally:
@@ -118,7 +118,7 @@ async def test_nobody_waits_longer_than_the_timeout(fault: str) -> None:
 
 async def test_those_who_come_while_it_connects_fail_together() -> None:
     pool = redis.asyncio.BlockingConnectionPool.from_url("redis://127.0.0.1:1", socket_connect_timeout=TIMEOUT_SECONDS)
-    reads = Reads(pool, TIMEOUT_SECONDS)
+    reads = Reads(pool, TIMEOUT_SECONDS, lambda _: None)
     began = asyncio.get_running_loop().time()
     answers = await _ask(reads, *map(str, range(50)))
     assert all(isinstance(answer, RedisError | OSError | TimeoutError) for answer in answers)

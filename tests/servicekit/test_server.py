@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from taskmanager.auth.v1 import user_pb2
 from taskmanager.task.v1 import task_pb2
@@ -12,7 +13,7 @@ from taskmanager.task.v1 import task_pb2
 from servicekit.call import Call
 from servicekit.health import Health
 from servicekit.method import MissingAccess
-from servicekit.server import MAX_REQUEST_BYTES, GrpcServer
+from servicekit.server import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, GrpcServer
 from tests.servicekit.serving import GOOD, TASK_ID, TASKS, Tasks, pipeline, server_options, serving
 from tests.servicekit.test_method import service_without_access
 from tests.support.errors import ApiError
@@ -54,6 +55,20 @@ async def test_a_message_beyond_the_bound_is_refused() -> None:
         answer = await server.get_task(b"\x0a" + b"x" * MAX_REQUEST_BYTES)
         assert isinstance(answer, ApiError)
         assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+async def test_an_answer_may_be_as_large_as_clients_take() -> None:
+    """Refused behind the handler it would be a write that was done and says that it was not."""
+    async with serving() as server:
+
+        async def large(_: Any, __: Call) -> Message:
+            # Behind the tag and the length of the field.
+            return task_pb2.Task(description="x" * (MAX_ANSWER_BYTES - 5))
+
+        server.tasks.behaviour = large
+        answer = await server.get_task()
+        assert not isinstance(answer, ApiError), answer
+        assert answer.ByteSize() == MAX_ANSWER_BYTES
 
 
 async def test_metadata_is_text_and_its_last_value_counts() -> None:

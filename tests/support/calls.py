@@ -1,4 +1,7 @@
-"""The same call over REST and over gRPC, from one message: the REST form follows from the method's google.api.http rule."""
+"""The same call over REST and over gRPC, from one message: the REST form follows from the method's google.api.http rule.
+
+Of a method that streams the first message is taken for the answer, and the stream is left.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,18 +19,20 @@ from tests.support.errors import ApiError, of_response, of_rpc
 
 VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 TIMEOUT_SECONDS = 15.0
+EVENT_STREAM, DATA = "text/event-stream", "data: "
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """An HTTP request."""
+    """An HTTP request. `streams`: what is answered are server-sent events."""
 
     verb: str
     path: str
     query: Sequence[tuple[str, str]] = ()
     body: Any = field(default=None)
+    streams: bool = False
 
 
 def message_of(rpc: Rpc, values: Mapping[str, Any]) -> Message:
@@ -45,27 +50,41 @@ def transcoded(rpc: Rpc, message: Message) -> RestCall:
     values = MessageToDict(message, preserving_proto_field_name=True)
     path = VARIABLE.sub(lambda match: quote(str(_take(values, match[1].split("."))), safe=""), rpc.template)
     if rpc.body == "*":
-        return RestCall(rpc.verb, path, (), values)
+        return RestCall(rpc.verb, path, (), values, rpc.streams)
     body = values.pop(rpc.body, {}) if rpc.body else None
-    return RestCall(rpc.verb, path, tuple(_query(values)), body)
+    return RestCall(rpc.verb, path, tuple(_query(values)), body, rpc.streams)
 
 
 async def rpc_call(channel: grpc.aio.Channel, rpc: Rpc, request: Message | bytes, metadata: Metadata = ()) -> Message | ApiError:
     """Makes a gRPC call. Bytes are sent as they are."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
-    call = channel.unary_unary(rpc.path, response_deserializer=rpc.response.FromString)
     try:
-        answer: Message = await call(data, metadata=grpc.aio.Metadata(*metadata), timeout=TIMEOUT_SECONDS)
+        return await (_first_message if rpc.streams else _only_message)(channel, rpc, data, grpc.aio.Metadata(*metadata))
     except grpc.aio.AioRpcError as error:
         return of_rpc(error)
-    return answer
 
 
 async def rest_call(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Makes a REST call."""
     # Not urlencode: how the gateway takes `+` is a test of its own.
     query = "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in call.query)
-    return await client.request(call.verb, f"{call.path}?{query}" if query else call.path, json=call.body, headers=dict(headers or {}))
+    request = client.build_request(call.verb, f"{call.path}?{query}" if query else call.path, json=call.body, headers=dict(headers or {}))
+    return await (first_event(client, request) if call.streams else client.send(request))
+
+
+async def first_event(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Makes a call that answers with server-sent events. The answer has the first one's data for its body, or is an error as it is."""
+    response = await client.send(request, stream=True)
+    try:
+        if response.headers["content-type"] != EVENT_STREAM:
+            await response.aread()
+            return response
+        async for line in response.aiter_lines():
+            if line.startswith(DATA):
+                return httpx.Response(response.status_code, headers=response.headers, content=line.removeprefix(DATA), request=request)
+    finally:
+        await response.aclose()
+    raise AssertionError("the stream ended without a message")
 
 
 async def rest_refusal(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> ApiError | None:
@@ -75,6 +94,23 @@ async def rest_refusal(client: httpx.AsyncClient, call: RestCall, headers: Mappi
         return None
     assert response.status_code < httpx.codes.INTERNAL_SERVER_ERROR, response.text
     return of_response(response)
+
+
+async def _only_message(channel: grpc.aio.Channel, rpc: Rpc, data: bytes, metadata: grpc.aio.Metadata) -> Message:
+    answer: Message = await channel.unary_unary(rpc.path, response_deserializer=rpc.response.FromString)(
+        data, metadata=metadata, timeout=TIMEOUT_SECONDS
+    )
+    return answer
+
+
+async def _first_message(channel: grpc.aio.Channel, rpc: Rpc, data: bytes, metadata: grpc.aio.Metadata) -> Message:
+    call = channel.unary_stream(rpc.path, response_deserializer=rpc.response.FromString)(data, metadata=metadata, timeout=TIMEOUT_SECONDS)
+    try:
+        message = await call.read()
+    finally:
+        call.cancel()
+    assert isinstance(message, Message), "the stream ended without a message"
+    return message
 
 
 def _take(values: dict[str, Any], path: Sequence[str]) -> Any:

@@ -35,7 +35,10 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One method. `verb` and `template` are those of its google.api.http rule, empty without one; `body` names the field in the body, or is `*`."""
+    """One method. `verb` and `template` are those of its google.api.http rule, empty without one; `body` names the field in the body, or is `*`.
+
+    `writes`: it has side effects. `streams`: it answers with any number of messages.
+    """
 
     name: str
     access: int
@@ -43,6 +46,8 @@ class Rpc:
     template: str
     body: str
     comment: str
+    writes: bool
+    streams: bool
 
     @property
     def path(self) -> str:
@@ -113,6 +118,8 @@ def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
                 template=getattr(rule, verb) if verb else "",
                 body=rule.body,
                 comment=comments.get((SERVICES, i, METHODS, j), ""),
+                writes=method.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+                streams=method.server_streaming,
             )
 
 

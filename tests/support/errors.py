@@ -1,22 +1,31 @@
 """What an error says, the same for REST and gRPC, so that both can be held to the same expectations."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import grpc
 import grpc.aio
 import httpx
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """An error as a client sees it: the gRPC code's number, the reason, and the fields named with what is wrong with them."""
+    """An error as a client sees it: the gRPC code's number, the reason and its metadata, and the fields named with what is wrong with them."""
 
     code: int
     reason: str
     message: str
     fields: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """The gRPC code's name."""
+        return _NAMES[self.code]
 
 
 def of_response(response: httpx.Response) -> ApiError:
@@ -25,7 +34,8 @@ def of_response(response: httpx.Response) -> ApiError:
     assert set(body) == {"code", "message", "details"}, body
     details = {detail["@type"].rpartition(".")[2]: detail for detail in body["details"]}
     fields = {v["field"]: v["description"] for v in details.get("BadRequest", {}).get("field_violations", [])}
-    return ApiError(body["code"], details.get("ErrorInfo", {}).get("reason", ""), body["message"], fields)
+    info = details.get("ErrorInfo", {})
+    return ApiError(body["code"], info.get("reason", ""), body["message"], fields, info.get("metadata", {}))
 
 
 def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
@@ -36,4 +46,4 @@ def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
         detail.Unpack(info)
         detail.Unpack(bad)
     fields = {violation.field: violation.description for violation in bad.field_violations}
-    return ApiError(error.code().value[0], info.reason, error.details() or "", fields)
+    return ApiError(error.code().value[0], info.reason, error.details() or "", fields, dict(info.metadata))

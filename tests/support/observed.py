@@ -22,7 +22,11 @@ async def ops(stack: Stack, process: str, path: str) -> httpx.Response:
 
 async def metric(stack: Stack, process: str, name: str, **labels: str) -> float:
     """The sum over all series of a metric that have these labels."""
-    text = (await ops(stack, process, "/metrics")).text
+    return value_in((await ops(stack, process, "/metrics")).text, name, **labels)
+
+
+def value_in(text: str, name: str, **labels: str) -> float:
+    """As `metric`, in what a process answered."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)

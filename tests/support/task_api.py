@@ -26,6 +26,11 @@ class Seen:
     title: str
     version: int
 
+    @property
+    def etag(self) -> str:
+        """The etag that it came with."""
+        return f'"{self.version}"'
+
 
 class CallFailed(Exception):
     """A call that did not end well. `code` is the name of a gRPC status, or CONNECTION."""
@@ -44,8 +49,8 @@ class TaskApi(Protocol):
     async def get(self, task_id: str, request_id: str) -> Seen:
         """GetTask."""
 
-    async def rename(self, task_id: str, title: str, request_id: str) -> Seen:
-        """UpdateTask of the title."""
+    async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:
+        """UpdateTask of the title; with an etag only if it is the task's."""
 
     async def delete(self, task_id: str, request_id: str) -> None:
         """DeleteTask."""
@@ -70,9 +75,9 @@ class GrpcTasks:
         """See TaskApi.get."""
         return _of_message(await self._call("GetTask", task_service_pb2.GetTaskRequest(id=task_id), request_id))
 
-    async def rename(self, task_id: str, title: str, request_id: str) -> Seen:
+    async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:
         """See TaskApi.rename."""
-        request = task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=task_id, title=title))
+        request = task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=task_id, title=title, etag=etag))
         return _of_message(await self._call("UpdateTask", request, request_id))
 
     async def delete(self, task_id: str, request_id: str) -> None:
@@ -106,9 +111,9 @@ class RestTasks:
         """See TaskApi.get."""
         return _of_json(await self._call("GET", f"/api/v1/tasks/{task_id}", request_id))
 
-    async def rename(self, task_id: str, title: str, request_id: str) -> Seen:
+    async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:
         """See TaskApi.rename."""
-        return _of_json(await self._call("PATCH", f"/api/v1/tasks/{task_id}", request_id, {"title": title}))
+        return _of_json(await self._call("PATCH", f"/api/v1/tasks/{task_id}", request_id, {"title": title, "etag": etag}))
 
     async def delete(self, task_id: str, request_id: str) -> None:
         """See TaskApi.delete."""

@@ -167,6 +167,23 @@ async def test_a_change_that_nobody_tells_of_is_found_by_polling(feed: Feed, tas
             assert event.change is not None
 
 
+async def test_a_change_that_another_stream_of_the_user_has_read_is_told_all_the_same(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
+    """It has begun after the change, of which nobody was told."""
+    async with feed.watch(actor) as events, feed.watch(actor) as later:
+        await _next(events)
+        waiting = asyncio.ensure_future(_next(events))
+        await asyncio.sleep(0.1)
+        await insert(tasks, actor, FIELDS)
+        await _next(later)
+        looking = asyncio.ensure_future(_next(later))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await feed.watches.round()
+        assert (await waiting).change is not None
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
 async def test_another_users_changes_are_not_told(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
     async with feed.watch(actor) as events:
         await _next(events)
@@ -246,6 +263,26 @@ async def test_a_stream_ends_with_its_token(feed: Feed, actor: Actor) -> None:
         await _next(events)
         await _ended(events, TokenInvalid)
         assert 0 <= time.time() - expires_at < 1
+
+
+@pytest.mark.parametrize("why", ["session", "token", "drain"])
+async def test_a_stream_that_has_much_to_tell_ends_as_soon(feed: Feed, tasks: PostgresTasks, actor: Actor, why: str) -> None:
+    async with feed.watch(actor) as events:
+        token = (await _next(events)).resume_token
+    await tasks.write(actor, [Creation(new_id(), FIELDS) for _ in range(CHANGES_AT_ONCE // 2)])
+    expires_at = time.time() + (0.3 if why == "token" else 60)
+    async with feed.watch(actor, token, expires_at=expires_at) as events:
+        await _next(events)
+        assert len(await _told(events, 2)) == 2
+        if why == "session":
+            feed.ended.add(actor.session_id)
+            feed.watches.check()
+        elif why == "drain":
+            await feed.watches.drain()
+        else:
+            await asyncio.sleep(0.4)
+        with pytest.raises(ServiceStopping if why == "drain" else TokenInvalid):
+            await _next(events)
 
 
 async def test_a_service_that_stops_ends_its_streams_and_begins_none(feed: Feed, actor: Actor) -> None:

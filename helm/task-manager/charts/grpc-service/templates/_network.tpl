@@ -1,0 +1,80 @@
+{{/* Peers and ports of NetworkPolicies. Everything is denied that no policy names; each component names its own paths. */}}
+
+{{/* Takes (list $ "gateway" "task-service" …): the pods of these components. */}}
+{{- define "grpc-service.pods" -}}
+{{- $root := first . -}}
+{{- range rest . }}
+- podSelector:
+    matchLabels: {{- include "grpc-service.selectorOf" (list $root .) | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Takes (list "auth-service.grpc" "auth-service.ops" …). */}}
+{{- define "grpc-service.ports" -}}
+{{- range . }}
+- {protocol: TCP, port: {{ include "grpc-service.port" . }}}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.toDns" -}}
+- to: {{- toYaml .Values.global.networkPolicy.dns | nindent 4 }}
+  ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- end }}
+
+{{- define "grpc-service.toDatabase" -}}
+{{- $database := .Values.global.database -}}
+{{- if $database.host -}}
+- ports: [{protocol: TCP, port: {{ $database.port }}}]
+  {{- include "grpc-service.toAddresses" $database.cidrs | nindent 2 }}
+{{- else -}}
+- to: {{- include "grpc-service.pods" (list . "postgresql") | indent 4 }}
+  ports: {{- include "grpc-service.ports" (list "postgresql.postgresql") | indent 4 }}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.toRedis" -}}
+{{- $redis := .Values.global.redis -}}
+{{- if $redis.host -}}
+- ports: [{protocol: TCP, port: {{ $redis.port }}}]
+  {{- include "grpc-service.toAddresses" $redis.cidrs | nindent 2 }}
+{{- else -}}
+- to: {{- include "grpc-service.pods" (list . "redis") | indent 4 }}
+  ports: {{- include "grpc-service.ports" (list "redis.redis") | indent 4 }}
+{{- end }}
+{{- end }}
+
+{{/* Traces go where the operator's collector is. */}}
+{{- define "grpc-service.toTracing" -}}
+{{- with .Values.global.tracing.endpoint -}}
+- ports: [{protocol: TCP, port: {{ (urlParse .).host | regexFind "[0-9]+$" | default 4317 }}}]
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.toAddresses" -}}
+{{- with . -}}
+to:
+{{- range . }}
+  - ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The migration reaches the database, and nobody reaches it. */}}
+{{- define "grpc-service.migrationPolicy" -}}
+{{- if .Values.global.networkPolicy.enabled -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "grpc-service.nameOf" (list . (include "grpc-service.migrationName" .)) }}
+  labels: {{- include "grpc-service.labelsOf" (list . (include "grpc-service.migrationName" .)) | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels: {{- include "grpc-service.selectorOf" (list . (include "grpc-service.migrationName" .)) | nindent 6 }}
+  policyTypes: [Egress]
+  egress:
+    {{- include "grpc-service.toDns" . | nindent 4 }}
+    {{- include "grpc-service.toDatabase" . | nindent 4 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,65 @@
+{{/* Where PostgreSQL and Redis are, and who logs in. Without an external host it is the one in this release. */}}
+
+{{- define "grpc-service.databaseSecret" -}}
+{{- .Values.global.database.existingSecret | default (include "grpc-service.nameOf" (list . "database")) -}}
+{{- end }}
+
+{{- define "grpc-service.redisSecret" -}}
+{{- .Values.global.redis.existingSecret | default (include "grpc-service.nameOf" (list . "redis")) -}}
+{{- end }}
+
+{{- define "grpc-service.keysSecret" -}}
+{{- .Values.global.keys.existingSecret | default (include "grpc-service.nameOf" (list . "keys")) -}}
+{{- end }}
+
+{{/* A variable from a Secret. Takes (dict "name" "SERVICE_TOKEN" "secret" NAME "key" "service-token"). */}}
+{{- define "grpc-service.fromSecret" -}}
+- name: {{ .name }}
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
+{{- end }}
+
+{{/* How far TLS to the database goes: as said, or else as far as what is there allows. */}}
+{{- define "grpc-service.sslMode" -}}
+{{- $database := .Values.global.database -}}
+{{- if $database.sslMode }}{{ $database.sslMode }}
+{{- else if not $database.host }}disable
+{{- else if $database.caSecret }}verify-full
+{{- else }}require
+{{- end }}
+{{- end }}
+
+{{/* DATABASE_URL. Kubernetes puts the password in: $(NAME) works here, and not in a ConfigMap. Takes (dict "root" $ "user" NAME "key" KEY). */}}
+{{- define "grpc-service.databaseEnvironment" -}}
+{{- $root := .root -}}
+{{- $database := $root.Values.global.database -}}
+{{- $host := $database.host | default (include "grpc-service.nameOf" (list $root "postgresql")) -}}
+{{ include "grpc-service.fromSecret" (dict "name" "DATABASE_PASSWORD" "secret" (include "grpc-service.databaseSecret" $root) "key" .key) }}
+- name: DATABASE_URL
+  value: postgresql://{{ .user }}:$(DATABASE_PASSWORD)@{{ $host }}:{{ $database.port }}/{{ $database.name }}?sslmode={{ include "grpc-service.sslMode" $root }}
+    {{- if $database.caSecret }}&sslrootcert=/etc/database-ca/ca.crt{{ end }}
+{{- end }}
+
+{{- define "grpc-service.databaseMounts" -}}
+{{- if .Values.global.database.caSecret -}}
+- {name: database-ca, mountPath: /etc/database-ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.databaseVolumes" -}}
+{{- with .Values.global.database.caSecret -}}
+- {name: database-ca, secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.redisEnvironment" -}}
+{{- $redis := .Values.global.redis -}}
+{{- $host := $redis.host | default (include "grpc-service.nameOf" (list . "redis")) -}}
+{{- /* An external one without a Secret has no password. */ -}}
+{{- $login := "" -}}
+{{- if or $redis.existingSecret (not $redis.host) -}}
+{{- $login = printf "%s:$(REDIS_PASSWORD)@" $redis.user -}}
+{{ include "grpc-service.fromSecret" (dict "name" "REDIS_PASSWORD" "secret" (include "grpc-service.redisSecret" .) "key" "redis-password") }}
+{{ end -}}
+- name: REDIS_URL
+  value: {{ $redis.tls | ternary "rediss" "redis" }}://{{ $login }}{{ $host }}:{{ $redis.port }}/{{ $redis.database }}
+{{- end }}

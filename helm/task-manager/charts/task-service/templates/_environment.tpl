@@ -1,0 +1,16 @@
+{{/* What only this component is told. */}}
+{{- define "task-service.environment" -}}
+{{- $keys := include "grpc-service.keysSecret" . -}}
+{{- $auth := include "grpc-service.nameOf" (list . "auth-service") -}}
+{{ include "grpc-service.fromSecret" (dict "name" "SERVICE_TOKEN" "secret" $keys "key" "service-token") }}
+{{ include "grpc-service.fromSecret" (dict "name" "PAGE_TOKEN_KEY" "secret" $keys "key" "page-token-key") }}
+- name: JWKS_URL
+  value: http://{{ $auth }}:{{ include "grpc-service.port" "auth-service.ops" }}/.well-known/jwks.json
+- name: AUTH_GRPC_ENDPOINT  # every address that the name has is a replica; the client goes round them
+  value: dns:///{{ $auth }}:{{ include "grpc-service.port" "auth-service.grpc" }}
+{{- end }}
+
+{{/* The canary's image: another tag or digest, and the rest as it is. */}}
+{{- define "task-service.canaryImage" -}}
+{{- merge (deepCopy .Values.canary.image) (omit .Values.image "tag" "digest") | toYaml -}}
+{{- end }}

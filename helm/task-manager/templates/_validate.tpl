@@ -1,0 +1,69 @@
+{{/* What a schema cannot say: values that do not go together. All of them in one message, each with what to do. */}}
+{{- define "task-manager.validate" -}}
+{{- $wrong := list -}}
+{{- $global := .Values.global -}}
+{{- $gateway := .Values.gateway -}}
+{{- $task := index .Values "task-service" -}}
+
+{{- if gt (len .Release.Name) 24 }}
+{{- $wrong = append $wrong "the release's name has more than 24 characters, and the names of the migrations, which begin with it, may have 63: choose a shorter one" }}
+{{- end }}
+
+{{- if and .Values.postgresql.enabled $global.database.host }}
+{{- $wrong = append $wrong "global.database.host and postgresql.enabled are both set: set postgresql.enabled=false to use the database outside, or leave the host empty" }}
+{{- else if not (or .Values.postgresql.enabled $global.database.host) }}
+{{- $wrong = append $wrong "there is no database: set global.database.host, or postgresql.enabled=true" }}
+{{- end }}
+{{- if and $global.database.host (not $global.database.existingSecret) }}
+{{- $wrong = append $wrong "the database outside needs its passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password" }}
+{{- end }}
+{{- if and (hasPrefix "verify-" $global.database.sslMode) (not $global.database.caSecret) }}
+{{- $wrong = append $wrong "global.database.sslMode verifies a certificate: set global.database.caSecret to a Secret whose ca.crt signed it" }}
+{{- end }}
+
+{{- if and .Values.redis.enabled $global.redis.host }}
+{{- $wrong = append $wrong "global.redis.host and redis.enabled are both set: set redis.enabled=false to use the Redis outside, or leave the host empty" }}
+{{- else if not (or .Values.redis.enabled $global.redis.host) }}
+{{- $wrong = append $wrong "there is no Redis: set global.redis.host, or redis.enabled=true" }}
+{{- end }}
+{{- if and .Values.redis.enabled (or $global.redis.tls $global.redis.user) }}
+{{- $wrong = append $wrong "global.redis.tls and global.redis.user are for a Redis outside: set global.redis.host and redis.enabled=false, or leave them out" }}
+{{- end }}
+
+{{- if and $gateway.ingress.enabled $gateway.routes.enabled }}
+{{- $wrong = append $wrong "gateway.ingress.enabled and gateway.routes.enabled are both set: choose one way in" }}
+{{- end }}
+{{- if $gateway.ingress.enabled }}
+{{- range list "className" "hosts" "tlsSecret" }}
+{{- if not (get $gateway.ingress .) }}
+{{- $wrong = append $wrong (printf "the Ingress needs gateway.ingress.%s" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $gateway.routes.enabled }}
+{{- range list "parentRefs" "hostnames" }}
+{{- if not (get $gateway.routes .) }}
+{{- $wrong = append $wrong (printf "the routes need gateway.routes.%s" .) }}
+{{- end }}
+{{- end }}
+{{- range $gateway.routes.grpcHostnames }}
+{{- if has . $gateway.routes.hostnames }}
+{{- $wrong = append $wrong (printf "%s is among gateway.routes.hostnames and grpcHostnames: a listener takes one kind of route for a name, so give gRPC another" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- if and $task.canary.enabled (not $task.canary.image.tag) }}
+{{- $wrong = append $wrong "the canary needs task-service.canary.image.tag: the version to try" }}
+{{- end }}
+{{- range $name := list "auth-service" "task-service" "gateway" }}
+{{- $scaling := (index $.Values $name).autoscaling }}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}
+{{- $wrong = append $wrong (printf "%s.autoscaling.minReplicas is more than maxReplicas" $name) }}
+{{- end }}
+{{- end }}
+
+{{- if $wrong }}
+{{- fail (printf "\n\nThese values are wrong:\n  - %s\n" (join "\n  - " $wrong)) }}
+{{- end }}
+{{- end }}

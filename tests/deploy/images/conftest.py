@@ -1,0 +1,97 @@
+"""The images, built and run for real by container-lab, which needs no engine and no registry. Long: only with the marker `images` (make test-images).
+
+container-lab is not of this repository: CONTAINER_LAB says where it is, else it is looked for in ../shared/tools. It makes local stand-ins for the
+base images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc.aio
+import httpx
+import pytest
+
+from devstack.config import StackConfig
+from devstack.stack import Stack
+from tests.deploy.images.containers import IMAGES, Containers
+from tests.support.accounts import Account, make_account
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+# Time enough for the gateway's health checks to see a replica leave.
+DRAIN_DELAY_SECONDS = 1.5
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "images: builds and runs the images")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if HERE in collection_path.parents and "images" not in config.option.markexpr else None
+
+
+@pytest.fixture(scope="session")
+def lab() -> Path:
+    """container-lab."""
+    path = Path(os.environ.get("CONTAINER_LAB") or ROOT.parent / "shared" / "tools" / "container-lab").resolve()
+    if not path.exists():
+        assert os.environ.get("CI") != "true", f"CI must have container-lab, and {path} is not there"
+        pytest.skip("container-lab is not there: name it by CONTAINER_LAB")
+    assert os.geteuid() == 0, "container-lab needs root"
+    return path
+
+
+@pytest.fixture(scope="session")
+def containers(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """The three images, built; what still runs at the end is removed."""
+    _make_bases(lab)
+    containers = Containers(lab, uuid.uuid4().hex[:8], tmp_path_factory.mktemp("containers"))
+    for image in IMAGES.values():
+        containers.build(image, ROOT)
+    yield containers
+    containers.remove_all()
+
+
+def _make_bases(lab: Path) -> None:
+    """The stand-ins for all that the Dockerfiles begin with."""
+    texts = [(ROOT / name).read_text() for name in ("Dockerfile", "gateway/Dockerfile")]
+    for kind, base in sorted({match for text in texts for match in re.findall(r"^ARG (\w+)_IMAGE=(\S+)$", text, re.MULTILINE)}):
+        podman = shutil.which("podman")
+        if podman is None or subprocess.run([podman, "image", "exists", base], check=False).returncode:
+            subprocess.run([lab, "envoy" if kind == "ENVOY" else "base", base], check=True, timeout=900)
+
+
+@pytest.fixture(scope="session")
+async def system(containers: Containers) -> AsyncIterator[Stack]:
+    """The system with real stores and everything of ours in containers: one auth_service, two task_service, the gateway."""
+    commands = {program: containers.command(image) for program, image in IMAGES.items()}
+    commands["gateway"] += ("run",)  # the stack gives the services' commands theirs
+    environment = {"BCRYPT_COST": "8", "DRAIN_DELAY_SECONDS": str(DRAIN_DELAY_SECONDS)}
+    config = StackConfig(commands=commands, task_replicas=2, environment=environment, drain_delay_seconds=DRAIN_DELAY_SECONDS)
+    async with Stack(config) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through the gateway's container."""
+    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def gateway_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, through the gateway's container."""
+    async with grpc.aio.insecure_channel(system.state.url.removeprefix("http://")) as channel:
+        yield channel
+
+
+@pytest.fixture
+async def account(rest: httpx.AsyncClient) -> Account:
+    """A user who is logged in."""
+    return await make_account(rest)

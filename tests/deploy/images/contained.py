@@ -1,0 +1,35 @@
+"""Runs a container as if it were the program in it (`contained.py FOLDER container-lab run …`): signals go in, the exit status comes out.
+
+container-lab is a shell script, which would end at a signal and leave the container.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+STARTS_WITHIN_SECONDS = 10.0
+
+
+def main(folder: Path, lab: str, verb: str, *rest: str) -> int:
+    id_file = folder / f"{uuid.uuid4().hex}.cid"
+    # In a session of its own: a signal to this process' group reaches the container through this process alone.
+    process = subprocess.Popen([lab, verb, "--cidfile", str(id_file), *rest], start_new_session=True)
+
+    def pass_on(number: int, _: object) -> None:
+        until = time.monotonic() + STARTS_WITHIN_SECONDS
+        while time.monotonic() < until and process.poll() is None:
+            container = id_file.read_text() if id_file.exists() else ""
+            if container and not subprocess.run(["podman", "kill", "--signal", str(number), container], capture_output=True, check=False).returncode:
+                return
+            time.sleep(0.05)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,106 @@
+"""Building and running the images with container-lab and podman."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auth_service.settings import Settings as AuthSettings
+from gateway.settings import GatewaySettings
+from servicekit.commands import MigrationSettings
+from task_service.settings import Settings as TaskSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One of ours: how it is built, and what its program can be told."""
+
+    name: str
+    build: tuple[str, ...]
+    settings: tuple[Any, ...]
+    writable: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """Where container-lab puts it."""
+        return f"localhost/{self.name}"
+
+    @property
+    def variables(self) -> list[str]:
+        """The names of its settings in the environment, but for what is in the image."""
+        return sorted({name.upper() for settings in self.settings for name in settings.model_fields} - {"DESCRIPTORS"})
+
+
+IMAGES = {
+    "auth_service": Image("auth-service", ("--target", "auth-service"), (AuthSettings, MigrationSettings)),
+    "task_service": Image("task-service", ("--target", "task-service"), (TaskSettings, MigrationSettings)),
+    "gateway": Image("gateway", ("-f", "gateway/Dockerfile"), (GatewaySettings,), ("/tmp",)),
+}
+
+
+class Containers:
+    """What one run of the tests builds and starts. `label` tells its containers from others'."""
+
+    def __init__(self, lab: Path, label: str, folder: Path) -> None:
+        self._lab = lab
+        self._label = f"task-manager-test={label}"
+        self._folder = folder
+        self.build_seconds: dict[str, float] = {}
+
+    def build(self, image: Image, context: Path) -> None:
+        """Builds an image. --format docker: OCI's own has no health check."""
+        arguments = ["--format", "docker", "--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"]
+        began = time.monotonic()
+        log = self._folder / f"{image.name}.build.log"
+        with log.open("wb") as output:
+            command = [self._lab, "build", image.tag, context, *image.build, *arguments]
+            ended = subprocess.run(command, cwd=context, stdout=output, stderr=subprocess.STDOUT, check=False, timeout=1200)
+        assert ended.returncode == 0, log.read_text()[-4000:]
+        self.build_seconds[image.name] = time.monotonic() - began
+
+    def inspect(self, image: Image) -> Any:
+        """What the image says of itself."""
+        return json.loads(_podman("image", "inspect", image.tag).stdout)[0]
+
+    def options(self, image: Image) -> list[str]:
+        """How a container is run: with its settings out of the environment, and nowhere to write to but what the image needs."""
+        settings = [option for name in image.variables for option in ("--env", name)]
+        places = [option for place in image.writable for option in ("--tmpfs", f"{place}:rw,size=16m,mode=1777")]
+        # podman's own health checks want systemd; --read-only alone would give /tmp, /run and /var/tmp.
+        return ["--label", self._label, "--no-healthcheck", "--read-only-tmpfs=false", *places, *settings]
+
+    def command(self, image: Image) -> tuple[str, ...]:
+        """A program that runs a container as if it were the program in it: environment, signals, exit status. Arguments may follow."""
+        program = Path(__file__).with_name("contained.py")
+        return (sys.executable, str(program), str(self._folder), str(self._lab), "run", *self.options(image), image.tag)
+
+    def run(
+        self, image: Image, *arguments: str, environment: dict[str, str] | None = None, entrypoint: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        """Runs a container to its end."""
+        override = ["--entrypoint", entrypoint] if entrypoint else []
+        values = [option for name, value in (environment or {}).items() for option in ("--env", f"{name}={value}")]
+        command = [self._lab, "run", *self.options(image), *values, *override, image.tag, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    def running(self, image: Image) -> list[str]:
+        """The ids of its containers."""
+        return _podman("ps", "--quiet", "--filter", f"label={self._label}", "--filter", f"ancestor={image.tag}").stdout.split()
+
+    def remove_all(self) -> None:
+        """Removes what a failed test left, and the images of earlier runs, which have lost their tags to these."""
+        for container in _podman("ps", "--all", "--quiet", "--filter", f"label={self._label}").stdout.split():
+            _podman("rm", "--force", "--time", "1", container)
+        _podman("image", "prune", "--force", "--filter", "label=org.opencontainers.image.vendor=task-manager")
+
+
+def execute(container: str, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a command beside the container's program."""
+    return subprocess.run(["podman", "exec", container, *command], capture_output=True, text=True, check=False, timeout=60)
+
+
+def _podman(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True, timeout=120)

@@ -1,0 +1,182 @@
+"""Every scenario renders what an API server takes, what the strictest Pod Security Standard lets in, and what stays up through a roll-out."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from helm.chart import render
+from helm.lint import findings
+from tests.deploy import restricted, validity
+from tests.deploy.rendered import SCENARIOS, component, environments, get, objects, of_kind, pods, title
+
+SERVICES = ("auth-service", "task-service", "gateway")
+EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
+# What the scenarios' operators would have made.
+GIVEN = {
+    "Secret": {"task-manager-keys", "task-manager-database", "task-manager-redis", "database-ca", "gateway-tls", "api-example-com", "registry"},
+    "ConfigMap": set[str](),
+}
+
+
+@EVERY
+def test_helm_finds_nothing_wrong(scenario: str) -> None:
+    assert findings(SCENARIOS[scenario]) == []
+
+
+def test_an_api_server_would_take_every_object() -> None:
+    # Many are the same in every scenario.
+    every = {repr(one): one for scenario in SCENARIOS for one in objects(scenario)}
+    assert {title(one): found for one in every.values() if (found := validity.problems(one))} == {}
+
+
+def test_what_an_api_server_would_not_take_is_found() -> None:
+    deployment = deepcopy(get(objects("defaults"), "Deployment", "task-manager-gateway"))
+    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    monitor = deepcopy(get(objects("monitoring"), "PodMonitor", "task-manager"))
+    monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "15s"
+    unknown = {"apiVersion": "example.com/v1", "kind": "Sidecar", "metadata": {"name": "x"}}
+    old = {"apiVersion": "monitoring.coreos.com/v1beta1", "kind": "PodMonitor", "metadata": {"name": "x"}, "spec": {}}
+    assert [bool(validity.problems(one)) for one in (deployment, monitor, unknown, old)] == [True] * 4
+
+
+@EVERY
+def test_names_are_unique_and_short_enough(scenario: str) -> None:
+    names = [(one["kind"], one["metadata"]["name"]) for one in objects(scenario)]
+    assert len(names) == len(set(names))
+    # A label's value has 63 characters at most; Jobs and StatefulSets make labels of their names, and of a StatefulSet with a hash besides.
+    assert [name for kind, name in names if len(name) > (52 if kind == "StatefulSet" else 63)] == []
+
+
+@EVERY
+def test_pods_are_restricted(scenario: str) -> None:
+    found = {title(one): list(restricted.problems(template["spec"])) for one, template in pods(objects(scenario))}
+    assert len(found) >= 5
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hostNetwork": True},
+        {"securityContext": {"runAsNonRoot": True}},
+        {"securityContext": {"runAsNonRoot": False, "seccompProfile": {"type": "RuntimeDefault"}}},
+        {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]},
+        {"containers": [{"name": "x", "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}}]},
+        {"containers": [{"name": "x", "securityContext": {"capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}}]},
+    ],
+)
+def test_what_is_not_restricted_is_found(change: dict[str, Any]) -> None:
+    spec = get(objects("defaults"), "Deployment", "task-manager-gateway")["spec"]["template"]["spec"]
+    assert list(restricted.problems(spec)) == []
+    assert list(restricted.problems(spec | change)) != []
+
+
+@EVERY
+def test_what_pods_refer_to_is_there(scenario: str) -> None:
+    found = objects(scenario)
+    there = {
+        kind: {one["metadata"]["name"] for one in of_kind(found, kind)} | GIVEN.get(kind, set()) for kind in ("Secret", "ConfigMap", "ServiceAccount")
+    }
+    missing = {(title(one), kind, name) for one, template in pods(found) for kind, name in _references(template["spec"]) if name not in there[kind]}
+    assert missing == set()
+
+
+def _references(spec: dict[str, Any]) -> set[tuple[str, str]]:
+    found = {("ServiceAccount", spec["serviceAccountName"])}
+    for volume in spec.get("volumes", []):
+        found |= {("Secret", volume["secret"]["secretName"])} if "secret" in volume else set()
+        found |= {("ConfigMap", volume["configMap"]["name"])} if "configMap" in volume else set()
+    for container in spec["containers"]:
+        found |= {("ConfigMap", source["configMapRef"]["name"]) for source in container.get("envFrom", [])}
+        found |= {("Secret", entry["valueFrom"]["secretKeyRef"]["name"]) for entry in container.get("env", []) if "valueFrom" in entry}
+        mounts, volumes = ({part["name"] for part in where} for where in (container.get("volumeMounts", []), spec.get("volumes", [])))
+        assert mounts <= volumes | {"data"}  # of a volumeClaimTemplate
+    return found
+
+
+@EVERY
+def test_nobody_has_a_token_or_a_variable_for_each_service(scenario: str) -> None:
+    specs = [template["spec"] for _, template in pods(objects(scenario))]
+    assert all(spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False for spec in specs)
+
+
+@EVERY
+def test_no_secret_stands_in_a_configmap_or_a_command(scenario: str) -> None:
+    """Only as a reference, and as $(NAME)."""
+    found = objects(scenario)
+    secrets = {value for one in of_kind(found, "Secret") for value in one["data"].values()}
+    texts = [repr(one) for one in found if one["kind"] != "Secret"]
+    assert not [value for value in secrets for text in texts if value in text]
+
+
+@EVERY
+def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
+    for one in of_kind(objects(scenario), "Deployment"):
+        assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, title(one)
+
+
+@EVERY
+def test_either_the_autoscaler_or_the_deployment_says_how_many(scenario: str) -> None:
+    found = objects(scenario)
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in of_kind(found, "HorizontalPodAutoscaler")}
+    for one in of_kind(found, "Deployment"):
+        assert ("replicas" in one["spec"]) != (one["metadata"]["name"] in scaled), title(one)
+
+
+@EVERY
+def test_each_of_ours_has_its_guards(scenario: str) -> None:
+    found = objects(scenario)
+    for kind in ("PodDisruptionBudget", "ServiceAccount", "NetworkPolicy", "Service"):
+        assert {f"task-manager-{name}" for name in SERVICES} <= {one["metadata"]["name"] for one in of_kind(found, kind)}
+    for one in of_kind(found, "PodDisruptionBudget"):
+        # A budget of none would hold up every node that is to be emptied.
+        assert one["spec"]["maxUnavailable"] == 1
+
+
+@EVERY
+def test_deployments_are_spread_by_their_own_labels(scenario: str) -> None:
+    for one in of_kind(objects(scenario), "Deployment"):
+        constraints = one["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert {constraint["topologyKey"] for constraint in constraints} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+        assert all(constraint["labelSelector"] == one["spec"]["selector"] for constraint in constraints)
+
+
+def test_services_of_grpc_are_headless_and_say_so() -> None:
+    for name in ("auth-service", "task-service"):
+        service = get(objects("defaults"), "Service", f"task-manager-{name}")
+        (grpc,) = [port for port in service["spec"]["ports"] if port["name"] == "grpc"]
+        assert (service["spec"]["clusterIP"], grpc["appProtocol"]) == ("None", "kubernetes.io/h2c")
+
+
+def test_a_canary_is_apart_from_the_stable_ones() -> None:
+    found = objects("production")
+    canary, stable = (get(found, "Deployment", f"task-manager-task-service{suffix}") for suffix in ("-canary", ""))
+    assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/task-manager/task-service:0.2.0-rc.1"
+    assert not canary["spec"]["selector"]["matchLabels"].items() <= stable["spec"]["template"]["metadata"]["labels"].items()
+    ((_, _, variables),) = environments(found, "gateway")
+    assert variables["TASK_CANARY_ENDPOINTS"] == "task-manager-task-service-canary:50052"
+    assert variables["TASK_CANARY_WEIGHT"] == "5"
+    assert get(found, "Service", "task-manager-task-service-canary")["spec"]["selector"]["track"] == "canary"
+    # It is ready when its own schema is there.
+    images = {container["image"] for _, container, _ in environments(found, "task-service-migrate", "Job")}
+    assert images == {"ghcr.io/task-manager/task-service:0.1.0", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
+
+
+def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> None:
+    before = _told({})
+    after = _told({"auth-service": {"settings": {"LOG_LEVEL": "DEBUG"}, "image": {"tag": "0.1.1"}}})
+    assert {name for name, _ in before - after} == {"task-manager-auth-service", "auth-service-migrate"}
+    # A canary beside them changes nothing of what is there, but that the gateway hears of it.
+    with_canary = _told({"task-service": {"canary": {"enabled": True, "image": {"tag": "2"}}}})
+    assert before <= with_canary
+    assert {name for name, _ in with_canary - before} == {"task-manager-task-service-canary", "task-service-migrate"}
+
+
+def _told(values: dict[str, Any]) -> set[tuple[str, str]]:
+    """Of each Deployment its name and what its pods were told, of each Job its component and its name."""
+    found = render(values)
+    deployments = {
+        (one["metadata"]["name"], one["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) for one in of_kind(found, "Deployment")
+    }
+    return deployments | {(component(one), one["metadata"]["name"]) for one in of_kind(found, "Job")}

@@ -1,0 +1,111 @@
+"""Wrong values end with a message that says what to do; the right ones are all described."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helm_python import HelmError
+
+from helm.chart import ROOT, render
+from helm.values_table import COMPONENTS, README, NotDescribed, rows, table
+from tests.deploy.rendered import get
+
+OUTSIDE = {"postgresql": {"enabled": False}, "global": {"database": {"host": "db.example.com", "existingSecret": "db"}}}
+INGRESS = {"enabled": True, "className": "nginx", "hosts": ["a.example.com"], "tlsSecret": "tls"}
+ROUTES = {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"gatway": {}}, "additional properties 'gatway' not allowed"),
+    ({"global": {"redis": {"url": "redis://x"}}}, "additional properties 'url' not allowed"),
+    ({"task-service": {"settings": {"CACHE_TTL": 1}}}, "additional properties 'CACHE_TTL' not allowed"),
+    ({"task-service": {"settings": {"OTEL_EXPORTER_OTLP_ENDPOINT": "x"}}}, "given by global.tracing.endpoint"),
+    ({"auth-service": {"settings": {"DATABASE_URL": "postgresql://x"}}}, "additional properties 'DATABASE_URL' not allowed"),
+    ({"auth-service": {"drain": {"delaySeconds": 1}}}, "minimum: got 1, want 3"),
+    ({"auth-service": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}, "claims": []}}}, "additional properties 'claims'"),
+    ({"global": {"tracing": {"endpoint": "collector:4317"}}}, "does not match pattern"),
+    ({"task-service": {"canary": {"weight": 101}}}, "maximum: got 101, want 100"),
+    ({"postgresql": {"enabled": False}}, "there is no database: set global.database.host"),
+    ({"global": OUTSIDE["global"]}, "set postgresql.enabled=false to use the database outside"),
+    (OUTSIDE | {"global": {"database": {"host": "db.example.com"}}}, "set global.database.existingSecret to a Secret with migrator-password"),
+    (OUTSIDE | {"global": {"database": {**OUTSIDE["global"]["database"], "sslMode": "verify-full"}}}, "set global.database.caSecret"),  # type: ignore[dict-item]
+    ({"redis": {"enabled": False}}, "there is no Redis: set global.redis.host"),
+    ({"global": {"redis": {"host": "redis.example.com"}}}, "set redis.enabled=false to use the Redis outside"),
+    ({"global": {"redis": {"tls": True}}}, "are for a Redis outside"),
+    ({"gateway": {"ingress": INGRESS, "routes": ROUTES}}, "are both set: choose one way in"),
+    ({"gateway": {"ingress": INGRESS | {"tlsSecret": ""}}}, "the Ingress needs gateway.ingress.tlsSecret"),
+    ({"gateway": {"routes": ROUTES | {"parentRefs": []}}}, "the routes need gateway.routes.parentRefs"),
+    ({"gateway": {"routes": ROUTES | {"grpcHostnames": ["a.example.com"]}}}, "give gRPC another"),
+    ({"task-service": {"canary": {"enabled": True}}}, "the canary needs task-service.canary.image.tag"),
+    ({"gateway": {"autoscaling": {"minReplicas": 20}}}, "gateway.autoscaling.minReplicas is more than maxReplicas"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_wrong_values_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmError) as raised:
+        render(values)
+    assert message in str(raised.value)
+
+
+def test_a_name_that_is_too_long_is_refused() -> None:
+    with pytest.raises(HelmError, match="choose a shorter one"):
+        render({}, name="x" * 25)
+    longest = max(len(one["metadata"]["name"]) for one in render({}, name="x" * 24))
+    assert longest <= 63
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(HelmError) as raised:
+        render({"postgresql": {"enabled": False}, "redis": {"enabled": False}})
+    assert "no database" in str(raised.value)
+    assert "no Redis" in str(raised.value)
+
+
+def test_the_schema_takes_no_unknown_key_anywhere() -> None:
+    schema = json.loads((ROOT / "values.schema.json").read_text())
+    # Kubernetes' own, which its API server checks.
+    free = {"affinity", "behavior", "global", "strings", "quantities"}
+    open_ones = [path for path, part in _objects(schema, "") if "additionalProperties" not in part and path.rsplit("/", 1)[-1] not in free]
+    assert [path for path in open_ones if not path.endswith("objects/items")] == []
+
+
+def _objects(schema: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
+    parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    below = [found for name, part in parts for found in _objects(part, f"{path}/{name}")]
+    return [(path, schema), *below] if isinstance(schema, dict) and schema.get("type") == "object" else below
+
+
+def test_the_schema_knows_every_value_that_has_a_default() -> None:
+    schema = json.loads((ROOT / "values.schema.json").read_text())
+    for prefix in ("", *COMPONENTS):
+        file = ROOT / "charts" / prefix / "values.yaml" if prefix else ROOT / "values.yaml"
+        for row in rows(file, f"{prefix}." if prefix else ""):
+            at = schema
+            for name in row.path.split("."):
+                at = _resolved(at, schema)["properties"][name]
+
+
+def _resolved(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    resolved: dict[str, Any] = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+    return resolved
+
+
+def test_what_the_operator_says_counts_even_if_it_is_nothing() -> None:
+    """0 and false are values. And a large number is one that the gateway can read."""
+    settings = {"TRUSTED_HOPS": 0, "MAX_HEAP_BYTES": 536870912, "TRACING_SAMPLE_PERCENT": 0.5}
+    found = render({"gateway": {"ingress": INGRESS, "settings": settings}, "task-service": {"settings": {"REFLECTION_ENABLED": False}}})
+    gateway = get(found, "ConfigMap", "task-manager-gateway")["data"]
+    assert {name: gateway[name] for name in settings} == {"TRUSTED_HOPS": "0", "MAX_HEAP_BYTES": "536870912", "TRACING_SAMPLE_PERCENT": "0.5"}
+    assert get(found, "ConfigMap", "task-manager-task-service")["data"]["REFLECTION_ENABLED"] == "false"
+
+
+def test_the_readme_has_the_table_of_values() -> None:
+    assert table() in README.read_text(encoding="utf-8")
+
+
+def test_a_value_that_nobody_described_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text("# -- What it is.\nknown: 1\n\nnew:\n  unknown: 2\n")
+    with pytest.raises(NotDescribed, match=r"new\.unknown"):
+        rows(file)

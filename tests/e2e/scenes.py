@@ -1,0 +1,157 @@
+"""Writes as they are made under idempotency keys: what each asks for, in a world of its own, the ways to ask, and what the database says of it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import grpc.aio
+import httpx
+import pytest
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from tests.contract.table import World, filled, make_world, row_of
+from tests.support.accounts import Account
+from tests.support.answers import Answer, by_grpc, by_rest
+from tests.support.calls import message_of
+from tests.support.descriptors import Rpc, is_output_only, rpcs
+
+WRITES = [rpc for rpc in rpcs() if rpc.program == "task" and rpc.writes]
+every_write = pytest.mark.parametrize("rpc", WRITES, ids=lambda rpc: rpc.name.rpartition(".")[2])
+
+OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
+KEY: Mapping[str, str] = {"idempotency-key": "the key"}
+WITHIN_SECONDS = 5.0
+# What a write that is done a second time is answered with, where that is no success.
+SECOND_TIME = {"DeleteTask": "TASK_NOT_FOUND", "BatchDeleteTasks": "TASK_NOT_FOUND", "UndeleteTask": "TASK_NOT_DELETED"}
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+
+# One way to the system: makes a call.
+Way = Callable[[Rpc, Message, Account, Mapping[str, str]], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A write in a world of its own, and the database to look into."""
+
+    rpc: Rpc
+    world: World
+    account: Account
+    message: Any
+    postgres: asyncpg.Pool
+
+    @property
+    def changes(self) -> int:
+        """How many changes it makes."""
+        return len(self.message.requests) if "requests" in self.message.DESCRIPTOR.fields_by_name else 1
+
+    @property
+    def second_time(self) -> str:
+        """What it is answered with if it is done again."""
+        return SECOND_TIME.get(self.rpc.name.rpartition(".")[2], "OK")
+
+    async def logged(self) -> int:
+        """How many changes the user's log has. Fails unless that is what the counter says."""
+        row = await self.postgres.fetchrow(
+            "SELECT count(*), (SELECT last_seq FROM task.counters WHERE user_id = $1) AS last FROM task.changes WHERE user_id = $1", self.account.id
+        )
+        assert row[0] == row[1]
+        return int(row[0])
+
+    async def require_logged(self, count: int) -> None:
+        """Fails unless the log has so many."""
+        assert await self.logged() == count
+
+    async def age(self, by: timedelta) -> None:
+        """Has the user's keys be older."""
+        await self.postgres.execute("UPDATE task.idempotency_keys SET created_at = created_at - $2::interval WHERE user_id = $1", self.account.id, by)
+
+    @contextlib.asynccontextmanager
+    async def held_up(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """No write of the user gets on as long as this lasts. What it gives fails unless so many wait."""
+        async with self.postgres.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM task.counters WHERE user_id = $1 FOR UPDATE", self.account.id)
+            pid = connection.get_server_pid()
+
+            async def waiting(count: int) -> None:
+                assert await self.postgres.fetchval(BLOCKED, pid) == count
+
+            yield waiting
+
+
+async def make_scene(rest: httpx.AsyncClient, postgres: asyncpg.Pool, rpc: Rpc) -> Scene:
+    """A scene for the write."""
+    world, account = await make_world(rest)
+    return Scene(rpc, world, account, message_of(rpc, filled(row_of(rpc.name).message, world)), postgres)
+
+
+SceneFactory = Callable[[Rpc], Awaitable[Scene]]
+
+
+def over_rest(client: httpx.AsyncClient) -> Way:
+    """The way by this client."""
+    return lambda *call: by_rest(client, *call)
+
+
+def over_grpc(channel: grpc.aio.Channel) -> Way:
+    """The way by this channel."""
+    return lambda *call: by_grpc(channel, *call)
+
+
+async def done(way: Way, scene: Scene, headers: Mapping[str, str] = KEY) -> Answer:
+    """The scene's write, by some way, under the key."""
+    return await way(scene.rpc, scene.message, scene.account, headers)
+
+
+async def require_replays(ways: Mapping[str, Way], scene: Scene, first: Answer) -> None:
+    """Fails unless each way answers as at first, and says so, and nothing is done."""
+    before = await scene.logged()
+    for name, way in ways.items():
+        again = await done(way, scene)
+        assert (again.outcome, again.replayed) == ("OK", "true"), f"{name}: {again}"
+        assert again.values == first.values, name
+    assert await scene.logged() == before
+
+
+def others(message: Any) -> Iterator[tuple[str, Any]]:
+    """The message with one thing of it another, for each thing that it can say; of lists with one less too."""
+    present = {field.name for field, _ in message.ListFields()}
+    for field in message.DESCRIPTOR.fields:
+        if is_output_only(field) and field.name not in present:
+            continue
+        copy = type(message).FromString(message.SerializeToString())
+        if field.message_type is None or field.message_type.full_name.startswith("google.protobuf."):
+            _change(copy, field)
+            yield field.name, copy
+            continue
+        value = getattr(message, field.name)
+        for what, changed in others(value[0] if field.is_repeated else value):
+            another = type(message).FromString(message.SerializeToString())
+            inner = getattr(another, field.name)
+            (inner[0] if field.is_repeated else inner).CopyFrom(changed)
+            yield f"{field.name}.{what}", another
+        if field.is_repeated:
+            del getattr(copy, field.name)[-1]
+            yield f"{field.name} without the last", copy
+
+
+def _change(message: Any, field: FieldDescriptor) -> None:
+    """Sets a field to something else that is valid."""
+    name, value = field.name, getattr(message, field.name)
+    rules: Any = field.GetOptions().Extensions[validate_pb2.field]  # type: ignore[index]  # the stubs do not know custom options
+    if field.is_repeated:
+        value.append("another")
+    elif field.message_type is not None and field.message_type.name == "FieldMask":
+        value.paths[:] = ["priority"]
+    elif field.message_type is not None:
+        value.seconds += 1
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        setattr(message, name, OTHER_ID if rules.string.uuid or name == "id" else "another")
+    else:
+        # The first priority, and the first status.
+        assert value != 1
+        setattr(message, name, 1)

@@ -1,0 +1,191 @@
+"""Idempotency keys, for each write that there is: done once, answered as it was answered first, and to nobody and nothing else.
+
+The writes come from the descriptors, what they ask for from the contract's table: a new write is covered by its row.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.table import filled, row_of
+from tests.e2e.scenes import KEY, WITHIN_SECONDS, WRITES, SceneFactory, Way, done, every_write, others, require_replays
+from tests.support.calls import message_of
+from tests.support.descriptors import Rpc, named
+from tests.support.waiting import eventually
+
+REUSED = "IDEMPOTENCY_KEY_REUSED"
+DAY = timedelta(hours=24)
+
+
+# What goes as it should.
+
+
+@every_write
+@pytest.mark.parametrize("by", ["rest", "gateway", "first", "second"])
+async def test_the_same_request_is_answered_as_at_first_by_every_way(rpc: Rpc, by: str, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    """Whichever replica did it; REST and gRPC say the same, so it is the same request. And whatever happened meanwhile."""
+    scene = await scene_of(rpc)
+    before = await scene.logged()
+    first = await done(ways[by], scene)
+    assert (first.outcome, first.replayed) == ("OK", None)
+    await scene.require_logged(before + scene.changes)
+    for task_id in (scene.world.task_id, scene.world.binned_task_id):
+        message = message_of(named("UpdateTask"), {"task": {"id": task_id, "description": "meanwhile"}})
+        await ways["first"](named("UpdateTask"), message, scene.account, {})
+    await require_replays(ways, scene, first)
+
+
+@every_write
+async def test_many_at_once_are_one_write_and_one_answer(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    scene = await scene_of(rpc)
+    before = await scene.logged()
+    async with scene.held_up() as waiting:
+        calls = [asyncio.create_task(done(way, scene)) for way in (*ways.values(), *ways.values())]
+        await eventually(lambda: waiting(1), within=WITHIN_SECONDS)
+    found = await asyncio.gather(*calls)
+    assert {answer.outcome for answer in found} == {"OK"}
+    assert sorted(answer.replayed or "" for answer in found) == ["", *["true"] * 7]
+    assert all(answer.values == found[0].values for answer in found)
+    await scene.require_logged(before + scene.changes)
+
+
+@every_write
+async def test_without_a_key_it_is_done_again(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    """Else the rest would prove nothing."""
+    scene = await scene_of(rpc)
+    assert (await done(ways["first"], scene, {})).outcome == "OK"
+    again = await done(ways["first"], scene, {})
+    assert (again.outcome, again.replayed) == (scene.second_time, None)
+
+
+# What is another request.
+
+
+@every_write
+async def test_another_request_under_the_key_is_refused(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    """Whatever of it is another, and also after the first is done no more."""
+    scene = await scene_of(rpc)
+    first = await done(ways["first"], scene)
+    before = await scene.logged()
+    changed = dict(others(scene.message))
+    assert len(changed) >= 2
+    for what, other in changed.items():
+        answer = await ways["second"](rpc, other, scene.account, KEY)
+        assert answer.outcome == REUSED, f"{what}: {answer}"
+        assert answer.replayed is None
+    assert await scene.logged() == before
+    await require_replays(ways, scene, first)
+
+
+@pytest.mark.parametrize("name", ["UpdateTask", "ReplaceTask", "DeleteTask", "UndeleteTask"])
+async def test_another_if_match_is_another_request(name: str, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    for given, rest in ((None, ("*", '"1"')), ("*", (None, '"1"')), ("{now}", (None, "*", '"9"', '{now}, "9"'))):
+        scene = await scene_of(named(name))
+        now = '"2"' if name == "UndeleteTask" else '"1"'
+        headers = [{**KEY, **({} if value is None else {"if-match": value.format(now=now)})} for value in (given, *rest)]
+        assert (await done(ways["first"], scene, headers[0])).outcome == "OK"
+        for other in headers[1:]:
+            assert (await done(ways["rest"], scene, other)).outcome == REUSED, other
+        # The etag is none of now any more; what is replayed does not ask for it again.
+        assert (await done(ways["rest"], scene, headers[0])).replayed == "true"
+
+
+@every_write
+async def test_another_method_is_another_request(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    scene = await scene_of(rpc)
+    first = await done(ways["first"], scene)
+    for other in WRITES:
+        if other is not rpc:
+            message = message_of(other, filled(row_of(other.name).message, scene.world))
+            assert (await ways["first"](other, message, scene.account, KEY)).outcome == REUSED, other.name
+    await require_replays(ways, scene, first)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "request_"),
+    [
+        ("DeleteTask", "UndeleteTask", {"id": "$task_id"}),
+        ("UndeleteTask", "DeleteTask", {"id": "$binned_task_id"}),
+        ("ReplaceTask", "UpdateTask", {"task": {"id": "$task_id", "title": "Changed"}}),
+        ("UpdateTask", "CreateTask", {"task": {"id": "$task_id", "title": "Changed"}}),
+        ("BatchUpdateTasks", "BatchCreateTasks", {"requests": [{"task": {"id": "$task_id", "title": "Changed"}}]}),
+    ],
+)
+async def test_also_if_it_is_the_same_bytes(
+    first: str, other: str, request_: Mapping[str, Any], scene_of: SceneFactory, ways: Mapping[str, Way]
+) -> None:
+    scene = await scene_of(named(first))
+    messages = [message_of(named(name), filled(request_, scene.world)) for name in (first, other)]
+    assert messages[0].SerializeToString() == messages[1].SerializeToString()
+    assert (await ways["first"](named(first), messages[0], scene.account, KEY)).outcome == "OK"
+    assert (await ways["first"](named(other), messages[1], scene.account, KEY)).outcome == REUSED
+
+
+@every_write
+async def test_another_users_key_is_another_key(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    mine, theirs = [await scene_of(rpc) for _ in range(2)]
+    first = await done(ways["first"], mine)
+    other = await done(ways["first"], theirs)
+    assert (other.outcome, other.replayed) == ("OK", None)
+    await require_replays(ways, mine, first)
+    # The very same request too: it is about nothing of theirs.
+    same = await done(ways["first"], replace(mine, account=(await scene_of(rpc)).account))
+    assert same.replayed is None
+    assert same.outcome == ("OK" if "CreateTask" in rpc.name else "TASK_NOT_FOUND")
+
+
+# What is remembered, and for how long.
+
+
+@every_write
+async def test_a_refusal_is_not_remembered(rpc: Rpc, rest: httpx.AsyncClient, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
+    """The same request under the same key is tried anew, and then done."""
+    scene = await scene_of(rpc)
+    about, binned = scene.world.task_id, scene.world.binned_task_id
+    to_bin = [about, scene.world.second_task_id]
+    if "$" not in str(row_of(rpc.name).message):
+        # Nothing of the state refuses a creation. Other headers do, and another request that is none.
+        refused = [await done(ways["first"], scene, {**KEY, "if-match": "*"}), await ways["first"](rpc, rpc.request(), scene.account, KEY)]
+        assert [answer.outcome for answer in refused] == ["INVALID_FIELD"] * 2
+    elif "$binned_task_id" in str(row_of(rpc.name).message):
+        assert (await rest.post(f"/api/v1/tasks/{binned}:undelete", headers=scene.account.headers)).is_success
+        assert (await done(ways["first"], scene)).outcome == "TASK_NOT_DELETED"
+        assert (await rest.delete(f"/api/v1/tasks/{binned}", headers=scene.account.headers)).is_success
+    else:
+        # The last of a batch, so that the one before it was done and taken back.
+        last = to_bin[scene.changes - 1]
+        assert (await rest.delete(f"/api/v1/tasks/{last}", headers=scene.account.headers)).is_success
+        assert (await done(ways["first"], scene)).outcome == "TASK_NOT_FOUND"
+        assert (await rest.post(f"/api/v1/tasks/{last}:undelete", headers=scene.account.headers)).is_success
+    before = await scene.logged()
+    first = await done(ways["second"], scene)
+    assert (first.outcome, first.replayed) == ("OK", None)
+    await scene.require_logged(before + scene.changes)
+    await require_replays(ways, scene, first)
+
+
+@every_write
+@pytest.mark.parametrize("swept", [False, True], ids=["not swept", "swept"])
+async def test_after_a_day_the_key_is_a_new_one(rpc: Rpc, swept: bool, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:  # noqa: FBT001
+    scene = await scene_of(rpc)
+    first = await done(ways["first"], scene)
+    await scene.age(DAY - timedelta(minutes=5))
+    await require_replays(ways, scene, first)
+    await scene.age(timedelta(minutes=6))
+    if swept:
+        await scene.postgres.execute("SELECT task.sweep('365 days', '365 days', 1000)")
+        assert await scene.postgres.fetchval("SELECT count(*) FROM task.idempotency_keys WHERE user_id = $1", scene.account.id) == 0
+    again = await done(ways["second"], scene)
+    assert (again.outcome, again.replayed) == (scene.second_time, None)
+    # For any request.
+    create = named("CreateTask")
+    other = message_of(create, {"task": {"title": "Under a key of yesterday"}})
+    if again.error is not None:
+        assert (await ways["first"](create, other, scene.account, KEY)).replayed is None
+    else:
+        await require_replays(ways, scene, again)

@@ -1,0 +1,99 @@
+"""One task, many writers and readers, and faults: nobody sees less than was acknowledged, nor less than was seen before.
+
+The long form is tests/faults/test_linearizability.py.
+"""
+
+import asyncio
+import os
+import random
+import time
+
+import pytest
+
+from devstack.stack import Stack
+from tests.faults.one_task import contradictions, killed_after_commit, redis_killed, require_kept, scene_of
+from tests.support.accounts import make_account
+from tests.support.replica import Replica, replica_of
+from tests.support.task_api import CallFailed, GrpcTasks, Seen
+from tests.support.waiting import eventually
+
+# Many times what a read takes, and more than the late fill of one.
+READ_SECONDS = 0.5
+SETTLED_WITHIN_SECONDS = 10.0
+
+
+async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakable: Stack) -> None:
+    seed = int(os.environ.get("FAULT_SEED") or time.time())
+    print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if it fails
+    rng = random.Random(seed)
+    async with scene_of(breakable, rng, print) as scene:
+        assert await contradictions(scene, rng, [killed_after_commit, redis_killed]) == [], f"replay with FAULT_SEED={seed}"
+
+
+async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cache_is_read(breakable: Stack) -> None:
+    async with scene_of(breakable, random.Random(0), print) as scene:
+        account = await make_account(scene.rest)
+        apis = {name: GrpcTasks(channel, account) for name, channel in scene.channels.items()}
+        task = await apis["own"].create("created", "setup")
+        await eventually(lambda: require_kept(scene, apis["own"], task), within=SETTLED_WITHIN_SECONDS)
+        before = await apis["task-1"].get(task.id, "read")
+        caught = asyncio.create_task(scene.wire.committed())
+        await asyncio.sleep(0)
+        write = asyncio.create_task(apis["own"].rename(task.id, "after", "write"))
+        await caught
+        await scene.replica.kill()
+        await asyncio.wait([write])
+        assert isinstance(write.exception(), CallFailed)
+        (listed,) = await apis["task-1"].list("list")
+        assert listed.version == before.version + 1
+        ends = time.monotonic() + READ_SECONDS
+        while time.monotonic() < ends:
+            for name in ("task-1", "task-2", "gateway"):
+                assert (await apis[name].get(task.id, "read")).version == listed.version
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["who noticed", "who was idle"])
+async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakable: Stack, noticed: bool) -> None:  # noqa: FBT001
+    """Redis was away and is back, empty; the writer has yet to find out, and sets no fence. The reader must not believe what it fills in then."""
+    async with scene_of(breakable, random.Random(0), print) as scene, replica_of(breakable, "task-reader") as replica:
+        account = await make_account(scene.rest)
+        channel = await scene.channel(replica.target)
+        reader, writer = GrpcTasks(channel, account), GrpcTasks(scene.channels["own"], account)
+        task = await writer.create("before", "setup")
+        await eventually(lambda: _require_hit(replica, reader, writer, task), within=SETTLED_WITHIN_SECONDS)
+        await breakable.kill("valkey")
+        await scene.proxy.stop()
+        for api in (reader, writer) if noticed else (writer,):
+            await api.get(task.id, "notices")
+        await breakable.start_process("valkey")
+        await eventually(lambda: _require_breaker_closed(replica), within=SETTLED_WITHIN_SECONDS, every=0.01)
+        for _ in range(2):
+            await reader.get(task.id, "fills in")
+        written = await writer.rename(task.id, "after", "write")
+        assert (await reader.get(task.id, "read")).version == written.version
+
+
+async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_delete(breakable: Stack) -> None:
+    """Redis was frozen and has all that it held; who wrote meanwhile has yet to find out that it is back."""
+    async with scene_of(breakable, random.Random(0), print) as scene:
+        account = await make_account(scene.rest)
+        writer = GrpcTasks(scene.channels["own"], account)
+        task = await writer.create("before", "setup")
+        await eventually(lambda: require_kept(scene, writer, task), within=SETTLED_WITHIN_SECONDS)
+        await scene.proxy.stop()
+        written = await writer.rename(task.id, "after", "write")
+        async with replica_of(breakable, "task-reader") as replica:
+            reader = GrpcTasks(await scene.channel(replica.target), account)
+            assert (await reader.get(task.id, "read")).version == written.version
+
+
+async def _require_hit(replica: Replica, reader: GrpcTasks, writer: GrpcTasks, task: Seen) -> None:
+    """The value is there, and was not the reader's own: it has asked Redis for nothing but that."""
+    hits = await replica.metric("task_cache_reads_total", outcome="hit")
+    await writer.rename(task.id, f"before {time.monotonic()}", "write")
+    await reader.get(task.id, "read")
+    assert await replica.metric("task_cache_reads_total", outcome="hit") > hits
+
+
+async def _require_breaker_closed(replica: Replica) -> None:
+    assert await replica.metric("redis_breaker_open") == 0

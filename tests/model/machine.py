@@ -1,0 +1,262 @@
+"""What is done to the system and to the model of it, by hypothesis's choice: every answer of the one must be that of the other."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from tests.model.tasks import FIELDS, Done, Item, Query, Refused, Task, Tasks, Write, etag_of, version_of
+from tests.model.ways import Way, page, read, write
+from tests.support.accounts import Account
+
+T = TypeVar("T")
+
+USERS = 2
+NOBODYS = "01890000-0000-7000-8000-000000000000"
+LOG = "SELECT seq, kind, task_id, version FROM task.changes WHERE user_id = $1 ORDER BY seq"
+COUNTER = "SELECT last_seq FROM task.counters WHERE user_id = $1"
+
+# Few values, so that there are ties and changes that change nothing; and some text of any kind.
+plain = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+titles = st.sampled_from(["Plan", "plan", "Ärger", "Zeit", "\N{GRINNING FACE}"]) | st.text(plain, min_size=1, max_size=200).filter(str.strip)
+due_dates = st.sampled_from([datetime(2026, 5, day, 10, 0, 0, day * 1000, UTC) for day in (1, 2, 3)] + [datetime(2026, 5, 4, 0, 0, 0, 1, UTC)])
+field_values: Mapping[str, st.SearchStrategy[Any]] = {
+    "title": titles,
+    "description": st.sampled_from(["", "All of it."]) | st.text(plain, max_size=50),
+    "status": st.sampled_from(["STATUS_UNSPECIFIED", "PENDING", "IN_PROGRESS", "COMPLETED"]),
+    "priority": st.integers(0, 5),
+    "due_date": due_dates,
+    "labels": st.lists(st.sampled_from(["a", "b", "später"]), min_size=1, max_size=3, unique=True),
+}
+any_fields = st.fixed_dictionaries({}, optional=field_values)
+new_fields = st.fixed_dictionaries({"title": titles}, optional={name: value for name, value in field_values.items() if name != "title"})
+mostly_new_fields = st.one_of(new_fields, new_fields, new_fields, any_fields)
+some_fields = st.lists(st.sampled_from(FIELDS), max_size=3).map(tuple)
+masks = st.one_of(st.just(()), st.just(()), st.just(("*",)), some_fields, some_fields, some_fields, st.just(("title", "user_id")))
+# How what is asked for stands to the etag that the task has: most of the time not at all.
+etags = st.sampled_from([*[""] * 8, "now", "now", "now", "before", "after", "weak", "bare", "padded"])
+if_matches = st.sampled_from([*[""] * 12, "*", "now", "one of", "before", "bare"])
+keys = st.sampled_from([*[""] * 8, "first", "second", "third"])
+orders = st.lists(
+    st.tuples(st.sampled_from(["created_at", "updated_at", "due_date", "priority", "title"]), st.booleans()), max_size=3, unique_by=lambda key: key[0]
+)
+users = st.integers(0, USERS - 1)
+# From the user's newest task backwards, those in the bin too; -1 is one that nobody has, and -2 another user's newest.
+NOBODY, ANOTHER = -1, -2
+picks = st.sampled_from([NOBODY, ANOTHER, *range(4), *range(8)])
+ways = st.integers(0, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The running system: its event loop is another thread's."""
+
+    loop: asyncio.AbstractEventLoop
+    ways: Sequence[Way]
+    new_account: Callable[[], Awaitable[Account]]
+    database: "asyncpg.Pool[asyncpg.Record]"
+
+    def run(self, *calls: Awaitable[T]) -> list[T]:
+        """The results of calls that are made at once."""
+
+        async def gathered() -> list[T]:
+            return list(await asyncio.gather(*calls))
+
+        return asyncio.run_coroutine_threadsafe(gathered(), self.loop).result()
+
+
+class Machine(RuleBasedStateMachine):
+    """Two users, who do all that can be done to tasks, each call by one of four ways."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.accounts = world.run(*(world.new_account() for _ in range(USERS)))
+        self.models = [Tasks(account.id) for account in self.accounts]
+        # All that each has ever made.
+        self.made: list[list[str]] = [[] for _ in range(USERS)]
+
+    @initialize(each=st.lists(new_fields, min_size=2, max_size=4))
+    def begin(self, each: Sequence[Mapping[str, Any]]) -> None:
+        """Some tasks to begin with."""
+        for who in range(USERS):
+            self._write(who, 0, Write("BatchCreateTasks", [Item(fields=fields) for fields in each]))
+
+    @rule(who=users, way=ways, fields=mostly_new_fields, key=keys, if_match=st.sampled_from(["", "", "", "", "*"]))
+    def create(self, who: int, way: int, fields: Mapping[str, Any], key: str, if_match: str) -> None:
+        """CreateTask."""
+        self._write(who, way, Write("CreateTask", [Item(fields=fields)], if_match, key))
+
+    @rule(who=users, way=ways, pick=picks, fields=mostly_new_fields, mask=masks, etag=etags, if_match=if_matches, key=keys)
+    def update(self, who: int, way: int, pick: int, fields: Mapping[str, Any], mask: tuple[str, ...], etag: str, if_match: str, key: str) -> None:
+        """UpdateTask."""
+        self._write(who, way, self._single("UpdateTask", who, Item(self._id(who, pick), fields, mask, etag), if_match, key))
+
+    @rule(who=users, way=ways, pick=picks, fields=mostly_new_fields, etag=etags, if_match=if_matches, key=keys)
+    def replace(self, who: int, way: int, pick: int, fields: Mapping[str, Any], etag: str, if_match: str, key: str) -> None:
+        """ReplaceTask."""
+        self._write(who, way, self._single("ReplaceTask", who, Item(self._id(who, pick), fields, (), etag), if_match, key))
+
+    @rule(who=users, way=ways, pick=picks, etag=etags, if_match=if_matches, key=keys)
+    def delete(self, who: int, way: int, pick: int, etag: str, if_match: str, key: str) -> None:
+        """DeleteTask."""
+        self._write(who, way, self._single("DeleteTask", who, Item(self._id(who, pick), etag=etag), if_match, key))
+
+    @rule(who=users, way=ways, pick=picks, etag=etags, if_match=if_matches, key=keys)
+    def undelete(self, who: int, way: int, pick: int, etag: str, if_match: str, key: str) -> None:
+        """UndeleteTask, most of the time of a task in the bin."""
+        binned = list(self.models[who].bin)
+        task_id = binned[pick % len(binned)] if binned and pick > 0 else self._id(who, pick)
+        self._write(who, way, self._single("UndeleteTask", who, Item(task_id, etag=etag), if_match, key))
+
+    @rule(who=users, pick=picks, there=ways, back=ways, key=keys)
+    def bin_and_bring_back(self, who: int, pick: int, there: int, back: int, key: str) -> None:
+        """DeleteTask and UndeleteTask, which else seldom meet one task."""
+        self._write(who, there, Write("DeleteTask", [Item(self._id(who, pick))]))
+        self._write(who, back, Write("UndeleteTask", [Item(self._id(who, pick))], "", key))
+
+    @rule(who=users, way=ways, each=st.lists(new_fields, min_size=1, max_size=4) | st.lists(any_fields, min_size=1, max_size=2), key=keys)
+    def create_several(self, who: int, way: int, each: Sequence[Mapping[str, Any]], key: str) -> None:
+        """BatchCreateTasks."""
+        self._write(who, way, Write("BatchCreateTasks", [Item(fields=fields) for fields in each], "", key))
+
+    @rule(who=users, way=ways, each=st.lists(st.tuples(picks, mostly_new_fields, masks, etags), min_size=1, max_size=4), key=keys)
+    def update_several(self, who: int, way: int, each: Sequence[tuple[int, Mapping[str, Any], tuple[str, ...], str]], key: str) -> None:
+        """BatchUpdateTasks."""
+        items = [Item(self._id(who, pick), fields, mask, self._etag(who, self._id(who, pick), etag)) for pick, fields, mask, etag in each]
+        self._write(who, way, Write("BatchUpdateTasks", items, "", key))
+
+    @rule(who=users, way=ways, each=st.lists(st.tuples(picks, etags), min_size=1, max_size=3), key=keys)
+    def delete_several(self, who: int, way: int, each: Sequence[tuple[int, str]], key: str) -> None:
+        """BatchDeleteTasks."""
+        items = [Item(self._id(who, pick), etag=self._etag(who, self._id(who, pick), etag)) for pick, etag in each]
+        self._write(who, way, Write("BatchDeleteTasks", items, "", key))
+
+    @rule(who=users, way=ways, pick=st.integers(0, 10))
+    def repeat(self, who: int, way: int, pick: int) -> None:
+        """A call that was made before, under its key, by whatever way."""
+        kept = [write for write, _ in self.models[who].kept.values()]
+        if kept:
+            self._write(who, way, kept[pick % len(kept)])
+
+    @rule(who=users, pick=picks, each=st.lists(titles, min_size=2, max_size=4), etag=st.sampled_from(["", "now"]))
+    def race(self, who: int, pick: int, each: Sequence[str], etag: str) -> None:
+        """UpdateTask, by several ways at once: they are one after the other, in the order that their versions tell."""
+        task_id = self._id(who, pick)
+        self._write_at_once(
+            who, [(way, self._single("UpdateTask", who, Item(task_id, {"title": title}, (), etag))) for way, title in enumerate(each)]
+        )
+
+    @rule(who=users, fields=new_fields, number=st.integers(2, 4))
+    def race_under_a_key(self, who: int, fields: Mapping[str, Any], number: int) -> None:
+        """CreateTask, sent by several ways at once: it is done once."""
+        one = Write("CreateTask", [Item(fields=fields)], "", f"race {len(self.made[who])}")
+        self._write_at_once(who, [(way, one) for way in range(number)])
+
+    @rule(who=users, way=ways, pick=picks)
+    def get(self, who: int, way: int, pick: int) -> None:
+        """GetTask."""
+        self._read_as_it_is(who, [way], self._id(who, pick))
+
+    @rule(who=users, way=ways, each=st.lists(picks, min_size=1, max_size=4))
+    def get_several(self, who: int, way: int, each: Sequence[int]) -> None:
+        """BatchGetTasks."""
+        ids = [self._id(who, pick) for pick in each]
+        (answer,) = self.world.run(read(self.world.ways[way], self.accounts[who], "BatchGetTasks", {"ids": ids}))
+        _same(answer, _outcome(lambda: self.models[who].get(ids, is_batch=True)))
+
+    @rule(who=users, status=field_values["status"], priority=field_values["priority"], order=orders, size=st.integers(1, 5), skip=st.integers(0, 3))
+    def list(self, who: int, status: str, priority: int, order: Sequence[tuple[str, bool]], size: int, skip: int) -> None:
+        """ListTasks, each page by another way."""
+        self._list(who, Query("" if status == "STATUS_UNSPECIFIED" else status, priority, tuple(order)), size, skip)
+
+    def teardown(self) -> None:
+        """All that there is, and the change log, in the end."""
+        for who, model in enumerate(self.models):
+            self._list(who, Query(), 100, 0)
+            counter, rows = self.world.run(
+                self.world.database.fetch(COUNTER, UUID(model.user_id)), self.world.database.fetch(LOG, UUID(model.user_id))
+            )
+            logged = [(row["kind"], str(row["task_id"]), row["version"]) for row in rows]
+            _same(logged, model.log)
+            _same([row["seq"] for row in rows], [*range(1, len(rows) + 1)])
+            _same(sum(row["last_seq"] for row in counter), len(rows))
+
+    def _write(self, who: int, way: int, one: Write) -> None:
+        self._write_at_once(who, [(way, one)])
+
+    def _write_at_once(self, who: int, writes: Sequence[tuple[int, Write]]) -> None:
+        """Has the model do it too; the answers must be the same, and so what is read then, from either replica."""
+        answers = self.world.run(*(write(self.world.ways[way], self.accounts[who], one) for way, one in writes))
+        for (_, one), answer in sorted(zip(writes, answers, strict=True), key=lambda pair: _place(pair[1])):
+            told = answer.tasks if isinstance(answer, Done) else []
+            _same(answer, _outcome(lambda: self.models[who].write(one, told)))  # noqa: B023 - it is called at once
+            self.made[who] += [task["id"] for task in told if task["id"] not in self.made[who]]
+        for task_id in {item.id: None for _, one in writes for item in one.items if item.id}:
+            self._read_as_it_is(who, [0, 1], task_id)
+
+    def _read_as_it_is(self, who: int, ways: Sequence[int], task_id: str) -> None:
+        answers = self.world.run(*(read(self.world.ways[way], self.accounts[who], "GetTask", {"id": task_id}) for way in ways))
+        for answer in answers:
+            _same(answer, _outcome(lambda: self.models[who].get([task_id])))
+
+    def _list(self, who: int, query: Query, size: int, skip: int) -> None:
+        expected = self.models[who].list(query)[skip:]
+        values = {"page_size": size, "status": query.status or "STATUS_UNSPECIFIED", "priority": query.priority}
+        values["order_by"] = ", ".join(f"{name} desc" if descending else name for name, descending in query.order)
+        token = ""
+        for way in itertools.cycle(self.world.ways):
+            # What is left out is counted from where a page begins.
+            asked = {**values, "page_token": token, "skip": 0 if token else skip}
+            ((tasks, token),) = self.world.run(page(way, self.accounts[who], asked))
+            _same(tasks, expected[:size])
+            expected = expected[size:]
+            _same(bool(token), bool(expected))
+            if not token:
+                return
+
+    def _single(self, rpc: str, who: int, item: Item, if_match: str = "", key: str = "") -> Write:
+        etag, header = self._etag(who, item.id, item.etag), self._etag(who, item.id, if_match)
+        return Write(rpc, [Item(item.id, item.fields, item.mask, etag)], header, key)
+
+    def _id(self, who: int, pick: int) -> str:
+        if pick == NOBODY:
+            return NOBODYS
+        if pick == ANOTHER:
+            return self.made[(who + 1) % USERS][-1]
+        return self.made[who][-1 - pick % len(self.made[who])]
+
+    def _etag(self, who: int, task_id: str, word: str) -> str:
+        model = self.models[who]
+        task: Task | None = model.there.get(task_id) or model.bin.get(task_id)
+        version = version_of(task) if task else 1
+        etag = etag_of(version)
+        forms = {"now": etag, "before": etag_of(version - 1), "after": etag_of(version + 1), "weak": f"W/{etag}", "bare": f"{version}"}
+        return {**forms, "padded": f'"0{version}"', "one of": f'"99", {etag}', "*": "*"}.get(word, "")
+
+
+def _outcome(act: Callable[[], Done | Sequence[Task]]) -> Done | Refused:
+    """What the model says."""
+    try:
+        outcome = act()
+    except Refused as refused:
+        return refused
+    return outcome if isinstance(outcome, Done) else Done(outcome)
+
+
+def _place(answer: Done | Refused) -> tuple[int, int]:
+    """Where in their order a call was that gave this answer: what is refused or told once more comes last, since it met what the others left."""
+    if isinstance(answer, Refused) or answer.replayed:
+        return 1, 0
+    return 0, version_of(answer.tasks[0]) if answer.tasks else 0
+
+
+def _same(answer: object, expected: object) -> None:
+    assert answer == expected, f"the system said\n{answer}\nand the model\n{expected}"

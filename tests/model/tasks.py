@@ -1,0 +1,268 @@
+"""What the task API says, as plain values in memory: a user's tasks and bin, the change log, the answers kept under idempotency keys.
+
+Written from the contract, with nothing of the service's code. Ids and times are the server's: they are taken from its answers, and held to what the
+contract says of them. A task is a mapping as the API shows it, but with its times as datetime.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+Task: TypeAlias = Mapping[str, Any]
+
+FIELDS = ("title", "description", "status", "priority", "due_date", "labels")
+# What a field is that a new task does not name, and what the values become that stand for "not given".
+NEW: Task = {"description": "", "status": "PENDING", "priority": 3, "labels": []}
+NOT_GIVEN = {"status": "STATUS_UNSPECIFIED", "priority": 0}
+NEVER = datetime.min.replace(tzinfo=UTC)
+CREATED, UPDATED, DELETED, RESTORED = 1, 2, 3, 4
+KINDS = {
+    "CreateTask": CREATED,
+    "BatchCreateTasks": CREATED,
+    "UpdateTask": UPDATED,
+    "ReplaceTask": UPDATED,
+    "BatchUpdateTasks": UPDATED,
+    "DeleteTask": DELETED,
+    "BatchDeleteTasks": DELETED,
+    "UndeleteTask": RESTORED,
+}
+TAG = r'(?:W/)?"[^"]*"'
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is asked of one task. `fields` are those present in the message; an empty etag or mask is none."""
+
+    id: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    mask: tuple[str, ...] = ()
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A call that writes. `if_match` and `key` are headers, empty for none."""
+
+    rpc: str
+    items: Sequence[Item]
+    if_match: str = ""
+    key: str = ""
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is of several."""
+        return self.rpc.startswith("Batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list is asked for, all pages of it."""
+
+    status: str = ""
+    priority: int = 0
+    order: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer of a call that succeeded: its tasks, none for deletions."""
+
+    tasks: Sequence[Task]
+    replayed: bool = False
+
+
+@dataclass
+class Refused(Exception):
+    """The answer of a call that changed nothing."""
+
+    code: str
+    reason: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tasks:
+    """One user's. Every method answers as the API must, or raises Refused."""
+
+    user_id: str
+    there: dict[str, Task] = field(default_factory=dict)
+    bin: dict[str, Task] = field(default_factory=dict)
+    # Kind, id and version of each change.
+    log: list[tuple[int, str, int]] = field(default_factory=list)
+    kept: dict[str, tuple[Write, Done]] = field(default_factory=dict)
+    # Of the last change whose time was told.
+    last_at: datetime = NEVER
+
+    def get(self, task_ids: Sequence[str], *, is_batch: bool = False) -> Sequence[Task]:
+        """GetTask and BatchGetTasks."""
+        for n, task_id in enumerate(task_ids):
+            if task_id not in self.there:
+                raise _not_found(n if is_batch else None)
+        return [self.there[task_id] for task_id in task_ids]
+
+    def list(self, query: Query) -> Sequence[Task]:
+        """All that ListTasks gives, page after page."""
+        found = [task for task in self.there.values() if query.status in ("", task["status"]) and query.priority in (0, task["priority"])]
+        order = query.order or (("created_at", True),)
+        found.sort(key=lambda task: task["id"], reverse=order[-1][1])
+        for name, descending in reversed(order):
+            found.sort(key=lambda task: _sort_value(task, name, descending=descending), reverse=descending)
+        return found
+
+    def write(self, write: Write, told: Sequence[Task]) -> Done:
+        """Every call that writes; `told` are the tasks that the server answered with, for their ids and times."""
+        if not _is_valid(write):
+            raise Refused("INVALID_ARGUMENT", "INVALID_FIELD")
+        if write.key in self.kept:
+            before, done = self.kept[write.key]
+            if before != write:
+                raise Refused("FAILED_PRECONDITION", "IDEMPOTENCY_KEY_REUSED")
+            return replace(done, replayed=True)
+        draft = replace(self, there=dict(self.there), bin=dict(self.bin), log=[*self.log])
+        tasks = [draft._do(write, n, told[n] if n < len(told) else {}) for n in range(len(write.items))]
+        done = Done([] if KINDS[write.rpc] == DELETED else tasks)
+        self.there, self.bin, self.log, self.last_at = draft.there, draft.bin, draft.log, draft.last_at
+        if write.key:
+            self.kept[write.key] = write, done
+        return done
+
+    def _do(self, write: Write, n: int, told: Task) -> Task:
+        kind, item = KINDS[write.rpc], write.items[n]
+        if kind == CREATED:
+            at = self._time(told)
+            identity = {"id": told.get("id"), "user_id": self.user_id, "created_at": at}
+            return self._leave({**identity, **_given(item.fields)}, kind, 1, at)
+        before = self._to_write(write, n)
+        version = version_of(before) + 1
+        if kind == DELETED:
+            self.bin[item.id] = {**self.there.pop(item.id), "etag": etag_of(version)}
+            self.log.append((kind, item.id, version))
+            return {}
+        if kind == RESTORED:
+            return self._leave(self.bin.pop(item.id), kind, version, self._time(told))
+        given = _given(item.fields)
+        kept = {name: value for name, value in before.items() if name not in _mask(write, item)}
+        after = kept | {name: given[name] for name in _mask(write, item) if name in given}
+        return before if after == before else self._leave(after, kind, version, self._time(told))
+
+    def _to_write(self, write: Write, n: int) -> Task:
+        item, index = write.items[n], n if write.is_batch else None
+        task = self.there.get(item.id)
+        if write.rpc == "UndeleteTask":
+            if task is not None:
+                raise Refused("ALREADY_EXISTS", "TASK_NOT_DELETED")
+            task = self.bin.get(item.id)
+        if task is None:
+            raise _not_found(index)
+        etags = _etags(write, item)
+        if etags is not None and task["etag"] not in etags:
+            raise Refused("ABORTED", "ETAG_MISMATCH", {"etag": task["etag"]} | _index(index))
+        return task
+
+    def _leave(self, task: Task, kind: int, version: int, at: datetime | None) -> Task:
+        """The task as a change leaves it; what the status says of the time of completion holds at every moment."""
+        left = {**task, "etag": etag_of(version), "updated_at": at}
+        if left["status"] != "COMPLETED":
+            left.pop("completed_at", None)
+        else:
+            left.setdefault("completed_at", at)
+        self.there[left["id"]] = left
+        self.log.append((kind, left["id"], version))
+        return left
+
+    def _time(self, told: Task) -> datetime | None:
+        at: datetime | None = told.get("updated_at")
+        if at is not None:
+            assert at >= self.last_at, f"changed at {at}, after a change at {self.last_at}"
+            self.last_at = at
+        return at
+
+
+def version_of(task: Task) -> int:
+    """The number of its changes."""
+    return int(task["etag"].strip('"'))
+
+
+def etag_of(version: int) -> str:
+    """The etag that a task has in that version."""
+    return f'"{version}"'
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a task that is made of these."""
+    return {**NEW, **{name: value for name, value in fields.items() if NOT_GIVEN.get(name) != value}}
+
+
+def _mask(write: Write, item: Item) -> Sequence[str]:
+    """The fields that an update sets."""
+    if write.rpc == "ReplaceTask" or item.mask == ("*",):
+        return FIELDS
+    return item.mask or tuple(item.fields)
+
+
+def _etags(write: Write, item: Item) -> Sequence[str] | None:
+    """The etags of which the task must have one, or None if any will do."""
+    if item.etag:
+        return [item.etag]
+    return re.findall(TAG, write.if_match) if write.if_match not in ("", "*") else None
+
+
+def _is_valid(write: Write) -> bool:
+    """Whether the request says what can be said, whatever tasks there are."""
+    return _is_if_match_valid(write) and all(_is_item_valid(write, item) for item in write.items)
+
+
+def _is_if_match_valid(write: Write) -> bool:
+    if write.if_match in ("", "*"):
+        return not write.if_match or not (write.is_batch or write.rpc == "CreateTask")
+    tags = re.findall(TAG, write.if_match)
+    is_list = re.fullmatch(rf"{TAG}(, {TAG})*", write.if_match) is not None
+    return is_list and not write.is_batch and write.rpc != "CreateTask" and all(item.etag in ("", *tags) for item in write.items)
+
+
+def _is_item_valid(write: Write, item: Item) -> bool:
+    if KINDS[write.rpc] == CREATED:
+        return "title" in item.fields
+    if KINDS[write.rpc] == UPDATED:
+        is_known = item.mask == ("*",) or set(item.mask) <= set(FIELDS)
+        return is_known and ("title" in item.fields or "title" not in _mask(write, item))
+    return True
+
+
+def _not_found(index: int | None) -> Refused:
+    return Refused("NOT_FOUND", "TASK_NOT_FOUND", _index(index))
+
+
+def _index(index: int | None) -> Mapping[str, str]:
+    return {} if index is None else {"index": str(index)}
+
+
+def _sort_value(task: Task, name: str, *, descending: bool) -> Any:
+    """Tasks without a due date come last in either direction."""
+    if name != "due_date":
+        return task[name]
+    due: datetime | None = task.get("due_date")
+    return ((due is None) != descending, due or NEVER)
+
+
+def values_of(write: Write) -> Iterator[Mapping[str, Any]]:
+    """The JSON form of the request of each item."""
+    for item in write.items:
+        if KINDS[write.rpc] in (DELETED, RESTORED):
+            yield {"id": item.id, "etag": item.etag}
+            continue
+        fields = {name: _said(value) for name, value in item.fields.items()}
+        task = fields if KINDS[write.rpc] == CREATED else {**fields, "id": item.id, "etag": item.etag}
+        yield {"task": task} | ({"update_mask": ",".join(map(_camel_case, item.mask))} if item.mask else {})
+
+
+def _camel_case(name: str) -> str:
+    """As JSON has a path in a field mask."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+def _said(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
