@@ -16,7 +16,7 @@ from auth_service.login_guard import LoginGuard
 from auth_service.password_rules import PasswordRules
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
-from auth_service.rotation import KeyRotation
+from auth_service.rotation import KeyRotation, measure
 from auth_service.schema import migrations
 from auth_service.security_log import SecurityLog
 from auth_service.service import AuthService, Parts, UserService
@@ -54,6 +54,7 @@ def parts(settings: Settings) -> app.Parts:
     accounts = PostgresAccounts(database)
     rotation = KeyRotation(PostgresKeys(database), settings.key_seal, settings.key_policy)
     ring = KeyRing(settings.key_seal, settings.key_policy, reread=rotation.advance)
+    measure(ring, settings.key_policy, metrics)
     keys = Periodic("signing keys", partial(rotation.advance, ring), interval_seconds=rotation.read_interval_seconds, retry_seconds=RETRY_SECONDS)
     # With connections of their own: calls that fill the pool must not hold up what ends sessions.
     events_database = app.database(settings, CollectorRegistry(), connections=EVENT_CONNECTIONS)

@@ -169,6 +169,12 @@ class KeyRing:
                     return kid, key
         raise NoSigningKey
 
+    @property
+    def age_seconds(self) -> float:
+        """The time since the current key began to sign; infinite while there is none."""
+        now = self._clock()
+        return now - max((active_from for active_from, _, _ in self._signing if active_from <= now), default=float("-inf"))
+
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """See KeySource.find."""
         if kid not in self._public:

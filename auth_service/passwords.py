@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import bcrypt
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from auth_service.password_rules import normalize
 from servicekit.errors import Overloaded
@@ -42,6 +42,8 @@ class PasswordHasher:
         self._nobody = _hash("", cost)
         self._seconds = Histogram("password_hash_seconds", "Time of a password hash, with its wait in the queue.", registry=registry)
         Gauge("password_hashes_under_way", "Password hashes computed or waiting.", registry=registry).set_function(lambda: self._under_way)
+        Gauge("password_hashes_limit", "Password hashes that may be computed or waiting.", registry=registry).set(self._bound)
+        self._refused = Counter("password_hashes_refused_total", "Password hashes refused, since too many were waiting.", registry=registry)
 
     async def start(self) -> None:
         """Nothing to do: threads start as they are needed."""
@@ -65,6 +67,7 @@ class PasswordHasher:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._under_way >= self._bound:
+            self._refused.inc()
             raise Overloaded
         self._under_way += 1
         future = self._threads.submit(work)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys
 
@@ -101,3 +102,9 @@ class KeyRotation:
         if stored.active is not None:
             self._seal.open(stored.active)
         return self._seal.new_key(active_from)
+
+
+def measure(ring: KeyRing, policy: KeyPolicy, registry: CollectorRegistry) -> None:
+    """Tells how old the key is that signs, and how old it may become."""
+    Gauge("signing_key_age_seconds", "Time since the current key began to sign.", registry=registry).set_function(lambda: ring.age_seconds)
+    Gauge("signing_key_rotation_seconds", "Time after which another key signs.", registry=registry).set(policy.rotation_seconds)

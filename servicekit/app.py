@@ -15,6 +15,7 @@ from servicekit.method import is_internal
 from servicekit.metrics import CallMetrics
 from servicekit.migrate import Migrations
 from servicekit.ops import Endpoint, OpsServer
+from servicekit.periodic import Periodic, measure
 from servicekit.pipeline import Pipeline
 from servicekit.postgres import Database, DatabaseOptions
 from servicekit.runtime import Drain, Resource, serve
@@ -80,7 +81,8 @@ async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> N
         max_concurrent_streams=settings.max_concurrent_streams,
         slow_reader_seconds=settings.slow_reader_seconds,
     )
-    health = Health([service.full_name for service, _ in parts.handlers], parts.checks)
+    health = Health([service.full_name for service, _ in parts.handlers], parts.checks, parts.registry)
+    measure([resource for resource in parts.resources if isinstance(resource, Periodic)], parts.registry)
     own = (service for service, _ in parts.handlers if not is_internal(service))
     reflected = (*own, *parts.reflected) if settings.reflection_enabled else ()
     options = ServerOptions(

@@ -5,11 +5,13 @@ The names "" and each service's follow readiness. The name "liveness" is SERVING
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry, Gauge
 
 Check = Callable[[], Awaitable[None]]
 INTERVAL_SECONDS: Final = 1.0
@@ -24,7 +26,7 @@ log = structlog.get_logger()
 class Health:
     """Runs the checks and says what came of them. A check passes by returning, and fails by raising or by taking too long."""
 
-    def __init__(self, services: Sequence[str], checks: Mapping[str, Check]) -> None:
+    def __init__(self, services: Sequence[str], checks: Mapping[str, Check], registry: CollectorRegistry) -> None:
         self._names = ("", *services)
         self._checks = checks
         self._failing: dict[str, str] = dict.fromkeys(checks, "not checked yet")
@@ -32,6 +34,10 @@ class Health:
         # The servicer begins with "" as SERVING: say otherwise before anybody can ask.
         self._servicer = health.aio.HealthServicer()
         self._task: asyncio.Task[None] | None = None
+        Gauge("service_ready", "1 while calls should be sent here.", registry=registry).set_function(lambda: float(self.ready))
+        passing = Gauge("service_ready_check", "1 while the check passes.", ["check"], registry=registry)
+        for name in checks:
+            passing.labels(name).set_function(partial(self._passing, name))
 
     @property
     def failing(self) -> Mapping[str, str]:
@@ -63,6 +69,9 @@ class Health:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _passing(self, name: str) -> float:
+        return float(name not in self._failing)
 
     async def _run(self) -> None:
         ever_ready = False

@@ -10,6 +10,7 @@ import aiohttp
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client import CollectorRegistry, Gauge
 
 from servicekit.errors import DependencyUnavailable
 
@@ -26,13 +27,15 @@ log = structlog.get_logger()
 class RemoteKeys:
     """A KeySource over a JWKS URL. While the issuer is away the last good set stays in use, and nobody who has a known key waits."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, registry: CollectorRegistry) -> None:
         self._url = url
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._tried_at = float("-inf")
         self._failed = False
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        age = Gauge("jwks_age_seconds", "Time since auth_service's public keys were fetched.", registry=registry)
+        age.set_function(lambda: time.monotonic() - self._fetched_at)
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """See KeySource.find."""

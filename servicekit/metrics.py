@@ -1,6 +1,7 @@
 """Prometheus metrics under the names that grpc-ecosystem's go-grpc-prometheus made common, so that the dashboards people have work."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Final
 
 import grpc
@@ -11,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from servicekit.method import Method
 
+DISTRIBUTION: Final = "task-manager"
 LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 BUCKETS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -23,6 +25,7 @@ def registry() -> CollectorRegistry:
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)
+    Gauge("task_manager_build_info", "1, with the version that runs.", ["version"], registry=metrics).labels(version(DISTRIBUTION)).set(1)
     return metrics
 
 
@@ -68,6 +71,13 @@ class CallMetrics:
         self.under_way, self.streams_under_way = UnderWay(), UnderWay()
         Gauge("grpc_server_calls_in_flight", "Calls under way.", registry=metrics).set_function(lambda: self.under_way.count)
         Gauge("grpc_server_streams_in_flight", "Streams under way.", registry=metrics).set_function(lambda: self.streams_under_way.count)
+        self._most_calls = Gauge("grpc_server_calls_limit", "Calls that may be under way.", registry=metrics)
+        self._most_streams = Gauge("grpc_server_streams_limit", "Streams that may be under way.", registry=metrics)
+
+    def bound(self, calls: int, streams: int) -> None:
+        """Tells how many may be under way."""
+        self._most_calls.set(calls)
+        self._most_streams.set(streams)
 
     def of(self, method: Method) -> MethodMeter:
         """The meter of a method; its series exist from now on, at zero."""

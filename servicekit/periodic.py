@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from servicekit import deadline
 from servicekit.errors import ServiceError
@@ -20,8 +22,8 @@ class Periodic:
     """
 
     def __init__(self, name: str, work: Callable[[], Awaitable[object]], *, interval_seconds: float, retry_seconds: float | None = None) -> None:
-        """`name` is for the log."""
-        self._name = name
+        """`name` is for the log and the metrics."""
+        self.name = name
         self._work = work
         self._interval_seconds = interval_seconds
         self._retry_seconds = interval_seconds if retry_seconds is None else retry_seconds
@@ -29,10 +31,15 @@ class Periodic:
         self._failure: type[Exception] | None = None
         self._running: asyncio.Task[None] | None = None
         self._closed = False
+        self._succeeded_at = time.monotonic()
+
+    def age_seconds(self) -> float:
+        """The time since a round last succeeded; before the first one, since this was made."""
+        return time.monotonic() - self._succeeded_at
 
     async def start(self) -> None:
         """Begins the first round at once, and does not wait for it."""
-        self._running = asyncio.create_task(self._run(), name=f"periodic {self._name}")
+        self._running = asyncio.create_task(self._run(), name=f"periodic {self.name}")
 
     async def close(self) -> None:
         """Cancels the round under way and waits until it has ended. No other begins."""
@@ -60,14 +67,15 @@ class Periodic:
             await self._work()
         except ServiceError as error:
             if self._differs(error):
-                log.warning("periodic_failed", name=self._name, error=type(error).__name__)
+                log.warning("periodic_failed", name=self.name, error=type(error).__name__)
         except Exception as error:
             if self._differs(error):
-                log.exception("periodic_failed", name=self._name, error=type(error).__name__)
+                log.exception("periodic_failed", name=self.name, error=type(error).__name__)
         else:
             if self._failure is not None:
-                log.info("periodic_recovered", name=self._name)
+                log.info("periodic_recovered", name=self.name)
             self._failure = None
+            self._succeeded_at = time.monotonic()
 
     def _differs(self, error: Exception) -> bool:
         before, self._failure = self._failure, type(error)
@@ -77,3 +85,10 @@ class Periodic:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+
+
+def measure(works: Iterable[Periodic], registry: CollectorRegistry) -> None:
+    """One metric for all works of a process."""
+    age = Gauge("periodic_success_age_seconds", "Time since a round of this work succeeded.", ["work"], registry=registry)
+    for work in works:
+        age.labels(work.name).set_function(work.age_seconds)

@@ -54,6 +54,9 @@ class Pipeline:
     max_concurrent_streams: int
     slow_reader_seconds: float
 
+    def __post_init__(self) -> None:
+        self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
+
     def wrap(self, method: Method, handler: Handler) -> Handler:
         """The handler with all layers around it. What the handler raises leaves it as Failure, and CancelledError as it is."""
         admit = admission(method, self.verifier, self.service_tokens)

@@ -6,6 +6,7 @@ gone or frozen is DependencyUnavailable, and the pool recovers by itself. Errors
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.pool import PoolConnectionProxy
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable
@@ -24,6 +25,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 NAME: Final = "PostgreSQL"
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
 RELEASE_TIMEOUT_SECONDS: Final = 1.0
+WAIT_BUCKETS_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # The server is away, going away, coming up, full, or has not got its schema yet: it may be well when the call is tried again.
 _AWAY: Final = (
@@ -61,6 +63,12 @@ class Database:
         gauge = Gauge("db_pool_connections", "Connections of the pool to PostgreSQL.", ["state"], registry=registry)
         gauge.labels("idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
         gauge.labels("in_use").set_function(lambda: self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0)
+        Gauge("db_pool_connections_limit", "Connections that the pool may have.", registry=registry).set(options.pool_max_size)
+        Gauge("db_pool_waiting", "Who waits for a connection of the pool.", registry=registry).set_function(lambda: self._waiting)
+        self._waiting = 0
+        self._wait_seconds = Histogram(
+            "db_pool_wait_seconds", "Time until a connection was had, or given up.", registry=registry, buckets=WAIT_BUCKETS_SECONDS
+        )
 
     async def start(self) -> None:
         """Makes the pool. Connects to nothing yet: the database may come later than we do."""
@@ -115,7 +123,7 @@ class Database:
         seconds = deadline.bound(bound)
         try:
             async with asyncio.timeout(seconds):
-                connection = await pool.acquire()
+                connection = await self._acquire(pool)
                 try:
                     result = await work(connection)
                 except BaseException:
@@ -143,6 +151,15 @@ class Database:
             # It quotes the row, and a row must reach no log.
             error.detail = None
             raise
+
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
+        started = time.perf_counter()
+        self._waiting += 1
+        try:
+            return await pool.acquire()
+        finally:
+            self._waiting -= 1
+            self._wait_seconds.observe(time.perf_counter() - started)
 
     def _release_later(self, connection: Connection) -> None:
         task = asyncio.create_task(self._release(connection))

@@ -51,7 +51,7 @@ def parts(settings: Settings) -> app.Parts:
     cache = CachedTasks(
         PostgresTasks(database), redis, metrics, value_seconds=settings.cache_ttl_seconds, write_timeout_seconds=settings.database_timeout_seconds
     )
-    keys = RemoteKeys(str(settings.jwks_url))
+    keys = RemoteKeys(str(settings.jwks_url), metrics)
     fetching = Periodic("signing keys", keys.refresh, interval_seconds=REFRESH_SECONDS)
     events = AuthEvents(settings.auth_grpc_endpoint, settings.service_tokens[0])
     deletions = DeletedAccounts(events, PostgresAccountRows(database))

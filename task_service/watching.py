@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit.errors import Overloaded, ServiceError, TokenInvalid
 from servicekit.identity import Identity
@@ -89,8 +89,9 @@ class Watch:
 class _User:
     """The streams of one user."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_redis: Counter) -> None:
         self.watches: set[Watch] = set()
+        self._by_redis = by_redis
 
     @property
     def last_seq(self) -> int:
@@ -98,13 +99,18 @@ class _User:
         seqs = {watch.last_seq for watch in self.watches}
         return seqs.pop() if len(seqs) == 1 else UNKNOWN
 
-    def wake(self) -> None:
+    def wake(self, by: Counter) -> None:
+        by.inc(len(self.watches))
         for watch in self.watches:
             watch.wake()
 
-    def moved(self, last_seq: int) -> None:
+    def wake_by_redis(self) -> None:
+        self.wake(self._by_redis)
+
+    def moved(self, last_seq: int, by: Counter) -> None:
         for watch in self.watches:
             if watch.last_seq != last_seq:
+                by.inc()
                 watch.wake()
 
 
@@ -118,6 +124,8 @@ class Watches:
         self._users: dict[UUID, _User] = {}
         self._stopping = False
         Gauge("task_watches", "Streams of WatchTasks under way.", registry=registry).set_function(self._count)
+        woken = Counter("task_watch_wakeups_total", "Times that a stream was to look again, by what said so.", ["by"], registry=registry)
+        self._by_process, self._by_redis, self._by_poll = (woken.labels(by) for by in ("process", "redis", "poll"))
 
     @contextlib.contextmanager
     def watch(self, identity: Identity) -> Iterator[Watch]:
@@ -129,8 +137,8 @@ class Watches:
             raise ServiceStopping
         watch, user = Watch(identity), self._users.get(identity.user_id)
         if user is None:
-            user = self._users[identity.user_id] = _User()
-            self._wakeups.subscribe(channel_of(identity.user_id), user.wake)
+            user = self._users[identity.user_id] = _User(self._by_redis)
+            self._wakeups.subscribe(channel_of(identity.user_id), user.wake_by_redis)
         elif len(user.watches) >= MAX_WATCHES_PER_USER:
             raise Overloaded
         user.watches.add(watch)
@@ -140,12 +148,12 @@ class Watches:
             user.watches.discard(watch)
             if not user.watches:
                 del self._users[identity.user_id]
-                self._wakeups.unsubscribe(channel_of(identity.user_id), user.wake)
+                self._wakeups.unsubscribe(channel_of(identity.user_id), user.wake_by_redis)
 
     def changed(self, user_id: UUID) -> None:
         """The user's tasks have changed, by a write of this process."""
         if (user := self._users.get(user_id)) is not None:
-            user.wake()
+            user.wake(self._by_process)
 
     def check(self) -> None:
         """Ends the streams whose session has ended."""
@@ -163,7 +171,7 @@ class Watches:
             return
         for user_id, last_seq in await self._log.list_moved({user_id: user.last_seq for user_id, user in self._users.items()}):
             if (user := self._users.get(user_id)) is not None:
-                user.moved(last_seq)
+                user.moved(last_seq, self._by_poll)
 
     async def drain(self) -> None:
         """Ends all streams, and lets no new one begin."""

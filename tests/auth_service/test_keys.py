@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client import CollectorRegistry
 
 from auth_service.errors import KeyNotOpened, NoSigningKey
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys, key_id, parse_key_encryption_keys
+from auth_service.rotation import measure
 from servicekit.jwks import public_keys
 
 POLICY = KeyPolicy(rotation_seconds=1000, lead_seconds=100, token_seconds=60)
@@ -205,3 +207,18 @@ def test_a_key_encryption_key_of_another_size_is_refused(size: int) -> None:
 def test_what_is_no_base64_of_a_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_key_encryption_keys(text)
+
+
+def test_the_age_of_the_key_that_signs_is_measured() -> None:
+    """The next one takes over by the clock, without being read again."""
+    registry, clock = CollectorRegistry(), Clock()
+    ring = KeyRing(SEAL, POLICY, clock)
+    measure(ring, POLICY, registry)
+    assert registry.get_sample_value("signing_key_age_seconds") == float("inf")
+    ring.load(stored(970, 0, 1000))
+    ages = []
+    for _ in range(3):
+        ages.append(registry.get_sample_value("signing_key_age_seconds"))
+        clock.now += 20
+    assert ages == [970, 990, 10]
+    assert registry.get_sample_value("signing_key_rotation_seconds") == POLICY.rotation_seconds

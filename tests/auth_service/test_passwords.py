@@ -109,13 +109,16 @@ async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypat
         began.set()
         return release.wait(5)
 
-    hasher = PasswordHasher(cost=4, threads=1, queue=2, registry=CollectorRegistry())
+    registry = CollectorRegistry()
+    hasher = PasswordHasher(cost=4, threads=1, queue=2, registry=registry)
     monkeypatch.setattr(bcrypt, "checkpw", blocked)
     waiting = [asyncio.create_task(hasher.verify("x", None)) for _ in range(3)]
     await asyncio.sleep(0)
     assert await asyncio.to_thread(began.wait, 5)
+    assert registry.get_sample_value("password_hashes_under_way") == registry.get_sample_value("password_hashes_limit") == 3
     with pytest.raises(Overloaded):
         await hasher.verify("x", None)
+    assert registry.get_sample_value("password_hashes_refused_total") == 1
     # A caller that leaves the queue makes room; one whose hash is being computed does not: the thread is still busy.
     waiting[0].cancel()
     waiting[2].cancel()

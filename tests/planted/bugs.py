@@ -379,7 +379,7 @@ BEGIN
     Bug(
         "polling that is switched off",
         WATCHING,
-        "user.moved(last_seq)",
+        "user.moved(last_seq, self._by_poll)",
         "del last_seq",
         ("tests/e2e/test_watching_outages.py", "-k", "without_valkey"),
     ),

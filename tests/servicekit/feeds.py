@@ -146,7 +146,7 @@ async def feeding_by(
     the_pipeline: Pipeline, feed: Feed, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 ) -> AsyncIterator[tuple[grpc.aio.Channel, int]]:
     """The same, with a pipeline of the test's own."""
-    server = GrpcServer(server_options(), Health([], {}), interceptors)
+    server = GrpcServer(server_options(), Health([], {}, CollectorRegistry()), interceptors)
     server.add(feed_service(), feed, the_pipeline)
     port = await server.start()
     try:

@@ -122,7 +122,7 @@ def server_options() -> ServerOptions:
 async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
     """A server that listens, and a channel to it."""
     registry, tasks = CollectorRegistry(), Tasks()
-    health = Health([TASKS.full_name], (limits or Limits()).checks)
+    health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
     server = GrpcServer(server_options(), health, ())
     server.add(TASKS, tasks, pipeline(registry, limits))
     await health.start()

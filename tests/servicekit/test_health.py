@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from servicekit import health as module
@@ -64,7 +65,7 @@ async def statuses(server: Serving) -> list[int]:
 
 async def test_before_the_first_check_it_is_not_ready(part: Part) -> None:
     part.seconds = 0.05
-    health = Health(["a.Service"], {"part": part.check})
+    health = Health(["a.Service"], {"part": part.check}, CollectorRegistry())
     assert not health.ready
     assert health.failing == {"part": "not checked yet"}
     await health.start()
@@ -145,3 +146,18 @@ async def test_the_names_of_the_running_services(auth_channel: grpc.aio.Channel,
     }
     for channel, names in expected.items():
         assert [await status(channel, name) for name in names] == [SERVING] * len(names)
+
+
+async def test_readiness_is_measured(server: Serving, part: Part) -> None:
+    def figures() -> tuple[float | None, float | None]:
+        return server.registry.get_sample_value("service_ready"), server.registry.get_sample_value("service_ready_check", {"check": "part"})
+
+    await becomes(server, ready=True)
+    assert figures() == (1, 1)
+    part.error = OSError("away")
+    await becomes(server, ready=False)
+    assert figures() == (0, 0)
+    part.error = None
+    await becomes(server, ready=True)
+    await server.health.drain()
+    assert figures() == (0, 1)

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client import CollectorRegistry
 
 from auth_service.keys import KeyRing
 from servicekit import jwks
@@ -68,14 +69,14 @@ def public_of(ring: KeyRing) -> Ed25519PublicKey:
 async def test_a_key_of_the_set_is_found(issuer: Issuer) -> None:
     key = key_ring()
     issuer.publish(key, key_ring())
-    found = await RemoteKeys(issuer.url).find(kid_of(key))
+    found = await RemoteKeys(issuer.url, CollectorRegistry()).find(kid_of(key))
     assert found == public_of(key)
 
 
 async def test_a_set_is_kept(issuer: Issuer) -> None:
     key = key_ring()
     issuer.publish(key)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     for _ in range(5):
         await keys.find(kid_of(key))
     assert issuer.asked == 1
@@ -84,7 +85,7 @@ async def test_a_set_is_kept(issuer: Issuer) -> None:
 async def test_a_new_key_is_found_without_waiting_for_the_refresh(issuer: Issuer) -> None:
     old, new = key_ring(), key_ring()
     issuer.publish(old)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     assert await keys.find(kid_of(old))
     issuer.publish(old, new)
     await asyncio.sleep(INTERVAL_SECONDS)
@@ -93,7 +94,7 @@ async def test_a_new_key_is_found_without_waiting_for_the_refresh(issuer: Issuer
 
 async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
     issuer.publish(key_ring())
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
     assert set(found) == {None}
     assert issuer.asked == 1
@@ -106,7 +107,7 @@ async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
 async def test_while_the_issuer_is_away_the_last_good_set_is_used(issuer: Issuer, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = key_ring()
     issuer.publish(key)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     assert await keys.find(kid_of(key))
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     issuer.status = 503 if trouble == "error" else 200
@@ -124,7 +125,7 @@ async def test_while_the_issuer_is_away_the_last_good_set_is_used(issuer: Issuer
 async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = key_ring(), key_ring()
     issuer.publish(old)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     assert await keys.find(kid_of(old))
     issuer.publish(new)
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
@@ -140,7 +141,7 @@ async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: py
 async def test_an_old_set_is_fetched_anew_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     key = key_ring()
     issuer.publish(key)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     assert await keys.find(kid_of(key))
     await asyncio.sleep(INTERVAL_SECONDS)
     assert keys.holds(kid_of(key))
@@ -156,7 +157,7 @@ async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytes
     """The issuer accepts and never answers: that is nothing to those whose key is known."""
     known = key_ring()
     issuer.publish(known)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     assert await keys.find(kid_of(known))
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,7 +181,7 @@ async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytes
 
 async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
     issuer.status = 500
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     with pytest.raises(DependencyUnavailable, match="auth_service"):
         await keys.find("any")
     with pytest.raises(DependencyUnavailable):
@@ -196,14 +197,14 @@ async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatc
     issuer.delay_seconds = 5.0
     began = time.monotonic()
     with pytest.raises(DependencyUnavailable):
-        await RemoteKeys(issuer.url).find("any")
+        await RemoteKeys(issuer.url, CollectorRegistry()).find("any")
     assert time.monotonic() - began < 1.0
 
 
 async def test_a_fetch_under_way_does_not_hold_up_a_known_key(issuer: Issuer) -> None:
     key = key_ring()
     issuer.publish(key)
-    keys = RemoteKeys(issuer.url)
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
     await keys.find(kid_of(key))
     await asyncio.sleep(INTERVAL_SECONDS)
     issuer.delay_seconds = 1.0
@@ -228,3 +229,16 @@ def test_keys_of_other_kinds_are_left_out() -> None:
     key = key_ring()
     others = [{"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB"}, {"kty": "oct", "kid": "secret", "k": "AAAA"}]
     assert set(public_keys({"keys": [*others, *key.jwks()["keys"]]})) == {kid_of(key)}
+
+
+async def test_the_age_of_the_keys_is_measured(issuer: Issuer) -> None:
+    registry, key = CollectorRegistry(), key_ring()
+    keys = RemoteKeys(issuer.url, registry)
+    assert registry.get_sample_value("jwks_age_seconds") == float("inf")
+    issuer.publish(key)
+    await keys.refresh()
+    assert (registry.get_sample_value("jwks_age_seconds") or 0) < 1
+    issuer.status = 503
+    await asyncio.sleep(INTERVAL_SECONDS)
+    await keys.refresh()
+    assert (registry.get_sample_value("jwks_age_seconds") or 0) >= INTERVAL_SECONDS

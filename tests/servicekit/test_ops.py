@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from asyncio.subprocess import PIPE, STDOUT
+from importlib.metadata import version
 
 import httpx
 import pytest
@@ -37,6 +38,8 @@ async def test_the_metrics_of_the_contract(replica: str, system: Stack, account:
     handled = next(s for s in families["grpc_server_handled"].samples if s.name == "grpc_server_handled_total")
     assert (set(started.labels), set(handled.labels)) == (LABELS, LABELS | {"grpc_code"})
     assert {"db_pool_connections", "process_resident_memory_bytes"} <= set(families)
+    (built,) = families["task_manager_build_info"].samples
+    assert (built.value, built.labels) == (1, {"version": version("task-manager")})
     assert {"auth": "password_hashes_under_way", "task": "task_cache_reads"}[replica.partition("-")[0]] in families
 
 
@@ -93,7 +96,7 @@ async def test_what_is_not_ready_is_named() -> None:
     async def away() -> None:
         raise OSError("no route")
 
-    health = Health([], {"part": away})
+    health = Health([], {"part": away}, CollectorRegistry())
     ops = OpsServer("127.0.0.1", 0, health, CollectorRegistry())
     await health.start()
     port = await ops.start()

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from servicekit import deadline
 from servicekit.errors import DependencyUnavailable
-from servicekit.periodic import Periodic
+from servicekit.periodic import Periodic, measure
 from tests.support.waiting import eventually
 
 # A pause that no test waits out.
@@ -248,3 +249,21 @@ async def test_no_calls_deadline_is_inherited(started: PeriodicFactory, work: Wo
 
     assert await asyncio.create_task(call()) <= 50.0
     assert bounds == [NEVER_SECONDS]
+
+
+async def test_the_time_since_the_last_success_is_measured(started: PeriodicFactory, work: Work) -> None:
+    """A work that fails grows older; one that has not begun is as old as it is."""
+    work.errors = iter([None, *[DependencyUnavailable("postgres")] * 1000])
+    registry = CollectorRegistry()
+    failing, idle = await started(interval_seconds=SOON_SECONDS), Periodic("idle", work, interval_seconds=NEVER_SECONDS)
+    measure([failing, idle], registry)
+
+    def age(name: str) -> float:
+        return registry.get_sample_value("periodic_success_age_seconds", {"work": name}) or 0
+
+    await work.has_ended(1)
+    assert age("test") < 1
+    before = age("test")
+    await work.has_ended(5)
+    assert age("test") > before + 3 * SOON_SECONDS
+    assert age("idle") >= age("test")

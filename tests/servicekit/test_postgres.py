@@ -304,6 +304,20 @@ async def test_the_pools_figures(database_url: str) -> None:
         assert figures() == (1, 0)
 
 
+async def test_who_waits_for_a_connection_is_counted_and_timed(database_url: str) -> None:
+    registry = CollectorRegistry()
+    async with started(Database(options(database_url, pool=1), registry)) as database:
+        holding = asyncio.create_task(hold(database, 0.2))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(hold(database, 0))
+        await asyncio.sleep(0.01)
+        assert registry.get_sample_value("db_pool_waiting") == registry.get_sample_value("db_pool_connections_limit") == 1
+        await asyncio.gather(holding, waiting)
+        assert registry.get_sample_value("db_pool_waiting") == 0
+        assert registry.get_sample_value("db_pool_wait_seconds_count") == 2
+        assert (registry.get_sample_value("db_pool_wait_seconds_sum") or 0) > 0.05
+
+
 async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
     """For when the client is gone and cannot cancel any more."""
     async with pool(database_url, seconds=1.5) as database:

@@ -20,7 +20,7 @@ from tests.support.errors import ApiError
 
 
 def make_server() -> GrpcServer:
-    return GrpcServer(server_options(), Health([], {}), ())
+    return GrpcServer(server_options(), Health([], {}, CollectorRegistry()), ())
 
 
 async def test_a_method_that_does_not_say_who_may_call_it_is_refused() -> None:
@@ -36,7 +36,7 @@ async def test_a_method_without_a_handler_is_refused() -> None:
 async def test_a_port_that_is_taken_is_refused() -> None:
     async with serving() as server:
         options = server_options()
-        second = GrpcServer(type(options)(options.host, server.port, 60.0, ()), Health([], {}), ())
+        second = GrpcServer(type(options)(options.host, server.port, 60.0, ()), Health([], {}, CollectorRegistry()), ())
         with pytest.raises(RuntimeError):
             await second.start()
 
@@ -96,7 +96,7 @@ async def test_stopping_waits_for_calls_under_way() -> None:
         await release.wait()
         return task_pb2.Task(title="late")
 
-    tasks, health = Tasks(), Health([], {})
+    tasks, health = Tasks(), Health([], {}, CollectorRegistry())
     tasks.behaviour = wait
     server = GrpcServer(server_options(), health, ())
     server.add(TASKS, tasks, pipeline(CollectorRegistry()))

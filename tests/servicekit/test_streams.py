@@ -316,7 +316,7 @@ async def test_a_handler_that_is_no_async_generator_is_refused() -> None:
             return self.three(request, call)
 
     with pytest.raises(TypeError, match=r"planted\.Feed\.Watch"):
-        GrpcServer(server_options(), Health([], {}), ()).add(feed_service(), Wrong(), pipeline(CollectorRegistry()))
+        GrpcServer(server_options(), Health([], {}, CollectorRegistry()), ()).add(feed_service(), Wrong(), pipeline(CollectorRegistry()))
 
 
 @contextlib.asynccontextmanager

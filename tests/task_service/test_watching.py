@@ -57,7 +57,8 @@ class Feed:
         self.ended: set[UUID] = set()
         self.channels = Channels()
         log = PostgresChanges(database)
-        self.watches = Watches(log, self.channels, self._check, CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.watches = Watches(log, self.channels, self._check, self.registry)
         self.service = FeedService(log, self.watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken))
 
     def _check(self, identity: Identity) -> None:
@@ -336,3 +337,19 @@ async def test_old_changes_are_told_with_what_came_to_tasks_since(feed: Feed, da
     async with feed.watch(actor, token) as events:
         await _next(events)
         assert await _told(events, 1) == [(ChangeKind.CREATED, made)]
+
+
+async def test_what_wakes_streams_is_counted(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
+    def figures() -> tuple[float | None, ...]:
+        return tuple(feed.registry.get_sample_value("task_watch_wakeups_total", {"by": by}) for by in ("process", "redis", "poll"))
+
+    async with feed.watch(actor) as events, feed.watch(actor) as others:
+        await _next(events)
+        await _next(others)
+        assert figures() == (0, 0, 0)
+        feed.watches.changed(actor.user_id)
+        feed.channels.say(actor.user_id)
+        assert figures() == (2, 2, 0)
+        await insert(tasks, actor, FIELDS)
+        await feed.watches.round()
+        assert figures() == (2, 2, 2)

@@ -1,0 +1,104 @@
+"""Feed and sessions: streams of changes, ended sessions, passwords, signing keys, and what happens to accounts."""
+
+from typing import Final
+
+from helm.dashboards.model import Dashboard, Panel, Query, Row
+
+SUSPICIOUS: Final = "login_failed|attempts_limited|wrong_password|refresh_token_reused"
+
+ROWS: Final = (
+    Row(
+        "Streams of changes",
+        (
+            Panel("Watches", [Query("sum by (pod) (task_watches{HERE})", "{{pod}}")]),
+            Panel(
+                "Messages sent",
+                [Query('sum by (pod) (rate(grpc_server_msg_sent_total{HERE, grpc_method="WatchTasks"}[$__rate_interval]))', "{{pod}}")],
+                about="Per second, signs of life among them.",
+            ),
+            Panel(
+                "Wake-ups by what said so",
+                [Query("sum by (by) (rate(task_watch_wakeups_total{HERE}[$__rate_interval]))", "{{by}}")],
+                about="process: a write of the same replica. redis: of another. poll: found by asking each second, so lost in Redis.",
+            ),
+        ),
+    ),
+    Row(
+        "Ended sessions",
+        (
+            Panel(
+                "Time since auth_service's events were read",
+                [Query("max by (job) (revocations_age_seconds{HERE})", "{{job}}")],
+                "s",
+                "They are read each second. So long an ended session's tokens may still be good.",
+                most=30,
+            ),
+            Panel(
+                "Ended sessions remembered", [Query("max by (job) (revocations{HERE})", "{{job}}")], about="Of the last token lifetime, 15 minutes."
+            ),
+            Panel(
+                "Age of the public keys in task_service",
+                [Query("max by (job) (jwks_age_seconds{HERE})", "{{job}}")],
+                "s",
+                "They are fetched each minute.",
+                most=300,
+            ),
+        ),
+    ),
+    Row(
+        "Passwords",
+        (
+            Panel(
+                "Time of a hash, with its wait",
+                [
+                    Query(
+                        f"histogram_quantile({q}, sum by (le) (rate(password_hash_seconds_bucket{{HERE}}[$__rate_interval])))", f"p{round(q * 100)}"
+                    )
+                    for q in (0.5, 0.95, 0.99)
+                ],
+                "s",
+            ),
+            Panel(
+                "Hashes computed or waiting",
+                [
+                    Query("sum by (pod) (password_hashes_under_way{HERE})", "{{pod}}"),
+                    Query("max (password_hashes_limit{HERE})", "limit of a replica"),
+                ],
+            ),
+            Panel(
+                "Hashes refused",
+                [Query("sum by (pod) (rate(password_hashes_refused_total{HERE}[$__rate_interval]))", "{{pod}}")],
+                "reqps",
+                "Since too many were waiting: RESOURCE_EXHAUSTED.",
+            ),
+        ),
+    ),
+    Row(
+        "Accounts",
+        (
+            Panel(
+                "What happens", [Query("sum by (event) (rate(auth_security_events_total{HERE}[$__rate_interval]))", "{{event}}")], "reqps", width=12
+            ),
+            Panel(
+                "Signs of an attack, per hour",
+                [Query(f'sum by (event) (increase(auth_security_events_total{{HERE, event=~"{SUSPICIOUS}"}}[1h]))', "{{event}}")],
+                about="The log has the address and the account of each: `security_event`.",
+                width=12,
+            ),
+        ),
+    ),
+    Row(
+        "Signing keys",
+        (
+            Panel(
+                "Age of the key that signs",
+                [Query("max (signing_key_age_seconds{HERE})", "age"), Query("max (signing_key_rotation_seconds{HERE})", "rotation")],
+                "s",
+                width=12,
+            ),
+            Panel("Replicas that have a key", [Query('sum by (job) (service_ready_check{HERE, check="signing keys"})', "{{job}}")], width=12),
+        ),
+    ),
+)
+
+FEED: Final = Dashboard("feed", "feed and sessions", "Streams of changes, ended sessions, passwords and keys.", ROWS)

@@ -1,0 +1,103 @@
+"""Scaling: autoscalers, pods, restarts and backups as kube-state-metrics tells of them, beside what the replicas use.
+
+What begins with `kube_` is not scraped from us: those panels are empty without kube-state-metrics (kube-prometheus-stack has it).
+"""
+
+from typing import Final
+
+from helm.dashboards.model import Dashboard, Panel, Query, Row
+
+OURS: Final = 'namespace=~"$namespace", {}=~".+-(auth-service|task-service|gateway)"'
+SCALED: Final = OURS.format("horizontalpodautoscaler")
+DEPLOYED: Final = OURS.format("deployment")
+CONTAINERS: Final = 'namespace=~"$namespace", container=~"auth-service|task-service|gateway"'
+SCALER: Final = "kube_horizontalpodautoscaler"
+
+ROWS: Final = (
+    Row(
+        "Use",
+        (
+            Panel(
+                "CPU of a replica",
+                [
+                    Query("max by (job) (rate(process_cpu_seconds_total{HERE}[$__rate_interval]))", "{{job}} most"),
+                    Query("avg by (job) (rate(process_cpu_seconds_total{HERE}[$__rate_interval]))", "{{job}} on average"),
+                ],
+                "none",
+                "In cores; autoscalers look at it in proportion to what is requested.",
+            ),
+            Panel("Replicas that Prometheus reaches", [Query("sum by (job) (up{HERE})", "{{job}}")]),
+            Panel(
+                "Calls per replica",
+                [Query("sum by (job) (rate(grpc_server_handled_total{HERE}[$__rate_interval])) / sum by (job) (up{HERE})", "{{job}}")],
+                "reqps",
+            ),
+        ),
+    ),
+    Row(
+        "Autoscalers (needs kube-state-metrics)",
+        (
+            Panel(
+                "Replicas",
+                [
+                    Query(f"{SCALER}_status_current_replicas{{{SCALED}}}", "{{horizontalpodautoscaler}}"),
+                    Query(f"{SCALER}_status_desired_replicas{{{SCALED}}}", "{{horizontalpodautoscaler}} wanted"),
+                ],
+                width=12,
+            ),
+            Panel(
+                "Of what it may have",
+                [Query(f"{SCALER}_status_current_replicas{{{SCALED}}} / {SCALER}_spec_max_replicas{{{SCALED}}}", "{{horizontalpodautoscaler}}")],
+                "percentunit",
+                width=12,
+                top=1,
+            ),
+        ),
+    ),
+    Row(
+        "Pods (needs kube-state-metrics)",
+        (
+            Panel(
+                "Available and wanted",
+                [
+                    Query(f"kube_deployment_status_replicas_available{{{DEPLOYED}}}", "{{deployment}} available"),
+                    Query(f"kube_deployment_spec_replicas{{{DEPLOYED}}}", "{{deployment}} wanted"),
+                ],
+            ),
+            Panel(
+                "Restarts, per hour",
+                [Query(f"sum by (container) (increase(kube_pod_container_status_restarts_total{{{CONTAINERS}}}[1h]))", "{{container}}")],
+            ),
+            Panel(
+                "Why containers ended last",
+                [Query(f"sum by (container, reason) (kube_pod_container_status_last_terminated_reason{{{CONTAINERS}}})", "{{container}} {{reason}}")],
+                about="OOMKilled: the memory limit is too low, or something leaks.",
+            ),
+        ),
+    ),
+    Row(
+        "Jobs (needs kube-state-metrics)",
+        (
+            Panel(
+                "Time since the last backup",
+                [
+                    Query(
+                        'time() - max by (cronjob) (kube_cronjob_status_last_successful_time{namespace=~"$namespace", cronjob=~".+-backup"})',
+                        "{{cronjob}}",
+                    )
+                ],
+                "s",
+                width=12,
+                most=93_600,
+            ),
+            Panel(
+                "Jobs that failed",
+                [Query('sum by (job_name) (kube_job_status_failed{namespace=~"$namespace"})', "{{job_name}}")],
+                about="Migrations and backups.",
+                width=12,
+            ),
+        ),
+    ),
+)
+
+SCALING: Final = Dashboard("scaling", "scaling", "Autoscalers, pods, restarts and backups; most of it needs kube-state-metrics.", ROWS)

@@ -1,0 +1,97 @@
+"""Stores: what the services see of PostgreSQL and Redis, and the work that goes on in the background."""
+
+from typing import Final
+
+from helm.dashboards.model import Dashboard, Panel, Query, Row
+
+READS: Final = "task_cache_reads_total"
+
+
+def _wait(quantile: float) -> Query:
+    promql = f"histogram_quantile({quantile}, sum by (le, job) (rate(db_pool_wait_seconds_bucket{{HERE}}[$__rate_interval])))"
+    return Query(promql, f"{{{{job}}}} p{round(quantile * 100)}")
+
+
+ROWS: Final = (
+    Row(
+        "PostgreSQL",
+        (
+            Panel(
+                "Connections in use",
+                [
+                    Query('sum by (pod) (db_pool_connections{HERE, state="in_use"})', "{{pod}}"),
+                    Query("max by (job) (db_pool_connections_limit{HERE})", "{{job}} limit of a replica"),
+                ],
+            ),
+            Panel("Connections idle", [Query('sum by (pod) (db_pool_connections{HERE, state="idle"})', "{{pod}}")]),
+            Panel(
+                "Connections of all replicas",
+                [Query("sum (db_pool_connections{HERE})", "open"), Query("sum (db_pool_connections_limit{HERE})", "at most")],
+                about="Must stay below PostgreSQL's max_connections.",
+            ),
+            Panel("Calls that wait for a connection", [Query("sum by (pod) (db_pool_waiting{HERE})", "{{pod}}")]),
+            Panel("Time until a connection was had", [_wait(0.5), _wait(0.95), _wait(0.99)], "s", "Making a connection counts too."),
+            Panel(
+                "Replicas that reach it",
+                [Query('sum by (job) (service_ready_check{HERE, check="postgres"})', "{{job}}")],
+                about="And find the schema that they need.",
+            ),
+        ),
+    ),
+    Row(
+        "Redis",
+        (
+            Panel(
+                "Breakers open",
+                [Query("sum by (job) (redis_breaker_open{HERE})", "{{job}}")],
+                about="Replicas that take Redis to be away: they go on without it.",
+            ),
+            Panel("Commands that failed", [Query("sum by (job) (increase(redis_failures_total{HERE}[$__rate_interval]))", "{{job}}")]),
+            Panel(
+                "Login limits decided without it",
+                [Query("sum by (job) (rate(rate_limit_local_total{HERE}[$__rate_interval]))", "{{job}}")],
+                "reqps",
+                "Each replica then limits by itself: n replicas let n times as many by.",
+            ),
+        ),
+    ),
+    Row(
+        "Cache of tasks",
+        (
+            Panel(
+                "Reads by outcome",
+                [Query("sum by (outcome) (rate(task_cache_reads_total{HERE}[$__rate_interval]))", "{{outcome}}")],
+                "reqps",
+                "hit: from Redis. miss: from PostgreSQL, filled in. held: a write or fill was under way. bypass: Redis is away, or only just back.",
+                width=12,
+                stacked=True,
+            ),
+            Panel(
+                "Hits",
+                [
+                    Query(
+                        f'sum (rate({READS}{{HERE, outcome="hit"}}[$__rate_interval])) / sum (rate({READS}{{HERE}}[$__rate_interval]))',
+                        "of all reads",
+                    )
+                ],
+                "percentunit",
+                width=12,
+                top=1,
+            ),
+        ),
+    ),
+    Row(
+        "Background work",
+        (
+            Panel(
+                "Time since it last succeeded",
+                [Query("max by (job, work) (periodic_success_age_seconds{HERE})", "{{job}} {{work}}")],
+                "s",
+                "A line that rises is work that fails, or does not end: the log has `periodic_failed`, once for each new cause.",
+                width=24,
+            ),
+        ),
+    ),
+)
+
+STORES: Final = Dashboard("stores", "stores", "PostgreSQL and Redis as the services see them.", ROWS)

@@ -1,0 +1,115 @@
+"""A running system as Prometheus sees it: what its ops ports tell, and a real Prometheus that scrapes them."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from devstack.stack import Stack
+from tests.deploy.promql import Labels
+from tests.deploy.tools import required
+from tests.gateway.stack import free_ports
+from tests.support.waiting import eventually
+
+JOBS: Final = {"auth": "auth-service", "task": "task-service", "gateway": "gateway"}
+HOW: Final = "the Debian package prometheus has it"
+STARTS_WITHIN_SECONDS: Final = 20
+# Not prometheus_client's parser, which calls every counter `_total`: Envoy's are not, and Prometheus leaves names as they are.
+_SAMPLE: Final = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? ")
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def targets(system: Stack) -> Iterator[tuple[str, Labels]]:
+    """The address of each ops port, with the labels that a PodMonitor gives what is scraped there."""
+    for name, process in system.state.processes.items():
+        job = JOBS.get(name.partition("-")[0])
+        if job and process.ops_port:
+            address = f"127.0.0.1:{process.ops_port}"
+            yield address, {"namespace": "test", "job": job, "pod": name, "instance": address}
+
+
+async def scraped(system: Stack) -> list[tuple[str, Labels]]:
+    """All series of all ops ports, as Prometheus would keep them."""
+    series: list[tuple[str, Labels]] = []
+    async with httpx.AsyncClient(timeout=10) as client:
+        for address, labels in targets(system):
+            lines = (await client.get(f"http://{address}/metrics")).text.splitlines()
+            matches = [match for line in lines if (match := _SAMPLE.match(line))]
+            series += [("up", labels), *((match[1], {**dict(_LABEL.findall(match[2] or "")), **labels}) for match in matches)]
+    return series
+
+
+class Prometheus:
+    """A client of the HTTP API of one that runs."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def query(self, promql: str) -> list[Any]:
+        """The result of an instant query. Fails the test with what Prometheus says of a query that it does not take."""
+        answer = (await self._client.post("/api/v1/query", data={"query": promql})).json()
+        assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
+        result: list[Any] = answer["data"]["result"]
+        return result
+
+    async def rules(self) -> list[Any]:
+        """All rules, with how their last evaluation went."""
+        answer = (await self._client.get("/api/v1/rules")).json()
+        return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+
+
+@contextlib.asynccontextmanager
+async def prometheus(system: Stack, rules: Sequence[Path], folder: Path) -> AsyncIterator[Prometheus]:
+    """A real one, on a free port, that scrapes the system each second and evaluates the rules as often."""
+    program, (port,) = required("prometheus", HOW), free_ports(1)
+    config = folder / "prometheus.yaml"
+    jobs: dict[str, list[Any]] = {}
+    for address, labels in targets(system):
+        given = {name: value for name, value in labels.items() if name not in {"job", "instance"}}
+        jobs.setdefault(labels["job"], []).append({"targets": [address], "labels": given})
+    scrapes = [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()]
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config.write_text(yaml.safe_dump({"global": every, "rule_files": [str(file) for file in rules], "scrape_configs": scrapes}), encoding="utf-8")
+    with (folder / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+
+            async def is_ready() -> None:
+                assert process.returncode is None, (folder / "prometheus.log").read_text()[-2000:]
+                assert (await client.get("/-/ready")).status_code == 200
+
+            await eventually(is_ready, within=STARTS_WITHIN_SECONDS)
+            yield Prometheus(client)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def traffic(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """A little of everything that is measured: calls that go well and that do not, a change of a task, and a stream that sees it."""
+    task = (await client.post("/api/v1/tasks", json={"title": "watched"}, headers=headers)).json()
+    async with client.stream("GET", "/api/v1/tasks:watch", headers=headers) as watch:
+        lines = watch.aiter_lines()
+        assert "CHECKPOINT" in await anext(lines)
+        assert (await client.patch(f"/api/v1/tasks/{task['id']}", json={"title": "seen"}, headers=headers)).status_code == 200
+        async for line in lines:
+            if line.startswith("data:") and json.loads(line.removeprefix("data:"))["kind"] == "UPDATED":
+                break
+    for _ in range(3):
+        assert (await client.get(f"/api/v1/tasks/{task['id']}", headers=headers)).status_code == 200
+    assert (await client.get("/api/v1/tasks", headers=headers)).status_code == 200
+    assert (await client.get("/api/v1/users/me", headers=headers)).status_code == 200
+    assert (await client.get("/api/v1/tasks/0190b5a0-0000-7000-8000-000000000001", headers=headers)).status_code == 404
+    assert (await client.get("/api/v1/tasks")).status_code == 401
