@@ -1,6 +1,7 @@
 """Backup and restore of a running system: nothing is lost of what a backup is of, and nothing comes back that must not."""
 
 import asyncio
+import functools
 import hashlib
 import os
 import shutil
@@ -40,6 +41,7 @@ REVOKED_WITHIN_SECONDS = 2.5
 WRITING_SECONDS = 0.5
 TASKS = 20
 DAY_SECONDS = 86_400
+BEYOND_ALL_EVENTS = 999_999_999
 # What a restore sets by itself; the tests look at each.
 SET_ANEW = {"auth.sessions", "auth.signing_keys", "auth.event_counter", "task.feed"}
 SESSIONS = "SELECT (to_jsonb(one) - 'ended_at')::text FROM auth.sessions AS one ORDER BY 1"
@@ -125,6 +127,7 @@ async def test_all_is_lost_and_comes_back_as_it_was(
         assert await sql.fetch(SESSIONS) == sessions
         assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE ended_at IS NULL") == 0
         assert await sql.fetchval("SELECT epoch::text FROM task.feed") not in str(rows["task.feed"])
+        assert await sql.fetchval("SELECT last_number FROM auth.event_counter") > BEYOND_ALL_EVENTS
     assert await operator.schema() == schema, "owners and rights among it"
     await _require_rights(stack)
     await eventually(lambda: require_whole(stack), within=BACK_WITHIN_SECONDS)
@@ -197,12 +200,20 @@ def _cut_and_sum(path: Path) -> None:
     _sum_of(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
+def _without_sum(path: Path) -> None:
+    _sum_of(path).unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
     "cut": _cut,
     "a bit": _flip,
     "cut, with its sum": _cut_and_sum,
-    "no sum": lambda path: _sum_of(path).unlink(),
-    "nothing": lambda path: path.write_bytes(b""),
+    "no sum": _without_sum,
+    "nothing": _empty,
     "not there": Path.unlink,
 }
 
@@ -231,6 +242,17 @@ async def test_a_restore_that_breaks_off_leaves_nothing_behind(stack: Stack, ope
         assert refused.status == 1
         assert "nothing was changed" in refused.output
         assert await rows_of(sql) == before
+
+
+async def test_a_database_that_was_recovered_by_other_means(stack: Stack, operator: Operator, client: httpx.AsyncClient, account: Account) -> None:
+    await RestTasks(client, account).create("recovered", "setup")
+    async with superuser(stack) as sql:
+        before, epoch = await rows_of(sql), await sql.fetchval("SELECT epoch FROM task.feed")
+        followed = await operator.restore("--recovered")
+        assert followed.status == 0, followed.output
+        assert _without_set_anew(await rows_of(sql)) == _without_set_anew(before)
+        assert await sql.fetchval("SELECT epoch FROM task.feed") != epoch
+        assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE ended_at IS NULL") == 0
 
 
 async def test_a_restore_says_when_redis_was_not_emptied(operator: Operator, good: Path) -> None:
@@ -323,7 +345,7 @@ def _writers(client: httpx.AsyncClient, channel: grpc.aio.Channel, account: Acco
             await api.delete(task.id, request_id)
 
     apis = (GrpcTasks(channel, account), RestTasks(client, account))
-    return [[("write", lambda request_id, api=api: through_its_life(api, request_id))] for api in apis for _ in range(2)]
+    return [[("write", functools.partial(through_its_life, api))] for api in apis for _ in range(2)]
 
 
 def _watch(channel: grpc.aio.Channel, account: Account, resume_token: str = "") -> Any:

@@ -8,6 +8,8 @@ CACHE: Final = "task_service/cache.py"
 REPOSITORY: Final = "task_service/repository.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
+AFTER_RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
+BACKUP: Final = "helm/task-manager/charts/backup/files/backup.sh"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
 
 
@@ -99,5 +101,26 @@ BEGIN
         """        now = await self._database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", query.user_id)
         return Listed(tasks, Place(str(rows[0]["epoch"]), now["last_seq"] if now else 0),""",
         ("tests/task_service/test_sync.py",),
+    ),
+    Bug(
+        "a restore after which refresh tokens of before are good",
+        AFTER_RESTORE,
+        "UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a restore after which access tokens of before are good",
+        AFTER_RESTORE,
+        "DELETE FROM auth.signing_keys;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a backup that nobody has read back",
+        BACKUP,
+        'pg_restore --file=/dev/null "$draft" || fail "the dump cannot be read back"',
+        "",
+        ("tests/deploy/test_backup.py", "-k", "looks_good"),
     ),
 )
