@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import grpc.aio
 import httpx
+import jwt
 import pytest
 import redis.asyncio
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
@@ -380,8 +381,9 @@ async def _require_unavailable(client: httpx.AsyncClient, account: Account) -> N
 
 
 async def _log_in(client: httpx.AsyncClient, account: Account) -> Account:
-    """Logged in, with a token that the gateway and task_service take."""
+    """Logged in, with a token that the gateway and task_service take, by a key that is not one of before: auth_service has noticed."""
     again = await log_in(client, account)
+    assert jwt.get_unverified_header(again.access_token)["kid"] != jwt.get_unverified_header(account.access_token)["kid"]
     await _list(client, again)
     return again
 

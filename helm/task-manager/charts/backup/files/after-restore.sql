@@ -1,4 +1,5 @@
 -- What stands behind the dump in the transaction of a restore: see restore.sh. Variables of psql: epoch, with_deleted_accounts.
+\o
 
 -- Whoever followed the changes is told to list again: numbers of before mean something else now.
 UPDATE task.feed SET epoch = :'epoch';
@@ -16,7 +17,7 @@ DELETE FROM auth.signing_keys;
     -- Who has deleted their account stays deleted. It is an event, so the tasks follow.
     SELECT 'accounts deleted again, since they were deleted after the backup: ' || count(*) FROM (
         SELECT auth.delete_user(id, password_version) FROM auth.users WHERE id IN (SELECT user_id FROM pg_temp.deleted_accounts) OFFSET 0
-    ) AS deleted;
+    ) AS deleted HAVING count(*) > 0;
 \endif
 COMMIT;
 
