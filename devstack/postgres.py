@@ -48,7 +48,7 @@ class Postgres:
         self._port = port
         self._passwords = passwords
         self._start_timeout_seconds = start_timeout_seconds
-        self._initdb, self._server = (_program(name) for name in ("initdb", "postgres"))
+        self._initdb, self._server = (program(name) for name in ("initdb", "postgres"))
         self._account = postgres_account(data.postgres, (self._initdb, self._server))
 
     def url(self, role: str) -> str:
@@ -150,7 +150,8 @@ class Postgres:
         return await asyncpg.connect(host=HOST, port=self._port, user=SUPERUSER, password=password, database=database, ssl=False)
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """One of PostgreSQL's programs. Raises UsageProblem."""
     # Without importing the package, which would set up a server of its own.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:

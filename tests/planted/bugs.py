@@ -16,6 +16,8 @@ GATEWAY: Final = "gateway/envoy.yaml.j2"
 PIPELINE: Final = "servicekit/pipeline.py"
 SERVICE: Final = "task_service/service.py"
 WATCHING: Final = "task_service/watching.py"
+AFTER_RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
+BACKUP: Final = "helm/task-manager/charts/backup/files/backup.sh"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
 LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
 MODEL: Final = ("tests/model/test_model.py",)
@@ -429,5 +431,26 @@ BEGIN
             initial_connection_window_size: 8388608
 """,
         ("tests/gateway/test_streams.py", "-k", "do_not_read"),
+    ),
+    Bug(
+        "a restore after which refresh tokens of before are good",
+        AFTER_RESTORE,
+        "UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a restore after which access tokens of before are good",
+        AFTER_RESTORE,
+        "DELETE FROM auth.signing_keys;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a backup that nobody has read back",
+        BACKUP,
+        'pg_restore --file=/dev/null "$draft" || fail "the dump cannot be read back"',
+        "",
+        ("tests/deploy/test_backup.py", "-k", "looks_good"),
     ),
 )

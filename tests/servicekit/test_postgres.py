@@ -15,6 +15,7 @@ from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable
 from servicekit.postgres import Connection, Database
 from tests.servicekit.databases import options, pool, started, through
+from tests.support.databases import as_role, with_database
 from tests.support.proxy import Proxy, proxied
 
 
@@ -252,6 +253,14 @@ async def test_it_starts_before_the_database_is_there() -> None:
     async with started(Database(options("postgresql://u:p@127.0.0.1:1/d"), CollectorRegistry())) as database:
         with pytest.raises(DependencyUnavailable):
             await database.fetchrow("SELECT 1")
+
+
+@pytest.mark.parametrize("lost", ["database", "role"])
+async def test_a_database_that_is_being_restored_is_away(database_url: str, lost: str) -> None:
+    nowhere = with_database(database_url, "nowhere") if lost == "database" else as_role(database_url, "nobody", "any")
+    async with pool(nowhere) as away:
+        with pytest.raises(DependencyUnavailable):
+            await away.fetchrow("SELECT 1")
 
 
 async def test_before_the_start_it_is_away(database_url: str) -> None:

@@ -1,0 +1,132 @@
+{{/* What the pods of a backup and of a restore share. */}}
+
+{{- define "backup.restoreName" -}}
+{{- printf "%s-restore" .Chart.Name -}}
+{{- end }}
+
+{{/* The script's folder, the backups, and room for psql. */}}
+{{- define "backup.mounts" -}}
+- {name: scripts, mountPath: /scripts, readOnly: true}
+- {name: backups, mountPath: /backups}
+- {name: tmp, mountPath: /tmp}
+{{- with include "grpc-service.databaseMounts" . }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "backup.volumes" -}}
+- {name: scripts, configMap: {name: {{ include "grpc-service.name" . }}}}
+- {name: backups, persistentVolumeClaim: {claimName: {{ .Values.storage.existingClaim | default (include "grpc-service.name" .) }}}}
+- {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+{{- with include "grpc-service.databaseVolumes" . }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Where PostgreSQL's own server is, and the role that owns everything, as libpq reads them. */}}
+{{- define "backup.databaseEnvironment" -}}
+{{- $database := .Values.global.database -}}
+- name: PGHOST
+  value: {{ .Values.database.host | default $database.host | default (include "grpc-service.nameOf" (list . "postgresql")) }}
+- name: PGPORT
+  value: {{ .Values.database.port | default $database.port | quote }}
+- name: PGDATABASE
+  value: {{ $database.name }}
+- name: PGUSER
+  value: {{ $database.users.migrator }}
+{{ include "grpc-service.fromSecret" (dict "name" "PGPASSWORD" "secret" (include "grpc-service.databaseSecret" .) "key" "migrator-password") }}
+- name: PGSSLMODE
+  value: {{ include "grpc-service.sslMode" . }}
+{{- if $database.caSecret }}
+- name: PGSSLROOTCERT
+  value: /etc/database-ca/ca.crt
+{{- end }}
+{{- end }}
+
+{{/* A container of PostgreSQL's image with one of the scripts. Takes (dict "root" $ "name" NAME "args" LIST). */}}
+{{- define "backup.container" -}}
+{{- $root := .root -}}
+name: {{ .name }}
+image: {{ include "grpc-service.image" (dict "image" $root.Values.image) | quote }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+command: [sh]
+args: {{- toYaml .args | nindent 2 }}
+{{ include "grpc-service.containerSecurity" $root }}
+env:
+  {{- include "backup.databaseEnvironment" $root | nindent 2 }}
+  - name: BACKUP_RETENTION_DAYS
+    value: {{ $root.Values.retentionDays | quote }}
+resources: {{- toYaml $root.Values.resources | nindent 2 }}
+volumeMounts: {{- include "backup.mounts" $root | nindent 2 }}
+{{- end }}
+
+{{/* A container with rclone. Takes (dict "root" $ "name" NAME "args" LIST). */}}
+{{- define "backup.rclone" -}}
+{{- $root := .root -}}
+{{- $s3 := $root.Values.s3 -}}
+name: {{ .name }}
+image: {{ include "grpc-service.image" (dict "image" $s3.image) | quote }}
+imagePullPolicy: {{ $s3.image.pullPolicy }}
+args: {{- toYaml .args | nindent 2 }}
+{{ include "grpc-service.containerSecurity" $root }}
+env:
+  - name: RCLONE_CONFIG  # none: the remote "bucket" is all in variables
+    value: /tmp/rclone.conf
+  - name: RCLONE_CONFIG_BUCKET_TYPE
+    value: s3
+  - name: RCLONE_CONFIG_BUCKET_PROVIDER
+    value: {{ $s3.provider }}
+  - name: RCLONE_CONFIG_BUCKET_NO_CHECK_BUCKET  # else the identity would need the right to make buckets
+    value: "true"
+  {{- with $s3.endpoint }}
+  - name: RCLONE_CONFIG_BUCKET_ENDPOINT
+    value: {{ . }}
+  {{- end }}
+  {{- with $s3.region }}
+  - name: RCLONE_CONFIG_BUCKET_REGION
+    value: {{ . }}
+  {{- end }}
+  {{- if $s3.existingSecret }}
+  {{- include "grpc-service.fromSecret" (dict "name" "RCLONE_CONFIG_BUCKET_ACCESS_KEY_ID" "secret" $s3.existingSecret "key" "access-key-id") | nindent 2 }}
+  {{- include "grpc-service.fromSecret" (dict "name" "RCLONE_CONFIG_BUCKET_SECRET_ACCESS_KEY" "secret" $s3.existingSecret "key" "secret-access-key") | nindent 2 }}
+  {{- else }}
+  - name: RCLONE_CONFIG_BUCKET_ENV_AUTH
+    value: "true"
+  {{- end }}
+resources: {{- toYaml $root.Values.resources | nindent 2 }}
+volumeMounts:
+  - {name: backups, mountPath: /backups}
+  - {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{/* Where Redis is, as flush-redis.sh reads it. */}}
+{{- define "backup.redisEnvironment" -}}
+{{- $redis := .Values.global.redis -}}
+- name: REDIS_HOST
+  value: {{ $redis.host | default (include "grpc-service.nameOf" (list . "redis")) }}
+- name: REDIS_PORT
+  value: {{ $redis.port | quote }}
+- name: REDIS_DATABASE
+  value: {{ $redis.database | quote }}
+- name: REDIS_USER
+  value: {{ $redis.user | quote }}
+- name: REDIS_TLS
+  value: {{ $redis.tls | quote }}
+{{- if or $redis.existingSecret (not $redis.host) }}
+{{ include "grpc-service.fromSecret" (dict "name" "REDISCLI_AUTH" "secret" (include "grpc-service.redisSecret" .) "key" "redis-password") }}
+{{- end }}
+{{- end }}
+
+{{/* The pods' account and rights. Takes $. The user is `postgres` in the official image, and owns what lies on the volume. */}}
+{{- define "backup.pod" -}}
+restartPolicy: Never  # a pod for each try, so that each log can be read
+serviceAccountName: {{ include "grpc-service.name" . }}
+{{ include "grpc-service.podSecurity" (dict "root" . "user" 999) }}
+{{- end }}
+
+{{/* Takes (list $ COMPONENT). */}}
+{{- define "backup.podLabels" -}}
+{{ include "grpc-service.selectorOf" . }}
+app.kubernetes.io/part-of: task-manager
+sidecar.istio.io/inject: "false"  # a proxy that does not end would keep the Job from ending
+{{- end }}
