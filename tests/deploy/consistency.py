@@ -181,6 +181,9 @@ PATHS: Final[Mapping[tuple[str, str], set[int]]] = {
     ("gateway", "task-service"): {TaskSettings.model_fields["grpc_port"].default},
     ("task-service", "auth-service"): _GRPC_AND_OPS["auth-service"],  # events, and the keys
     ("smoke-test", "gateway"): {GatewaySettings.model_fields["gateway_port"].default},
+    ("backup", "postgresql"): {5432},
+    ("backup-restore", "postgresql"): {5432},
+    ("backup-restore", "redis"): {6379},
     **{(name, "redis"): {6379} for name in PROGRAMS},
     **{(name, "postgresql"): {5432} for program in PROGRAMS for name in (program, f"{program}-migrate")},
 }

@@ -11,7 +11,7 @@ from helm.chart import Object, read_values, render
 
 # By name, the values of each scenario in ci/, and the chart's defaults.
 SCENARIOS: Final[Mapping[str, dict[str, Any]]] = {"defaults": {}} | {file.name.removesuffix("-values.yaml"): read_values(file) for file in FILES}
-WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "Pod")
+WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "CronJob", "Pod")
 # What an operator's Secret would hold.
 GIVEN: Final = {
     "service-token": "0123456789abcdef" * 2,
@@ -57,7 +57,8 @@ def component(one: Object) -> str:
 def pods(found: Iterable[Object]) -> Iterator[tuple[Object, dict[str, Any]]]:
     """Each workload with the template of its pods: labels under `metadata`, the rest under `spec`."""
     for one in of_kind(found, *WORKLOADS):
-        yield one, one if one["kind"] == "Pod" else one["spec"]["template"]
+        spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
+        yield one, one if one["kind"] == "Pod" else spec["template"]
 
 
 def environment(container: Mapping[str, Any], found: Iterable[Object]) -> dict[str, str]:

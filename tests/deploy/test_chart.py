@@ -14,7 +14,16 @@ SERVICES = ("auth-service", "task-service", "gateway")
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 # What the scenarios' operators would have made.
 GIVEN = {
-    "Secret": {"task-manager-keys", "task-manager-database", "task-manager-redis", "database-ca", "gateway-tls", "api-example-com", "registry"},
+    "Secret": {
+        "task-manager-keys",
+        "task-manager-database",
+        "task-manager-redis",
+        "database-ca",
+        "gateway-tls",
+        "api-example-com",
+        "registry",
+        "bucket",
+    },
     "ConfigMap": set[str](),
 }
 
