@@ -219,7 +219,7 @@ BEGIN
     END IF;
     IF p_unfenced THEN
         INSERT INTO task.unfenced_writes (user_id, task_id, written_at)
-        SELECT DISTINCT p_user, id, clock_timestamp() FROM jsonb_to_recordset(p_operations) AS o (id uuid)
+        SELECT p_user, id, clock_timestamp() FROM (SELECT DISTINCT id FROM jsonb_to_recordset(p_operations) AS o (id uuid)) AS operation
         ON CONFLICT (user_id, task_id) DO UPDATE SET written_at = excluded.written_at;
     END IF;
     IF p_key IS NOT NULL THEN

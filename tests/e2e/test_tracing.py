@@ -19,11 +19,13 @@ from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.conftest import ENVIRONMENT
 from tests.support.accounts import PASSWORD, Account, make_account
-from tests.support.observed import log_lines
+from tests.support.observed import log_lines, metric
 from tests.support.otlp import Receiver, Span, Tree, receiver
 from tests.support.waiting import eventually
 
 SENT_WITHIN_SECONDS = 10.0
+# A replica that has just started does not believe Redis at once.
+CACHED_WITHIN_SECONDS = 5.0
 # So that spans come soon; the default is five seconds.
 SEND_EACH_MILLISECONDS = "100"
 TITLE, CHANGED, DESCRIPTION = "a title that is nobody's business", "a change that is none either", "nor is this description"
@@ -63,12 +65,19 @@ class Story:
     calls: Mapping[str, Traced]
 
 
+async def _require_hit(stack: Stack, rest: httpx.AsyncClient, account: Account, task_id: str) -> None:
+    await rest.get(f"/api/v1/tasks/{task_id}", headers=account.headers)
+    assert await metric(stack, "task-1", "task_cache_reads_total", outcome="hit") > 0
+
+
 @pytest.fixture(scope="module")
 async def story() -> AsyncIterator[Story]:
     async with receiver() as (received, endpoint):
         environment = {**ENVIRONMENT, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": SEND_EACH_MILLISECONDS}
         async with Stack(StackConfig(environment=environment)) as stack, httpx.AsyncClient(base_url=stack.state.url, timeout=20) as rest:
             account = await make_account(rest)
+            task = (await rest.post("/api/v1/tasks", json={"title": "Read until it is cached"}, headers=account.headers)).json()
+            await eventually(lambda: _require_hit(stack, rest, account, task["id"]), within=CACHED_WITHIN_SECONDS)
             answers = await _tell(stack.state.url, account)
             trees = await eventually(lambda: _all_complete(received, answers), within=SENT_WITHIN_SECONDS)
             yield Story(stack, account, received, {name: Traced(answer, id_, trees[name]) for name, (id_, answer) in answers.items()})

@@ -27,7 +27,7 @@ RPC = f"/{SERVICE}/WatchThings"
 ORIGIN = "https://app.example"
 # How long streams may be silent here, where it is 90 s else; and the connections' own bound, which must not count.
 IDLE_SECONDS, CONNECTION_IDLE_SECONDS = 1.5, 0.5
-SOONER = {"idle_timeout: 90s": f"idle_timeout: {IDLE_SECONDS:g}s", "stream_idle_timeout: 60s": f"stream_idle_timeout: {CONNECTION_IDLE_SECONDS:g}s"}
+SOONER = {"idle_timeout: 120s": f"idle_timeout: {IDLE_SECONDS:g}s", "stream_idle_timeout: 60s": f"stream_idle_timeout: {CONNECTION_IDLE_SECONDS:g}s"}
 PINGS = {"connection_keepalive: {interval: 15s, timeout: 5s}": "connection_keepalive: {interval: 1s, timeout: 1s}"}
 # Of two workers, each with a connection to the replica: some times as many as take up what HTTP/2 usually has room for on a connection.
 READERS_THAT_DO_NOT = 40
@@ -225,7 +225,7 @@ def test_a_client_that_leaves_is_gone_for_the_service_too(streaming: Gateway, *,
 def test_readers_that_do_not_read_are_in_nobodys_way_and_are_let_go_of(streaming: Gateway, descriptors: Path) -> None:
     """All of a gateway's streams to a replica share a connection: what it holds for some must not be all that it has for the others."""
     feed = Feed(streaming, 3)
-    address, sooner = f"127.0.0.1:{streaming.stack.tasks[0].port}", {"idle_timeout: 90s": "idle_timeout: 6s"}
+    address, sooner = f"127.0.0.1:{streaming.stack.tasks[0].port}", {"idle_timeout: 120s": "idle_timeout: 6s"}
     with (
         gateway_behind(streaming.stack, descriptors=descriptors, task_grpc_endpoints=address, sooner=sooner) as gateway,
         contextlib.ExitStack() as readers,
@@ -258,7 +258,7 @@ def test_the_streams_of_a_replica_that_hangs_end(streaming: Gateway, descriptors
         try:
             assert replica.stdout is not None
             address = f"127.0.0.1:{int(replica.stdout.readline())}"
-            sooner = {"idle_timeout: 90s": "idle_timeout: 60s", **PINGS}
+            sooner = {"idle_timeout: 120s": "idle_timeout: 60s", **PINGS}
             with (
                 gateway_behind(streaming.stack, descriptors=descriptors, task_grpc_endpoints=address, sooner=sooner) as gateway,
                 gateway.http.stream("GET", PATH, headers=gateway.bearer()) as events,

@@ -244,3 +244,17 @@ async def test_a_closed_account_is_answered_nothing_not_even_once_more(repositor
 
 def _fields(task: Task) -> TaskFields:
     return TaskFields(task.title, task.description, task.status, task.priority, task.due_date, task.labels)
+
+
+async def test_what_was_written_unfenced_is_remembered_once_for_a_while(tasks: PostgresTasks, database: Database, actor: Actor) -> None:
+    first, second = [await insert(tasks, actor, FIELDS) for _ in range(2)]
+    await tasks.write(actor, [Update(task_id, NEW, ["title"]) for task_id in (first.id, second.id, first.id)], unfenced=True)
+    await tasks.write(actor, [Deletion(first.id)], unfenced=True)
+    await tasks.write(actor, [Undeletion(first.id)])
+
+    async def remembered(seconds: float, limit: int = 100) -> list[UUID]:
+        return [task_id for user_id, task_id in await tasks.list_unfenced(seconds, limit) if user_id == actor.user_id]
+
+    assert sorted(await remembered(60)) == sorted([first.id, second.id])
+    await database.fetchrow("UPDATE task.unfenced_writes SET written_at = written_at - interval '2 minutes' WHERE task_id = $1", second.id)
+    assert await remembered(60) == [first.id]
