@@ -1,0 +1,71 @@
+"""The chart as it is released: its own images by digest, all else as it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helm_python import Chart, lint
+
+from helm.chart import ROOT
+from helm.release import IMAGES, WrongDigests, write
+from tests.deploy.rendered import SCENARIOS, pods
+
+DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES)}
+REGISTRY = "ghcr.io/somebody"
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A released chart."""
+    write(tmp_path / "task-manager", REGISTRY, DIGESTS)
+    return tmp_path / "task-manager"
+
+
+def _images(root: Path, values: dict[str, object]) -> set[str]:
+    with Chart.load(root) as chart:
+        texts = chart.render(values, name="task-manager", namespace="task-manager")
+    found = [one for file, text in texts.items() if file.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+    return {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
+
+
+def test_every_image_of_ours_is_named_by_its_digest(released: Path) -> None:
+    ours = {f"{REGISTRY}/{name}@{digest}" for name, digest in DIGESTS.items()}
+    images = _images(released, {})
+    assert ours <= images
+    # What remains are the stores', which a registry of others has.
+    assert {image.partition(":")[0] for image in images - ours} == {"docker.io/library/postgres", "docker.io/valkey/valkey"}
+
+
+def test_a_canary_is_another_image(released: Path) -> None:
+    images = _images(released, {"task-service": {"canary": {"enabled": True, "image": {"tag": "9.9.9"}}}})
+    assert f"{REGISTRY}/task-service:9.9.9" in images
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_it_takes_every_scenario(released: Path, scenario: str) -> None:
+    report = lint(released, dict(SCENARIOS[scenario]), strict=True, with_subcharts=False)
+    assert report["errors"] == []
+
+
+def test_nothing_else_is_changed(released: Path) -> None:
+    changed = {
+        path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and path.read_bytes() != (released / path.relative_to(ROOT)).read_bytes()
+    }
+    assert changed == {Path("values.yaml")}
+    assert (released / "values.yaml").read_text().startswith((ROOT / "values.yaml").read_text())
+
+
+@pytest.mark.parametrize("digests", [{}, DIGESTS | {"envoy": "sha256:" + "0" * 64}, DIGESTS | {"gateway": "latest"}, DIGESTS | {"gateway": ""}])
+def test_what_is_no_digest_of_each_image_is_refused(tmp_path: Path, digests: dict[str, str]) -> None:
+    with pytest.raises(WrongDigests):
+        write(tmp_path / "task-manager", REGISTRY, digests)
+    assert not (tmp_path / "task-manager").exists()
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "helm.release", str(tmp_path / "chart"), "--registry", REGISTRY, "gateway=sha256:1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "digests of auth-service, task-service, gateway are needed" in done.stderr
