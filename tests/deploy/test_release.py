@@ -1,5 +1,6 @@
-"""The chart as it is released: its own images by digest, all else as it is."""
+"""The chart as it is released: its own images by digest, all else as it is; and what is verified before it is deployed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from helm_python import Chart, lint
 from helm.chart import ROOT
 from helm.release import IMAGES, WrongDigests, write
 from tests.deploy.rendered import SCENARIOS, pods
+from tests.deploy.workflows import ROOT as REPOSITORY
 
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES)}
 REGISTRY = "ghcr.io/somebody"
@@ -69,3 +71,49 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "digests of auth-service, task-service, gateway are needed" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------- verifying, with stand-ins
+
+PROGRAMS = {
+    "helm": 'case "$1" in pull) echo "Pulled: it"; echo "Digest: sha256:chart" ;; show) : ;; esac',
+    # The expression names the image.
+    "yq": 'expression=$2; name=${expression#*\\"}; echo ghcr.io/somebody/${name%%\\"*}@sha256:image',
+    "cosign": 'echo "$*" >>"$CALLS"; case "$*" in *"$UNSIGNED"*) exit 1 ;; esac',
+    "docker": "echo sha256:base",
+}
+
+
+def _with_programs(tmp_path: Path, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, text in PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    given = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), **environment}
+    return subprocess.run([REPOSITORY / command[0], *command[1:]], env=given, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_chart_and_images_are_verified_by_digest_and_by_who_signed_them(tmp_path: Path) -> None:
+    done = _with_programs(tmp_path, ".ci/verify-release", "Somebody/task-manager", "1.2.3", UNSIGNED="nothing")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "sha256:chart"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    wanted = ["charts/task-manager@sha256:chart", *(f"{name}@sha256:image" for name in IMAGES)]
+    assert [call.rpartition(" ghcr.io/somebody/")[2] for call in calls] == wanted
+    identity = "https://github.com/Somebody/task-manager/.github/workflows/release.yml@refs/tags/v1.2.3"
+    assert all(f"--certificate-identity {identity} " in call for call in calls)
+
+
+@pytest.mark.parametrize("unsigned", ["charts/task-manager", "auth-service", "gateway"])
+def test_what_somebody_else_signed_is_refused(tmp_path: Path, unsigned: str) -> None:
+    assert _with_programs(tmp_path, ".ci/verify-release", "Somebody/task-manager", "1.2.3", UNSIGNED=f"{unsigned}@").returncode != 0
+
+
+def test_the_bases_get_the_digests_of_now(tmp_path: Path) -> None:
+    done = _with_programs(tmp_path, ".ci/bases")
+    lines = done.stdout.splitlines()
+    assert [line.partition("=")[0] for line in lines] == ["ENVOY_IMAGE", "PYTHON_IMAGE"]
+    assert all(line.endswith("@sha256:base") for line in lines)
+    for line in lines:
+        assert f"ARG {line.removesuffix('@sha256:base')}" in (REPOSITORY / "gateway" / "Dockerfile").read_text()
