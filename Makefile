@@ -12,7 +12,7 @@ BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyprojec
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run backup restore test test-faults test-images check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
+.PHONY: help run backup restore test test-faults test-images test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test-faults: .venv/installed gen/descriptors.binpb ## the long campaign of fault
 test-images: .venv/installed gen/descriptors.binpb ## build and run the images for real, without Docker: needs root and CONTAINER_LAB, and takes minutes
 	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)
 
+test-kind: .venv/installed gen/descriptors.binpb ## the chart in a kind cluster that is there (KIND_CLUSTER), with images of the tag kind: install, helm test, upgrade, scale and roll under load
+	@tests/deploy/kind/run.sh
+
 check: .venv/installed gen/descriptors.binpb helm-lint ## what CI runs beside the tests: format, lint, types, proto lint and breaking changes, chart and manifests
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
@@ -43,6 +46,7 @@ check: .venv/installed gen/descriptors.binpb helm-lint ## what CI runs beside th
 	$(BIN)/buf lint gen/descriptors.binpb --config buf.yaml --path taskmanager
 	$(BIN)/python proto/breaking.py
 	$(BIN)/hadolint Dockerfile gateway/Dockerfile
+	$(BIN)/actionlint
 
 helm-lint: .venv/installed ## Helm's lint in every scenario; the table of values and manifests/ are as the chart says
 	$(BIN)/python -m helm.lint
@@ -88,7 +92,7 @@ constraints: .venv/installed ## pin what the images are built from; ARGS=--upgra
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python constraints/compile.py $(ARGS)
 
 clean: ## remove what was installed, generated and cached; .data/ stays
-	rm -rf .venv gen dist bench-results .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv gen dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml hatch_build.py proto/generate.py

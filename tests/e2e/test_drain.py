@@ -14,7 +14,7 @@ from devstack.config import HOST
 from devstack.stack import Stack
 from tests.e2e.conftest import DRAIN_DELAY_SECONDS
 from tests.support.accounts import Account
-from tests.support.load import OK, Client, Load
+from tests.support.load import OK, SETUP, Client, Load, mixed_client
 from tests.support.observed import log_lines, log_size
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 
@@ -22,8 +22,6 @@ CLIENTS = 32
 # Those whose calls are under way while the server stops. Fewer than the pool has connections, so that the others go on.
 WAITING_CLIENTS = 6
 SETTLE_SECONDS = 0.5
-# The request id of calls before the load, whose lines can be written late.
-SETUP = "setup"
 # How calls end that no handler began. CANCELLED is grpc's: what its core has taken off the wire but not handed up when the server stops is reset.
 NEVER_BEGAN = {"UNAVAILABLE", "CANCELLED"}
 # All of the drain but the delay: the calls under way take at most the time that the lock below is held.
@@ -58,7 +56,7 @@ async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
     breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_gateway: grpc.aio.Channel
 ) -> None:
     grpc_api, rest_api = GrpcTasks(breakable_gateway, breakable_account), RestTasks(breakable_rest, breakable_account)
-    clients = [await _client(api) for api in [grpc_api] * (CLIENTS - 8) + [rest_api] * 8]
+    clients = [await mixed_client(api) for api in [grpc_api] * (CLIENTS - 8) + [rest_api] * 8]
     since = log_size(breakable, "task-1")
     async with Load(clients) as load:
         await asyncio.sleep(SETTLE_SECONDS)
@@ -112,20 +110,3 @@ def _reader(api: TaskApi, task_id: str) -> Client:
 
 def _writer(api: TaskApi) -> Client:
     return [("create", lambda request_id: api.create("made while the server stops", request_id))]
-
-
-async def _client(api: TaskApi) -> Client:
-    """A client that reads, changes, lists, makes and deletes."""
-    mine = await api.create("before", SETUP)
-    made: list[str] = []
-
-    async def create(request_id: str) -> None:
-        made.append((await api.create("made under load", request_id)).id)
-
-    return [
-        ("get", lambda request_id: api.get(mine.id, request_id)),
-        ("rename", lambda request_id: api.rename(mine.id, f"by {request_id}", request_id)),
-        ("list", api.list),
-        ("create", create),
-        ("delete", lambda request_id: api.delete(made.pop(), request_id)),
-    ]

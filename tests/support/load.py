@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 from uuid import uuid4
 
-from tests.support.task_api import CallFailed
+from tests.support.task_api import CallFailed, TaskApi
 
 OK: Final = "OK"
+# The request id of calls before the load, whose lines can be written late.
+SETUP: Final = "setup"
 # A client whose call failed at once must not take the processor from those that have something to do.
 PAUSE_AFTER_FAILURE_SECONDS: Final = 0.02
 
@@ -36,8 +38,10 @@ class Outcome:
 class Load:
     """`async with Load(clients) as load:` calls until the end of the block."""
 
-    def __init__(self, clients: Iterable[Client]) -> None:
+    def __init__(self, clients: Iterable[Client], pause_seconds: float = 0) -> None:
+        """The pause is that of each client between its calls."""
         self._clients = list(clients)
+        self._pause_seconds = pause_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.outcomes: list[Outcome] = []
@@ -76,6 +80,7 @@ class Load:
             name, operation = operations[turn % len(operations)]
             turn += 1
             await self._call(name, operation)
+            await asyncio.sleep(self._pause_seconds)
 
     async def _call(self, name: str, operation: Operation) -> None:
         request_id, began = str(uuid4()), time.monotonic()
@@ -86,6 +91,28 @@ class Load:
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
         else:
             self.outcomes.append(Outcome(name, request_id, began, time.monotonic() - began, OK))
+
+
+async def mixed_client(api: TaskApi) -> Client:
+    """A client that reads, changes, lists, makes and deletes."""
+    mine = await api.create("before", SETUP)
+    made: list[str] = []
+
+    async def create(request_id: str) -> None:
+        made.append((await api.create("made under load", request_id)).id)
+
+    async def delete(request_id: str) -> None:
+        # What could not be made cannot be deleted.
+        if made:
+            await api.delete(made.pop(), request_id)
+
+    return [
+        ("get", lambda request_id: api.get(mine.id, request_id)),
+        ("rename", lambda request_id: api.rename(mine.id, f"by {request_id}", request_id)),
+        ("list", api.list),
+        ("create", create),
+        ("delete", delete),
+    ]
 
 
 def worst(outcomes: Iterable[Outcome]) -> float:

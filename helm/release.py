@@ -1,0 +1,52 @@
+"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER NAME=sha256:…`: a copy of the chart that names its own images by digest, to be packaged."""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from helm.chart import ROOT
+
+IMAGES: Final = ("auth-service", "task-service", "gateway")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_HEAD: Final = "\n# What this version was released with.\n"
+
+
+class WrongDigests(ValueError):
+    """Not one digest for each image."""
+
+
+def write(output: Path, registry: str, digests: Mapping[str, str]) -> None:
+    """Copies the chart to a folder that is not there yet, and adds where its images are. Raises WrongDigests."""
+    if digests.keys() != set(IMAGES):
+        raise WrongDigests(f"digests of {', '.join(IMAGES)} are needed, and there are those of {', '.join(sorted(digests)) or 'none'}")
+    if wrong := [f"{name}={digest}" for name, digest in digests.items() if not _DIGEST.fullmatch(digest)]:
+        raise WrongDigests(f"no digest: {', '.join(wrong)}")
+    shutil.copytree(ROOT, output)
+    values = {name: {"image": {"repository": f"{registry}/{name}", "digest": digests[name]}} for name in IMAGES}
+    with (output / "values.yaml").open("a", encoding="utf-8") as file:
+        file.write(_HEAD + yaml.safe_dump(values, sort_keys=False))
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helm.release", description="Copies the chart, with its images by digest.")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--registry", required=True, help="where the images are, ghcr.io/OWNER")
+    parser.add_argument("digests", nargs="+", metavar="NAME=DIGEST")
+    arguments = parser.parse_args()
+    try:
+        write(arguments.output, arguments.registry, dict(pair.partition("=")[::2] for pair in arguments.digests))
+    except WrongDigests as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

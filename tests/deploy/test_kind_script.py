@@ -1,0 +1,93 @@
+"""What the kind job runs, with programs in the place of helm and kubectl: an upgrade that changes a secret fails it, and so does a failed call."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.kind.load import HEAD, summary, write
+from tests.deploy.workflows import ROOT
+from tests.support.load import OK, Outcome
+
+SCRIPT = ROOT / "tests" / "deploy" / "kind" / "run.sh"
+HELM = """#!/bin/sh
+printf '%s\\n' "helm $*" >>"$CALLS"
+case "$*" in *upgrade*) eval "$ON_UPGRADE" ;; esac
+"""
+# A cluster whose Secrets and settings are files.
+KUBECTL = """#!/bin/sh
+printf '%s\\n' "kubectl $*" >>"$CALLS"
+case "$*" in
+  *"get secrets"*) cat "$CLUSTER/secrets" ;;
+  *"get configmap"*) cat "$CLUSTER/level" ;;
+esac
+"""
+SECRETS = 'task-manager-database {"a":"1"}\ntask-manager-keys {"b":"2"}\ntask-manager-redis {"c":"3"}\n'
+
+
+def _run(tmp_path: Path, *steps: str, on_upgrade: str, secrets: str = SECRETS) -> "subprocess.CompletedProcess[str]":
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"helm": HELM, "kubectl": KUBECTL}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / "secrets").write_text(secrets)
+    (tmp_path / "level").write_text("INFO")
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "CLUSTER": str(tmp_path),
+        "ON_UPGRADE": on_upgrade,
+        "REPORT_DIR": str(tmp_path / "report"),
+    }
+    return subprocess.run([SCRIPT, *steps], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+
+APPLIED = 'printf DEBUG >"$CLUSTER/level"'
+
+
+def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
+    done = _run(tmp_path, "install", "smoke", "upgrade", on_upgrade=APPLIED)
+    assert done.returncode == 0, done.stderr
+    assert "the secrets are the same after the upgrade" in done.stdout
+    assert '"1"' not in done.stdout
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count("helm ") == 4
+    # No other cluster than kind's is ever touched.
+    assert all("context kind-task-manager --namespace task-manager" in line for line in calls.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("on_upgrade", "secrets"),
+    [
+        (APPLIED + """; sed -i s/2/9/ "$CLUSTER/secrets" """, SECRETS),
+        (APPLIED + """; sed -i 2d "$CLUSTER/secrets" """, SECRETS),
+        (":", SECRETS),
+        ("exit 1", SECRETS),
+        (APPLIED, ""),
+    ],
+    ids=["a secret changes", "a secret goes", "nothing is upgraded", "the upgrade fails", "nothing is generated"],
+)
+def test_another_one_fails(tmp_path: Path, on_upgrade: str, secrets: str) -> None:
+    assert _run(tmp_path, "upgrade", on_upgrade=on_upgrade, secrets=secrets).returncode != 0
+
+
+def _outcome(seconds: float, code: str = OK) -> Outcome:
+    return Outcome("get", "id", 0.0, seconds, code, "" if code == OK else f"{code}: gone")
+
+
+def test_the_report_counts_and_names_what_failed(tmp_path: Path) -> None:
+    outcomes = [*(_outcome(number / 1000) for number in range(100)), _outcome(0.5, "UNAVAILABLE")]
+    report = summary("gateway: rolled", 12.0, outcomes, outcomes[-1:])
+    assert (report.calls, report.failed, report.failures) == (101, 1, ["get: UNAVAILABLE: gone"])
+    assert (report.p50_ms, report.p99_ms, report.slowest_ms) == (50.0, 99.0, 500.0)
+    write(report, tmp_path)
+    write(report, tmp_path)
+    assert (tmp_path / "report.md").read_text() == HEAD + 2 * "| gateway: rolled | 12 | 101 | 1 | 50.0 | 99.0 | 500.0 |\n"
+    assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 2
+
+
+def test_no_calls_show_nothing() -> None:
+    with pytest.raises(ValueError, match="no call was made"):
+        summary("nothing", 1.0, [], [])

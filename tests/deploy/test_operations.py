@@ -1,0 +1,146 @@
+"""docs/operations.md: what it names exists, and its capacity table follows from what it says that it follows from."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from auth_service.settings import Settings as AuthSettings
+from gateway.settings import GatewaySettings
+from helm.chart import ROOT as CHART
+from helm.chart import render
+from helm.values_table import table
+from task_service.settings import Settings as TaskSettings
+from tests.deploy.consistency import names
+from tests.deploy.workflows import ROOT
+
+TEXT = (ROOT / "docs" / "operations.md").read_text()
+CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).glob("*.py")))
+# These are written elsewhere, and come with their own tests.
+ELSEWHERE = {"runbook.md", "backup.md"}
+# What README's table may be off by before this document has to be made anew: benchmarks on shared cores vary.
+TOLERANCE = 0.25
+COLUMNS = ("GetTask", "ListTasks (20)", "CreateTask")
+
+
+def test_its_links_lead_somewhere() -> None:
+    targets = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", TEXT)}
+    assert {target for target in targets if not (ROOT / "docs" / target).exists()} <= ELSEWHERE
+
+
+def test_its_targets_and_scripts_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", TEXT)) <= targets
+    for script in re.findall(r"\$ (\.ci/[\w-]+)", TEXT):
+        assert (ROOT / script).exists()
+
+
+def test_its_values_are_the_charts() -> None:
+    known = set(re.findall(r"^\| `([\w.-]+)` \|", table(), re.MULTILINE))
+    parts = {name for path in known for name in (path, path.partition(".")[2])} | {
+        f"{path}.requests.cpu" for path in known if path.endswith("resources")
+    }
+    # A path, alone or with a value: it begins with a component or with what the umbrella has.
+    said = re.findall(r"(?<![\w/.-])((?:global|auth-service|task-service|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT)
+    assert len(set(said)) > 10
+    assert set(said) <= parts
+
+
+def test_its_settings_are_the_programs() -> None:
+    known = names(AuthSettings) | names(TaskSettings) | names(GatewaySettings) | {"IMAGE_TAG", "KUBECONFIG", "HELM_VALUES"}
+    reasons = set(re.findall(r"^  ([A-Z_]+) = \d", (ROOT / "proto/taskmanager/rpc/v1/error_reason.proto").read_text(), re.MULTILINE))
+    codes = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "OUT_OF_RANGE"}
+    said = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT))
+    assert said <= known | reasons | codes
+
+
+def test_its_metrics_are_there() -> None:
+    said = set(re.findall(r"\b((?:grpc_server|db|redis|auth_security|task)_[a-z_]+)(?:\{|`|\[)", TEXT)) - {"task_service", "task_labels"}
+    assert len(said) > 4
+    assert {name for name in said if f'"{name}"' not in CODE} == set()
+    for event in re.findall(r'event="(\w+)"', TEXT):
+        assert f'"{event}"' in CODE
+
+
+def test_its_objects_are_the_charts() -> None:
+    canary = {"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}}
+    found = {f"{one['kind'].lower()}/{one['metadata']['name']}": one for one in render(canary)}
+    for name in re.findall(r"\b((?:deployment|statefulset)/task-manager-[a-z-]+)", TEXT):
+        assert name in found or name == "deployment/task-manager-"
+    for secret, key in re.findall(r"\b(?:get|put) (task-manager-[a-z]+) ([a-z-]+)", TEXT):
+        assert key in found[f"secret/{secret}"]["data"]
+
+
+def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
+    said = re.search(r"leads with `user_id` \((.*?)\)", TEXT)
+    assert said is not None
+    sql = "\n".join(path.read_text() for path in sorted((ROOT / "task_service" / "migrations").glob("*.sql")))
+    bodies = dict(re.findall(r"CREATE TABLE task\.(\w+) \((.*?)\n\);", sql, re.DOTALL))
+    led = {name for name, body in bodies.items() if re.search(r"PRIMARY KEY \(user_id\b|user_id +uuid +PRIMARY KEY", body)}
+    assert set(re.findall(r"`(\w+)`", said[1])) == led
+    # The rest are those of one row.
+    assert all("single" in bodies[name] for name in bodies.keys() - led)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ capacity
+
+
+def _rows(block: str) -> list[list[str]]:
+    text = TEXT.partition(f"<!-- {block} -->")[2].partition(f"<!-- /{block} -->")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()[2:]]
+
+
+def _number(cell: str) -> float:
+    return float(re.sub(r"[ %]", "", cell))
+
+
+def _inputs() -> tuple[list[float], list[float], list[float]]:
+    shares, service, both, envoy = [[_number(cell) for cell in row[1:] if cell] for row in _rows("inputs")]
+    assert sum(shares) == 100
+    for costs in (service, both, envoy):
+        assert costs[3] == round(sum(share * cost for share, cost in zip(shares, costs, strict=False)) / 100)
+    assert all(whole - part == rest for whole, part, rest in zip(both, service, envoy, strict=True))
+    return shares, service, envoy
+
+
+def test_the_inputs_are_what_was_measured() -> None:
+    measured = {
+        (rpc, way): _number(cpu.removesuffix("µs"))
+        for rpc, way, cpu in re.findall(
+            r"^\| ([\w (20)]+), (gRPC|REST) [\w ]+\|(?:[^|]+\|){3} ([\d ]+µs) \|", (ROOT / "README.md").read_text(), re.MULTILINE
+        )
+    }
+    for row, way in ((1, "gRPC"), (2, "REST")):
+        for column, rpc in enumerate(COLUMNS):
+            said = _number(_rows("inputs")[row][1 + column])
+            assert said == pytest.approx(measured[rpc, way], rel=TOLERANCE), f"{rpc} by {way} was measured anew: derive the capacity again"
+
+
+def test_the_table_follows_from_the_inputs() -> None:
+    _, service, envoy = _inputs()
+    per_task_pod, per_gateway_pod = 0.6e6 / service[3], 1.2e6 / envoy[3]
+    for said, what in ((per_task_pod, "0.6"), (per_gateway_pod, "1.2")):
+        stated = re.search(rf"{what} / \d+ µs = \*\*([\d ]+) calls/s per pod\*\*", TEXT)
+        assert stated is not None
+        assert int(said) == pytest.approx(_number(stated[1]), abs=2)
+    connections = {name: int(_connections(name)) for name in ("task-service", "auth-service")}
+    for row in _rows("capacity"):
+        rate, *said = (int(_number(cell)) for cell in row)
+        task, gateway, auth = (max(2, math.ceil(need)) for need in (rate / per_task_pod, rate / per_gateway_pod, rate / 5000 / 2.4))
+        held = task * connections["task-service"] + auth * connections["auth-service"]
+        rolling = math.ceil(task * 1.25) * connections["task-service"] + math.ceil(auth * 1.25) * connections["auth-service"]
+        assert said == [task, gateway, auth, held, rolling]
+
+
+def _connections(component: str) -> str:
+    text = (CHART / "charts" / component / "values.yaml").read_text()
+    found = re.search(r"holds up to (\d+) connections to PostgreSQL with DATABASE_POOL_MAX_SIZE at 10", text)
+    assert found is not None
+    return found[1]
+
+
+def test_the_budget_is_that_of_the_postgres_inside() -> None:
+    values: dict[str, Any] = yaml.safe_load((CHART / "charts" / "postgresql" / "values.yaml").read_text())
+    assert f"(`postgresql.maxConnections`, {values['maxConnections']}," in TEXT
