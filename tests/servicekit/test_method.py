@@ -48,7 +48,8 @@ def test_a_method_without_access_is_refused() -> None:
 
 def test_only_paths_that_name_fields_bind() -> None:
     bound = {name: method.path.fields for name, method in methods().items() if method.path}
-    assert bound == {"GetTask": ("id",), "DeleteTask": ("id",), "UpdateTask": ("task.id",), "ReplaceTask": ("task.id",)}
+    by_id = dict.fromkeys(("GetTask", "DeleteTask", "UndeleteTask"), ("id",))
+    assert bound == by_id | dict.fromkeys(("UpdateTask", "ReplaceTask"), ("task.id",))
 
 
 def check(name: str, path: str, request: object) -> None:
