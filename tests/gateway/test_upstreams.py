@@ -143,8 +143,8 @@ def test_a_service_that_is_not_there(stack: Stack) -> None:
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_no_call_fails_while_a_replica_drains(tmp_path: Path, *, announced: bool) -> None:
-    """Announced to the health check before, not one. Else the rest is GOAWAY's and the retries' work, for writes too: but grpc's core resets now and then
-    what it had not handed up, and then the call has not begun."""
+    """Announced to the health check before, not one. Else the rest is GOAWAY's and the retries' work, for writes too: but grpc's core resets now and
+    then what it had not handed up, and then the call has not begun."""
     with Stack.started(tmp_path) as stack, gateway_behind(stack) as gateway:
         stack.behave(CREATE_TASK, lambda _, __: time.sleep(0.01) or stack.messages.response(CREATE_TASK)())
         failures: list[grpc.RpcError] = []
