@@ -1,0 +1,149 @@
+"""Bugs of the change feed, of who follows it, and of what is restored under it."""
+
+from typing import Final
+
+from tests.planted.bug import Bug
+
+APP: Final = "task_service/app.py"
+GATEWAY: Final = "gateway/envoy.yaml.j2"
+PIPELINE: Final = "servicekit/pipeline.py"
+SERVICE: Final = "task_service/service.py"
+WATCHING: Final = "task_service/watching.py"
+AFTER_RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
+BACKUP: Final = "helm/task-manager/charts/backup/files/backup.sh"
+WRITES: Final = "task_service/migrations/0004_writes.sql"
+
+FEED_BUGS: Final = (
+    Bug(
+        "a resume token that is good for anybody",
+        SERVICE,
+        '    return ["WatchTasks", str(user_id)]',
+        '    return ["WatchTasks", "" and str(user_id)]',
+        ("tests/contract/test_foreign_objects.py", "-k", "WatchTasks"),
+    ),
+    Bug(
+        "a stream that takes a gap for the next change",
+        SERVICE,
+        "or not is_next or (not seqs",
+        "or (not seqs",
+        ("tests/task_service/test_watching.py",),
+    ),
+    Bug(
+        "a wake-up that is forgotten when it comes while a stream reads",
+        SERVICE,
+        "if place.seq == found.last_seq and not await watch.wait():",
+        "watch._woken.clear()\n                if place.seq == found.last_seq and not await watch.wait():",
+        ("tests/task_service/test_watching.py",),
+    ),
+    Bug(
+        "a stream that outlives its session",
+        WATCHING,
+        "                    watch.end(error)\n\n    async def round",
+        "                    del error\n\n    async def round",
+        ("tests/task_service/test_watching.py",),
+    ),
+    Bug(
+        "a stream that resumes with what was told already",
+        SERVICE,
+        "                return Place(epoch, seq)",
+        "                return Place(epoch, max(seq - 1, 0))",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "a stream that resumes one change too late",
+        SERVICE,
+        "        _require_whole(place, found)\n        return place",
+        "        _require_whole(place, found)\n        return Place(place.epoch, min(place.seq + 1, found.last_seq))",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "a first checkpoint ahead of what was told",
+        SERVICE,
+        "            yield self._event(identity.user_id, None, place)\n            while True:",
+        "            now = (await self._log.list(identity.user_id, None, 1)).last_seq\n"
+        "            yield self._event(identity.user_id, None, Place(place.epoch, now))\n            while True:",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "numbers that the changes of all users share",
+        WRITES,
+        "DO UPDATE SET last_seq = c.last_seq + p_count WHERE",
+        "DO UPDATE SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
+        ("tests/e2e/test_feed.py",),
+    ),
+    Bug(
+        "polling that is switched off",
+        WATCHING,
+        "user.moved(last_seq, self._by_poll)",
+        "del last_seq",
+        ("tests/e2e/test_watching_outages.py", "-k", "without_valkey"),
+    ),
+    Bug(
+        "a change that is taken for told since another stream was told",
+        WATCHING,
+        "return seqs.pop() if len(seqs) == 1 else UNKNOWN",
+        "return max(seqs)",
+        ("tests/task_service/test_watching.py", "-k", "another_stream"),
+    ),
+    Bug(
+        "streams that nobody checks for their sessions",
+        APP,
+        "wakeups, revocations.check, metrics)",
+        "wakeups, lambda _: None, metrics)",
+        ("tests/e2e/test_watching.py", "-k", "ends_with_its_session"),
+    ),
+    Bug(
+        "a stream that ends only when it has told all",
+        SERVICE,
+        "                    watch.check()\n",
+        "",
+        ("tests/task_service/test_watching.py", "-k", "much_to_tell"),
+    ),
+    Bug(
+        "a stream that does not end when the service stops",
+        WATCHING,
+        "watch.end(ServiceStopping())",
+        "del watch",
+        ("tests/e2e/test_watching_outages.py", "-k", "replica_that_stops"),
+    ),
+    Bug(
+        "a reader for whom all that it does not read is kept",
+        PIPELINE,
+        "async with _AtMost(self.slow_reader_seconds, SlowReader):",
+        "async with _AtMost(3600, SlowReader):",
+        ("tests/e2e/test_watching_outages.py", "-k", "does_not_read"),
+    ),
+    Bug(
+        "a gateway that holds for some streams all that it can hold for all",
+        GATEWAY,
+        """            initial_stream_window_size: 262144
+            # Room for all of them: else some whose clients do not read would hold up all others to this replica.
+            initial_connection_window_size: 268435456
+""",
+        """            initial_stream_window_size: 1048576
+            initial_connection_window_size: 8388608
+""",
+        ("tests/gateway/test_streams.py", "-k", "do_not_read"),
+    ),
+    Bug(
+        "a restore after which refresh tokens of before are good",
+        AFTER_RESTORE,
+        "UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a restore after which access tokens of before are good",
+        AFTER_RESTORE,
+        "DELETE FROM auth.signing_keys;",
+        "",
+        ("tests/deploy/test_backup.py", "-k", "lost"),
+    ),
+    Bug(
+        "a backup that nobody has read back",
+        BACKUP,
+        'pg_restore --file=/dev/null "$draft" || fail "the dump cannot be read back"',
+        "",
+        ("tests/deploy/test_backup.py", "-k", "looks_good"),
+    ),
+)

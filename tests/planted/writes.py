@@ -1,0 +1,226 @@
+"""Bugs of writes: masks, etags, keys, batches and the bin."""
+
+from typing import Final
+
+from tests.planted.bug import Bug
+
+CACHE: Final = "task_service/cache.py"
+HANDLER: Final = "task_service/handler.py"
+MESSAGES: Final = "task_service/messages.py"
+REPOSITORY: Final = "task_service/repository.py"
+RETRY_METADATA: Final = "servicekit/retry_metadata.py"
+SERVER: Final = "servicekit/server.py"
+DOMAIN: Final = "task_service/domain.py"
+SERVICE: Final = "task_service/service.py"
+WRITES: Final = "task_service/migrations/0004_writes.sql"
+MODEL: Final = ("tests/model/test_model.py",)
+IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
+LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
+SAFE_WRITES: Final = "tests/contract/test_safe_writes.py"
+
+WRITES_BUGS: Final = (
+    Bug(
+        "an answer of then that is kept as a value of now",
+        CACHE,
+        "task = None if written.replayed or len(keys) > 1",
+        "task = None if len(keys) > 1",
+        ("tests/task_service/test_writes.py",),
+    ),
+    Bug(
+        "an idempotency key that is read before the counter's lock",
+        WRITES,
+        """    v_count   integer := jsonb_array_length(p_operations);
+    v_seq     bigint := task.take_seqs(p_user, v_count);
+    v_changed integer := v_count;
+    v_kept    task.idempotency_keys;
+    v_tasks   task.tasks[];
+BEGIN
+    IF p_key IS NOT NULL THEN
+        SELECT * INTO v_kept FROM task.idempotency_keys
+         WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
+""",
+        """    v_count   integer := jsonb_array_length(p_operations);
+    v_seq     bigint;
+    v_changed integer := v_count;
+    v_kept    task.idempotency_keys;
+    v_tasks   task.tasks[];
+BEGIN
+    SELECT * INTO v_kept FROM task.idempotency_keys
+     WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
+    v_seq := task.take_seqs(p_user, v_count);
+    IF p_key IS NOT NULL THEN
+        PERFORM WHERE v_kept.key IS NOT NULL;
+""",
+        ("tests/task_service/test_writes.py", "-k", "two_at_once"),
+    ),
+    Bug(
+        "an etag that nobody looks at",
+        WRITES,
+        "IF v_task.version <> ALL (p_versions) THEN",
+        "IF false THEN",
+        ("tests/task_service/test_writes.py", "-k", "etag"),
+    ),
+    Bug(
+        "an idempotency key that is everybody's",
+        WRITES,
+        "         WHERE user_id = p_user AND key = p_key AND created_at >",
+        "         WHERE key = p_key AND created_at >",
+        (IDEMPOTENCY, "-k", "another_users_key"),
+    ),
+    Bug(
+        "an idempotency key that is good for ever",
+        WRITES,
+        "AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';",
+        "AND key = p_key;",
+        (IDEMPOTENCY, "-k", "after_a_day"),
+    ),
+    Bug(
+        "a request's hash without If-Match",
+        RETRY_METADATA,
+        'said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")',
+        'said = (request.DESCRIPTOR.full_name, "", "")',
+        (IDEMPOTENCY, "-k", "another_if_match"),
+    ),
+    Bug(
+        "a request's hash without the method",
+        RETRY_METADATA,
+        'said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")',
+        'said = ("", call.metadata.get(IF_MATCH, ""), "")',
+        (IDEMPOTENCY, "-k", "same_bytes"),
+    ),
+    Bug("a replay that does not say that it is one", HANDLER, "    if written.replayed:", "    if not written:", (IDEMPOTENCY, "-k", "as_at_first")),
+    Bug(
+        "a refusal that uses up its key",
+        REPOSITORY,
+        """            raise _refusal(error) from error
+""",
+        """            if key is not None:
+                keep = "INSERT INTO task.idempotency_keys VALUES ($1, $2, $3, '[]', now())"
+                await self._database.fetchrow(keep, actor.user_id, key, request_hash)
+            raise _refusal(error) from error
+""",
+        (IDEMPOTENCY, "-k", "refusal"),
+    ),
+    Bug(
+        "an answer that is kept after the write and not with it",
+        REPOSITORY,
+        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
+""",
+        """            find = "SELECT FROM task.idempotency_keys WHERE user_id = $1 AND key = $2"
+            kept = key is None or await self._database.fetchrow(find, actor.user_id, key) is not None
+            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, unfenced)
+            if not kept:
+                answer = "SELECT $1, $2, $3, coalesce(jsonb_agg(to_jsonb(t)), '[]'), now() FROM task.tasks AS t WHERE user_id = $1 AND id = ANY ($4)"
+                keep = f"INSERT INTO task.idempotency_keys {answer}"
+                await self._database.fetchrow(keep, actor.user_id, key, request_hash, [row[2] for row in rows])
+""",
+        (LOST_ANSWERS, "-k", "postgres and after"),
+    ),
+    Bug(
+        "etags that nobody looks at in batches",
+        HANDLER,
+        "    return (given,) if given else None",
+        "    return None",
+        (SAFE_WRITES, "-k", "refused_one"),
+    ),
+    Bug(
+        "a weak etag that matches",
+        RETRY_METADATA,
+        "    tags = tuple(re.findall(_TAG, header))",
+        '    tags = tuple(tag.removeprefix("W/") for tag in re.findall(_TAG, header))',
+        (SAFE_WRITES, "-k", "another_etag"),
+    ),
+    Bug(
+        "a batch that counts its refusals from 1",
+        REPOSITORY,
+        "    return refused(int(index), etag",
+        "    return refused(int(index) + 1, etag",
+        (SAFE_WRITES, "-k", "refused_one"),
+    ),
+    Bug(
+        "a batch that counts its invalid fields from 1",
+        MESSAGES,
+        "in enumerate(requests):",
+        "in enumerate(requests, 1):",
+        (SAFE_WRITES, "-k", "refused_one"),
+    ),
+    Bug(
+        "a batch that leaves done what it did before a refusal",
+        SERVICE,
+        """        written = await self._repository.write(actor, operations, idempotency)
+""",
+        """        tasks: list[Task] = []
+        for index, operation in enumerate(operations):
+            try:
+                tasks += (await self._repository.write(actor, [operation])).tasks
+            except Exception as error:
+                error.index = index
+                raise
+        written = Written(tasks)
+""",
+        (SAFE_WRITES, "-k", "refused_one"),
+    ),
+    Bug(
+        "a batch that finds what is in the bin",
+        REPOSITORY,
+        "WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL",
+        "WHERE user_id = $1 AND id = ANY ($2)",
+        (SAFE_WRITES, "-k", "in_the_bin"),
+    ),
+    Bug(
+        "an answer that may be no larger than a request",
+        SERVER,
+        '("grpc.max_send_message_length", MAX_ANSWER_BYTES)',
+        '("grpc.max_send_message_length", MAX_REQUEST_BYTES)',
+        (SAFE_WRITES, "-k", "largest_batch"),
+    ),
+    Bug(
+        "a value that stays in the cache when its task is deleted",
+        CACHE,
+        "if isinstance(operations[0], Creation):",
+        "if isinstance(operations[0], Creation | Deletion):",
+        MODEL,
+    ),
+    Bug(
+        "a field that is set though the mask does not name it",
+        WRITES,
+        "IF 'description' = ANY (v_op.mask) THEN",
+        "IF v_op.description <> '' THEN",
+        MODEL,
+    ),
+    Bug(
+        "a deletion that is left out of its batch where all should be refused",
+        WRITES,
+        "        PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);\n",
+        """        BEGIN
+            PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);
+        EXCEPTION WHEN SQLSTATE 'TM002' THEN
+            CONTINUE;
+        END;
+""",
+        MODEL,
+    ),
+    Bug(
+        "an undeletion that leaves the time of deletion",
+        WRITES,
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END,",
+        "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) ELSE deleted_at END,",
+        MODEL,
+    ),
+    Bug(
+        "an etag that is compared too loosely",
+        DOMAIN,
+        "return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None",
+        """return int(etag.strip('W/"')) if etag.strip('W/"').isdigit() else None""",
+        MODEL,
+    ),
+    Bug(
+        "a time of completion that a deletion forgets",
+        WRITES,
+        "updated_at = greatest(v_now, updated_at), version = version + 1",
+        "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
+        MODEL,
+    ),
+    Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug("a list whose ties are in any order", "task_service/list_statement.py", 'Key("id", last)]', 'Key("id", not last)]', MODEL),
+)
