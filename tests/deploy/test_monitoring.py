@@ -26,6 +26,8 @@ from tests.gateway.stack import gateway_behind
 from tests.support.accounts import log_in, make_account
 from tests.support.waiting import eventually
 
+# Envoy adds up its histograms each 5 s, and Prometheus looks each second.
+SHOWN_WITHIN_SECONDS = 15.0
 RULES: Final = DASHBOARDS.parent / "rules"
 RUNBOOK: Final = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 RULE_FILES: Final = sorted(RULES.glob("*.yaml"))
@@ -169,9 +171,14 @@ async def test_a_panel_shows_something_and_can_name_it(panel: str, target: dict[
     query = filled(target["expr"])
     if is_exempt(query) or panel in EMPTY_WHEN_WELL:
         return
-    # Not only NaN, which is what nothing divided by nothing is.
-    numbers = [one for one in await scraping.query(query) if not math.isnan(float(one["value"][1]))]
-    assert numbers, query
+
+    async def shown() -> list[Any]:
+        # Not only NaN, which is what nothing divided by nothing is.
+        numbers = [one for one in await scraping.query(query) if not math.isnan(float(one["value"][1]))]
+        assert numbers, query
+        return numbers
+
+    numbers = await eventually(shown, within=SHOWN_WITHIN_SECONDS)
     wanted = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", target["legendFormat"]))
     assert wanted <= set(numbers[0]["metric"]), f"{query} has not the labels of its legend"
 
