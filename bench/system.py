@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,7 +84,8 @@ class System:
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
-        self.stack = await exits.enter_async_context(Stack(self._config))
+        # With a data directory PostgreSQL keeps what it acknowledges, as in production: without, a write would not wait for the disk.
+        self.stack = await exits.enter_async_context(Stack(replace(self._config, data_dir=folder / "data")))
         state = self.stack.state
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - it runs

@@ -1,4 +1,4 @@
-"""Conditions in SQL. Values are parameters; only the numbers of statuses are literal, so that partial indexes match in generic plans as well."""
+"""Conditions in SQL. Values are parameters; only the numbers of statuses are literal."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -7,7 +7,6 @@ from task_service.conditions import TEXTS, AllOf, AnyOf, Comparison, Condition, 
 from task_service.domain import Status
 
 ALL_STATUSES: Final = frozenset(Status)
-OPEN_STATUSES: Final = ALL_STATUSES - {Status.COMPLETED}
 
 # Adds a value to the parameters of a statement, and returns how it is written there.
 Parameter = Callable[[object], str]
@@ -31,16 +30,28 @@ def statuses_of(conditions: Sequence[Condition]) -> frozenset[Status]:
 
 
 def sql_of(conditions: Sequence[Condition], parameter: Parameter) -> list[str]:
-    """Terms that are all true, if and only if the conditions are."""
-    statuses = statuses_of(conditions)
-    rest = [_sql(condition, parameter) for condition in conditions if _statuses(condition) is None]
-    return rest if statuses == ALL_STATUSES else [_status_sql(statuses), *rest]
+    """Terms that are all true, if and only if the conditions are that `statuses_of` does not tell about."""
+    return [_sql(condition, parameter) for condition in conditions if _statuses(condition) is None]
+
+
+def status_sql(statuses: frozenset[Status]) -> list[str]:
+    """The terms, at most one, of having one of these statuses."""
+    if statuses == ALL_STATUSES:
+        return []
+    numbers = sorted(status.value for status in statuses)
+    match numbers:
+        case []:
+            return ["false"]
+        case [number]:
+            return [f"status = {number}"]
+        case _:
+            return [f"status IN ({', '.join(map(str, numbers))})"]
 
 
 def _sql(condition: Condition, parameter: Parameter) -> str:
     statuses = _statuses(condition)
     if statuses is not None:
-        return _status_sql(statuses)
+        return " AND ".join(status_sql(statuses)) or "true"
     match condition:
         case AllOf(terms):
             return f"({' AND '.join(_sql(term, parameter) for term in terms)})"
@@ -78,14 +89,3 @@ def _statuses(condition: Condition) -> frozenset[Status] | None:
             return ALL_STATUSES.intersection(*known) if isinstance(condition, AllOf) else frozenset().union(*known)
         case _:
             return None
-
-
-def _status_sql(statuses: frozenset[Status]) -> str:
-    """As a comparison with one status, of which there are three: that is what the predicate of a partial index is."""
-    if len(statuses) == 1:
-        (only,) = statuses
-        return f"status = {only.value}"
-    if len(statuses) == len(ALL_STATUSES) - 1:
-        (missing,) = ALL_STATUSES - statuses
-        return f"status <> {missing.value}"
-    return "true" if statuses else "false"

@@ -1,16 +1,17 @@
 """The statement of a list: a single one, so that the page, the count and the place in the user's change log are of one snapshot.
 
-Its rows come from the tasks that are not deleted, by the index that has their order or by way of a label; with the deleted ones from both, merged.
-SQL is put together from the constants of this module and of condition_sql alone; values are always parameters.
+Its rows come from the tasks that are not deleted, by an index that has their order, once for each status, or by way of a label; all merged. With the
+deleted ones, which are few, from those as well. SQL is put together from the constants of this module and of condition_sql alone; values are always
+parameters.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from task_service.condition_sql import OPEN_STATUSES, sql_of, statuses_of
+from task_service.condition_sql import sql_of, status_sql, statuses_of
 from task_service.conditions import Comparison, Condition, Field, Operator
-from task_service.domain import NEWEST_FIRST, Order, OrderField, OrderKey
+from task_service.domain import NEWEST_FIRST, Order, OrderField, OrderKey, Status
 from task_service.filtering import ListQuery, Position, SortValue
 
 COLUMN_NAMES: Final = (
@@ -25,11 +26,16 @@ TASKS: Final = "task.tasks"
 # The labels' own columns under other names, since those of the tasks are meant wherever both have one. LIMIT 1 changes nothing but that tasks are
 # looked up one after another: of a plain join the planner, which takes the keys to be independent, expects next to nothing, and reads far ahead.
 LABELLED: Final = (
-    "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label}{open}) AS labelled"
+    "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label} AND {completed}) AS labelled"
     " CROSS JOIN LATERAL (SELECT * FROM task.tasks WHERE user_id = $1 AND id = task_id LIMIT 1) AS labelled_task"
 )
 # What gives a task's place there.
 PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}
+# The statuses that its index keeps apart.
+COMPLETED: Final[Mapping[str, frozenset[Status]]] = {
+    "NOT completed": frozenset({Status.PENDING, Status.IN_PROGRESS}),
+    "completed": frozenset({Status.COMPLETED}),
+}
 
 
 class Parameters:
@@ -46,11 +52,17 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the order, in SQL. `turned`: it is the value with the other sign."""
+    """A key of the order: in SQL, and the name that it has among a list's columns. `turned`: it is the value with the other sign."""
 
     sql: str
+    name: str
     descending: bool
     turned: bool = False
+
+
+# The orders that an index has for the tasks of one status, in either direction: see migrations/0005_lists_by_status.sql.
+DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
+SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +86,11 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
     """
     parameters = Parameters(query.user_id)
     keys = _keys(query.order)
-    sources = _sources(query, parameters)
+    sources = _sources(query, keys, parameters)
     position = [] if after is None else [parameters(value) for value in _values(after, keys)]
-    order = ", ".join(f"{key.sql} {'DESC' if key.descending else 'ASC'}" for key in keys)
-    page = _page([source.rows(COLUMN_NAMES, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
+    columns = [*COLUMN_NAMES, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
+    order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
+    page = _page([source.rows(columns, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
     counted = f", ({_count(sources)}) AS total_size" if with_total else ""
     # Ordered once more since a join promises no order. It is a page, so it costs next to nothing.
     sql = f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
@@ -85,35 +98,43 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
 
 
 def _page(sources: Sequence[str], order: str, skip: int, limit: int, parameters: Parameters) -> str:
-    """The first rows of all sources together.
+    """The first rows of all sources together, which are read from each only as far as they are wanted.
 
     A generic plan does not know a parameter: of an unknown LIMIT it thinks that it lets a tenth through, and rather sorts. So each source is bounded
     by a number in round figures as well, which shows how few are wanted, and makes but few different statements.
     """
-    few = [f"SELECT * FROM ({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))}) AS few" for source in sources]  # noqa: S608
+    few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))})" for source in sources)
     offset = f" OFFSET {parameters(skip)}" if skip else ""
-    if len(few) == 1:
-        return f"{few[0]} LIMIT {parameters(limit)}{offset}"
-    reach = parameters(skip + limit)
-    merged = " UNION ALL ".join(f"({each} LIMIT {reach})" for each in few)
-    return f"SELECT * FROM ({merged}) AS found ORDER BY {order} LIMIT {parameters(limit)}{offset}"  # noqa: S608
+    return f"SELECT * FROM ({few}) AS found ORDER BY {order} LIMIT {parameters(limit)}{offset}"  # noqa: S608
 
 
-def _sources(query: ListQuery, parameters: Parameters) -> list[Source]:
+def _sources(query: ListQuery, keys: Sequence[Key], parameters: Parameters) -> list[Source]:
     conditions = query.conditions()
-    label = _leading_label(query.order, conditions)
+    statuses = statuses_of(conditions)
+    label = _leading_label(query.order, conditions) if statuses else None
     terms = sql_of([condition for condition in conditions if condition is not label], parameters)
-    if label is None:
-        labelled = []
-        live = Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *terms], {})
-    else:
+    labelled = []
+    if label is not None:
         written = parameters(label.value)
         labelled = [f"{written} = ANY (labels)"]
-        only_open = " AND NOT completed" if statuses_of(conditions) <= OPEN_STATUSES else ""
-        live = Source(LABELLED.format(label=written, open=only_open), ["deleted_at IS NULL", *terms], PLACE_OF_LABELLED)
-    if not query.show_deleted:
-        return [live]
-    return [live, Source(TASKS, ["user_id = $1", "deleted_at IS NOT NULL", *terms, *labelled], {})]
+        sources = [
+            Source(LABELLED.format(label=written, completed=which), ["deleted_at IS NULL", *_among(statuses, group), *terms], PLACE_OF_LABELLED)
+            for which, group in COMPLETED.items()
+            if statuses & group
+        ]
+    else:
+        # Where all are sorted anyway, or there are none, once is enough.
+        split = tuple(key.sql for key in keys) in SERVED and statuses
+        groups = [frozenset({status}) for status in sorted(statuses)] if split else [statuses]
+        sources = [Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *status_sql(group), *terms], {}) for group in groups]
+    if query.show_deleted:
+        sources.append(Source(TASKS, ["user_id = $1", "deleted_at IS NOT NULL", *status_sql(statuses), *terms, *labelled], {}))
+    return sources
+
+
+def _among(statuses: frozenset[Status], group: frozenset[Status]) -> list[str]:
+    """The terms by which tasks of a group have one of the statuses."""
+    return [] if group <= statuses else status_sql(statuses & group)
 
 
 def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison | None:
@@ -134,19 +155,20 @@ def _count(sources: Sequence[Source]) -> str:
 def _keys(order: Order) -> list[Key]:
     """The keys in SQL, all in one direction if possible. Ties go by id in the direction of the last, so that one index serves a list either way."""
     last = order[-1].descending
-    return [*(_key(key, wanted=last) for key in order), Key("id", last)]
+    return [*(_key(key, wanted=last) for key in order), Key("id", "id", last)]
 
 
 def _key(key: OrderKey, *, wanted: bool) -> Key:
+    name = key.field.name.lower()
     match key.field:
         case OrderField.PRIORITY if key.descending != wanted:
-            return Key("(-priority)", wanted, turned=True)
+            return Key("(-priority)", "priority_key", wanted, turned=True)
         case OrderField.DUE_DATE:
-            return Key(f"COALESCE(due_date, '{_NO_DUE_DATE[key.descending]}')", key.descending)
+            return Key(f"COALESCE(due_date, '{_NO_DUE_DATE[key.descending]}')", "due_date_key", key.descending)
         case OrderField.TITLE:
-            return Key('title COLLATE "C"', key.descending)
-        case field:
-            return Key(field.name.lower(), key.descending)
+            return Key('title COLLATE "C"', "title_key", key.descending)
+        case _:
+            return Key(name, name, key.descending)
 
 
 def _values(position: Position, keys: Sequence[Key]) -> list[SortValue | object]:

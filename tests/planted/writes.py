@@ -222,5 +222,5 @@ BEGIN
         MODEL,
     ),
     Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
-    Bug("a list whose ties are in any order", "task_service/list_statement.py", 'Key("id", last)]', 'Key("id", not last)]', MODEL),
+    Bug("a list whose ties are in any order", "task_service/list_statement.py", 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
 )
