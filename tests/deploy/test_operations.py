@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -46,6 +47,19 @@ def test_its_values_are_the_charts() -> None:
     said = re.findall(r"(?<![\w/.-])((?:global|auth-service|task-service|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT)
     assert len(set(said)) > 10
     assert set(said) <= parts
+
+
+def test_its_times_are_the_charts() -> None:
+    """Of both services, and of the gateway."""
+    values = {name: yaml.safe_load((CHART / "charts" / name / "values.yaml").read_text()) for name in ("auth-service", "task-service", "gateway")}
+    said = re.findall(r"`(minReadySeconds|drain\.\w+)`[^|]*\| (\d+) s[^|]*\| (\d+) s", TEXT)
+    assert len(said) == 1 + len(values["gateway"]["drain"])
+    for path, service, gateway in said:
+        assert [_value(part, path) for part in values.values()] == [int(service), int(service), int(gateway)], path
+
+
+def _value(values: dict[str, Any], path: str) -> Any:
+    return reduce(lambda part, key: part[key], path.split("."), values)
 
 
 def test_its_settings_are_the_programs() -> None:
