@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings
 
 from auth_service.settings import Settings as AuthSettings
 from devstack.roles import MIGRATOR, SERVICES
+from gateway.config import render
 from gateway.routes import read_routes
 from gateway.settings import GatewaySettings, SettingsError
 from helm.chart import Object
@@ -20,6 +22,7 @@ from servicekit.health import LIVENESS
 from servicekit.runtime import CLOSE_TIMEOUT_SECONDS
 from servicekit.settings import ServiceSettings
 from task_service.settings import Settings as TaskSettings
+from tests.deploy import rollouts
 from tests.deploy.rendered import component, environments, of_kind, title
 
 DESCRIPTORS: Final = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
@@ -35,9 +38,16 @@ GATEWAY_NOTICES_SECONDS: Final = 3
 GATEWAY_BESIDE_HEAP_BYTES: Final = 128 * 1024 * 1024
 
 
-def differences(found: list[Object]) -> list[str]:
-    """One line each; empty when all agree."""
-    return [line for check in (_services, _migrations, _gateway, _addresses, _policies, _mesh) for line in check(found)]
+def differences(found: list[Object], envoy: str | None = None) -> list[str]:
+    """One line each; empty when all agree. Envoy's configuration is the gateway's own unless another is given."""
+    checks = (_services, _migrations, _gateway, _addresses, _policies, _mesh)
+    return [*(line for check in checks for line in check(found)), *rollouts.differences(found, envoy or envoy_config())]
+
+
+@cache
+def envoy_config() -> str:
+    """The configuration that the gateway makes by default. How soon it learns of pods is the same with any settings."""
+    return render(GatewaySettings(), DESCRIPTORS)
 
 
 def names(settings: type[BaseSettings] | type[GatewaySettings]) -> set[str]:
@@ -88,7 +98,8 @@ def _service(settings: ServiceSettings, deployment: Object, container: Mapping[s
     if container["args"] != ["run"]:
         yield "does not run `run`"
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    if grace < settings.drain_delay_seconds + settings.shutdown_grace_seconds + CLOSE_TIMEOUT_SECONDS:
+    before = rollouts.pre_stop_seconds(container)
+    if grace < before + settings.drain_delay_seconds + settings.shutdown_grace_seconds + CLOSE_TIMEOUT_SECONDS:
         yield f"{grace} s of grace are less than the drain takes"
     if settings.drain_delay_seconds < GATEWAY_NOTICES_SECONDS:
         yield "drains faster than the gateway notices"
@@ -139,7 +150,7 @@ def _gateway(found: list[Object]) -> Iterator[str]:
         yield f"{where}: {memory} leave no room above MAX_HEAP_BYTES"
     spec = deployment["spec"]["template"]["spec"]
     delay, grace = (float(variables[name]) for name in sorted(DRAIN))
-    if spec["terminationGracePeriodSeconds"] <= delay + grace:
+    if spec["terminationGracePeriodSeconds"] <= rollouts.pre_stop_seconds(container) + delay + grace:
         yield f"{where}: is killed before it has drained"
     if grace < settings.request_timeout_seconds:
         yield f"{where}: stops before a call of {settings.request_timeout_seconds} s may have ended"

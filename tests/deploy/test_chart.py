@@ -125,6 +125,15 @@ def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
         assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, title(one)
 
 
+def test_no_wait_before_the_end_is_no_hook() -> None:
+    """Kubernetes before 1.33 takes no sleep of 0."""
+    spec = get(render({"task-service": {"drain": {"preStopSeconds": 0}}}), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
+    assert "lifecycle" not in spec["containers"][0]
+    with_hook = get(objects("defaults"), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
+    waits = with_hook["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert with_hook["terminationGracePeriodSeconds"] - spec["terminationGracePeriodSeconds"] == waits
+
+
 @EVERY
 def test_either_the_autoscaler_or_the_deployment_says_how_many(scenario: str) -> None:
     found = objects(scenario)

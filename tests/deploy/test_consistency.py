@@ -12,7 +12,7 @@ import yaml
 
 from gateway.settings import GatewaySettings
 from helm.chart import ROOT, Object
-from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, image_differences, names
+from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, envoy_config, image_differences, names
 from tests.deploy.rendered import SCENARIOS, get, objects
 
 SCHEMA = json.loads((ROOT / "values.schema.json").read_text())
@@ -80,6 +80,14 @@ def _container(found: list[Object], name: str) -> Any:
     return get(found, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]
 
 
+def _deployment(name: str, **change: Any) -> Change:
+    return lambda found: get(found, "Deployment", name)["spec"].update(change)
+
+
+def _pre_stop(deployment: str, hook: dict[str, Any]) -> Change:
+    return lambda found: _container(found, deployment).update(lifecycle={"preStop": hook})
+
+
 def _setting(config: str, name: str, value: str) -> Change:
     return lambda found: get(found, "ConfigMap", config)["data"].update({name: value})
 
@@ -124,6 +132,14 @@ PLANTED: dict[str, Change] = {
     "a service that is killed while it drains": lambda found: get(found, "Deployment", AUTH)["spec"]["template"]["spec"].update(
         terminationGracePeriodSeconds=15
     ),
+    "a gateway whose grace leaves no time before the drain": _pre_stop(GATEWAY, {"sleep": {"seconds": 15}}),
+    "a service whose grace leaves no time before the drain": _pre_stop(AUTH, {"sleep": {"seconds": 21}}),
+    "a gateway that is told to end before kube-proxy knows": _pre_stop(GATEWAY, {"sleep": {"seconds": 1}}),
+    "a service that is told to end before the gateway knows": _pre_stop(TASK, {"sleep": {"seconds": 7}}),
+    "a hook that may wait or not": _pre_stop(TASK, {"exec": {"command": ["sleep", "8"]}}),
+    "a gateway that is rolled before kube-proxy knows": _deployment(GATEWAY, minReadySeconds=1),
+    "a service that is rolled before the gateway knows": _deployment(TASK, minReadySeconds=7),
+    "a service that is rolled as soon as it is ready": lambda found: get(found, "Deployment", AUTH)["spec"].pop("minReadySeconds"),
     "less memory than Envoy's heap": lambda found: _container(found, GATEWAY)["resources"]["limits"].update(memory="512Mi"),
     "a drain that the gateway does not notice": _setting(TASK, "DRAIN_DELAY_SECONDS", "1"),
     "a Service without pods": lambda found: get(found, "Service", AUTH)["spec"]["selector"].update(track="green"),
@@ -145,6 +161,16 @@ def test_a_planted_difference_is_found(planted: str) -> None:
     found = deepcopy(objects("mesh"))
     PLANTED[planted](found)
     assert differences(found) != []
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [("dns_refresh_rate: 2s", "dns_refresh_rate: 10s"), ("timeout: 1s\n        interval: 1s", "timeout: 5s\n        interval: 1s")],
+    ids=["looks up later", "checks for longer"],
+)
+def test_an_envoy_that_learns_later_than_roll_outs_wait_is_found(was: str, becomes: str) -> None:
+    assert differences(objects("defaults"), envoy_config()) == []
+    assert differences(objects("defaults"), envoy_config().replace(was, becomes)) != []
 
 
 def test_what_belongs_to_none_of_the_tables_is_the_canary() -> None:

@@ -21,6 +21,7 @@ printf '%s\\n' "kubectl $*" >>"$CALLS"
 case "$*" in
   *"get secrets"*) cat "$CLUSTER/secrets" ;;
   *"get configmap"*) cat "$CLUSTER/level" ;;
+  *"get pods"*) cat "$CLUSTER/ending" && : >"$CLUSTER/ending" ;;
 esac
 """
 SECRETS = 'task-manager-database {"a":"1"}\ntask-manager-keys {"b":"2"}\ntask-manager-redis {"c":"3"}\n'
@@ -34,6 +35,7 @@ def _run(tmp_path: Path, *steps: str, on_upgrade: str, secrets: str = SECRETS) -
         (programs / name).chmod(0o755)
     (tmp_path / "secrets").write_text(secrets)
     (tmp_path / "level").write_text("INFO")
+    (tmp_path / "ending").write_text("task-manager-gateway-1")
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "CALLS": str(tmp_path / "calls"),
@@ -71,6 +73,13 @@ def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
 )
 def test_another_one_fails(tmp_path: Path, on_upgrade: str, secrets: str) -> None:
     assert _run(tmp_path, "upgrade", on_upgrade=on_upgrade, secrets=secrets).returncode != 0
+
+
+@pytest.mark.parametrize("step", [("restart", "gateway"), ("scale", "gateway", "2")], ids=["rolled", "scaled"])
+def test_a_change_is_over_when_the_old_pods_are_gone(tmp_path: Path, step: tuple[str, ...]) -> None:
+    assert _run(tmp_path, *step, on_upgrade=":").returncode == 0
+    calls = [line.partition("--namespace task-manager ")[2].split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert calls == [*(["rollout", "rollout"] if step[0] == "restart" else ["upgrade"]), "get", "get"]
 
 
 def _outcome(seconds: float, code: str = OK) -> Outcome:

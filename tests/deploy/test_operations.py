@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -46,6 +47,19 @@ def test_its_values_are_the_charts() -> None:
     said = re.findall(r"(?<![\w/.-])((?:global|auth-service|task-service|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT)
     assert len(set(said)) > 10
     assert set(said) <= parts
+
+
+def test_its_times_are_the_charts() -> None:
+    """Of both services, and of the gateway."""
+    values = {name: yaml.safe_load((CHART / "charts" / name / "values.yaml").read_text()) for name in ("auth-service", "task-service", "gateway")}
+    said = re.findall(r"`(minReadySeconds|drain\.\w+)`[^|]*\| (\d+) s[^|]*\| (\d+) s", TEXT)
+    assert len(said) == 1 + len(values["gateway"]["drain"])
+    for path, service, gateway in said:
+        assert [_value(part, path) for part in values.values()] == [int(service), int(service), int(gateway)], path
+
+
+def _value(values: dict[str, Any], path: str) -> Any:
+    return reduce(lambda part, key: part[key], path.split("."), values)
 
 
 def test_its_settings_are_the_programs() -> None:
@@ -130,7 +144,8 @@ def test_the_table_follows_from_the_inputs() -> None:
         rate, *said = (int(_number(cell)) for cell in row)
         task, gateway, auth = (max(2, math.ceil(need)) for need in (rate / per_task_pod, rate / per_gateway_pod, rate / 5000 / 2.4))
         held = task * connections["task-service"] + auth * connections["auth-service"]
-        rolling = math.ceil(task * 1.25) * connections["task-service"] + math.ceil(auth * 1.25) * connections["auth-service"]
+        # Those that come, and as many that end.
+        rolling = held + 2 * (math.ceil(task / 4) * connections["task-service"] + math.ceil(auth / 4) * connections["auth-service"])
         assert said == [task, gateway, auth, held, rolling]
 
 

@@ -31,6 +31,18 @@ smoke() { in_helm test "$release" --logs --timeout 5m; }
 
 changed() { in_helm upgrade "$release" "$chart" --reset-then-reuse-values --wait --timeout 8m --set "$1"; }
 
+# A roll-out is over when the new pods are there. The old ones still serve and then drain, which is when a caller would notice.
+old_pods_gone() {
+  local ending
+  for _ in {1..120}; do
+    ending=$(in_kubectl get pods --output jsonpath='{.items[?(@.metadata.deletionTimestamp)].metadata.name}')
+    [ -n "$ending" ] || return 0
+    sleep 1
+  done
+  echo "still there after two minutes: $ending" >&2
+  return 1
+}
+
 # A line for each generated Secret: its name, and the checksum of what is in it.
 checksums() {
   in_kubectl get secrets --selector "app.kubernetes.io/instance=$release" \
@@ -50,11 +62,12 @@ upgrade() {
   smoke
 }
 
-scale() { changed "$1.replicas=$2"; }
+scale() { changed "$1.replicas=$2" && old_pods_gone; }
 
 restart() {
   in_kubectl rollout restart "deployment/$release-$1"
   in_kubectl rollout status "deployment/$release-$1" --timeout 5m
+  old_pods_gone
 }
 
 # The gateway's address: that of the node, since a port-forward holds on to one pod.

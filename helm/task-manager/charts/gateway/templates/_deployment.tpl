@@ -1,8 +1,13 @@
 {{/*
 The gateway's Deployment. Takes (dict "root" GATEWAY "canary" VALUES): the umbrella calls it, which alone sees the values of both components.
 
-Envoy ends at once on SIGTERM, so what the image runs before it takes the signal: /readyz falls, drain.delaySeconds for balancers to look away, then no
-new connections, and calls under way end within drain.graceSeconds. So there is no preStop hook here either.
+How a pod ends, in terminationGracePeriodSeconds, which count from the first step:
+1. preStop, drain.preStopSeconds. It serves as ever until kube-proxy and ingress controllers have taken it out, so that who is told to go in the next
+   step comes to another pod. It is also ready all the while, and so gets what a cloud's load balancer still sends to its node: kube-proxy passes that on
+   to a pod that ends only while it is ready.
+2. SIGTERM, drain.delaySeconds. Envoy would end at once, so what the image runs before it takes the signal (gateway/supervise.py): /readyz falls,
+   clients are told to go as they call, and new connections are still taken.
+3. drain.graceSeconds. It takes no new connections, and calls under way end.
 */}}
 {{- define "gateway.deployment" -}}
 {{- $root := .root -}}
@@ -35,8 +40,8 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
-      # The drain, and 10 s for Envoy to end.
-      terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.graceSeconds 10 }}
+      # preStop and the drain, and 10 s for Envoy to end.
+      terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 10 }}
       containers:
         - name: gateway
           image: {{ include "grpc-service.image" (dict "image" $values.image "version" $root.Chart.AppVersion) | quote }}
@@ -73,6 +78,9 @@ spec:
             periodSeconds: 10
             failureThreshold: 6
             timeoutSeconds: 5
+          {{- with include "grpc-service.preStop" $values.drain }}
+          {{- . | nindent 10 }}
+          {{- end }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}

@@ -2,8 +2,14 @@
 A gRPC service's Deployment. Takes (dict "root" $ "track" "stable" "image" $.Values.image), or another track and image for a canary.
 The component's own environment comes from the template COMPONENT.environment.
 
-On SIGTERM the process itself says NOT_SERVING, waits drain.delaySeconds for balancers to look away, and finishes its calls within
-drain.graceSeconds (servicekit/runtime.py). So there is no preStop hook: it would only delay the first of these.
+How a pod ends, in terminationGracePeriodSeconds, which count from the first step:
+1. preStop, drain.preStopSeconds. The endpoints no longer have it, but an answer of the cluster's DNS may: it serves as ever until callers have looked
+   again, and so know who came in its place. Were it NOT_SERVING before that, the gateway could be left without any pod: minReadySeconds hold up a
+   roll-out, and not who empties a node.
+2. SIGTERM, drain.delaySeconds. The process says NOT_SERVING and still takes calls, for balancers that ask for health to look away. That is all the
+   warning there is when a process is told to stop by other means, without a hook.
+3. drain.graceSeconds. It takes no new calls, ends its streams, and finishes the calls under way (servicekit/runtime.py).
+4. Pools and clients are closed.
 */}}
 {{- define "grpc-service.deployment" -}}
 {{- $root := .root -}}
@@ -39,8 +45,8 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
-      # The drain, and 15 s for what is closed after it: a few pools and clients, each in milliseconds, or given up after 3 s.
-      terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.graceSeconds 15 }}
+      # preStop and the drain, and 15 s for what is closed after them: a few pools and clients, each in milliseconds, or given up after 3 s.
+      terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 15 }}
       containers:
         - name: {{ $component }}
           image: {{ include "grpc-service.image" (dict "image" .image "version" $root.Chart.AppVersion) | quote }}
@@ -72,6 +78,9 @@ spec:
             periodSeconds: 10
             failureThreshold: 6  # a minute without any answer is a process that hangs, not one that is busy
             timeoutSeconds: 5
+          {{- with include "grpc-service.preStop" $values.drain }}
+          {{- . | nindent 10 }}
+          {{- end }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}

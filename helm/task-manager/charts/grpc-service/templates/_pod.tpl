@@ -52,9 +52,21 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* New pods come before old ones go, so a roll-out never takes capacity away. */}}
+{{/* New pods come before old ones go, and count when callers have had the time to learn of them: a roll-out never takes capacity away. */}}
 {{- define "grpc-service.strategy" -}}
+minReadySeconds: {{ .Values.minReadySeconds }}
 strategy:
   type: RollingUpdate
   rollingUpdate: {maxUnavailable: 0, maxSurge: 25%}
+{{- end }}
+
+{{/*
+The wait between the end of a pod being decided and SIGTERM. Takes .Values.drain. The kubelet sleeps itself, by default since Kubernetes 1.30; before
+1.33 it takes no sleep of 0.
+*/}}
+{{- define "grpc-service.preStop" -}}
+{{- with .preStopSeconds -}}
+lifecycle:
+  preStop: {sleep: {seconds: {{ . }}}}
+{{- end }}
 {{- end }}
