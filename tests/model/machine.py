@@ -12,7 +12,7 @@ import asyncpg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.tasks import FIELDS, Done, Item, Query, Refused, Task, Tasks, Write, etag_of, version_of
+from tests.model.tasks import FIELDS, FILTERS, Done, Item, Query, Refused, Task, Tasks, Write, etag_of, version_of
 from tests.model.ways import Way, page, read, write
 from tests.support.accounts import Account
 
@@ -46,6 +46,19 @@ if_matches = st.sampled_from([*[""] * 12, "*", "now", "one of", "before", "bare"
 keys = st.sampled_from([*[""] * 8, "first", "second", "third"])
 orders = st.lists(
     st.tuples(st.sampled_from(["created_at", "updated_at", "due_date", "priority", "title"]), st.booleans()), max_size=3, unique_by=lambda key: key[0]
+).map(tuple)
+queries = st.builds(
+    Query,
+    status=st.sampled_from(["", "", "", "PENDING", "IN_PROGRESS", "COMPLETED"]),
+    priority=st.sampled_from([0, 0, 0, 3, 5]),
+    filter=st.sampled_from(sorted(FILTERS)),
+    order=orders,
+) | st.builds(
+    # Without the times that the model does not know of tasks in the bin.
+    Query,
+    filter=st.sampled_from(sorted(FILTERS)),
+    show_deleted=st.just(True),
+    order=orders.map(lambda order: tuple(key for key in order if key[0] != "updated_at")),
 )
 users = st.integers(0, USERS - 1)
 # From the user's newest task backwards, those in the bin too; -1 is one that nobody has, and -2 another user's newest.
@@ -172,15 +185,15 @@ class Machine(RuleBasedStateMachine):
         (answer,) = self.world.run(read(self.world.ways[way], self.accounts[who], "BatchGetTasks", {"ids": ids}))
         _same(answer, _outcome(lambda: self.models[who].get(ids, is_batch=True)))
 
-    @rule(who=users, status=field_values["status"], priority=field_values["priority"], order=orders, size=st.integers(1, 5), skip=st.integers(0, 3))
-    def list(self, who: int, status: str, priority: int, order: Sequence[tuple[str, bool]], size: int, skip: int) -> None:
+    @rule(who=users, query=queries, size=st.integers(1, 5), skip=st.integers(0, 3), with_total=st.booleans())
+    def list(self, who: int, query: Query, size: int, skip: int, with_total: bool) -> None:  # noqa: FBT001
         """ListTasks, each page by another way."""
-        self._list(who, Query("" if status == "STATUS_UNSPECIFIED" else status, priority, tuple(order)), size, skip)
+        self._list(who, query, size, skip, with_total=with_total)
 
     def teardown(self) -> None:
         """All that there is, and the change log, in the end."""
         for who, model in enumerate(self.models):
-            self._list(who, Query(), 100, 0)
+            self._list(who, Query(show_deleted=True), 100, 0, with_total=True)
             counter, rows = self.world.run(
                 self.world.database.fetch(COUNTER, UUID(model.user_id)), self.world.database.fetch(LOG, UUID(model.user_id))
             )
@@ -207,16 +220,19 @@ class Machine(RuleBasedStateMachine):
         for answer in answers:
             _same(answer, _outcome(lambda: self.models[who].get([task_id])))
 
-    def _list(self, who: int, query: Query, size: int, skip: int) -> None:
-        expected = self.models[who].list(query)[skip:]
-        values = {"page_size": size, "status": query.status or "STATUS_UNSPECIFIED", "priority": query.priority}
+    def _list(self, who: int, query: Query, size: int, skip: int, *, with_total: bool) -> None:
+        whole = self.models[who].list(query)
+        expected = whole[skip:]
+        values = {"page_size": size, "status": query.status or "STATUS_UNSPECIFIED", "priority": query.priority, "filter": query.filter}
+        values |= {"show_deleted": query.show_deleted, "include_total_size": with_total}
         values["order_by"] = ", ".join(f"{name} desc" if descending else name for name, descending in query.order)
         token = ""
         for way in itertools.cycle(self.world.ways):
             # What is left out is counted from where a page begins.
             asked = {**values, "page_token": token, "skip": 0 if token else skip}
-            ((tasks, token),) = self.world.run(page(way, self.accounts[who], asked))
-            _same(tasks, expected[:size])
+            ((tasks, token, total),) = self.world.run(page(way, self.accounts[who], asked))
+            _same([_without_deletion(task) for task in tasks], expected[:size])
+            _same(total, len(whole) if with_total else None)
             expected = expected[size:]
             _same(bool(token), bool(expected))
             if not token:
@@ -256,6 +272,14 @@ def _place(answer: Done | Refused) -> tuple[int, int]:
     if isinstance(answer, Refused) or answer.replayed:
         return 1, 0
     return 0, version_of(answer.tasks[0]) if answer.tasks else 0
+
+
+def _without_deletion(task: Task) -> Task:
+    """As the model has it: it does not know when a task was deleted, only that it is the task's last change."""
+    if "deleted_at" not in task:
+        return task
+    assert task["deleted_at"] == task["updated_at"] >= task["created_at"], task
+    return {name: value for name, value in task.items() if name not in {"deleted_at", "updated_at"}}
 
 
 def _same(answer: object, expected: object) -> None:

@@ -5,7 +5,7 @@ contract says of them. A task is a mapping as the API shows it, but with its tim
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ FIELDS = ("title", "description", "status", "priority", "due_date", "labels")
 # What a field is that a new task does not name, and what the values become that stand for "not given".
 NEW: Task = {"description": "", "status": "PENDING", "priority": 3, "labels": []}
 NOT_GIVEN = {"status": "STATUS_UNSPECIFIED", "priority": 0}
-NEVER = datetime.min.replace(tzinfo=UTC)
+NEVER, LATER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 CREATED, UPDATED, DELETED, RESTORED = 1, 2, 3, 4
 KINDS = {
     "CreateTask": CREATED,
@@ -27,6 +27,22 @@ KINDS = {
     "DeleteTask": DELETED,
     "BatchDeleteTasks": DELETED,
     "UndeleteTask": RESTORED,
+}
+# Filters, and of which tasks each is true.
+FILTERS: Mapping[str, Callable[[Task], bool]] = {
+    "": lambda _: True,
+    "status != COMPLETED": lambda task: task["status"] != "COMPLETED",
+    "NOT (status = IN_PROGRESS OR priority > 3)": lambda task: task["status"] != "IN_PROGRESS" and task["priority"] <= 3,
+    "status = PENDING AND status = COMPLETED": lambda _: False,
+    "labels:a": lambda task: "a" in task["labels"],
+    "labels:a AND status != COMPLETED": lambda task: "a" in task["labels"] and task["status"] != "COMPLETED",
+    "labels:später status = PENDING": lambda task: "später" in task["labels"] and task["status"] == "PENDING",
+    "-labels:a OR priority = 5": lambda task: "a" not in task["labels"] or task["priority"] == 5,
+    'title:"plan"': lambda task: "plan" in task["title"].lower(),
+    "due_date < 2026-05-02T12:00:00Z": lambda task: task.get("due_date", LATER) < datetime(2026, 5, 2, 12, tzinfo=UTC),
+    "NOT due_date < 2026-05-02T12:00:00Z": lambda task: task.get("due_date", LATER) >= datetime(2026, 5, 2, 12, tzinfo=UTC),
+    'NOT due_date:* AND description = ""': lambda task: "due_date" not in task and not task["description"],
+    "completed_at:*": lambda task: "completed_at" in task,
 }
 TAG = r'(?:W/)?"[^"]*"'
 
@@ -62,6 +78,8 @@ class Query:
 
     status: str = ""
     priority: int = 0
+    filter: str = ""
+    show_deleted: bool = False
     order: tuple[tuple[str, bool], ...] = ()
 
 
@@ -103,8 +121,10 @@ class Tasks:
         return [self.there[task_id] for task_id in task_ids]
 
     def list(self, query: Query) -> Sequence[Task]:
-        """All that ListTasks gives, page after page."""
-        found = [task for task in self.there.values() if query.status in ("", task["status"]) and query.priority in (0, task["priority"])]
+        """All that ListTasks gives, page after page. Tasks in the bin are without the times of their deletion, which no answer has told."""
+        of = [*self.there.values(), *(self.bin.values() if query.show_deleted else ())]
+        asked = [task for task in of if query.status in ("", task["status"]) and query.priority in (0, task["priority"])]
+        found = [task for task in asked if FILTERS[query.filter](task)]
         order = query.order or (("created_at", True),)
         found.sort(key=lambda task: task["id"], reverse=order[-1][1])
         for name, descending in reversed(order):
@@ -137,7 +157,7 @@ class Tasks:
         before = self._to_write(write, n)
         version = version_of(before) + 1
         if kind == DELETED:
-            self.bin[item.id] = {**self.there.pop(item.id), "etag": etag_of(version)}
+            self.bin[item.id] = {name: value for name, value in self.there.pop(item.id).items() if name != "updated_at"} | {"etag": etag_of(version)}
             self.log.append((kind, item.id, version))
             return {}
         if kind == RESTORED:

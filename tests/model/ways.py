@@ -89,11 +89,12 @@ async def read(way: Way, account: Account, name: str, values: Mapping[str, Any])
     return Done(_tasks(rpc, answer.values), answer.replayed)
 
 
-async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[Sequence[Task], str]:
-    """The tasks of a page of ListTasks, and the token of the next one. Raises Refused."""
+async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[Sequence[Task], str, int | None]:
+    """The tasks of a page of ListTasks, the token of the next one, and how many there are in all, if that was told. Raises Refused."""
     rpc = named("TaskService.ListTasks")
     answer = await way.call(rpc, message_of(rpc, values), account, {})
-    return _tasks(rpc, answer.values), answer.values["next_page_token"]
+    total = answer.values.get("total_size")
+    return _tasks(rpc, answer.values), answer.values["next_page_token"], None if total is None else int(total)
 
 
 def _tasks(rpc: Rpc, values: Mapping[str, Any]) -> Sequence[Task]:

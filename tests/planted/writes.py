@@ -12,6 +12,7 @@ RETRY_METADATA: Final = "servicekit/retry_metadata.py"
 SERVER: Final = "servicekit/server.py"
 DOMAIN: Final = "task_service/domain.py"
 SERVICE: Final = "task_service/service.py"
+LISTS: Final = "task_service/list_statement.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
 MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
@@ -222,5 +223,8 @@ BEGIN
         MODEL,
     ),
     Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
-    Bug("a list whose ties are in any order", "task_service/list_statement.py", 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
+    Bug("a list of the tasks of one status too few", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
+    Bug("a list that merges without order", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", MODEL),
+    Bug("a filter that forgets what is absent", "task_service/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
+    Bug("a list whose ties are in any order", LISTS, 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
 )
