@@ -31,11 +31,20 @@ def test_hadolint_finds_nothing(file: str) -> None:
 def test_bases_are_exact_and_the_same(file: str) -> None:
     text = (ROOT / file).read_text()
     bases = dict(re.findall(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.MULTILINE))
-    assert all(re.search(r":v?\d+\.\d+\.\d+(-[a-z-]+)?(@sha256:[0-9a-f]{64})?$", base) for base in bases.values())
+    assert all(re.search(r":(distroless-)?v?\d+\.\d+\.\d+(-[a-z-]+)?(@sha256:[0-9a-f]{64})?$", base) for base in bases.values())
     stages = re.findall(r"AS ([\w-]+)$", text, re.MULTILINE)
     for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
         assert base in stages or base.strip("${}") in bases
     assert bases["PYTHON_IMAGE"] in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_gateways_image_is_the_envoy_image_without_a_shell() -> None:
+    text = (ROOT / "gateway" / "Dockerfile").read_text()
+    last = text.rpartition("\nFROM ")[2]
+    assert last.startswith("${ENVOY_IMAGE} AS gateway\n")
+    assert "\nARG ENVOY_IMAGE=docker.io/envoyproxy/envoy:distroless-" in text
+    # There is no shell to run anything in.
+    assert re.findall(r"^RUN (?!\[)", last, re.MULTILINE) == []
 
 
 def test_both_build_the_same_wheel() -> None:

@@ -141,6 +141,11 @@ def test_what_is_exact_is_kept_new() -> None:
         pattern = manager["matchStrings"][0].replace("(?<", "(?P<")
         assert paths
         assert any(re.search(pattern, path.read_text()) for path in paths), manager["description"]
+    # A tag that begins with a word is no version to Renovate.
+    (versioning,) = [rule["versioning"].removeprefix("regex:").replace("(?<", "(?P<") for rule in renovate["packageRules"] if "versioning" in rule]
+    tag = re.search(r"^ARG ENVOY_IMAGE=\S+/envoy:(\S+)$", (ROOT / "gateway" / "Dockerfile").read_text(), re.MULTILINE)
+    assert tag is not None
+    assert re.fullmatch(versioning, tag[1])
 
 
 # ------------------------------------------------------------------------------------------------------------------ planted faults

@@ -1,11 +1,11 @@
 """The images, built and run for real by container-lab, which needs no engine and no registry. Long: only with the marker `images` (make test-images).
 
 container-lab is not of this repository: CONTAINER_LAB says where it is, else it is looked for in ../shared/tools. It makes local stand-ins for the
-base images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring.
+base images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring. Its Envoy is a whole
+Debian; envoy.Containerfile takes away what the real one, which is distroless, has not either.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import uuid
@@ -18,11 +18,10 @@ import pytest
 
 from devstack.config import StackConfig
 from devstack.stack import Stack
-from tests.deploy.images.containers import IMAGES, Containers
+from tests.deploy.images.containers import IMAGES, ROOT, Containers, bases
 from tests.support.accounts import Account, make_account
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 # Time enough for the gateway's health checks to see a replica leave.
 DRAIN_DELAY_SECONDS = 1.5
 
@@ -59,11 +58,14 @@ def containers(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def _make_bases(lab: Path) -> None:
     """The stand-ins for all that the Dockerfiles begin with."""
-    texts = [(ROOT / name).read_text() for name in ("Dockerfile", "gateway/Dockerfile")]
-    for kind, base in sorted({match for text in texts for match in re.findall(r"^ARG (\w+)_IMAGE=(\S+)$", text, re.MULTILINE)}):
+    for kind, base in bases().items():
+        made = "localhost/envoy" if kind == "ENVOY" else base
         podman = shutil.which("podman")
-        if podman is None or subprocess.run([podman, "image", "exists", base], check=False).returncode:
-            subprocess.run([lab, "envoy" if kind == "ENVOY" else "base", base], check=True, timeout=900)
+        if podman is None or subprocess.run([podman, "image", "exists", made], check=False).returncode:
+            subprocess.run([lab, "envoy" if kind == "ENVOY" else "base", made], check=True, timeout=900)
+        if kind == "ENVOY":
+            options = ["--file", HERE / "envoy.Containerfile", "--build-arg", f"FULL={made}", "--layers"]
+            subprocess.run([lab, "build", base, HERE, *options], check=True, timeout=300)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Building and running the images with container-lab and podman."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
 from servicekit.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ IMAGES = {
 }
 
 
+def bases() -> dict[str, str]:
+    """What the Dockerfiles begin with: PYTHON and ENVOY."""
+    text = "".join((ROOT / name).read_text() for name in ("Dockerfile", "gateway/Dockerfile"))
+    return dict(re.findall(r"^ARG (\w+)_IMAGE=(\S+)$", text, re.MULTILINE))
+
+
 class Containers:
     """What one run of the tests builds and starts. `label` tells its containers from others'."""
 
@@ -64,6 +73,11 @@ class Containers:
     def inspect(self, image: Image) -> Any:
         """What the image says of itself."""
         return json.loads(_podman("image", "inspect", image.tag).stdout)[0]
+
+    def layers(self, tag: str) -> list[str]:
+        """What an image is made of, from its base on."""
+        layers: list[str] = json.loads(_podman("image", "inspect", tag).stdout)[0]["RootFS"]["Layers"]
+        return layers
 
     def options(self, image: Image) -> list[str]:
         """How a container is run: with its settings out of the environment, and nowhere to write to but what the image needs."""
