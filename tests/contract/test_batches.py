@@ -1,3 +1,26 @@
+"""Batches as the contract has them: all in their order or nothing, which one is refused, and how large they may be. The same over REST and gRPC."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from tests.contract.calls import EXHAUSTED, INVALID, NOT_FOUND, Call, over_grpc, refusal
+from tests.contract.table import NO_ID, World
+from tests.support.accounts import Account
+
+# What an answer can hold of text.
+ANSWER_BYTES = 3 * 1024 * 1024
+MOST = 1000
+
+
+@pytest.fixture
+def grpc_call(gateway_channel: grpc.aio.Channel) -> Call:
+    """Calls over gRPC alone."""
+    return over_grpc(gateway_channel)
+
+
 @pytest.mark.parametrize("count", [1, MOST])
 async def test_a_batch_does_all_in_its_order(call: Call, account: Account, count: int) -> None:
     titles = [f"{n}" for n in range(count)]
@@ -19,7 +42,7 @@ async def test_one_task_may_come_twice(call: Call, acted: tuple[World, Account])
     twice = [{"task": {"id": world.task_id, "title": title}} for title in ("Once", "Twice")]
     changed = (await call("BatchUpdateTasks", {"requests": twice}, account)).values["tasks"]
     assert [(task["title"], task["etag"]) for task in changed] == [("Once", '"2"'), ("Twice", '"3"')]
-    error = _refused(await call("BatchDeleteTasks", {"requests": [{"id": world.second_task_id}, {"id": world.second_task_id}]}, account))
+    error = refusal(await call("BatchDeleteTasks", {"requests": [{"id": world.second_task_id}, {"id": world.second_task_id}]}, account))
     assert (error.code, error.metadata) == (NOT_FOUND, {"index": "1"})
     assert (await call("GetTask", {"id": world.second_task_id}, account)).error is None
 
@@ -45,18 +68,18 @@ async def test_the_refused_one_is_named_and_nothing_is_done(call: Call, account:
         ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": "x"}), f"{place}.id"),
     )
     for name, request, field in invalid:
-        error = _refused(await call(name, request, account))
+        error = refusal(await call(name, request, account))
         assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", [field])
     etags = {"etag": '"1"', "index": str(bad)}
     refused = (
-        ("BatchUpdateTasks", with_bad(update, update(OTHER_ID)), "TASK_NOT_FOUND", {"index": str(bad)}),
+        ("BatchUpdateTasks", with_bad(update, update(NO_ID)), "TASK_NOT_FOUND", {"index": str(bad)}),
         ("BatchUpdateTasks", with_bad(update, {"task": {"id": ids[bad], "title": "Changed", "etag": '"2"'}}), "ETAG_MISMATCH", etags),
-        ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": OTHER_ID}), "TASK_NOT_FOUND", {"index": str(bad)}),
+        ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": NO_ID}), "TASK_NOT_FOUND", {"index": str(bad)}),
         ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": ids[bad], "etag": '"2"'}), "ETAG_MISMATCH", etags),
-        ("BatchGetTasks", {"ids": [OTHER_ID if n == bad else task_id for n, task_id in enumerate(ids)]}, "TASK_NOT_FOUND", {"index": str(bad)}),
+        ("BatchGetTasks", {"ids": [NO_ID if n == bad else task_id for n, task_id in enumerate(ids)]}, "TASK_NOT_FOUND", {"index": str(bad)}),
     )
     for name, request, reason, metadata in refused:
-        error = _refused(await call(name, request, account))
+        error = refusal(await call(name, request, account))
         assert (error.reason, error.metadata) == (reason, metadata)
         assert error.message.startswith(f"{'ids' if name == 'BatchGetTasks' else 'requests'}[{bad}]: ")
     assert (await call("ListTasks", {"order_by": "title"}, account)).values["tasks"] == made
@@ -92,7 +115,7 @@ async def test_a_batch_whose_answer_would_be_too_large_changes_nothing(call: Cal
         requests = [{"task": {"title": "a", "description": character * 10_000}}] * min(50, count - len(made))
         made += (await grpc_call("BatchCreateTasks", {"requests": requests}, account)).values["tasks"]
     updates = [{"task": {"id": task["id"], "title": "b"}} for task in made]
-    error = _refused(await call("BatchUpdateTasks", {"requests": updates}, account, idempotency_key="large"))
+    error = refusal(await call("BatchUpdateTasks", {"requests": updates}, account, idempotency_key="large"))
     assert (error.code, error.reason, error.metadata) == (EXHAUSTED, "ANSWER_TOO_LARGE", {"index": str(count - 1)})
     assert (await call("GetTask", {"id": made[0]["id"]}, account)).values == made[0]
     # One less fits, over either protocol, and the key is free.
