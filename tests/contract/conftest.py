@@ -1,4 +1,4 @@
-"""The ways into the system: REST and gRPC through the gateway, and gRPC straight to the service."""
+"""The ways into the system: REST and gRPC through the gateway, and gRPC straight to the service; and worlds to call in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ import pytest
 from google.protobuf.message import Message
 
 from devstack.stack import Stack
+from tests.contract.calls import Call, over_grpc, over_rest
 from tests.contract.forgery import Forge, forge_of
+from tests.contract.table import World, make_world
 from tests.support.accounts import Account
 from tests.support.calls import Metadata, rest_refusal, rpc_call, transcoded
 from tests.support.descriptors import Rpc
@@ -52,3 +54,21 @@ async def forge(system: Stack, account: Account) -> Forge:
 def ways(rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> Ways:
     """All ways into the running system."""
     return Ways(rest, gateway_channel, {"auth": auth_channel, "task": task_channel})
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
+    """Calls through the gateway, over either protocol; what is asserted must hold for both."""
+    return over_rest(rest) if request.param == "rest" else over_grpc(gateway_channel)
+
+
+@pytest.fixture
+async def acted(rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """A world, and who acts in it."""
+    return await make_world(rest)
+
+
+@pytest.fixture(scope="module")
+async def shared(rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """One world for all of a module: what is refused changes nothing."""
+    return await make_world(rest)

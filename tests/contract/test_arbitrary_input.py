@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.contract.calls import every_rpc
 from tests.contract.conftest import Ways
 from tests.contract.table import NOWHERE, World, filled, make_world, row_of
 from tests.support.accounts import Account
 from tests.support.calls import VARIABLE, first_event
-from tests.support.descriptors import Rpc, rpcs
+from tests.support.descriptors import Rpc
 from tests.support.errors import ApiError, of_response
 
-every_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if not rpc.is_internal], ids=lambda rpc: rpc.name)
 # Few, since there are all methods to be gone through, twice, and each example is a call or two.
 bounded = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

@@ -19,12 +19,6 @@ beyond_in_json = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-async def shared(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """One world for all: what is refused changes nothing."""
-    return await make_world(rest)
-
-
 def test_there_are_bounds_of_every_kind() -> None:
     kinds = {bound.pair.what for bound in bounds()}
     assert kinds >= {"min_len", "max_len", "max", "items", "unique", "gte", "lte", "defined", "past", "future", "paths", "nul", "blank"}

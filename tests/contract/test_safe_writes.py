@@ -1,32 +1,21 @@
-"""Writes as the contract has them: masks, etags and If-Match, the bin, batches, and the form of idempotency keys. The same over REST and gRPC."""
+"""Writes as the contract has them: masks, etags and If-Match, the bin, and the form of idempotency keys. The same over REST and gRPC."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import grpc.aio
 import httpx
 import pytest
 
 from devstack.stack import Stack
-from tests.contract.table import World, filled, make_world, row_of
-from tests.support import answers, rawhttp
+from tests.contract.calls import ABORTED, ALREADY_EXISTS, INVALID, NOT_FOUND, Call, refusal
+from tests.contract.table import NO_ID, World, filled, make_world, row_of
+from tests.support import rawhttp
 from tests.support.accounts import Account
-from tests.support.answers import Answer
-from tests.support.calls import message_of
 from tests.support.descriptors import Rpc, named, rpcs
-from tests.support.errors import ApiError, of_response
+from tests.support.errors import of_response
 
 TASKS = "/api/v1/tasks"
-INVALID, NOT_FOUND, ALREADY_EXISTS, EXHAUSTED, ABORTED = 3, 5, 6, 8, 10
-HTTP_STATUS = {INVALID: 400, NOT_FOUND: 404, ALREADY_EXISTS: 409, EXHAUSTED: 429, ABORTED: 409}
-OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
-# What an answer can hold of text.
-ANSWER_BYTES = 3 * 1024 * 1024
-MOST = 1000
-
-# Makes a call by its RPC's name and its message in JSON, with headers, or metadata.
-Call = Callable[..., Awaitable[Answer]]
 
 # The requests of the methods that take an etag.
 WITH_ETAG: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
@@ -39,36 +28,6 @@ with_etag = pytest.mark.parametrize("name", WITH_ETAG)
 without_if_match = pytest.mark.parametrize("name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks"])
 # Those that name a task which is not in the bin.
 of_live_tasks = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.program == "task" and "$task_id" in str(row_of(rpc.name).message)])
-
-
-@pytest.fixture(params=["rest", "grpc"])
-def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
-    """Calls through the gateway, over either protocol; what is asserted must hold for both."""
-
-    async def over_rest(name: str, values: Mapping[str, Any], account: Account, **headers: str) -> Answer:
-        answer = await answers.by_rest(rest, named(name), message_of(named(name), values), account, _named(headers))
-        assert answer.status == (HTTP_STATUS[answer.error.code] if answer.error else row_of(named(name).name).status), answer
-        return answer
-
-    async def over_grpc(name: str, values: Mapping[str, Any], account: Account, **headers: str) -> Answer:
-        return await answers.by_grpc(gateway_channel, named(name), message_of(named(name), values), account, _named(headers))
-
-    return over_rest if request.param == "rest" else over_grpc
-
-
-@pytest.fixture
-async def acted(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """A world, and who acts in it."""
-    return await make_world(rest)
-
-
-def _named(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def _refused(answer: Answer) -> ApiError:
-    assert answer.error is not None, answer.values
-    return answer.error
 
 
 async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[str, str, str]:
@@ -121,7 +80,7 @@ async def test_another_etag_is_aborted_with_the_one_of_now(
 ) -> None:
     task_id, now, before = await _target(call, name, acted)
     headers = {} if if_match is None else {"if_match": if_match.format(now=now, before=before)}
-    error = _refused(await call(name, WITH_ETAG[name](task_id, etag.format(now=now, before=before)), acted[1], **headers))
+    error = refusal(await call(name, WITH_ETAG[name](task_id, etag.format(now=now, before=before)), acted[1], **headers))
     assert (error.code, error.reason, error.metadata) == (ABORTED, "ETAG_MISMATCH", {"etag": now})
     # Which it still is.
     assert (await call(name, WITH_ETAG[name](task_id, now), acted[1])).error is None
@@ -131,7 +90,7 @@ async def test_another_etag_is_aborted_with_the_one_of_now(
 @pytest.mark.parametrize("if_match", ["", "1", '"1', '1"', '"1",', ',"1"', '"1" "2"', '*,"1"', "**", 'w/"1"', '"a b"', '"1"; "2"'])
 async def test_an_if_match_of_another_form_is_refused(call: Call, acted: tuple[World, Account], name: str, if_match: str) -> None:
     task_id, now, _ = await _target(call, name, acted)
-    error = _refused(await call(name, WITH_ETAG[name](task_id, now), acted[1], if_match=if_match))
+    error = refusal(await call(name, WITH_ETAG[name](task_id, now), acted[1], if_match=if_match))
     assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", ["if-match"])
 
 
@@ -139,7 +98,7 @@ async def test_an_if_match_of_another_form_is_refused(call: Call, acted: tuple[W
 async def test_message_and_if_match_must_not_disagree(call: Call, acted: tuple[World, Account], name: str) -> None:
     task_id, now, before = await _target(call, name, acted)
     for etag, if_match in ((now, before), (before, now), (before, '"8","9"')):
-        error = _refused(await call(name, WITH_ETAG[name](task_id, etag), acted[1], if_match=if_match))
+        error = refusal(await call(name, WITH_ETAG[name](task_id, etag), acted[1], if_match=if_match))
         assert (error.code, list(error.fields)) == (INVALID, ["if-match"])
 
 
@@ -147,7 +106,7 @@ async def test_message_and_if_match_must_not_disagree(call: Call, acted: tuple[W
 @pytest.mark.parametrize("if_match", ["*", '"1"', "x"])
 async def test_if_match_is_refused_where_it_means_nothing(call: Call, acted: tuple[World, Account], name: str, if_match: str) -> None:
     world, account = acted
-    error = _refused(await call(name, filled(row_of(named(name).name).message, world), account, if_match=if_match))
+    error = refusal(await call(name, filled(row_of(named(name).name).message, world), account, if_match=if_match))
     assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", ["if-match"])
 
 
@@ -174,9 +133,9 @@ async def test_where_it_counts_an_etag_has_a_bound(call: Call, acted: tuple[Worl
     for etag, code in (("𝄞" * 64, ABORTED), ("𝄞" * 65, INVALID)):
         task = {"id": world.task_id, "title": "Changed", "etag": etag}
         for name in ("UpdateTask", "ReplaceTask"):
-            error = _refused(await call(name, {"task": task}, account))
+            error = refusal(await call(name, {"task": task}, account))
             assert (error.code, list(error.fields)) == (code, ["task.etag"] if code == INVALID else [])
-        error = _refused(await call("BatchUpdateTasks", {"requests": [{"task": task}]}, account))
+        error = refusal(await call("BatchUpdateTasks", {"requests": [{"task": task}]}, account))
         assert (error.code, list(error.fields)) == (code, ["requests[0].task.etag"] if code == INVALID else [])
 
 
@@ -196,7 +155,7 @@ FRESH = {"description": "", "status": "PENDING", "priority": 3, "labels": []}
         ({"status": "STATUS_UNSPECIFIED"}, {"status": "PENDING"}),
         ({"labels": []}, {}),
         ({"labels": None, "due_date": None, "description": None, "title": None}, {}),
-        ({"created_at": "2000-01-01T00:00:00Z", "deleted_at": "2000-01-01T00:00:00Z", "user_id": OTHER_ID}, {}),
+        ({"created_at": "2000-01-01T00:00:00Z", "deleted_at": "2000-01-01T00:00:00Z", "user_id": NO_ID}, {}),
         ({}, {}),
     ],
     ids=str,
@@ -217,7 +176,7 @@ async def test_a_star_is_all_fields_and_what_is_absent_is_as_in_a_new_task(call:
         due = task.pop("due_date")
         assert due
         assert changed == {**task, **FRESH, "title": "Other", "etag": '"2"', "updated_at": changed["updated_at"]}
-        assert list(_refused(await call(name, {"task": {"id": task["id"]}, **mask}, account)).fields) == ["task.title"]
+        assert list(refusal(await call(name, {"task": {"id": task["id"]}, **mask}, account)).fields) == ["task.title"]
 
 
 # The bin.
@@ -229,7 +188,7 @@ async def test_a_task_in_the_bin_is_not_found(call: Call, acted: tuple[World, Ac
     short = rpc.name.rpartition(".")[2]
     in_the_bin = replace(world, task_id=world.binned_task_id)
     binned, never = [
-        _refused(await call(short, filled(row_of(rpc.name).message, about), account)) for about in (in_the_bin, replace(world, task_id=OTHER_ID))
+        refusal(await call(short, filled(row_of(rpc.name).message, about), account)) for about in (in_the_bin, replace(world, task_id=NO_ID))
     ]
     assert (binned.code, binned.reason) == (NOT_FOUND, "TASK_NOT_FOUND")
     assert binned == never
@@ -240,7 +199,7 @@ async def test_what_is_not_in_the_bin_cannot_be_brought_back(call: Call, acted: 
     """AIP-164; whatever etag comes with it."""
     world, account = acted
     for headers in ({}, {"if_match": '"9"'}):
-        error = _refused(await call("UndeleteTask", {"id": world.task_id}, account, **headers))
+        error = refusal(await call("UndeleteTask", {"id": world.task_id}, account, **headers))
         assert (error.code, error.reason) == (ALREADY_EXISTS, "TASK_NOT_DELETED")
 
 
@@ -265,121 +224,6 @@ async def test_the_path_says_what_is_brought_back(rest: httpx.AsyncClient, query
         assert (await rest.get(f"{TASKS}/{task_id}", headers=account.headers)).status_code == httpx.codes.NOT_FOUND
 
 
-# Batches.
-
-
-@pytest.mark.parametrize("count", [1, MOST])
-async def test_a_batch_does_all_in_its_order(call: Call, account: Account, count: int) -> None:
-    titles = [f"{n}" for n in range(count)]
-    made = (await call("BatchCreateTasks", {"requests": [{"task": {"title": title}} for title in titles]}, account)).values["tasks"]
-    assert [task["title"] for task in made] == titles
-    requests = [{"task": {"id": task["id"], "priority": 5, "etag": '"1"'}} for task in reversed(made)]
-    changed = (await call("BatchUpdateTasks", {"requests": requests}, account)).values["tasks"]
-    assert [(task["title"], task["priority"], task["etag"]) for task in changed] == [(title, 5, '"2"') for title in reversed(titles)]
-    read = (await call("BatchGetTasks", {"ids": [task["id"] for task in changed[:50]]}, account)).values["tasks"]
-    assert read == changed[:50]
-    assert (await call("BatchDeleteTasks", {"requests": [{"id": task["id"], "etag": '"2"'} for task in made]}, account)).values == {}
-    assert (await call("ListTasks", {}, account)).values["tasks"] == []
-
-
-async def test_one_task_may_come_twice(call: Call, acted: tuple[World, Account]) -> None:
-    world, account = acted
-    read = (await call("BatchGetTasks", {"ids": [world.task_id, world.second_task_id, world.task_id]}, account)).values["tasks"]
-    assert [task["id"] for task in read] == [world.task_id, world.second_task_id, world.task_id]
-    twice = [{"task": {"id": world.task_id, "title": title}} for title in ("Once", "Twice")]
-    changed = (await call("BatchUpdateTasks", {"requests": twice}, account)).values["tasks"]
-    assert [(task["title"], task["etag"]) for task in changed] == [("Once", '"2"'), ("Twice", '"3"')]
-    error = _refused(await call("BatchDeleteTasks", {"requests": [{"id": world.second_task_id}, {"id": world.second_task_id}]}, account))
-    assert (error.code, error.metadata) == (NOT_FOUND, {"index": "1"})
-    assert (await call("GetTask", {"id": world.second_task_id}, account)).error is None
-
-
-@pytest.mark.parametrize("bad", [0, 1, 2])
-async def test_the_refused_one_is_named_and_nothing_is_done(call: Call, account: Account, bad: int) -> None:
-    made = (await call("BatchCreateTasks", {"requests": [{"task": {"title": f"{n}"}} for n in range(3)]}, account)).values["tasks"]
-    ids = [task["id"] for task in made]
-
-    def with_bad(good: Callable[[str], Any], wrong: Any) -> dict[str, Any]:
-        return {"requests": [wrong if n == bad else good(task_id) for n, task_id in enumerate(ids)]}
-
-    def update(task_id: str) -> dict[str, Any]:
-        return {"task": {"id": task_id, "title": "Changed"}}
-
-    place = f"requests[{bad}]"
-    invalid = (
-        ("BatchCreateTasks", with_bad(lambda _: {"task": {"title": "New"}}, {"task": {"description": "x"}}), f"{place}.task.title"),
-        ("BatchCreateTasks", with_bad(lambda _: {"task": {"title": "New"}}, {}), f"{place}.task"),
-        ("BatchCreateTasks", with_bad(lambda _: {"task": {"title": "New"}}, {"task": {"title": "x" * 201}}), f"{place}.task.title"),
-        ("BatchUpdateTasks", with_bad(update, {"task": {"id": "x"}}), f"{place}.task.id"),
-        ("BatchUpdateTasks", with_bad(update, {**update(ids[bad]), "update_mask": "id"}), f"{place}.update_mask"),
-        ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": "x"}), f"{place}.id"),
-    )
-    for name, request, field in invalid:
-        error = _refused(await call(name, request, account))
-        assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", [field])
-    etags = {"etag": '"1"', "index": str(bad)}
-    refused = (
-        ("BatchUpdateTasks", with_bad(update, update(OTHER_ID)), "TASK_NOT_FOUND", {"index": str(bad)}),
-        ("BatchUpdateTasks", with_bad(update, {"task": {"id": ids[bad], "title": "Changed", "etag": '"2"'}}), "ETAG_MISMATCH", etags),
-        ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": OTHER_ID}), "TASK_NOT_FOUND", {"index": str(bad)}),
-        ("BatchDeleteTasks", with_bad(lambda task_id: {"id": task_id}, {"id": ids[bad], "etag": '"2"'}), "ETAG_MISMATCH", etags),
-        ("BatchGetTasks", {"ids": [OTHER_ID if n == bad else task_id for n, task_id in enumerate(ids)]}, "TASK_NOT_FOUND", {"index": str(bad)}),
-    )
-    for name, request, reason, metadata in refused:
-        error = _refused(await call(name, request, account))
-        assert (error.reason, error.metadata) == (reason, metadata)
-        assert error.message.startswith(f"{'ids' if name == 'BatchGetTasks' else 'requests'}[{bad}]: ")
-    assert (await call("ListTasks", {"order_by": "title"}, account)).values["tasks"] == made
-
-
-# Sizes. A character that takes four bytes, and one that JSON makes six of.
-
-
-def _filling(total: int, character: str) -> list[dict[str, Any]]:
-    """As many creations as a batch may have, with titles as long as they may be and descriptions that bring it to so many bytes of text."""
-    width = len(character.encode())
-    each = total // MOST // width - 200
-    return [{"task": {"title": character * 200, "description": character * each}} for _ in range(MOST)]
-
-
-@pytest.mark.parametrize("character", ["x", "𝄞"])
-async def test_the_largest_batch_that_can_be_sent_is_answered(call: Call, account: Account, character: str) -> None:
-    """With what the server sets the answer is larger than the request, and within what gRPC clients take."""
-    # What is around the text takes 39 bytes of JSON for each, and a few for all; of protobuf it is less.
-    requests = _filling(ANSWER_BYTES - 40 * MOST, character)
-    made = (await call("BatchCreateTasks", {"requests": requests}, account, idempotency_key="largest")).values["tasks"]
-    assert [{"task": {name: task[name] for name in ("title", "description")}} for task in made] == requests
-    again = await call("BatchCreateTasks", {"requests": requests}, account, idempotency_key="largest")
-    assert (again.values["tasks"], again.replayed) == (made, "true")
-
-
-@pytest.mark.parametrize("character", ["x", "𝄞", "\x01"])
-async def test_a_batch_whose_answer_would_be_too_large_changes_nothing(call: Call, account: Account, grpc_call: Call, character: str) -> None:
-    size = 10_000 * len(character.encode())
-    count = 1 + ANSWER_BYTES // size
-    made: list[dict[str, Any]] = []
-    while len(made) < count:
-        requests = [{"task": {"title": "a", "description": character * 10_000}}] * min(50, count - len(made))
-        made += (await grpc_call("BatchCreateTasks", {"requests": requests}, account)).values["tasks"]
-    updates = [{"task": {"id": task["id"], "title": "b"}} for task in made]
-    error = _refused(await call("BatchUpdateTasks", {"requests": updates}, account, idempotency_key="large"))
-    assert (error.code, error.reason, error.metadata) == (EXHAUSTED, "ANSWER_TOO_LARGE", {"index": str(count - 1)})
-    assert (await call("GetTask", {"id": made[0]["id"]}, account)).values == made[0]
-    # One less fits, over either protocol, and the key is free.
-    changed = await call("BatchUpdateTasks", {"requests": updates[:-1]}, account, idempotency_key="large")
-    assert [(task["title"], task["description"] == character * 10_000) for task in changed.values["tasks"]] == [("b", True)] * (count - 1)
-
-
-@pytest.fixture
-def grpc_call(gateway_channel: grpc.aio.Channel) -> Call:
-    """Calls over gRPC."""
-
-    async def over_grpc(name: str, values: Mapping[str, Any], account: Account) -> Answer:
-        return await answers.by_grpc(gateway_channel, named(name), message_of(named(name), values), account, {})
-
-    return over_grpc
-
-
 # Keys.
 
 
@@ -387,7 +231,7 @@ def grpc_call(gateway_channel: grpc.aio.Channel) -> Call:
 @pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.program == "task" and rpc.writes], ids=lambda rpc: rpc.name)
 async def test_a_key_of_another_form_is_refused(call: Call, acted: tuple[World, Account], rpc: Rpc, key: str) -> None:
     world, account = acted
-    error = _refused(await call(rpc.name.rpartition(".")[2], filled(row_of(rpc.name).message, world), account, idempotency_key=key))
+    error = refusal(await call(rpc.name.rpartition(".")[2], filled(row_of(rpc.name).message, world), account, idempotency_key=key))
     assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", ["idempotency-key"])
 
 

@@ -130,14 +130,14 @@ FEED_BUGS: Final = (
         AFTER_RESTORE,
         "UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;",
         "",
-        ("tests/deploy/test_backup.py", "-k", "lost"),
+        ("tests/deploy/test_restore.py", "-k", "lost"),
     ),
     Bug(
         "a restore after which access tokens of before are good",
         AFTER_RESTORE,
         "DELETE FROM auth.signing_keys;",
         "",
-        ("tests/deploy/test_backup.py", "-k", "lost"),
+        ("tests/deploy/test_restore.py", "-k", "lost"),
     ),
     Bug(
         "a backup that nobody has read back",

@@ -18,6 +18,7 @@ MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
 SAFE_WRITES: Final = "tests/contract/test_safe_writes.py"
+BATCHES: Final = "tests/contract/test_batches.py"
 
 WRITES_BUGS: Final = (
     Bug(
@@ -118,11 +119,7 @@ BEGIN
         (LOST_ANSWERS, "-k", "postgres and after"),
     ),
     Bug(
-        "etags that nobody looks at in batches",
-        HANDLER,
-        "    return (given,) if given else None",
-        "    return None",
-        (SAFE_WRITES, "-k", "refused_one"),
+        "etags that nobody looks at in batches", HANDLER, "    return (given,) if given else None", "    return None", (BATCHES, "-k", "refused_one")
     ),
     Bug(
         "a weak etag that matches",
@@ -136,14 +133,14 @@ BEGIN
         REPOSITORY,
         "    return refused(int(index), etag",
         "    return refused(int(index) + 1, etag",
-        (SAFE_WRITES, "-k", "refused_one"),
+        (BATCHES, "-k", "refused_one"),
     ),
     Bug(
         "a batch that counts its invalid fields from 1",
         MESSAGES,
         "in enumerate(requests):",
         "in enumerate(requests, 1):",
-        (SAFE_WRITES, "-k", "refused_one"),
+        (BATCHES, "-k", "refused_one"),
     ),
     Bug(
         "a batch that leaves done what it did before a refusal",
@@ -159,7 +156,7 @@ BEGIN
                 raise
         written = Written(tasks)
 """,
-        (SAFE_WRITES, "-k", "refused_one"),
+        (BATCHES, "-k", "refused_one"),
     ),
     Bug(
         "a batch that finds what is in the bin",
@@ -173,7 +170,7 @@ BEGIN
         SERVER,
         '("grpc.max_send_message_length", MAX_ANSWER_BYTES)',
         '("grpc.max_send_message_length", MAX_REQUEST_BYTES)',
-        (SAFE_WRITES, "-k", "largest_batch"),
+        (BATCHES, "-k", "largest_batch"),
     ),
     Bug(
         "a value that stays in the cache when its task is deleted",

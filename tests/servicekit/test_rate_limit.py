@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from devstack import valkey
 from devstack.process import Process
 from devstack.stack import Stack
 from servicekit import deadline, rate_limit
@@ -22,7 +21,7 @@ from servicekit import redis as breaker
 from servicekit.errors import DeadlineExceeded
 from servicekit.rate_limit import Limit, LocalBuckets, RateLimiter
 from servicekit.redis import Redis
-from tests.servicekit.valkeys import running_valkey
+from tests.servicekit.valkeys import running_valkey, url_of
 from tests.support.waiting import eventually
 
 PREFIX = "test-limit"
@@ -311,10 +310,6 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Process]:
     monkeypatch.setattr(breaker, "PROBE_INTERVAL_SECONDS", 0.1)
     async with running_valkey() as process:
         yield process
-
-
-def url_of(server: Process) -> str:
-    return valkey.url(server.spec.ports["port"])
 
 
 async def returned(replica: Replica) -> None:

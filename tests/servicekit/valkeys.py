@@ -21,3 +21,8 @@ async def running_valkey() -> AsyncIterator[Process]:
     finally:
         await process.stop()
         data.close()
+
+
+def url_of(server: Process) -> str:
+    """Where it listens."""
+    return valkey.url(server.spec.ports["port"])

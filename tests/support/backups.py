@@ -82,6 +82,11 @@ class Operator:
         return ran.output.replace("(", "").replace(")", "")
 
 
+def sum_of(backup: Path) -> Path:
+    """The file of its checksum."""
+    return backup.with_name(f"{backup.name}.sha256")
+
+
 async def rows_of(connection: Connection) -> Rows:
     """All rows of all tables of both schemas, as text."""
     found = {}
