@@ -4,6 +4,8 @@
 DROP INDEX task.tasks_by_created_at, task.open_tasks_by_created_at;  -- tasks_by_status serves them
 DROP INDEX task.tasks_by_due_date, task.open_tasks_by_due_date;
 DROP INDEX task.tasks_by_priority_and_due_date, task.open_tasks_by_priority_and_due_date;
+DROP INDEX task.tasks_by_priority;
+CREATE INDEX tasks_by_priority ON task.tasks (user_id, status, priority, created_at, id) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_due_date ON task.tasks (user_id, status, COALESCE(due_date, 'infinity'), id) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_priority_and_due_date ON task.tasks (user_id, status, (-priority), COALESCE(due_date, 'infinity'), id) WHERE deleted_at IS NULL;
 

@@ -86,6 +86,7 @@ LISTINGS = [
     Listing("", "labels:work status != COMPLETED", "task_labels_pkey"),
     Listing("", "labels:work status = COMPLETED", "task_labels_pkey"),
     Listing("", "priority = 5", "tasks_by_priority"),
+    Listing("", "priority = 5 AND status = COMPLETED", "tasks_by_priority"),
     Listing("", "", "deleted_tasks_by_created_at", show_deleted=True),
     Listing("", "", "tasks_by_status", show_deleted=True),
 ]
