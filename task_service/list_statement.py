@@ -60,7 +60,7 @@ class Key:
     turned: bool = False
 
 
-# The orders that an index has for the tasks of one status, in either direction: see migrations/0005_lists_by_status.sql.
+# The orders that an index has for the tasks of one status, in either direction: see migrations/0003_lists.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
 SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id")})
 

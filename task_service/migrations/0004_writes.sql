@@ -171,6 +171,10 @@ BEGIN
            SET deleted_at = CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END, updated_at = greatest(v_now, updated_at), version = version + 1
          WHERE user_id = p_user AND id = v_op.id
         RETURNING * INTO v_task;
+        -- The sweeper, which waits for no counter, has removed it meanwhile.
+        IF NOT FOUND THEN
+            RAISE EXCEPTION USING ERRCODE = 'TM002', MESSAGE = v_op.n::text;
+        END IF;
         PERFORM task.log_change(v_task, p_seq + 1 + v_op.n, p_kind, '{}', p_actor);
         v_tasks := v_tasks || v_task;
     END LOOP;

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.model.tasks import FIELDS, FILTERS, Done, Item, Query, Refused, Task, Tasks, Write, etag_of, version_of
-from tests.model.ways import Way, page, read, write
+from tests.model.ways import Grpc, Way, changes, page, read, write
 from tests.support.accounts import Account
 
 T = TypeVar("T")
@@ -72,6 +72,8 @@ class World:
     """The running system: its event loop is another thread's."""
 
     loop: asyncio.AbstractEventLoop
+    # To one replica, without the gateway.
+    straight: Grpc
     ways: Sequence[Way]
     new_account: Callable[[], Awaitable[Account]]
     database: "asyncpg.Pool[asyncpg.Record]"
@@ -95,6 +97,8 @@ class Machine(RuleBasedStateMachine):
         self.models = [Tasks(account.id) for account in self.accounts]
         # All that each has ever made.
         self.made: list[list[str]] = [[] for _ in range(USERS)]
+        # Resume tokens of lists: whose, and how many changes there had been.
+        self.places: list[tuple[str, int, int]] = []
 
     @initialize(each=st.lists(new_fields, min_size=2, max_size=4))
     def begin(self, each: Sequence[Mapping[str, Any]]) -> None:
@@ -201,6 +205,9 @@ class Machine(RuleBasedStateMachine):
             _same(logged, model.log)
             _same([row["seq"] for row in rows], [*range(1, len(rows) + 1)])
             _same(sum(row["last_seq"] for row in counter), len(rows))
+        for token, who, place in self.places[:4]:
+            log = self.models[who].log[place:]
+            _same(self.world.run(changes(self.world.straight, self.accounts[who], token, len(log))), [log])
 
     def _write(self, who: int, way: int, one: Write) -> None:
         self._write_at_once(who, [(way, one)])
@@ -212,7 +219,8 @@ class Machine(RuleBasedStateMachine):
             told = answer.tasks if isinstance(answer, Done) else []
             _same(answer, _outcome(lambda: self.models[who].write(one, told)))  # noqa: B023 - it is called at once
             self.made[who] += [task["id"] for task in told if task["id"] not in self.made[who]]
-        for task_id in {item.id: None for _, one in writes for item in one.items if item.id}:
+        made = [task["id"] for answer in answers if isinstance(answer, Done) for task in answer.tasks]
+        for task_id in {item.id: None for _, one in writes for item in one.items if item.id} | dict.fromkeys(made):
             self._read_as_it_is(who, [0, 1], task_id)
 
     def _read_as_it_is(self, who: int, ways: Sequence[int], task_id: str) -> None:
@@ -230,9 +238,10 @@ class Machine(RuleBasedStateMachine):
         for way in itertools.cycle(self.world.ways):
             # What is left out is counted from where a page begins.
             asked = {**values, "page_token": token, "skip": 0 if token else skip}
-            ((tasks, token, total),) = self.world.run(page(way, self.accounts[who], asked))
+            ((tasks, token, total, resume_token),) = self.world.run(page(way, self.accounts[who], asked))
             _same([_without_deletion(task) for task in tasks], expected[:size])
             _same(total, len(whole) if with_total else None)
+            self.places.append((resume_token, who, len(self.models[who].log)))
             expected = expected[size:]
             _same(bool(token), bool(expected))
             if not token:

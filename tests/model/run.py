@@ -25,7 +25,8 @@ async def world_of(stack: Stack, rest: httpx.AsyncClient, new_account: Callable[
     async with contextlib.AsyncExitStack() as opened:
         channels = [await opened.enter_async_context(grpc.aio.insecure_channel(target)) for target in targets]
         pool = await opened.enter_async_context(asyncpg.create_pool(stack.state.database_url, min_size=0, max_size=2))
-        yield World(asyncio.get_running_loop(), [*map(Grpc, channels), Rest(rest)], new_account, pool)
+        straight, *others = map(Grpc, channels)
+        yield World(asyncio.get_running_loop(), straight, [straight, *others, Rest(rest)], new_account, pool)
 
 
 async def run(world: World, seed: int, *, examples: int, steps: int, shrink: bool) -> None:

@@ -10,12 +10,14 @@ import grpc.aio
 import httpx
 from google.protobuf.message import Message
 
-from tests.model.tasks import Done, Refused, Task, Write, values_of
+from tests.model.tasks import CREATED, DELETED, RESTORED, UPDATED, Done, Refused, Task, Write, values_of, version_of
 from tests.support.accounts import Account
 from tests.support.calls import TIMEOUT_SECONDS, as_dict, message_of, rest_call, transcoded
 from tests.support.descriptors import Rpc, named
 from tests.support.errors import ApiError, of_response, of_rpc
+from tests.support.watchers import Watcher, over_grpc
 
+KINDS_TOLD = {"CREATED": CREATED, "UPDATED": UPDATED, "DELETED": DELETED, "RESTORED": RESTORED}
 REPLAYED = "idempotency-replayed"
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -39,11 +41,11 @@ class Grpc:
     """Over gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+        self.channel = channel
 
     async def call(self, rpc: Rpc, message: Message, account: Account, headers: Mapping[str, str]) -> Answer:
         """See Way.call."""
-        call = self._channel.unary_unary(rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.response.FromString)
+        call = self.channel.unary_unary(rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.response.FromString)
         under_way = call(message, metadata=grpc.aio.Metadata(*account.metadata, *headers.items()), timeout=TIMEOUT_SECONDS)
         try:
             answer = await under_way
@@ -89,12 +91,18 @@ async def read(way: Way, account: Account, name: str, values: Mapping[str, Any])
     return Done(_tasks(rpc, answer.values), answer.replayed)
 
 
-async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[Sequence[Task], str, int | None]:
-    """The tasks of a page of ListTasks, the token of the next one, and how many there are in all, if that was told. Raises Refused."""
+async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[Sequence[Task], str, int | None, str]:
+    """Its tasks, the token of the next one, how many there are in all, if that was told, and a resume token. Raises Refused."""
     rpc = named("TaskService.ListTasks")
     answer = await way.call(rpc, message_of(rpc, values), account, {})
     total = answer.values.get("total_size")
-    return _tasks(rpc, answer.values), answer.values["next_page_token"], None if total is None else int(total)
+    return _tasks(rpc, answer.values), answer.values["next_page_token"], None if total is None else int(total), answer.values["resume_token"]
+
+
+async def changes(way: Grpc, account: Account, token: str, count: int) -> Sequence[tuple[int, str, int]]:
+    """Kind, id and version of so many changes behind a resume token, and of all there are."""
+    async with Watcher(over_grpc(way.channel), account, token) as watcher:
+        return [(KINDS_TOLD[told.kind], told.task["id"], version_of(told.task)) for told in await watcher.changed(count)]
 
 
 def _tasks(rpc: Rpc, values: Mapping[str, Any]) -> Sequence[Task]:

@@ -223,5 +223,6 @@ BEGIN
     Bug("a list of the tasks of one status too few", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
     Bug("a list that merges without order", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", MODEL),
     Bug("a filter that forgets what is absent", "task_service/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
+    Bug("a page token without the tiebreak", "task_service/filtering.py", "for key in order), task.id)", "for key in order), UUID(int=0))", MODEL),
     Bug("a list whose ties are in any order", LISTS, 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
 )

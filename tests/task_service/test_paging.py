@@ -66,6 +66,7 @@ async def _pages(service: TaskService, query: ListQuery, size: int) -> list[Task
     while True:
         page = await service.list_tasks(query, page_size=size, page_token=token, skip=0)
         tasks += page.tasks
+        assert len({task.id for task in tasks}) == len(tasks)
         token = page.next_page_token
         if not token:
             return tasks

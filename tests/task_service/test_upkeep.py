@@ -1,5 +1,6 @@
 """What is kept no longer is removed, and nothing else: by any replica, one at a time."""
 
+import asyncio
 from datetime import timedelta
 
 import asyncpg
@@ -9,9 +10,11 @@ from servicekit.postgres import Database
 from servicekit.retries import Idempotency
 from servicekit.upkeep import Upkeep
 from task_service.domain import Actor
+from task_service.errors import TaskNotFound
 from task_service.repository import PostgresTasks
 from task_service.upkeep_repository import PostgresLeftovers
-from task_service.writes import Creation
+from task_service.writes import Creation, Undeletion
+from tests.support.waiting import eventually
 from tests.task_service.conftest import FIELDS, delete, insert, new_id
 
 BIN_DAYS, CHANGE_DAYS = 30, 7
@@ -40,6 +43,28 @@ async def test_the_bin_is_emptied_after_its_days(database: Database, tasks: Post
     assert {row["id"] for row in rows} == {kept.id, live.id}
     # Emptying the bin is no change of the user's: who follows the log has seen the deletion.
     assert len(await database.fetch("SELECT FROM task.changes WHERE user_id = $1", actor.user_id)) == 5
+
+
+async def test_a_task_that_is_removed_while_it_is_brought_back_is_not_found(
+    database: Database, database_url: str, tasks: PostgresTasks, actor: Actor
+) -> None:
+    task = await insert(tasks, actor, FIELDS)
+    await delete(tasks, actor, task.id)
+    await _age(database, "UPDATE task.tasks SET deleted_at = deleted_at - $2::interval WHERE user_id = $1", actor, timedelta(days=BIN_DAYS + 1))
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute(f"SELECT task.sweep('{BIN_DAYS} days', '{CHANGE_DAYS} days', 10)")
+        undeleting = asyncio.create_task(tasks.write(actor, [Undeletion(task.id)]))
+        await eventually(lambda: _require_waiting(database), within=5)
+    await connection.close()
+    with pytest.raises(TaskNotFound):
+        await undeleting
+    assert len(await database.fetch("SELECT FROM task.changes WHERE user_id = $1", actor.user_id)) == 2
+
+
+async def _require_waiting(database: Database) -> None:
+    """Some connection waits for a lock that another holds."""
+    assert await database.fetch("SELECT FROM pg_locks WHERE NOT granted")
 
 
 async def test_the_log_loses_its_beginning_after_its_days(
