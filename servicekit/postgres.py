@@ -35,7 +35,7 @@ _AWAY: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     # A deadlock, such as with a migration: nothing was done.
-    asyncpg.TransactionRollbackError,
+    asyncpg.DeadlockDetectedError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,

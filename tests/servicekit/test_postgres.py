@@ -279,6 +279,7 @@ async def test_before_the_start_it_is_away(database_url: str) -> None:
         ("DO $$ BEGIN RAISE SQLSTATE '57P03'; END $$", DependencyUnavailable),
         ("DO $$ BEGIN RAISE SQLSTATE '53300'; END $$", DependencyUnavailable),
         ("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", DependencyUnavailable),
         ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", asyncpg.SerializationError),
         ("SELECT 1/0", asyncpg.DivisionByZeroError),
         ("SELECT", None),
