@@ -160,6 +160,27 @@ def test_deployments_are_spread_by_their_own_labels(scenario: str) -> None:
         assert all(constraint["labelSelector"] == one["spec"]["selector"] for constraint in constraints)
 
 
+def test_a_claim_is_mounted_at_once() -> None:
+    """Helm waits until it is bound, and a class with WaitForFirstConsumer binds it when a pod mounts it. One of a CronJob comes too late."""
+    found = objects("backup")
+    claims = {one["metadata"]["name"] for one in of_kind(found, "PersistentVolumeClaim")}
+    mounted = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for one, template in pods(found)
+        if one["kind"] == "Job" and component(one) == "backup-claim"
+        for volume in template["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert mounted == claims == {"task-manager-backup"}
+    # It cannot be changed, so what changes it makes another. And one who has a claim already has no need of it.
+    values = SCENARIOS["backup"]["backup"]
+    changes: tuple[dict[str, Any], ...] = ({"image": {"tag": "18.7"}}, {"storage": {"existingClaim": "ours"}})
+    other, given = (render(SCENARIOS["backup"] | {"backup": values | change}) for change in changes)
+    names = [{one["metadata"]["name"] for one in of_kind(each, "Job") if component(one) == "backup-claim"} for each in (found, other, given)]
+    assert [len(each) for each in names] == [1, 1, 0]
+    assert names[0] != names[1]
+
+
 def test_services_of_grpc_are_headless_and_say_so() -> None:
     for name in ("auth-service", "task-service"):
         service = get(objects("defaults"), "Service", f"task-manager-{name}")
