@@ -4,13 +4,15 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import yaml
 
-from helm.chart import render
+from helm.chart import ROOT, render
 from helm.lint import findings
 from tests.deploy import restricted, validity
 from tests.deploy.rendered import SCENARIOS, component, environments, get, objects, of_kind, pods, title
 
 SERVICES = ("auth-service", "task-service", "gateway")
+VERSION = yaml.safe_load((ROOT / "Chart.yaml").read_text())["appVersion"]
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 # What the scenarios' operators would have made.
 GIVEN = {
@@ -188,8 +190,17 @@ def test_services_of_grpc_are_headless_and_say_so() -> None:
         assert (service["spec"]["clusterIP"], grpc["appProtocol"]) == ("None", "kubernetes.io/h2c")
 
 
-def test_a_canary_is_apart_from_the_stable_ones() -> None:
+def test_production_is_what_can_be_installed() -> None:
+    """With images that a release has, metrics that Kubernetes has, and the test that is run afterwards."""
     found = objects("production")
+    images = {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
+    assert images == {f"ghcr.io/task-manager/{name}:{VERSION}" for name in SERVICES}
+    assert {metric["type"] for one in of_kind(found, "HorizontalPodAutoscaler") for metric in one["spec"]["metrics"]} == {"Resource"}
+    assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
+
+
+def test_a_canary_is_apart_from_the_stable_ones() -> None:
+    found = objects("canary")
     canary, stable = (get(found, "Deployment", f"task-manager-task-service{suffix}") for suffix in ("-canary", ""))
     assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/task-manager/task-service:0.2.0-rc.1"
     assert not canary["spec"]["selector"]["matchLabels"].items() <= stable["spec"]["template"]["metadata"]["labels"].items()
@@ -199,7 +210,7 @@ def test_a_canary_is_apart_from_the_stable_ones() -> None:
     assert get(found, "Service", "task-manager-task-service-canary")["spec"]["selector"]["track"] == "canary"
     # It is ready when its own schema is there.
     images = {container["image"] for _, container, _ in environments(found, "task-service-migrate", "Job")}
-    assert images == {"ghcr.io/task-manager/task-service:0.1.0", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
+    assert images == {f"ghcr.io/task-manager/task-service@sha256:{64 * 'b'}", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
 
 
 def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helm_python import HelmError
 
-from helm.chart import ROOT, render
+from helm.chart import ROOT, SCENARIOS, render
 from helm.values_table import COMPONENTS, README, NotDescribed, rows, table
 from tests.deploy.rendered import get
 
@@ -105,6 +105,14 @@ def test_what_the_operator_says_counts_even_if_it_is_nothing() -> None:
 
 def test_the_readme_has_the_table_of_values() -> None:
     assert table() in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_has_every_chart_and_scenario() -> None:
+    said = README.read_text(encoding="utf-8").partition("## Secrets")[0]
+    for folder in (ROOT / "charts").iterdir():
+        assert f"`charts/{folder.name}`" in said
+    for file in SCENARIOS:
+        assert f"](ci/{file.name})" in said
 
 
 def test_a_value_that_nobody_described_is_found(tmp_path: Path) -> None:

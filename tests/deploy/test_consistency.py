@@ -185,7 +185,7 @@ def test_an_envoy_that_learns_later_than_roll_outs_wait_is_found(was: str, becom
 
 
 def test_what_belongs_to_none_of_the_tables_is_the_canary() -> None:
-    with_canary = objects("production")
+    with_canary = objects("canary")
     names_ = {entry["name"] for entry in _container(with_canary, GATEWAY)["env"]}
     assert names_ == CANARY
     assert "env" not in _container(objects("defaults"), GATEWAY)

@@ -11,7 +11,7 @@ import yaml
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
 from helm.chart import ROOT as CHART
-from helm.chart import render
+from helm.chart import read_values, render
 from helm.values_table import table
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import names
@@ -76,6 +76,14 @@ def test_its_metrics_are_there() -> None:
     assert {name for name in said if f'"{name}"' not in CODE} == set()
     for event in re.findall(r'event="(\w+)"', TEXT):
         assert f'"{event}"' in CODE
+
+
+def test_its_rule_makes_the_metric_that_the_scenario_scales_by() -> None:
+    (rule,) = yaml.safe_load(TEXT.partition("```yaml\n")[2].partition("```")[0])["rules"]["custom"]
+    values = read_values(CHART / "ci" / "monitoring-values.yaml")
+    (metric,) = values["task-service"]["autoscaling"]["metrics"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert f'"{rule["seriesQuery"].partition("{")[0]}"' in CODE
 
 
 def test_its_objects_are_the_charts() -> None:
