@@ -127,6 +127,16 @@ def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
         assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, title(one)
 
 
+@EVERY
+def test_a_roll_out_waits_an_hour_for_its_migration(scenario: str) -> None:
+    """By default it has failed after ten minutes, and Helm takes it back, with the migration that still runs."""
+    found = objects(scenario)
+    for one in of_kind(found, "Deployment"):
+        if component(one) != "gateway":
+            assert one["spec"]["progressDeadlineSeconds"] == 3600, title(one)
+    assert [one for one in of_kind(found, "Job") if "activeDeadlineSeconds" in one["spec"]] == []
+
+
 def test_no_wait_before_the_end_is_no_hook() -> None:
     """Kubernetes before 1.33 takes no sleep of 0."""
     spec = get(render({"task-service": {"drain": {"preStopSeconds": 0}}}), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
