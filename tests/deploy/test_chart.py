@@ -1,5 +1,6 @@
 """Every scenario renders what an API server takes, what the strictest Pod Security Standard lets in, and what stays up through a roll-out."""
 
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.deploy.rendered import SCENARIOS, component, environments, get, objec
 
 SERVICES = ("auth-service", "task-service", "gateway")
 VERSION = yaml.safe_load((ROOT / "Chart.yaml").read_text())["appVersion"]
+OPERATIONS, MANIFESTS = ROOT.parents[1] / "docs" / "operations.md", ROOT.parents[1] / "manifests" / "README.md"
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 # What the scenarios' operators would have made.
 GIVEN = {
@@ -198,6 +200,16 @@ def test_services_of_grpc_are_headless_and_say_so() -> None:
         service = get(objects("defaults"), "Service", f"task-manager-{name}")
         (grpc,) = [port for port in service["spec"]["ports"] if port["name"] == "grpc"]
         assert (service["spec"]["clusterIP"], grpc["appProtocol"]) == ("None", "kubernetes.io/h2c")
+
+
+def test_what_is_installed_from_a_checkout_are_images_that_were_made_there() -> None:
+    made = set(re.findall(r"--tag (task-manager/[a-z-]+):", (ROOT.parents[1] / "Makefile").read_text()))
+    containers = [container for _, template in pods(objects("minimal")) for container in template["spec"]["containers"]]
+    ours = {one["image"]: one["imagePullPolicy"] for one in containers if "task-manager/" in one["image"]}
+    assert ours == {f"docker.io/{image}:{VERSION}": "Never" for image in made}
+    for text in (OPERATIONS, MANIFESTS):
+        assert f"make images IMAGE_TAG={VERSION}\n" in text.read_text()
+        assert f'kind load docker-image "task-manager/$name:{VERSION}"' in text.read_text()
 
 
 def test_production_is_what_can_be_installed() -> None:
