@@ -221,6 +221,38 @@ def test_production_is_what_can_be_installed() -> None:
     assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
 
 
+def test_with_tls_nothing_leads_out_of_the_cluster_in_the_clear() -> None:
+    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects("monitoring"), "Service") if component(one) == "gateway"}
+    ports = {name: (spec.get("type", "ClusterIP"), [port["name"] for port in spec["ports"]]) for name, spec in services.items()}
+    assert ports == {"task-manager-gateway": ("LoadBalancer", ["https"]), "task-manager-gateway-plain": ("ClusterIP", ["http"])}
+    # Within the cluster one Service has both.
+    inside = [one for one in of_kind(render({"gateway": {"tls": {"existingSecret": "t"}}}), "Service") if component(one) == "gateway"]
+    assert [[port["port"] for port in one["spec"]["ports"]] for one in inside] == [[80, 443]]
+
+
+@pytest.mark.parametrize("way", ["ingress", "routes", "neither"])
+@pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
+@pytest.mark.parametrize("secret", ["", "tls"])
+def test_what_leads_to_the_gateway_names_a_port_that_there_is(way: str, kind: str, secret: str) -> None:
+    ways = {
+        "ingress": {"enabled": True, "className": "nginx", "hosts": ["a.example.com"], "tlsSecret": "tls"},
+        "routes": {"enabled": True, "parentRefs": [{"name": "p"}], "hostnames": ["a.example.com"], "grpcHostnames": ["b.example.com"]},
+    }
+    chosen = {way: ways[way]} if way in ways else {}
+    found = render({"gateway": {**chosen, "service": {"type": kind}, "tls": {"existingSecret": secret}}})
+    there = {(one["metadata"]["name"], port[key]) for one in of_kind(found, "Service") for port in one["spec"]["ports"] for key in ("name", "port")}
+    rules = [rule for one in of_kind(found, "HTTPRoute", "GRPCRoute") for rule in one["spec"]["rules"]]
+    named = {(backend["name"], backend["port"]) for rule in rules for backend in rule["backendRefs"]}
+    for one in of_kind(found, "Ingress"):
+        backends = [path["backend"]["service"] for rule in one["spec"]["rules"] for path in rule["http"]["paths"]]
+        named |= {(backend["name"], backend["port"]["name"]) for backend in backends}
+    (smoke,) = of_kind(found, "Pod")
+    name, _, port = smoke["spec"]["containers"][0]["command"][-1].partition(":")
+    named.add((name, int(port)))
+    assert named <= there
+    assert len(named) == 1 + (way == "ingress")
+
+
 def test_a_canary_is_apart_from_the_stable_ones() -> None:
     found = objects("canary")
     canary, stable = (get(found, "Deployment", f"task-manager-task-service{suffix}") for suffix in ("-canary", ""))
