@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from helm.chart import ROOT, render
+from helm.chart import ROOT, render, texts
 from helm.lint import findings
 from tests.deploy import restricted, validity
 from tests.deploy.rendered import SCENARIOS, component, environments, get, objects, of_kind, pods, title
@@ -174,27 +174,6 @@ def test_deployments_are_spread_by_their_own_labels(scenario: str) -> None:
         assert all(constraint["labelSelector"] == one["spec"]["selector"] for constraint in constraints)
 
 
-def test_a_claim_is_mounted_at_once() -> None:
-    """Helm waits until it is bound, and a class with WaitForFirstConsumer binds it when a pod mounts it. One of a CronJob comes too late."""
-    found = objects("backup")
-    claims = {one["metadata"]["name"] for one in of_kind(found, "PersistentVolumeClaim")}
-    mounted = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for one, template in pods(found)
-        if one["kind"] == "Job" and component(one) == "backup-claim"
-        for volume in template["spec"]["volumes"]
-        if "persistentVolumeClaim" in volume
-    }
-    assert mounted == claims == {"task-manager-backup"}
-    # It cannot be changed, so what changes it makes another. And one who has a claim already has no need of it.
-    values = SCENARIOS["backup"]["backup"]
-    changes: tuple[dict[str, Any], ...] = ({"image": {"tag": "18.7"}}, {"storage": {"existingClaim": "ours"}})
-    other, given = (render(SCENARIOS["backup"] | {"backup": values | change}) for change in changes)
-    names = [{one["metadata"]["name"] for one in of_kind(each, "Job") if component(one) == "backup-claim"} for each in (found, other, given)]
-    assert [len(each) for each in names] == [1, 1, 0]
-    assert names[0] != names[1]
-
-
 def test_services_of_grpc_are_headless_and_say_so() -> None:
     for name in ("auth-service", "task-service"):
         service = get(objects("defaults"), "Service", f"task-manager-{name}")
@@ -221,36 +200,22 @@ def test_production_is_what_can_be_installed() -> None:
     assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
 
 
-def test_with_tls_nothing_leads_out_of_the_cluster_in_the_clear() -> None:
-    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects("monitoring"), "Service") if component(one) == "gateway"}
-    ports = {name: (spec.get("type", "ClusterIP"), [port["name"] for port in spec["ports"]]) for name, spec in services.items()}
-    assert ports == {"task-manager-gateway": ("LoadBalancer", ["https"]), "task-manager-gateway-plain": ("ClusterIP", ["http"])}
-    # Within the cluster one Service has both.
-    inside = [one for one in of_kind(render({"gateway": {"tls": {"existingSecret": "t"}}}), "Service") if component(one) == "gateway"]
-    assert [[port["port"] for port in one["spec"]["ports"]] for one in inside] == [[80, 443]]
+def test_postgres_has_more_shared_memory_than_a_container() -> None:
+    found = objects("defaults")
+    spec = get(found, "StatefulSet", "task-manager-postgresql")["spec"]["template"]["spec"]
+    (name,) = [mount["name"] for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert [volume["emptyDir"] for volume in spec["volumes"] if volume["name"] == name] == [{"medium": "Memory", "sizeLimit": "256Mi"}]
 
 
-@pytest.mark.parametrize("way", ["ingress", "routes", "neither"])
-@pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
-@pytest.mark.parametrize("secret", ["", "tls"])
-def test_what_leads_to_the_gateway_names_a_port_that_there_is(way: str, kind: str, secret: str) -> None:
-    ways = {
-        "ingress": {"enabled": True, "className": "nginx", "hosts": ["a.example.com"], "tlsSecret": "tls"},
-        "routes": {"enabled": True, "parentRefs": [{"name": "p"}], "hostnames": ["a.example.com"], "grpcHostnames": ["b.example.com"]},
-    }
-    chosen = {way: ways[way]} if way in ways else {}
-    found = render({"gateway": {**chosen, "service": {"type": kind}, "tls": {"existingSecret": secret}}})
-    there = {(one["metadata"]["name"], port[key]) for one in of_kind(found, "Service") for port in one["spec"]["ports"] for key in ("name", "port")}
-    rules = [rule for one in of_kind(found, "HTTPRoute", "GRPCRoute") for rule in one["spec"]["rules"]]
-    named = {(backend["name"], backend["port"]) for rule in rules for backend in rule["backendRefs"]}
-    for one in of_kind(found, "Ingress"):
-        backends = [path["backend"]["service"] for rule in one["spec"]["rules"] for path in rule["http"]["paths"]]
-        named |= {(backend["name"], backend["port"]["name"]) for backend in backends}
-    (smoke,) = of_kind(found, "Pod")
-    name, _, port = smoke["spec"]["containers"][0]["command"][-1].partition(":")
-    named.add((name, int(port)))
-    assert named <= there
-    assert len(named) == 1 + (way == "ingress")
+@pytest.mark.parametrize(
+    ("good", "bad", "line"),
+    [
+        ({"backup": {"enabled": True}}, {}, "no backup"),
+        (SCENARIOS["external"], SCENARIOS["external"] | {"gateway": SCENARIOS["external"]["gateway"] | {"networkPolicy": {}}}, "networkPolicy.from"),
+    ],
+)
+def test_the_notes_say_what_is_missing(good: dict[str, Any], bad: dict[str, Any], line: str) -> None:
+    assert [line in texts(values)["task-manager/templates/NOTES.txt"] for values in (good, bad)] == [False, True]
 
 
 def test_a_canary_is_apart_from_the_stable_ones() -> None:

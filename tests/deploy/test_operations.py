@@ -181,3 +181,13 @@ def _connections(component: str) -> str:
 def test_the_budget_is_that_of_the_postgres_inside() -> None:
     values: dict[str, Any] = yaml.safe_load((CHART / "charts" / "postgresql" / "values.yaml").read_text())
     assert f"(`postgresql.maxConnections`, {values['maxConnections']}," in TEXT
+    pods = {name: _component(name)["autoscaling"]["maxReplicas"] for name in ("task-service", "auth-service")}
+    # As in the table: those that come while both roll, and as many that end. And ten.
+    most = sum((count + 2 * math.ceil(count / 4)) * int(_connections(name)) for name, count in pods.items())
+    assert most + 10 <= values["maxConnections"]
+    assert f"({most} with the default maxima)" in (CHART / "charts" / "postgresql" / "values.yaml").read_text()
+
+
+def _component(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CHART / "charts" / name / "values.yaml").read_text())
+    return values

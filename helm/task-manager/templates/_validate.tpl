@@ -65,7 +65,9 @@
 {{- $wrong = append $wrong (printf "gateway.resources.limits.memory, %s, is less than MAX_HEAP_BYTES and the 128Mi that Envoy needs beside it" $memory) }}
 {{- end }}
 {{- end }}
-{{- $restore := .Values.backup.restore | default dict }}  {{- /* a chart that is not there has no defaults */}}
+
+{{- /* Without backups the chart is not there, and neither are its defaults. */}}
+{{- $restore := .Values.backup.restore | default dict }}
 {{- if and (not .Values.backup.enabled) (or $restore.file $restore.recovered) }}
 {{- $wrong = append $wrong "backup.restore needs what a backup has, a volume and scripts: set backup.enabled=true" }}
 {{- end }}
