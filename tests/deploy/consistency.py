@@ -23,7 +23,7 @@ from servicekit.runtime import CLOSE_TIMEOUT_SECONDS
 from servicekit.settings import ServiceSettings
 from task_service.settings import Settings as TaskSettings
 from tests.deploy import rollouts
-from tests.deploy.rendered import component, environments, of_kind, title
+from tests.deploy.rendered import component, environments, of_kind, pods, title
 
 DESCRIPTORS: Final = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
 PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth-service": AuthSettings, "task-service": TaskSettings}
@@ -185,6 +185,8 @@ def _behind(service: Object, found: list[Object]) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------------------------------------ network, mesh
 
+# Where istiod signs certificates and sends configuration (https://istio.io/latest/docs/ops/deployment/application-requirements/).
+ISTIOD_PORT: Final = 15012
 _GRPC_AND_OPS: Final = {name: {program.model_fields[port].default for port in ("grpc_port", "ops_port")} for name, program in PROGRAMS.items()}
 # Who calls whom, and at which ports. No path beside these.
 PATHS: Final[Mapping[tuple[str, str], set[int]]] = {
@@ -255,6 +257,25 @@ def _mesh(found: list[Object]) -> Iterator[str]:
         _account(p) for one in policies for rule in one["spec"]["rules"] for source in rule.get("from", []) for p in source["source"]["principals"]
     }
     yield from (f"the mesh names {name}, and there is no such ServiceAccount" for name in sorted(named - accounts))
+    yield from _sidecars(found)
+
+
+def _sidecars(found: list[Object]) -> Iterator[str]:
+    """Each pod that gets a sidecar lets it out to istiod; and a pod that ends by itself has one that ends with it."""
+    ways = [one["spec"] for one in of_kind(found, "NetworkPolicy") if ISTIOD_PORT in _egress_ports(one)]
+    for workload, template in pods(found):
+        labels = template["metadata"]["labels"]
+        if labels.get("sidecar.istio.io/inject") == "false":
+            continue
+        if not any(way["podSelector"]["matchLabels"].items() <= labels.items() for way in ways):
+            yield f"{title(workload)}: no policy lets its sidecar out to istiod"
+        native = template["metadata"].get("annotations", {}).get("sidecar.istio.io/nativeSidecar") == "true"
+        if workload["kind"] in {"Job", "CronJob", "Pod"} and not native:
+            yield f"{title(workload)}: its sidecar keeps it from ending"
+
+
+def _egress_ports(policy: Object) -> set[int]:
+    return {port["port"] for rule in policy["spec"].get("egress", []) for port in rule["ports"]}
 
 
 def _grpc_services() -> Iterator[tuple[str, bool]]:

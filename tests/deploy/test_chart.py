@@ -1,16 +1,20 @@
 """Every scenario renders what an API server takes, what the strictest Pod Security Standard lets in, and what stays up through a roll-out."""
 
+import re
 from copy import deepcopy
 from typing import Any
 
 import pytest
+import yaml
 
-from helm.chart import render
+from helm.chart import ROOT, render, texts
 from helm.lint import findings
 from tests.deploy import restricted, validity
 from tests.deploy.rendered import SCENARIOS, component, environments, get, objects, of_kind, pods, title
 
 SERVICES = ("auth-service", "task-service", "gateway")
+VERSION = yaml.safe_load((ROOT / "Chart.yaml").read_text())["appVersion"]
+OPERATIONS, MANIFESTS = ROOT.parents[1] / "docs" / "operations.md", ROOT.parents[1] / "manifests" / "README.md"
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 # What the scenarios' operators would have made.
 GIVEN = {
@@ -125,6 +129,16 @@ def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
         assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, title(one)
 
 
+@EVERY
+def test_a_roll_out_waits_an_hour_for_its_migration(scenario: str) -> None:
+    """By default it has failed after ten minutes, and Helm takes it back, with the migration that still runs."""
+    found = objects(scenario)
+    for one in of_kind(found, "Deployment"):
+        if component(one) != "gateway":
+            assert one["spec"]["progressDeadlineSeconds"] == 3600, title(one)
+    assert [one for one in of_kind(found, "Job") if "activeDeadlineSeconds" in one["spec"]] == []
+
+
 def test_no_wait_before_the_end_is_no_hook() -> None:
     """Kubernetes before 1.33 takes no sleep of 0."""
     spec = get(render({"task-service": {"drain": {"preStopSeconds": 0}}}), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
@@ -167,8 +181,45 @@ def test_services_of_grpc_are_headless_and_say_so() -> None:
         assert (service["spec"]["clusterIP"], grpc["appProtocol"]) == ("None", "kubernetes.io/h2c")
 
 
-def test_a_canary_is_apart_from_the_stable_ones() -> None:
+def test_what_is_installed_from_a_checkout_are_images_that_were_made_there() -> None:
+    made = set(re.findall(r"--tag (task-manager/[a-z-]+):", (ROOT.parents[1] / "Makefile").read_text()))
+    containers = [container for _, template in pods(objects("minimal")) for container in template["spec"]["containers"]]
+    ours = {one["image"]: one["imagePullPolicy"] for one in containers if "task-manager/" in one["image"]}
+    assert ours == {f"docker.io/{image}:{VERSION}": "Never" for image in made}
+    for text in (OPERATIONS, MANIFESTS):
+        assert f"make images IMAGE_TAG={VERSION}\n" in text.read_text()
+        assert f'kind load docker-image "task-manager/$name:{VERSION}"' in text.read_text()
+
+
+def test_production_is_what_can_be_installed() -> None:
+    """With images that a release has, metrics that Kubernetes has, and the test that is run afterwards."""
     found = objects("production")
+    images = {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
+    assert images == {f"ghcr.io/task-manager/{name}:{VERSION}" for name in SERVICES}
+    assert {metric["type"] for one in of_kind(found, "HorizontalPodAutoscaler") for metric in one["spec"]["metrics"]} == {"Resource"}
+    assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
+
+
+def test_postgres_has_more_shared_memory_than_a_container() -> None:
+    found = objects("defaults")
+    spec = get(found, "StatefulSet", "task-manager-postgresql")["spec"]["template"]["spec"]
+    (name,) = [mount["name"] for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert [volume["emptyDir"] for volume in spec["volumes"] if volume["name"] == name] == [{"medium": "Memory", "sizeLimit": "256Mi"}]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "line"),
+    [
+        ({"backup": {"enabled": True}}, {}, "no backup"),
+        (SCENARIOS["external"], SCENARIOS["external"] | {"gateway": SCENARIOS["external"]["gateway"] | {"networkPolicy": {}}}, "networkPolicy.from"),
+    ],
+)
+def test_the_notes_say_what_is_missing(good: dict[str, Any], bad: dict[str, Any], line: str) -> None:
+    assert [line in texts(values)["task-manager/templates/NOTES.txt"] for values in (good, bad)] == [False, True]
+
+
+def test_a_canary_is_apart_from_the_stable_ones() -> None:
+    found = objects("canary")
     canary, stable = (get(found, "Deployment", f"task-manager-task-service{suffix}") for suffix in ("-canary", ""))
     assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/task-manager/task-service:0.2.0-rc.1"
     assert not canary["spec"]["selector"]["matchLabels"].items() <= stable["spec"]["template"]["metadata"]["labels"].items()
@@ -178,7 +229,7 @@ def test_a_canary_is_apart_from_the_stable_ones() -> None:
     assert get(found, "Service", "task-manager-task-service-canary")["spec"]["selector"]["track"] == "canary"
     # It is ready when its own schema is there.
     images = {container["image"] for _, container, _ in environments(found, "task-service-migrate", "Job")}
-    assert images == {"ghcr.io/task-manager/task-service:0.1.0", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
+    assert images == {f"ghcr.io/task-manager/task-service@sha256:{64 * 'b'}", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
 
 
 def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> None:

@@ -1,5 +1,6 @@
 """manifests/ is what the chart says, and kustomize builds it."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,11 +9,12 @@ import pytest
 import yaml
 
 from helm import manifests
-from helm.chart import Object
+from helm.chart import ROOT, Object
 from tests.deploy import restricted, validity
 from tests.deploy.rendered import GIVEN, of_kind, pods, title
 from tests.deploy.tools import required
 
+STORES = {"docker.io/library/postgres", "docker.io/valkey/valkey"}
 KUSTOMIZE = "go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
 
 
@@ -42,6 +44,14 @@ def test_the_kustomization_names_every_file() -> None:
     assert sorted(kustomization["resources"]) == sorted({*manifests.rendered(), "namespace.yaml"})
 
 
+def test_the_kustomization_says_of_each_image_of_ours_where_it_is() -> None:
+    said = {entry["name"]: entry["newName"] for entry in yaml.safe_load((manifests.FOLDER / "kustomization.yaml").read_text())["images"]}
+    ours = {image.rpartition(":")[0] for text in manifests.rendered().values() for image in re.findall(r'image: "?([^"\n]+)', text)} - STORES
+    made = set(re.findall(r"--tag (task-manager/[a-z-]+):", (ROOT.parents[1] / "Makefile").read_text()))
+    assert said == {f"ghcr.io/{image}": image for image in made}
+    assert said.keys() == ours
+
+
 def test_the_example_names_every_secret_and_holds_none() -> None:
     lines = [line for line in (manifests.FOLDER / "secrets.env.example").read_text().splitlines() if not line.startswith("#")]
     assert sorted(lines) == sorted(f"{key}=" for key in GIVEN)
@@ -59,4 +69,8 @@ def test_kustomize_builds_what_an_api_server_takes(tmp_path: Path) -> None:
     assert [line for _, template in pods(found) for line in restricted.problems(template["spec"])] == []
     (secret,) = of_kind(found, "Secret")
     assert set(secret["data"]) == set(GIVEN)
+    assert {container["image"].split("/")[0] for _, template in pods(found) for container in template["spec"]["containers"]} == {
+        "task-manager",
+        "docker.io",
+    }
     assert {one["metadata"].get("namespace") for one in found if one["kind"] != "Namespace"} == {"task-manager"}

@@ -1,6 +1,7 @@
 """Keys and passwords are made once, are good ones, and stay as they are through every upgrade."""
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,19 @@ def test_what_is_given_is_not_generated(part: str, secret: str) -> None:
     assert set(_secrets(found)) == NAMES - {secret}
     named = {entry["valueFrom"]["secretKeyRef"]["name"] for _, template in pods(found) for entry in _variables(template) if "valueFrom" in entry}
     assert named == NAMES - {secret} | {"ours"}
+
+
+def test_what_was_generated_can_be_taken_over_and_no_pod_changes() -> None:
+    generated = render({})
+    taken = render({"global": {part: {"existingSecret": f"task-manager-{part}"} for part in ("keys", "database", "redis")}})
+    assert taken == [one for one in generated if one["kind"] != "Secret"]
+    # What leaves the release stays in the cluster.
+    assert {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in _secrets(generated).values()} == {"keep"}
+
+
+def test_operations_tells_how() -> None:
+    said = set(re.findall(r"--set (global\.\w+\.existingSecret=task-manager-\w+)", (ROOT.parents[1] / "docs" / "operations.md").read_text()))
+    assert said == {f"global.{name.removeprefix('task-manager-')}.existingSecret={name}" for name in NAMES}
 
 
 def _variables(template: Object) -> list[Object]:

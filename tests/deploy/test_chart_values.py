@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 from helm_python import HelmError
 
-from helm.chart import ROOT, render
+from gateway.settings import GatewaySettings
+from helm.chart import ROOT, SCENARIOS, render
 from helm.values_table import COMPONENTS, README, NotDescribed, rows, table
+from tests.deploy.consistency import GATEWAY_BESIDE_HEAP_BYTES
 from tests.deploy.rendered import get
 
 OUTSIDE = {"postgresql": {"enabled": False}, "global": {"database": {"host": "db.example.com", "existingSecret": "db"}}}
 INGRESS = {"enabled": True, "className": "nginx", "hosts": ["a.example.com"], "tlsSecret": "tls"}
 ROUTES = {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}
+
+MIB = 1024 * 1024
+
+
+def _memory(limit: str) -> dict[str, Any]:
+    return {"limits": {"cpu": "2", "memory": limit}}
+
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"gatway": {}}, "additional properties 'gatway' not allowed"),
@@ -35,6 +44,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"redis": {"enabled": False}}, "there is no Redis: set global.redis.host"),
     ({"global": {"redis": {"host": "redis.example.com"}}}, "set redis.enabled=false to use the Redis outside"),
     ({"global": {"redis": {"tls": True}}}, "are for a Redis outside"),
+    ({"global": {"redis": {"port": 6380}}}, "are for a Redis outside"),
+    ({"global": {"database": {"port": 6432}}}, "are for a database outside"),
+    ({"global": {"database": {"sslMode": "require"}}}, "are for a database outside"),
+    ({"global": {"database": {"caSecret": "ca"}}}, "are for a database outside"),
+    ({"backup": {"restore": {"file": "task-manager-20261125T021700Z.dump"}}}, "set backup.enabled=true"),
+    ({"backup": {"restore": {"recovered": True}}}, "set backup.enabled=true"),
+    ({"gateway": {"settings": {"MAX_HEAP_BYTES": 700 * MIB}}}, "is less than MAX_HEAP_BYTES"),
+    ({"gateway": {"settings": {"MAX_HEAP_BYTES": str(897 * MIB)}, "resources": _memory("1Gi")}}, "is less than MAX_HEAP_BYTES"),
+    ({"gateway": {"resources": _memory("639Mi")}}, "is less than MAX_HEAP_BYTES"),
     ({"gateway": {"ingress": INGRESS, "routes": ROUTES}}, "are both set: choose one way in"),
     ({"gateway": {"ingress": INGRESS | {"tlsSecret": ""}}}, "the Ingress needs gateway.ingress.tlsSecret"),
     ({"gateway": {"routes": ROUTES | {"parentRefs": []}}}, "the routes need gateway.routes.parentRefs"),
@@ -49,6 +67,17 @@ def test_wrong_values_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(HelmError) as raised:
         render(values)
     assert message in str(raised.value)
+
+
+def test_the_memory_that_the_gateway_needs_is_enough() -> None:
+    """By its own default, and what stands beside the heap."""
+    assert GatewaySettings().max_heap_bytes + GATEWAY_BESIDE_HEAP_BYTES == 640 * MIB
+    for gateway in (
+        {"resources": _memory("640Mi")},
+        {"settings": {"MAX_HEAP_BYTES": 896 * MIB}, "resources": _memory("1Gi")},
+        {"resources": _memory("1G")},
+    ):
+        assert render({"gateway": gateway})
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:
@@ -105,6 +134,14 @@ def test_what_the_operator_says_counts_even_if_it_is_nothing() -> None:
 
 def test_the_readme_has_the_table_of_values() -> None:
     assert table() in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_has_every_chart_and_scenario() -> None:
+    said = README.read_text(encoding="utf-8").partition("## Secrets")[0]
+    for folder in (ROOT / "charts").iterdir():
+        assert f"`charts/{folder.name}`" in said
+    for file in SCENARIOS:
+        assert f"](ci/{file.name})" in said
 
 
 def test_a_value_that_nobody_described_is_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 from gateway.settings import GatewaySettings
 from helm.chart import ROOT, Object
 from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, envoy_config, image_differences, names
-from tests.deploy.rendered import SCENARIOS, get, objects
+from tests.deploy.rendered import SCENARIOS, get, objects, pods
 
 SCHEMA = json.loads((ROOT / "values.schema.json").read_text())
 # Not for the operator to set by name: the chart gives them, from other values or from Secrets.
@@ -152,6 +152,17 @@ PLANTED: dict[str, Change] = {
         "AuthorizationPolicy", AUTH, "/taskmanager.auth.v1.EventService/*", "/taskmanager.auth.v1.EventServer/*"
     ),
     "a service that the gateway may not call": _policy("AuthorizationPolicy", TASK, "/taskmanager.task.v1.*", "/taskmanager.task.v2.*"),
+    "no way out to istiod": lambda found: found.remove(get(found, "NetworkPolicy", "task-manager-to-istiod")),
+    "another port of istiod": _policy("NetworkPolicy", "task-manager-to-istiod", "15012", "15010"),
+    "a sidecar without a way out": lambda found: get(found, "Deployment", TASK)["spec"]["template"]["metadata"]["labels"].pop(
+        "app.kubernetes.io/part-of"
+    ),
+    "a sidecar that keeps a test from ending": lambda found: get(found, "Pod", "task-manager-smoke-test")["metadata"]["annotations"].pop(
+        "sidecar.istio.io/nativeSidecar"
+    ),
+    "a sidecar that keeps a migration from ending": lambda found: next(
+        template["metadata"]["labels"] for one, template in pods(found) if one["metadata"]["name"].startswith(f"{AUTH}-migrate-")
+    ).pop("sidecar.istio.io/inject"),
     "a mesh account that is not there": _policy("AuthorizationPolicy", TASK, GATEWAY, "task-manager-envoy"),
 }
 
@@ -174,7 +185,7 @@ def test_an_envoy_that_learns_later_than_roll_outs_wait_is_found(was: str, becom
 
 
 def test_what_belongs_to_none_of_the_tables_is_the_canary() -> None:
-    with_canary = objects("production")
+    with_canary = objects("canary")
     names_ = {entry["name"] for entry in _container(with_canary, GATEWAY)["env"]}
     assert names_ == CANARY
     assert "env" not in _container(objects("defaults"), GATEWAY)

@@ -11,10 +11,11 @@ import yaml
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
 from helm.chart import ROOT as CHART
-from helm.chart import render
+from helm.chart import read_values, render
 from helm.values_table import table
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import names
+from tests.deploy.rendered import component, of_kind
 from tests.deploy.workflows import ROOT
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -78,6 +79,14 @@ def test_its_metrics_are_there() -> None:
         assert f'"{event}"' in CODE
 
 
+def test_its_rule_makes_the_metric_that_the_scenario_scales_by() -> None:
+    (rule,) = yaml.safe_load(TEXT.partition("```yaml\n")[2].partition("```")[0])["rules"]["custom"]
+    values = read_values(CHART / "ci" / "monitoring-values.yaml")
+    (metric,) = values["task-service"]["autoscaling"]["metrics"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert f'"{rule["seriesQuery"].partition("{")[0]}"' in CODE
+
+
 def test_its_objects_are_the_charts() -> None:
     canary = {"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}}
     found = {f"{one['kind'].lower()}/{one['metadata']['name']}": one for one in render(canary)}
@@ -85,6 +94,19 @@ def test_its_objects_are_the_charts() -> None:
         assert name in found or name == "deployment/task-manager-"
     for secret, key in re.findall(r"\b(?:get|put) (task-manager-[a-z]+) ([a-z-]+)", TEXT):
         assert key in found[f"secret/{secret}"]["data"]
+
+
+def test_a_restore_stops_all_that_writes_and_has_all_migrated() -> None:
+    """docs/backup.md, by the chart's Deployments that know the database and its Jobs that migrate it."""
+    text = (ROOT / "docs" / "backup.md").read_text()
+    found = render({"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}})
+    step = text.partition("1. Stop the services")[2].partition("2. ")[0]
+    writers = [one["metadata"]["name"] for one in of_kind(found, "Deployment") if "DATABASE_URL" in repr(one)]
+    assert len(writers) == 3
+    assert set(re.findall(r"\bRELEASE-[a-z-]+", step)) == {name.replace("task-manager-", "RELEASE-", 1) for name in writers}
+    selected = re.search(r"delete job --selector 'app.kubernetes.io/instance=RELEASE,app.kubernetes.io/name in \((.+)\)'", text)
+    assert selected is not None
+    assert set(selected[1].split(", ")) == {component(one) for one in of_kind(found, "Job")}
 
 
 def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
@@ -159,3 +181,13 @@ def _connections(component: str) -> str:
 def test_the_budget_is_that_of_the_postgres_inside() -> None:
     values: dict[str, Any] = yaml.safe_load((CHART / "charts" / "postgresql" / "values.yaml").read_text())
     assert f"(`postgresql.maxConnections`, {values['maxConnections']}," in TEXT
+    pods = {name: _component(name)["autoscaling"]["maxReplicas"] for name in ("task-service", "auth-service")}
+    # As in the table: those that come while both roll, and as many that end. And ten.
+    most = sum((count + 2 * math.ceil(count / 4)) * int(_connections(name)) for name, count in pods.items())
+    assert most + 10 <= values["maxConnections"]
+    assert f"({most} with the default maxima)" in (CHART / "charts" / "postgresql" / "values.yaml").read_text()
+
+
+def _component(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CHART / "charts" / name / "values.yaml").read_text())
+    return values

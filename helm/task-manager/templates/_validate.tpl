@@ -20,14 +20,18 @@
 {{- if and (hasPrefix "verify-" $global.database.sslMode) (not $global.database.caSecret) }}
 {{- $wrong = append $wrong "global.database.sslMode verifies a certificate: set global.database.caSecret to a Secret whose ca.crt signed it" }}
 {{- end }}
+{{- $tls := or $global.database.caSecret (not (has $global.database.sslMode (list "" "disable"))) }}
+{{- if and .Values.postgresql.enabled (or $tls (ne (int $global.database.port) 5432)) }}
+{{- $wrong = append $wrong "global.database.port, sslMode and caSecret are for a database outside: set global.database.host and postgresql.enabled=false, or leave them out" }}
+{{- end }}
 
 {{- if and .Values.redis.enabled $global.redis.host }}
 {{- $wrong = append $wrong "global.redis.host and redis.enabled are both set: set redis.enabled=false to use the Redis outside, or leave the host empty" }}
 {{- else if not (or .Values.redis.enabled $global.redis.host) }}
 {{- $wrong = append $wrong "there is no Redis: set global.redis.host, or redis.enabled=true" }}
 {{- end }}
-{{- if and .Values.redis.enabled (or $global.redis.tls $global.redis.user) }}
-{{- $wrong = append $wrong "global.redis.tls and global.redis.user are for a Redis outside: set global.redis.host and redis.enabled=false, or leave them out" }}
+{{- if and .Values.redis.enabled (or $global.redis.tls $global.redis.user (ne (int $global.redis.port) 6379)) }}
+{{- $wrong = append $wrong "global.redis.tls, user and port are for a Redis outside: set global.redis.host and redis.enabled=false, or leave them out" }}
 {{- end }}
 
 {{- if and $gateway.ingress.enabled $gateway.routes.enabled }}
@@ -51,6 +55,21 @@
 {{- $wrong = append $wrong (printf "%s is among gateway.routes.hostnames and grpcHostnames: a listener takes one kind of route for a name, so give gRPC another" .) }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* As 768Mi or 1Gi; what is written in another way is the operator's business. 512 MiB is the gateway's default. */}}
+{{- $memory := toString $gateway.resources.limits.memory }}
+{{- if regexMatch "^[0-9]+[MG]i$" $memory }}
+{{- $limit := mul (regexFind "^[0-9]+" $memory | int64) (hasSuffix "Gi" $memory | ternary 1024 1) }}
+{{- if gt (add (div (int64 ($gateway.settings.MAX_HEAP_BYTES | default 536870912)) 1048576) 128) $limit }}
+{{- $wrong = append $wrong (printf "gateway.resources.limits.memory, %s, is less than MAX_HEAP_BYTES and the 128Mi that Envoy needs beside it" $memory) }}
+{{- end }}
+{{- end }}
+
+{{- /* Without backups the chart is not there, and neither are its defaults. */}}
+{{- $restore := .Values.backup.restore | default dict }}
+{{- if and (not .Values.backup.enabled) (or $restore.file $restore.recovered) }}
+{{- $wrong = append $wrong "backup.restore needs what a backup has, a volume and scripts: set backup.enabled=true" }}
 {{- end }}
 
 {{- if and $task.canary.enabled (not $task.canary.image.tag) }}

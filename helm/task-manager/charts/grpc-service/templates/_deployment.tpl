@@ -30,6 +30,7 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3  # as far back as anybody rolls
+  progressDeadlineSeconds: 3600  # new pods wait for their migration, and a roll-out that has failed would be taken back while it runs
   {{- include "grpc-service.strategy" $root | nindent 2 }}
   selector:
     matchLabels: {{- $selector | nindent 6 }}
