@@ -116,6 +116,8 @@ def test_production_is_deployed_by_digest_and_after_approval() -> None:
     assert deploy["jobs"]["deploy"]["needs"] == "verify"
     assert deploy["jobs"]["deploy"]["env"]["CHART"].endswith("@${{ needs.verify.outputs.digest }}")
     assert set(deploy["on"]) == {"workflow_dispatch"}
+    # Who may change one namespace alone can make none, and Helm would ask for it though it is there.
+    assert "--create-namespace" not in TEXTS["deploy"]
 
 
 def test_the_cluster_is_that_of_the_script() -> None:
@@ -168,6 +170,8 @@ PLANTED = {
     "a job without permissions": _replace("ci", "    permissions:\n      contents: read\n", ""),
     "a job that may write": _replace("ci", "contents: read", "contents: write"),
     "credentials that stay": _replace("ci", "persist-credentials: false", "persist-credentials: true"),
+    "a cache for any Python of a minor version": _replace("ci", "${{ steps.python.outputs.python-version }}", "3.13"),
+    "a cache by a step that is not there": _replace("ci", "      - id: python\n        uses:", "      - uses:"),
     "no timeout": _replace("deploy", "    timeout-minutes: 30\n", ""),
     "no concurrency group": _replace("deploy", "  group: deploy-production\n", ""),
     "a target that is not there": _replace("ci", "make images", "make image"),

@@ -41,7 +41,7 @@ def read(text: str) -> Workflow:
 def faults(name: str, text: str) -> list[str]:
     """One line each; empty when all is well."""
     workflow = read(text)
-    checks = (_pins(text), _permissions(name, workflow), _bounds(workflow), _named(text), _secrets(text), _shell(workflow))
+    checks = (_pins(text), _permissions(name, workflow), _bounds(workflow), _caches(workflow), _named(text), _secrets(text), _shell(workflow))
     return [f"{name}: {line}" for check in checks for line in check]
 
 
@@ -96,6 +96,16 @@ def _bounds(workflow: Workflow) -> Iterator[str]:
     for job, content in workflow["jobs"].items():
         if "uses" not in content and "timeout-minutes" not in content:
             yield f"{job} has no timeout"
+
+
+def _caches(workflow: Workflow) -> Iterator[str]:
+    """What is kept of installed tools has environments in it, which run the very Python that made them: another patch of it has another cache."""
+    pythons = {(job, step.get("id")) for job, step in steps(workflow) if step.get("uses", "").startswith("actions/setup-python@")}
+    for job, step in steps(workflow):
+        if step.get("uses", "").startswith("actions/cache@"):
+            named = re.search(r"\$\{\{ steps\.([\w-]+)\.outputs\.python-version }}", step["with"]["key"])
+            if named is None or (job, named[1]) not in pythons:
+                yield f"{job} keeps {step['with']['path']} for other Pythons than the one that it was made with"
 
 
 def _named(text: str) -> Iterator[str]:
