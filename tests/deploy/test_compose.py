@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from auth_service.settings import Settings as AuthSettings
 from deploy import env
@@ -176,8 +177,23 @@ def test_prometheus_takes_its_configuration() -> None:
     config = ROOT / "deploy" / "observability" / "prometheus.yaml"
     ended = subprocess.run([promtool, "check", "config", config], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    jobs = re.findall(r"names: \[(.+?)\], type: A, port: (\d+)", config.read_text())
-    assert jobs == [("auth", "9091"), ("task", "9092"), ("gateway", "9094")]
+
+
+COLLECTORS = [ROOT / "deploy" / folder / "otel-collector.yaml" for folder in ("observability", "logging")]
+KINDS = ("receivers", "processors", "exporters")
+# What the collector calls deprecated, and logs a warning about: file_log and otlp_http, and as an exporter otlp_grpc, are their names now.
+DEPRECATED = {"filelog", "otlphttp"}
+
+
+@pytest.mark.parametrize("file", COLLECTORS, ids=lambda file: file.parent.name)
+def test_a_collector_uses_what_it_has_by_names_that_stay(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    assert set(config["service"]["extensions"]) == set(config["extensions"])
+    for kind in KINDS:
+        assert {name for pipeline in config["service"]["pipelines"].values() for name in pipeline[kind]} == set(config[kind])
+    names = {name.partition("/")[0] for kind in (*KINDS, "extensions") for name in config[kind]}
+    assert names & DEPRECATED == set()
+    assert "otlp" not in {name.partition("/")[0] for name in config["exporters"]}
 
 
 def test_it_has_one_way_to_name_a_variable() -> None:
