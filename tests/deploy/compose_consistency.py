@@ -1,0 +1,143 @@
+"""What code and docker-compose.yml must agree on. `differences` names each point at which a project, or what scrapes it, and the code do not."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from auth_service.settings import Settings as AuthSettings
+from devstack.roles import MIGRATOR, SERVICES
+from gateway.settings import GatewaySettings, SettingsError
+from servicekit.commands import MigrationSettings
+from servicekit.runtime import CLOSE_TIMEOUT_SECONDS
+from servicekit.settings import ServiceSettings
+from task_service.settings import Settings as TaskSettings
+from tests.deploy.consistency import GATEWAY_NOTICES_SECONDS
+
+Compose = Mapping[str, Any]
+
+
+def _names(settings: Any) -> set[str]:
+    return {name.upper() for name in settings.model_fields}
+
+
+def _default(settings: Any, field: str) -> Any:
+    return settings.model_fields[field].default
+
+
+PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth": AuthSettings, "task": TaskSettings}
+MIGRATIONS: Final = dict(zip(("migrate-auth", "migrate-task"), SERVICES, strict=True))
+# What each address is for: the service, and the port at which it listens. Those of ours are the code's.
+ENDPOINTS: Final = {
+    "AUTH_GRPC_ENDPOINTS": ("auth", _default(AuthSettings, "grpc_port")),
+    "TASK_GRPC_ENDPOINTS": ("task", _default(TaskSettings, "grpc_port")),
+    "JWKS_ENDPOINT": ("auth", _default(AuthSettings, "ops_port")),
+    "JWKS_URL": ("auth", _default(AuthSettings, "ops_port")),
+    "AUTH_GRPC_ENDPOINT": ("auth", _default(AuthSettings, "grpc_port")),
+    "DATABASE_URL": ("postgres", 5432),
+    "REDIS_URL": ("redis", 6379),
+}
+# In a URL, in a gRPC target, or by itself; a password in an URL is none.
+_ADDRESS: Final = re.compile(r"(?:^|[/@,])([a-z][a-z-]*):(\d+)(?=$|[/,])")
+# Docker kills no sooner than this after the drain: what Envoy's own end takes.
+ENVOY_ENDS_SECONDS: Final = 2.0
+
+
+def differences(project: Compose, scrapes: Compose, dockerfile: str) -> list[str]:
+    """One line each; empty when all agree. The project's variables are filled in; `scrapes` is Prometheus's configuration."""
+    services = project["services"]
+    return [
+        *_services(services),
+        *_migrations(services),
+        *_gateway(services),
+        *_addresses(services),
+        *_scraped(services, scrapes),
+        *_health(dockerfile),
+    ]
+
+
+def environment(service: Compose) -> dict[str, str]:
+    """What the process is given. Without a value the program's default holds."""
+    return {name: str(value) for name, value in service["environment"].items() if value is not None}
+
+
+def _services(services: Compose) -> Iterator[str]:
+    for name, program in PROGRAMS.items():
+        variables = environment(services[name])
+        try:
+            settings = program(**{variable.lower(): value for variable, value in variables.items()})
+        except ValidationError as error:
+            yield from (f"{name}: {'.'.join(map(str, wrong['loc'])).upper()}: {wrong['msg']}" for wrong in error.errors(include_input=False))
+            continue
+        if _seconds(services[name]) < settings.drain_delay_seconds + settings.shutdown_grace_seconds + CLOSE_TIMEOUT_SECONDS:
+            yield f"{name}: is killed while it drains"
+        if settings.drain_delay_seconds < GATEWAY_NOTICES_SECONDS:
+            yield f"{name}: drains faster than the gateway notices"
+        if (user := _user(variables)) != f"{name}_service":
+            yield f"{name}: logs in as {user}"
+
+
+def _migrations(services: Compose) -> Iterator[str]:
+    for name, role in MIGRATIONS.items():
+        variables = environment(services[name])
+        yield from (f"{name}: migrate has no {variable}" for variable in sorted(variables.keys() - _names(MigrationSettings)))
+        if (variables.get("SERVICE_ROLE"), _user(variables), services[name].get("command")) != (role, MIGRATOR, ["migrate"]):
+            yield f"{name}: does not migrate for {role} as {MIGRATOR}"
+
+
+def _gateway(services: Compose) -> Iterator[str]:
+    service = services["gateway"]
+    variables = environment(service)
+    yield from (f"gateway: there is no {variable}" for variable in sorted(variables.keys() - _names(GatewaySettings)))
+    try:
+        settings = GatewaySettings.from_environment(variables)
+    except SettingsError as error:
+        yield f"gateway: {error}"
+        return
+    if not all(str(port).endswith(f":{settings.gateway_port}") for port in service["ports"]):
+        yield f"gateway: the code listens on {settings.gateway_port}"
+    if settings.shutdown_grace_seconds < settings.request_timeout_seconds:
+        yield f"gateway: stops before a call of {settings.request_timeout_seconds} s may have ended"
+    if _seconds(service) < settings.drain_delay_seconds + settings.shutdown_grace_seconds + ENVOY_ENDS_SECONDS:
+        yield "gateway: is killed while it drains"
+
+
+def _addresses(services: Compose) -> Iterator[str]:
+    """Every `host:port` that a process of ours is told is where the code listens for that, in a network that both are in."""
+    for name in (*PROGRAMS, *MIGRATIONS, "gateway"):
+        for variable, value in environment(services[name]).items():
+            wanted = ENDPOINTS.get(variable)
+            if _ADDRESS.findall(value) != ([(wanted[0], str(wanted[1]))] if wanted else []):
+                yield f"{name}: {variable} names {_ADDRESS.findall(value)}, and not {wanted}"
+            elif wanted and not set(services[name]["networks"]) & set(services[wanted[0]]["networks"]):
+                yield f"{name}: {variable} names {wanted[0]}, which is in no network with it"
+
+
+def _scraped(services: Compose, scrapes: Compose) -> Iterator[str]:
+    """The ops port of each process of ours is scraped, under the name that it has in metrics and traces."""
+    wanted = {
+        _default(program, "otel_service_name"): (name, _default(program, "ops_port"))
+        for name, program in {**PROGRAMS, "gateway": GatewaySettings}.items()
+    }
+    found = {job["job_name"]: (*lookup["names"], lookup["port"]) for job in scrapes["scrape_configs"] for lookup in job.get("dns_sd_configs", [])}
+    yield from (f"prometheus: scrapes {job} at {found.get(job)}, and not at {at}" for job, at in wanted.items() if found.get(job) != at)
+    yield from (f"prometheus: scrapes {job}, which is not there" for job in sorted(found.keys() - wanted.keys()))
+    networks = set(services["prometheus"]["networks"])
+    yield from (f"prometheus: is in no network with {name}" for name, _ in wanted.values() if not networks & set(services[name]["networks"]))
+
+
+def _health(dockerfile: str) -> Iterator[str]:
+    """Compose takes the images' own health checks, each beside what it is of."""
+    asked = dict(re.findall(r'^HEALTHCHECK .*\bservicekit\.healthcheck", "(\d+)"]\nENTRYPOINT \["python", "-m", "(\w+)"]$', dockerfile, re.MULTILINE))
+    wanted = {str(_default(program, "grpc_port")): program.__module__.partition(".")[0] for program in PROGRAMS.values()}
+    if asked != wanted:
+        yield f"the images ask {asked} for their health, and listen as {wanted}"
+
+
+def _user(variables: Mapping[str, str]) -> str:
+    return variables.get("DATABASE_URL", "").partition("://")[2].partition(":")[0]
+
+
+def _seconds(service: Compose) -> float:
+    return float(service["stop_grace_period"].removesuffix("s"))
