@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.kind.load import HEAD, summary, write
+from tests.deploy.kind.load import HEAD, OPERATIONS, summary, write
 from tests.deploy.workflows import ROOT
 from tests.support.load import OK, Outcome
 
@@ -82,21 +82,26 @@ def test_a_change_is_over_when_the_old_pods_are_gone(tmp_path: Path, step: tuple
     assert calls == [*(["rollout", "rollout"] if step[0] == "restart" else ["upgrade"]), "get", "get"]
 
 
-def _outcome(seconds: float, code: str = OK) -> Outcome:
-    return Outcome("get", "id", 0.0, seconds, code, "" if code == OK else f"{code}: gone")
+def _outcome(seconds: float, code: str = OK, operation: str = "get") -> Outcome:
+    return Outcome(operation, "id", 0.0, seconds, code, "" if code == OK else f"{code}: gone")
+
+
+OF_EACH_KIND = [_outcome(0.001, operation=operation) for operation in sorted(OPERATIONS)]
 
 
 def test_the_report_counts_and_names_what_failed(tmp_path: Path) -> None:
-    outcomes = [*(_outcome(number / 1000) for number in range(100)), _outcome(0.5, "UNAVAILABLE")]
-    report = summary("gateway: rolled", 12.0, outcomes, outcomes[-1:])
-    assert (report.calls, report.failed, report.failures) == (101, 1, ["get: UNAVAILABLE: gone"])
+    outcomes = [*OF_EACH_KIND, *(_outcome(number / 1000) for number in range(9, 100)), _outcome(0.5, "UNAVAILABLE")]
+    report = summary("gateway: rolled", 12.0, outcomes, ["watch: a change was not told"], told=7, resumed=1)
+    assert (report.calls, report.failed, report.failures) == (101, 2, ["get: UNAVAILABLE: gone", "watch: a change was not told"])
     assert (report.p50_ms, report.p99_ms, report.slowest_ms) == (50.0, 99.0, 500.0)
     write(report, tmp_path)
     write(report, tmp_path)
-    assert (tmp_path / "report.md").read_text() == HEAD + 2 * "| gateway: rolled | 12 | 101 | 1 | 50.0 | 99.0 | 500.0 |\n"
+    assert (tmp_path / "report.md").read_text() == HEAD + 2 * "| gateway: rolled | 12 | 101 | 1 | 1 | 7 | 1 | 2 | 50.0 | 99.0 | 500.0 |\n"
     assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 2
 
 
-def test_no_calls_show_nothing() -> None:
-    with pytest.raises(ValueError, match="no call was made"):
-        summary("nothing", 1.0, [], [])
+@pytest.mark.parametrize("never", [*sorted(OPERATIONS), ""])
+def test_a_load_without_a_kind_of_call_shows_nothing(never: str) -> None:
+    outcomes = [outcome for outcome in OF_EACH_KIND if never and outcome.operation != never]
+    with pytest.raises(ValueError, match=f"no call was made: .*{never}"):
+        summary("nothing", 1.0, outcomes, [], told=1, resumed=0)

@@ -1,7 +1,7 @@
 """The task API for tests under load: the same few calls over gRPC and over REST, with one kind of failure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -124,14 +124,18 @@ class RestTasks:
         return [_of_json(task) for task in (await self._call("GET", "/api/v1/tasks", request_id))["tasks"]]
 
     async def _call(self, verb: str, path: str, request_id: str, body: object = None) -> Any:
-        headers = {**self._account.headers, "x-request-id": request_id}
-        try:
-            response = await self._client.request(verb, path, json=body, headers=headers)
-        except httpx.TransportError as error:
-            raise CallFailed(CONNECTION, repr(error)) from error
-        if response.is_success:
-            return response.json()
-        raise CallFailed(_code(response), f"{response.status_code} {response.text}")
+        return await answer(self._client, verb, path, {**self._account.headers, "x-request-id": request_id}, body)
+
+
+async def answer(client: httpx.AsyncClient, verb: str, path: str, headers: Mapping[str, str], body: object = None) -> Any:
+    """What a REST call is answered, from its JSON. Raises CallFailed."""
+    try:
+        response = await client.request(verb, path, json=body, headers=headers)
+    except httpx.TransportError as error:
+        raise CallFailed(CONNECTION, repr(error)) from error
+    if response.is_success:
+        return response.json()
+    raise CallFailed(_code(response), f"{response.status_code} {response.text}")
 
 
 def _code(response: httpx.Response) -> str:

@@ -1,6 +1,8 @@
 """Calls a system through its gateway while a command changes it, and reports the calls that failed.
 
-`python -m tests.deploy.kind.load --url http://HOST:PORT --report FOLDER --name WHAT -- COMMAND…`: by gRPC and REST, without a retry of its own.
+`python -m tests.deploy.kind.load --url http://HOST:PORT --report FOLDER --name WHAT -- COMMAND…`: calls of tasks by gRPC and REST, logins, refreshes,
+and calls with the tokens that these give, without a retry of its own. And it follows changes: a drain may end the watch, which then goes on, and
+no change may be left out or told twice.
 Adds a line to FOLDER/report.jsonl and a row to FOLDER/report.md. Exit status 0 only if the command's is, and no call failed.
 """
 
@@ -10,26 +12,35 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import grpc.aio
 import httpx
 
+from tests.deploy.kind.follower import Follower
+from tests.deploy.kind.sessions import Sessions
 from tests.support.accounts import make_account
-from tests.support.load import Client, Load, Outcome, mixed_client
+from tests.support.load import OK, Client, Load, Outcome, mixed_client
 from tests.support.task_api import TIMEOUT_SECONDS, GrpcTasks, RestTasks
+from tests.support.watchers import over_grpc
 
 GRPC_CALLERS, REST_CALLERS = 6, 2
+# What must have been tried, whatever becomes of it.
+OPERATIONS = frozenset({"get", "rename", "list", "create", "delete", "login", "refresh", "me", "followed"})
 # So that the load does not take the processors from what it is to observe: some hundred calls a second.
 PAUSE_SECONDS = 0.02
 # Before the change and after it: a balancer that still sends to what is gone would fail now.
 SETTLE_SECONDS = 3.0
 SHOWN_FAILURES = 20
 
-HEAD = "| under load | seconds | calls | failed | p50 ms | p99 ms | slowest ms |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+HEAD = (
+    "| under load | seconds | calls | logins | refreshes | changes told | watch resumed | failed | p50 ms | p99 ms | slowest ms |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,52 +50,68 @@ class Report:
     name: str
     seconds: float
     calls: int
+    logins: int
+    refreshes: int
+    # Changes that the watch told of, and how often it went on from a token.
+    told: int
+    resumed: int
+    # Calls, and what was wrong with the watch.
     failed: int
     p50_ms: float
     p99_ms: float
     slowest_ms: float
-    # Operation, code and message of the first ones.
+    # Operation, code and message of the first calls, and what was wrong with the watch.
     failures: list[str]
 
     @property
     def row(self) -> str:
         """In Markdown, below HEAD."""
         times = f"{self.p50_ms:.1f} | {self.p99_ms:.1f} | {self.slowest_ms:.1f}"
-        return f"| {self.name} | {self.seconds:.0f} | {self.calls} | {self.failed} | {times} |\n"
+        counts = " | ".join(map(str, (self.calls, self.logins, self.refreshes, self.told, self.resumed, self.failed)))
+        return f"| {self.name} | {self.seconds:.0f} | {counts} | {times} |\n"
 
 
 async def under_load(url: str, name: str, change: Callable[[], Awaitable[None]], settle_seconds: float = SETTLE_SECONDS) -> Report:
     """Calls until the change is done, and a moment before and after it."""
-    async with _clients(url) as clients:
+    async with AsyncExitStack() as stack:
+        clients, follower = await _clients(url, stack)
         began = time.monotonic()
         async with Load(clients, pause_seconds=PAUSE_SECONDS) as load:
             await asyncio.sleep(settle_seconds)
             await change()
             await asyncio.sleep(settle_seconds)
-        return summary(name, time.monotonic() - began, load.outcomes, load.failures())
+        return summary(name, time.monotonic() - began, load.outcomes, await follower.faults(), told=follower.told, resumed=follower.resumed)
 
 
-def summary(name: str, seconds: float, outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> Report:
-    """The report on these calls. Raises ValueError if there are none, since nothing was shown then."""
-    if not outcomes:
-        raise ValueError("no call was made")
+def summary(name: str, seconds: float, outcomes: Sequence[Outcome], faults: Sequence[str], *, told: int, resumed: int) -> Report:
+    """The report on these calls and this watch. Raises ValueError if a kind of call was never made, since nothing was shown of it then."""
+    made = Counter(outcome.operation for outcome in outcomes)
+    if missing := OPERATIONS - made.keys():
+        raise ValueError(f"no call was made: {', '.join(sorted(missing))}")
     times = sorted(outcome.seconds * 1000 for outcome in outcomes)
     p50, p99 = (times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.99))
-    shown = [f"{failure.operation}: {failure.message or failure.code}" for failure in failures[:SHOWN_FAILURES]]
-    return Report(name, seconds, len(outcomes), len(failures), p50, p99, times[-1], shown)
+    failures = [f"{outcome.operation}: {outcome.message or outcome.code}" for outcome in outcomes if outcome.code != OK]
+    shown = [*failures[:SHOWN_FAILURES], *faults[:SHOWN_FAILURES]]
+    counts = (len(outcomes), made["login"], made["refresh"], told, resumed, len(failures) + len(faults))
+    return Report(name, seconds, *counts, p50, p99, times[-1], shown)
 
 
-@asynccontextmanager
-async def _clients(url: str) -> AsyncIterator[list[Client]]:
-    """Each with a connection of its own, as clients are that know nothing of one another."""
-    async with AsyncExitStack() as stack:
-        rest = [await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS)) for _ in range(REST_CALLERS)]
-        account = await make_account(rest[0])
+async def _clients(url: str, stack: AsyncExitStack) -> tuple[list[Client], Follower]:
+    """Each with a connection of its own, as clients are that know nothing of one another; and who follows what one of them does."""
+
+    async def rest() -> httpx.AsyncClient:
+        return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS))
+
+    async def channel() -> grpc.aio.Channel:
         options = [("grpc.use_local_subchannel_pool", 1)]
-        target = url.removeprefix("http://")
-        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(target, options=options)) for _ in range(GRPC_CALLERS)]
-        apis = [*(GrpcTasks(channel, account) for channel in channels), *(RestTasks(client, account) for client in rest)]
-        yield [await mixed_client(api) for api in apis]
+        return await stack.enter_async_context(grpc.aio.insecure_channel(url.removeprefix("http://"), options=options))
+
+    sessions = await rest()
+    account, watched = await make_account(sessions), await make_account(sessions)
+    follower = await stack.enter_async_context(Follower(over_grpc(await channel()), watched))
+    apis = [*[GrpcTasks(await channel(), account) for _ in range(GRPC_CALLERS)], *[RestTasks(await rest(), account) for _ in range(REST_CALLERS)]]
+    clients = [await mixed_client(api) for api in apis]
+    return [*clients, Sessions(sessions, account).client(), await follower.writing(GrpcTasks(await channel(), watched))], follower
 
 
 def write(report: Report, folder: Path) -> None:

@@ -1,0 +1,114 @@
+"""A watcher that goes on where its stream ended, and a client whose every change it must be told of: once, and in their order."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+from tests.support.accounts import Account
+from tests.support.load import SETUP, Client
+from tests.support.task_api import Seen, TaskApi
+from tests.support.watchers import CHECKPOINT, StreamEnded, Told, Way
+
+# A task's id and its version: each change makes another one.
+Change: TypeAlias = tuple[str, int]
+
+# A replica that drains, or a gateway that goes, ends its streams so; clients go on elsewhere from their last token.
+DRAINED: Final = "UNAVAILABLE"
+PAUSE_SECONDS: Final = 0.05
+# More than a change ever takes to be told of, on a machine that does other things too.
+TOLD_WITHIN_SECONDS: Final = 5.0
+
+
+class Follower:
+    """Follows an account's changes. `async with` it: the block begins when the first message, which says from where, is there."""
+
+    def __init__(self, way: Way, account: Account) -> None:
+        self._way = way
+        self._account = account
+        self._token = ""
+        self._ends: list[str] = []
+        self._written: list[Change] = []
+        self._told: list[Change] = []
+        self._news = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        # How often it went on from a token.
+        self.resumed = 0
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follow())
+        try:
+            await asyncio.wait_for(self._news.wait(), TOLD_WITHIN_SECONDS)
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._leave()
+
+    @property
+    def told(self) -> int:
+        """Of how many changes it was told."""
+        return len(self._told)
+
+    async def writing(self, api: TaskApi) -> Client:
+        """A client that writes what is to be told. It alone may write for the account."""
+        mine = await api.create("followed", SETUP)
+        self._wrote(mine)
+
+        async def change(request_id: str) -> None:
+            self._wrote(await api.rename(mine.id, f"by {request_id}", request_id))
+
+        return [("followed", change)]
+
+    async def faults(self) -> list[str]:
+        """What is wrong with what it was told, once it was told of everything or the time for that is over. One line each."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_WITHIN_SECONDS):
+                while not set(self._written) <= set(self._told):
+                    self._news.clear()
+                    await self._news.wait()
+        return [*self._ends, *self._wrong()]
+
+    def _wrong(self) -> Iterator[str]:
+        yield from (f"watch: {change} was told {times} times" for change, times in Counter(self._told).items() if times > 1)
+        told, written = dict.fromkeys(self._told), dict.fromkeys(self._written)
+        yield from (f"watch: {change} was not told" for change in written if change not in told)
+        # A write that was not answered may have been made all the same: it is a failure by itself.
+        if [change for change in told if change in written] != [change for change in written if change in told]:
+            yield "watch: changes were told in another order than they were made"
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except StreamEnded as end:
+                if end.code != DRAINED or not self._token:
+                    self._ends.append(f"watch: ended with {end}")
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _read(self) -> None:
+        resuming = bool(self._token)
+        async with contextlib.aclosing(self._way(self._account, self._token)) as stream:
+            async for told in stream:
+                self._take(told)
+                self.resumed += resuming
+                resuming = False
+
+    def _take(self, told: Told) -> None:
+        self._token = told.resume_token
+        if told.kind != CHECKPOINT:
+            self._told.append((told.task["id"], int(told.task["etag"].strip('"'))))
+        self._news.set()
+
+    def _wrote(self, seen: Seen) -> None:
+        self._written.append((seen.id, seen.version))
+
+    async def _leave(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
