@@ -1,6 +1,10 @@
-"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER NAME=sha256:…`: a copy of the chart that names its own images by digest, to be packaged."""
+"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER --runbook URL NAME=sha256:…`: a copy of the chart, to be packaged.
+
+It names its own images by digest, and where the runbook of its version can be read.
+"""
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -14,6 +18,7 @@ from helm.chart import ROOT
 
 IMAGES: Final = ("auth-service", "task-service", "gateway")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_RUNBOOK: Final = '  runbook: ""\n'
 _HEAD: Final = "\n# What this version was released with.\n"
 
 
@@ -21,8 +26,8 @@ class WrongDigests(ValueError):
     """Not one digest for each image."""
 
 
-def write(output: Path, registry: str, digests: Mapping[str, str]) -> None:
-    """Copies the chart to a folder that is not there yet, and adds where its images are. Raises WrongDigests."""
+def write(output: Path, registry: str, runbook: str, digests: Mapping[str, str]) -> None:
+    """Copies the chart to a folder that is not there yet, and adds where its images and its runbook are. Raises WrongDigests."""
     if digests.keys() != set(IMAGES):
         raise WrongDigests(f"digests of {', '.join(IMAGES)} are needed, and there are those of {', '.join(sorted(digests)) or 'none'}")
     if wrong := [f"{name}={digest}" for name, digest in digests.items() if not _DIGEST.fullmatch(digest)]:
@@ -31,6 +36,8 @@ def write(output: Path, registry: str, digests: Mapping[str, str]) -> None:
     values = {name: {"image": {"repository": f"{registry}/{name}", "digest": digests[name]}} for name in IMAGES}
     with (output / "values.yaml").open("a", encoding="utf-8") as file:
         file.write(_HEAD + yaml.safe_dump(values, sort_keys=False))
+    monitoring = output / "charts" / "monitoring" / "values.yaml"
+    monitoring.write_text(monitoring.read_text(encoding="utf-8").replace(_RUNBOOK, f"  runbook: {json.dumps(runbook)}\n"), encoding="utf-8")
 
 
 def main() -> int:
@@ -38,10 +45,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m helm.release", description="Copies the chart, with its images by digest.")
     parser.add_argument("output", type=Path)
     parser.add_argument("--registry", required=True, help="where the images are, ghcr.io/OWNER")
+    parser.add_argument("--runbook", required=True, help="the URL of this version's docs/runbook.md")
     parser.add_argument("digests", nargs="+", metavar="NAME=DIGEST")
     arguments = parser.parse_args()
     try:
-        write(arguments.output, arguments.registry, dict(pair.partition("=")[::2] for pair in arguments.digests))
+        write(arguments.output, arguments.registry, arguments.runbook, dict(pair.partition("=")[::2] for pair in arguments.digests))
     except WrongDigests as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -10,7 +10,7 @@ GRID_WIDTH: Final = 24
 HEIGHT: Final = 8
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 # In a query HERE stands for what the variables select.
-HERE: Final = 'job=~"$job", namespace=~"$namespace", pod=~"$pod"'
+HERE: Final = 'job=~"$job", namespace=~"$namespace", release=~"$release", pod=~"$pod"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Dashboard:
     def _variables(self) -> Iterator[dict[str, Any]]:
         yield {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
         selected = ""
-        for name in ("namespace", "job", "pod"):
+        for name in ("namespace", "release", "job", "pod"):
             yield _variable(name, f"{self.marker}{{{selected}}}" if selected else self.marker)
             selected += f'{", " if selected else ""}{name}=~"${name}"'
 
@@ -112,7 +112,7 @@ def _variable(name: str, metric: str) -> dict[str, Any]:
     query = {"query": f"label_values({metric}, {name})", "refId": name, "qryType": 1}
     everything: dict[str, Any] = {"multi": True, "includeAll": True, "current": {"text": ["All"], "value": ["$__all"]}}
     if name != "job":
-        # All jobs are those that were found, and no other application's; but where there are no namespaces, none is found.
+        # All jobs are those that were found, and no other application's; but where there are no namespaces and releases, none is found.
         everything["allValue"] = ".*"
     return {"name": name, "type": "query", "datasource": DATASOURCE, "query": query, "refresh": 2, "sort": 1, **everything}
 

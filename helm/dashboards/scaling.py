@@ -7,10 +7,11 @@ from typing import Final
 
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
-OURS: Final = 'namespace=~"$namespace", {}=~".+-(auth-service|task-service|gateway)"'
-SCALED: Final = OURS.format("horizontalpodautoscaler")
-DEPLOYED: Final = OURS.format("deployment")
-CONTAINERS: Final = 'namespace=~"$namespace", container=~"auth-service|task-service|gateway"'
+# Of what Kubernetes tells, ours is known by its name, which begins with the release.
+OURS: Final = "$release-(auth-service|task-service|gateway)"
+SCALED: Final = f'namespace=~"$namespace", horizontalpodautoscaler=~"{OURS}"'
+DEPLOYED: Final = f'namespace=~"$namespace", deployment=~"{OURS}"'
+CONTAINERS: Final = f'namespace=~"$namespace", pod=~"{OURS}-.+", container=~"auth-service|task-service|gateway"'
 SCALER: Final = "kube_horizontalpodautoscaler"
 
 ROWS: Final = (
@@ -82,7 +83,7 @@ ROWS: Final = (
                 "Time since the last backup",
                 [
                     Query(
-                        'time() - max by (cronjob) (kube_cronjob_status_last_successful_time{namespace=~"$namespace", cronjob=~".+-backup"})',
+                        'time() - max by (cronjob) (kube_cronjob_status_last_successful_time{namespace=~"$namespace", cronjob=~"$release-backup"})',
                         "{{cronjob}}",
                     )
                 ],
@@ -92,7 +93,7 @@ ROWS: Final = (
             ),
             Panel(
                 "Jobs that failed",
-                [Query('sum by (job_name) (kube_job_status_failed{namespace=~"$namespace"})', "{{job_name}}")],
+                [Query('sum by (job_name) (kube_job_status_failed{namespace=~"$namespace", job_name=~"$release-.+"})', "{{job_name}}")],
                 about="Migrations and backups.",
                 width=12,
             ),

@@ -31,7 +31,7 @@ def targets(system: Stack) -> Iterator[tuple[str, Labels]]:
         job = JOBS.get(name.partition("-")[0])
         if job and process.ops_port:
             address = f"127.0.0.1:{process.ops_port}"
-            yield address, {"namespace": "test", "job": job, "pod": name, "instance": address}
+            yield address, {"namespace": "test", "release": "test", "job": job, "pod": name, "instance": address}
 
 
 async def scraped(system: Stack) -> list[tuple[str, Labels]]:

@@ -51,7 +51,7 @@ EXEMPT: Final = {
 # Panels that are empty while all is well.
 EMPTY_WHEN_WELL: Final = {"Checks that fail", "Days until a certificate expires"}
 # What Grafana puts in for its variables. A minute: Prometheus scrapes each second here.
-VARIABLES: Final = {"$__rate_interval": "1m", "$namespace": ".*", "$job": "auth-service|task-service|gateway", "$pod": ".*"}
+VARIABLES: Final = {"$__rate_interval": "1m", "$namespace": ".*", "$release": ".*", "$job": "auth-service|task-service|gateway", "$pod": ".*"}
 
 
 def dashboards() -> list[tuple[str, dict[str, Any]]]:
@@ -222,7 +222,7 @@ def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
     [
         ("sessions.yaml", "revocations_age_seconds{job=~", "revocations_age_second{job=~"),
         ("sessions.yaml", 'event="refresh_token_reused"', 'event="login_failed"'),
-        ("stores.yaml", "max by (namespace, job) (service_ready_check", "min by (namespace, job) (service_ready_check"),
+        ("stores.yaml", "max by (namespace, release, job) (service_ready_check", "min by (namespace, release, job) (service_ready_check"),
         ("gateway.yaml", "> 0.05", "> 0.5"),
         ("availability.yaml", 'grpc_type="unary", grpc_code=~"Internal|Unknown|Unavailable', 'grpc_code=~"Internal|Unknown|Unavailable'),
         ("availability.yaml", ' or absent(up{job="gateway"})', ""),
@@ -282,7 +282,7 @@ def test_a_dashboard_has_what_grafana_wants(name: str, dashboard: dict[str, Any]
     panels = dashboard["panels"]
     assert dashboard["uid"] == f"task-manager-{name.removesuffix('.json')}"
     assert len({panel["id"] for panel in panels}) == len(panels)
-    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "namespace", "job", "pod"]
+    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "namespace", "release", "job", "pod"]
     taken: set[tuple[int, int]] = set()
     for panel in panels:
         place = panel["gridPos"]

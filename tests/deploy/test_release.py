@@ -9,27 +9,32 @@ import pytest
 import yaml
 from helm_python import Chart, lint
 
-from helm.chart import ROOT
+from helm.chart import ROOT, Object
 from helm.release import IMAGES, WrongDigests, write
-from tests.deploy.rendered import SCENARIOS, pods
+from tests.deploy.rendered import SCENARIOS, of_kind, pods
 from tests.deploy.workflows import ROOT as REPOSITORY
 
+MONITORING = Path("charts") / "monitoring" / "values.yaml"
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES)}
 REGISTRY = "ghcr.io/somebody"
+RUNBOOK = "https://git.example.com/somebody/task-manager/blob/v1.2.3/docs/runbook.md"
 
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     """A released chart."""
-    write(tmp_path / "task-manager", REGISTRY, DIGESTS)
+    write(tmp_path / "task-manager", REGISTRY, RUNBOOK, DIGESTS)
     return tmp_path / "task-manager"
 
 
-def _images(root: Path, values: dict[str, object]) -> set[str]:
+def _rendered(root: Path, values: dict[str, object]) -> list[Object]:
     with Chart.load(root) as chart:
         texts = chart.render(values, name="task-manager", namespace="task-manager")
-    found = [one for file, text in texts.items() if file.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
-    return {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
+    return [one for file, text in texts.items() if file.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+
+
+def _images(root: Path, values: dict[str, object]) -> set[str]:
+    return {container["image"] for _, template in pods(_rendered(root, values)) for container in template["spec"]["containers"]}
 
 
 def test_every_image_of_ours_is_named_by_its_digest(released: Path) -> None:
@@ -45,6 +50,12 @@ def test_a_canary_is_another_image(released: Path) -> None:
     assert f"{REGISTRY}/task-service:9.9.9" in images
 
 
+def test_its_alerts_lead_to_the_runbook_of_its_version(released: Path) -> None:
+    (rules,) = of_kind(_rendered(released, {"monitoring": {"enabled": True}}), "PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {alert["annotations"]["runbook_url"] for alert in alerts} == {f"{RUNBOOK}#{alert['alert'].lower()}" for alert in alerts}
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_it_takes_every_scenario(released: Path, scenario: str) -> None:
     report = lint(released, dict(SCENARIOS[scenario]), strict=True, with_subcharts=False)
@@ -55,19 +66,20 @@ def test_nothing_else_is_changed(released: Path) -> None:
     changed = {
         path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and path.read_bytes() != (released / path.relative_to(ROOT)).read_bytes()
     }
-    assert changed == {Path("values.yaml")}
+    assert changed == {Path("values.yaml"), MONITORING}
+    assert (released / MONITORING).read_text().replace(RUNBOOK, "") == (ROOT / MONITORING).read_text()
     assert (released / "values.yaml").read_text().startswith((ROOT / "values.yaml").read_text())
 
 
 @pytest.mark.parametrize("digests", [{}, DIGESTS | {"envoy": "sha256:" + "0" * 64}, DIGESTS | {"gateway": "latest"}, DIGESTS | {"gateway": ""}])
 def test_what_is_no_digest_of_each_image_is_refused(tmp_path: Path, digests: dict[str, str]) -> None:
     with pytest.raises(WrongDigests):
-        write(tmp_path / "task-manager", REGISTRY, digests)
+        write(tmp_path / "task-manager", REGISTRY, RUNBOOK, digests)
     assert not (tmp_path / "task-manager").exists()
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "helm.release", str(tmp_path / "chart"), "--registry", REGISTRY, "gateway=sha256:1"]
+    command = [sys.executable, "-m", "helm.release", str(tmp_path / "chart"), "--registry", REGISTRY, "--runbook", RUNBOOK, "gateway=sha256:1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "digests of auth-service, task-service, gateway are needed" in done.stderr
