@@ -163,7 +163,8 @@ class FeedService:
                     watch.check()
                     place = Place(place.epoch, change.seq)
                     yield self._event(identity.user_id, change, place)
-                if place.seq == found.last_seq and not await watch.wait():
+                # A sign of life needs no look: what there is to see wakes the watch.
+                while place.seq == found.last_seq and not await watch.wait():
                     yield self._event(identity.user_id, None, place)
 
     async def _beginning(self, user_id: UUID, place: Place | None) -> Place:
