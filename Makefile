@@ -6,13 +6,14 @@ PROTOS := $(shell find proto -name '*.proto')
 CODE := servicekit auth_service task_service gateway devstack bench helm tests proto constraints deploy hatch_build.py
 DOCKER ?= docker
 IMAGE_TAG ?= latest
+CONTROL_PLANE := tests/deploy/apiserver/tools
 # What the images say about themselves.
 BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
 # bash, for pipefail.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run backup restore test test-faults test-images test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
+.PHONY: help run backup restore test test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ test-faults: .venv/installed gen/descriptors.binpb ## the long campaign of fault
 
 test-images: .venv/installed gen/descriptors.binpb ## build and run the images for real, without Docker: needs root and CONTAINER_LAB, and takes minutes
 	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)
+
+test-apiserver: .venv/installed gen/descriptors.binpb .tools/apiserver ## the chart against a real API server, by the real Helm; no nodes: needs Go, which builds both the first time (minutes)
+	@$(BIN)/pytest tests/deploy/apiserver -m apiserver $(ARGS)
 
 test-kind: .venv/installed gen/descriptors.binpb ## the chart in a kind cluster that is there (KIND_CLUSTER), with images of the tag kind: install, helm test, upgrade, scale and roll under load
 	@tests/deploy/kind/run.sh
@@ -105,3 +109,12 @@ clean: ## remove what was installed, generated and cached; .data/ stays
 # The install has made it already; this is for when a proto has changed since.
 gen/descriptors.binpb: $(PROTOS) proto/generate.py | .venv/installed
 	@$(BIN)/python proto/generate.py
+
+# A plain `go build` has no version in it, and the chart asks for one.
+.tools/apiserver: $(wildcard $(CONTROL_PLANE)/go.* $(CONTROL_PLANE)/helm/go.*)
+	@echo "building a control plane of Kubernetes, and Helm, into .tools/bin ..."
+	@version=$$(go list -C $(CONTROL_PLANE) -m -f '{{.Version}}' k8s.io/kubernetes); \
+	  go build -C $(CONTROL_PLANE) -ldflags "-X k8s.io/component-base/version.gitVersion=$$version" -o $(CURDIR)/.tools/bin/ tool
+	@mv .tools/bin/server .tools/bin/etcd
+	@go build -C $(CONTROL_PLANE)/helm -o $(CURDIR)/.tools/bin/ tool
+	@touch $@

@@ -62,15 +62,21 @@ def _strict(schema: Any) -> Any:
     return result
 
 
+def definition(kind: str) -> dict[str, Any]:
+    """The CRD of a kind, whole, from its project's module; that needs `go`."""
+    module, path = SOURCES[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["go", "mod", "init", "crds"], cwd=folder, check=True, capture_output=True)
+        found = json.loads(subprocess.run(["go", "mod", "download", "-json", module], cwd=folder, check=True, capture_output=True).stdout)
+    text = (Path(found["Dir"]) / path).read_text()
+    crd: dict[str, Any] = next(crd for crd in yaml.safe_load_all(text) if crd and crd["spec"]["names"]["kind"] == kind)
+    return crd
+
+
 def _fetch() -> None:
-    for kind, (module, path) in SOURCES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["go", "mod", "init", "crds"], cwd=folder, check=True, capture_output=True)
-            found = json.loads(subprocess.run(["go", "mod", "download", "-json", module], cwd=folder, check=True, capture_output=True).stdout)
-        crds = [crd for crd in yaml.safe_load_all((Path(found["Dir"]) / path).read_text()) if crd and crd["spec"]["names"]["kind"] == kind]
-        versions = {
-            f"{crds[0]['spec']['group']}/{v['name']}": _bare(v["schema"]["openAPIV3Schema"]) for v in crds[0]["spec"]["versions"] if v["served"]
-        }
+    for kind in SOURCES:
+        spec = definition(kind)["spec"]
+        versions = {f"{spec['group']}/{v['name']}": _bare(v["schema"]["openAPIV3Schema"]) for v in spec["versions"] if v["served"]}
         (FOLDER / f"{kind}.json").write_text(json.dumps(versions, indent=1, sort_keys=True) + "\n")
 
 

@@ -1,0 +1,118 @@
+"""As much of a kubelet, a provisioner of volumes and a load balancer as a release waits for. No container runs.
+
+A pod is ready when every Secret, ConfigMap and claim that it names is there, with the keys that it names; one that is there to end has succeeded.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+
+_ROUND_SECONDS: Final = 0.3
+_MERGE: Final = {"content-type": "application/merge-patch+json"}
+_REFERENCES: Final = {
+    "secretKeyRef": "secrets",
+    "secretRef": "secrets",
+    "secret": "secrets",
+    "configMapKeyRef": "configmaps",
+    "configMapRef": "configmaps",
+    "configMap": "configmaps",
+    "persistentVolumeClaim": "persistentvolumeclaims",
+}
+_log: Final = logging.getLogger(__name__)
+
+
+@contextmanager
+def answered(api: httpx.Client) -> Iterator[None]:
+    """While this lasts, pods come to be ready, claims are bound, and load balancers have an address."""
+    ended = threading.Event()
+
+    def answer() -> None:
+        while not ended.wait(_ROUND_SECONDS):
+            try:
+                _round(api)
+            except httpx.HTTPError:
+                _log.exception("a round of answers for pods")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _round(api: httpx.Client) -> None:
+    for claim in _items(api, "/api/v1/persistentvolumeclaims"):
+        if claim["status"].get("phase") != "Bound":
+            spec = claim["spec"]
+            _set(
+                api,
+                "persistentvolumeclaims",
+                claim,
+                {"phase": "Bound", "accessModes": spec["accessModes"], "capacity": spec["resources"]["requests"]},
+            )
+    for service in _items(api, "/api/v1/services"):
+        if service["spec"]["type"] == "LoadBalancer" and not service["status"]["loadBalancer"]:
+            _set(api, "services", service, {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}})
+    for pod in _items(api, "/api/v1/pods?fieldSelector=status.phase=Pending"):
+        if missing := list(_missing(api, pod)):
+            _log.warning("%s waits for %s", pod["metadata"]["name"], ", ".join(missing))
+        else:
+            _set(api, "pods", pod, _status(pod["spec"]))
+
+
+def _items(api: httpx.Client, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.get(path).raise_for_status().json()["items"]
+    return found
+
+
+def _set(api: httpx.Client, kind: str, one: dict[str, Any], status: dict[str, Any]) -> None:
+    path = f"/api/v1/namespaces/{one['metadata']['namespace']}/{kind}/{one['metadata']['name']}/status"
+    response = api.patch(path, json={"status": status}, headers=_MERGE)
+    if response.status_code != httpx.codes.NOT_FOUND:  # it is gone meanwhile
+        response.raise_for_status()
+
+
+def _status(spec: dict[str, Any]) -> dict[str, Any]:
+    """What a kubelet says of a pod that is well: for an hour already, so that nothing waits for minReadySeconds."""
+    ends = spec["restartPolicy"] != "Always"
+    since = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    ended = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since, "finishedAt": since}}
+    state = {"ready": not ends, "started": not ends, "restartCount": 0, "imageID": "", "state": ended if ends else {"running": {"startedAt": since}}}
+    return {
+        "phase": "Succeeded" if ends else "Running",
+        "startTime": since,
+        "conditions": [
+            {"type": kind, "status": "False" if ends and kind.endswith("Ready") else "True", "lastTransitionTime": since}
+            for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+        ],
+        "containerStatuses": [{"name": one["name"], "image": one["image"]} | state for one in spec["containers"]],
+    }
+
+
+def _missing(api: httpx.Client, pod: dict[str, Any]) -> Iterator[str]:
+    for kind, name, keys in _references(pod["spec"]):
+        response = api.get(f"/api/v1/namespaces/{pod['metadata']['namespace']}/{kind}/{name}")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            yield f"{kind}/{name}"
+        else:
+            yield from (f"{kind}/{name}: {key}" for key in keys - response.raise_for_status().json().get("data", {}).keys())
+
+
+def _references(part: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """(resource, name, keys) of all that a part of a pod names and cannot be without."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _references(each)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key in _REFERENCES and not value.get("optional"):
+                (name,) = (value[naming] for naming in ("name", "secretName", "claimName") if naming in value)
+                yield _REFERENCES[key], name, {item["key"] for item in (value, *value.get("items", [])) if "key" in item}
+            yield from _references(value)
