@@ -31,8 +31,8 @@ FEED_BUGS: Final = (
     Bug(
         "a wake-up that is forgotten when it comes while a stream reads",
         SERVICE,
-        "if place.seq == found.last_seq and not await watch.wait():",
-        "watch._woken.clear()\n                if place.seq == found.last_seq and not await watch.wait():",
+        "while place.seq == found.last_seq and not await watch.wait():",
+        "watch._woken.clear()\n                while place.seq == found.last_seq and not await watch.wait():",
         ("tests/task_service/test_watching.py",),
     ),
     Bug(
