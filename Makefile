@@ -13,7 +13,7 @@ BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyprojec
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run backup restore test test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
+.PHONY: help run keys backup restore test test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -21,11 +21,14 @@ help: ## list the targets
 run: .venv/installed gen/descriptors.binpb ## the whole system on http://localhost:8080 (GATEWAY_PORT), data in .data/
 	@exec $(BIN)/python -m devstack up
 
+keys: .venv/installed ## the keys that sign access tokens, while `make run` runs: ACTION=list (the default), rotate or replace
+	@$(BIN)/python -m devstack.admin keys "$(or $(ACTION),list)"
+
 backup: .venv/installed ## back the database of `make run` up, while it runs, into .data/backups/
-	@$(BIN)/python -m devstack.backup backup
+	@$(BIN)/python -m devstack.admin backup
 
 restore: .venv/installed ## put a backup in the place of what `make run` has: FILE=.data/backups/…
-	@$(BIN)/python -m devstack.backup restore "$(FILE)"
+	@$(BIN)/python -m devstack.admin restore "$(FILE)"
 
 test: .venv/installed gen/descriptors.binpb ## the whole test suite, on an ephemeral system of its own
 	@$(BIN)/pytest $(ARGS)

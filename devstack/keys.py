@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from devstack.errors import UsageProblem
 from devstack.roles import MIGRATOR, SERVICES, SUPERUSER
 
 
@@ -29,6 +30,13 @@ def load_or_create(directory: Path) -> Keys:
         service_token=_kept(directory / "service_token", lambda: secrets.token_urlsafe(32)),
         passwords={role: _kept(password_file(directory, role), lambda: secrets.token_urlsafe(24)) for role in (SUPERUSER, MIGRATOR, *SERVICES)},
     )
+
+
+def load(directory: Path) -> Keys:
+    """Reads the secrets of a stack that was started before. Raises UsageProblem."""
+    if not password_file(directory, MIGRATOR).exists():
+        raise UsageProblem(f"{directory.parent} is not the data directory of a stack: start one first, with `make run`")
+    return load_or_create(directory)
 
 
 def password_file(directory: Path, role: str) -> Path:

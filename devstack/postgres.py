@@ -39,6 +39,11 @@ _SETTINGS = {
 _EPHEMERAL_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def url(role: str, password: str, port: int) -> str:
+    """The database of the server at a port, as one of its roles."""
+    return f"postgresql://{role}:{password}@{HOST}:{port}/{DATABASE}"
+
+
 class Postgres:
     """The server of one data directory."""
 
@@ -53,7 +58,7 @@ class Postgres:
 
     def url(self, role: str) -> str:
         """The database, as one of its roles."""
-        return f"postgresql://{role}:{self._passwords[role]}@{HOST}:{self._port}/{DATABASE}"
+        return url(role, self._passwords[role], self._port)
 
     async def prepare(self) -> None:
         """Makes the cluster if there is none, and drops a pid file that no server stands behind."""
