@@ -6,6 +6,12 @@ local INSIDE = { "x-envoy-upstream-healthchecked-cluster", "x-envoy-ratelimited"
 -- What the transcoder leaves of gRPC.
 local LEAKS = { "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding" }
 
+-- What a browser is told of every answer: it is what its type says, and no page or part of one (OWASP ASVS 5, section 3.4).
+local TO_BROWSERS = {
+  ["x-content-type-options"] = "nosniff",
+  ["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'",
+}
+
 -- A request id goes into logs and traces of every service: keep a client's only as far as it is short and plain.
 function envoy_on_request(handle)
   -- `/tasks/` is not `/tasks`: the transcoder takes it for that, the rules for tokens do not, and the services compare paths. So it is a path that
@@ -26,7 +32,7 @@ function envoy_on_request(handle)
   end
 end
 
--- A REST answer has nothing of gRPC in it, and is 201 where the RPC's route says that it creates.
+-- A REST answer has nothing of gRPC in it, tells browsers what to do with it, and is 201 where the RPC's route says that it creates.
 function envoy_on_response(handle)
   local headers = handle:headers()
   local content_type = headers:get("content-type")
@@ -45,9 +51,15 @@ function envoy_on_response(handle)
   for _, name in ipairs(LEAKS) do
     headers:remove(name)
   end
-  -- Else a cache on the way may wait for the end of what has none (HTML Living Standard section 9.2.7).
-  if content_type:find("text/event-stream", 1, true) == 1 and not headers:get("cache-control") then
-    headers:add("cache-control", "no-cache")
+  for name, value in pairs(TO_BROWSERS) do
+    headers:replace(name, value)
+  end
+  -- Tokens and people's tasks are kept by nobody on the way, unless it is said that they may be (RFC 6749 section 5.1).
+  if not headers:get("cache-control") then
+    headers:add("cache-control", "no-store")
+  end
+  if handle:streamInfo():downstreamSslConnection() then
+    headers:replace("strict-transport-security", "max-age=31536000; includeSubDomains")
   end
   -- Envoy's own 401 has it already (RFC 9110 section 15.5.2).
   if headers:get(":status") == "401" and not headers:get("www-authenticate") then

@@ -74,6 +74,14 @@ async def test_a_wrong_password_and_an_unknown_user_have_the_identical_answer(re
     assert same[0] == same[1]
 
 
+async def test_tokens_are_kept_by_no_cache_and_the_key_set_for_a_minute(rest: httpx.AsyncClient, account: Account) -> None:
+    logged_in = await rest.post("/api/v1/auth/login", json={"email": account.email, "password": PASSWORD})
+    refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": logged_in.json()["refresh_token"]})
+    keys = await rest.get("/.well-known/jwks.json")
+    told = [answer.headers.get_list("cache-control") for answer in (logged_in, refreshed, keys)]
+    assert told == [["no-store"], ["no-store"], ["public, max-age=60"]]
+
+
 async def test_a_refresh_token_has_one_successor(call: Call, account: Account) -> None:
     fresh = await call("RefreshToken", {"refresh_token": account.refresh_token})
     renewed = replace(account, access_token=fresh["access_token"])

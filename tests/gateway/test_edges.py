@@ -74,6 +74,29 @@ def test_cleartext_http_1_and_2(gateway: Gateway, *, http2: bool) -> None:
     assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "token", "status"),
+    [
+        ("GET", TASK, True, 200),
+        ("POST", "/api/v1/tasks", True, 201),
+        ("POST", "/api/v1/auth/login", False, 200),
+        ("GET", f"{TASK}?bogus=1", True, 400),
+        ("GET", TASK, False, 401),
+        ("GET", "/nothing", True, 404),
+        ("GET", "/health", False, 200),
+    ],
+)
+def test_browsers_and_caches_keep_nothing_and_show_nothing(gateway: Gateway, method: str, path: str, status: int, *, token: bool) -> None:
+    """OWASP ASVS 5 §3.4, §14.3.2, RFC 6749 §5.1: whoever answers."""
+    answer = gateway.request(method, path, token=token, **({"json": {}} if method == "POST" else {}))
+    assert answer.status_code == status
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    # It would mean nothing, and is said over TLS.
+    assert "strict-transport-security" not in answer.headers
+
+
 def test_tls(stack: Stack, tmp_path: Path) -> None:
     certificate, key = certificates.write(tmp_path)
     with gateway_behind(stack, tls_cert_file=certificate, tls_key_file=key) as gateway:
@@ -83,6 +106,7 @@ def test_tls(stack: Stack, tmp_path: Path) -> None:
             with httpx.Client(verify=trust, http2=http2) as client:
                 answer = client.get(f"https://127.0.0.1:{port}{TASK}", headers=gateway.bearer())
                 assert (answer.status_code, answer.http_version) == (200, version)
+                assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
                 assert client.get(f"https://127.0.0.1:{port}{TASK}").status_code == 401
         assert stack.metadata()["x-forwarded-proto"] == "https"
         with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(certificate.read_bytes())) as channel:
