@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import sys
 import time
@@ -22,12 +21,12 @@ from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
-from devstack import ports
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.databases import login
 from tests.support.errors import of_rpc
+from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 TASK_REPLICAS = ("task-1", "task-2")
@@ -146,8 +145,7 @@ async def test_a_replica_that_cannot_open_the_keys_is_not_ready_and_makes_none(
     await _settled(stack)
     before = await _ids(sql)
     told = {"KEY_ENCRYPTION_KEY": base64.b64encode(bytes(32)).decode(), "KEY_ROTATION_SECONDS": str(rotation_seconds)}
-    async with _replica(stack, "foreign", told, ready=False) as own, httpx.AsyncClient(base_url=f"http://{HOST}:{own.ops}", timeout=5) as foreign:
-        await eventually(lambda: _require_alive(foreign), within=20)
+    async with replica_of(stack, "auth-foreign", settings=told, until="/livez") as own, httpx.AsyncClient(base_url=own.ops_url, timeout=5) as foreign:
         began = time.monotonic()
         while time.monotonic() - began < 2:
             answer = await foreign.get("/readyz")
@@ -177,7 +175,7 @@ async def test_a_rotation_with_another_key_encryption_key_is_refused(stack: Stac
 async def test_keys_are_rotated_in_time_by_themselves(stack: Stack, client: httpx.AsyncClient) -> None:
     made: dict[str, datetime] = {}
     before = {key.kid for key in await _keys(stack, "list")}
-    async with _replica(stack, "rotating", {"KEY_ROTATION_SECONDS": str(ROTATION_SECONDS)}):
+    async with replica_of(stack, "auth-rotating", settings={"KEY_ROTATION_SECONDS": str(ROTATION_SECONDS)}):
 
         async def two() -> None:
             made.update({key.kid: key.signs_from for key in await _keys(stack, "list") if key.kid not in before})
@@ -193,7 +191,7 @@ async def test_keys_are_rotated_in_time_by_themselves(stack: Stack, client: http
 
 async def test_replacing_the_keys_ends_all_access_tokens_at_once_and_no_session(stack: Stack, client: httpx.AsyncClient) -> None:
     user = await make_account(client)
-    async with _replica(stack, "patient", {"ACCESS_TOKEN_TTL_SECONDS": str(LONG_SECONDS)}) as own:
+    async with replica_of(stack, "auth-patient", settings={"ACCESS_TOKEN_TTL_SECONDS": str(LONG_SECONDS)}) as own:
         old = await _login_at(own, user)
     for replica in TASK_REPLICAS:
         assert await _answer(stack, replica, old) == "OK"
@@ -310,36 +308,6 @@ async def _keys_command(stack: Stack, action: str, told: dict[str, str] | None =
     return process.returncode or 0, output.decode()
 
 
-@contextlib.asynccontextmanager
-async def _replica(stack: Stack, name: str, told: dict[str, str], *, ready: bool = True) -> AsyncIterator[ports.Replica]:
-    """One more replica of auth_service on the same database, told something else than the others."""
-    pid, own = stack.state.processes["auth-1"].pid, ports.allocate(StackConfig()).auth[0]
-    given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
-    environment = {**given, "GRPC_PORT": str(own.grpc), "OPS_PORT": str(own.ops), **told}
-    with (stack.log_dir / f"auth-{name}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *StackConfig().commands["auth_service"], "run", env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log
-        )
-    try:
-        if ready:
-            async with httpx.AsyncClient(base_url=f"http://{HOST}:{own.ops}", timeout=5) as ops:
-                await eventually(lambda: _require_ready(ops), within=20)
-        yield own
-        assert process.returncode is None, "it ended by itself"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def _require_ready(ops: httpx.AsyncClient) -> None:
-    assert (await ops.get("/readyz")).status_code == httpx.codes.OK
-
-
-async def _require_alive(ops: httpx.AsyncClient) -> None:
-    assert (await ops.get("/livez")).status_code == httpx.codes.OK
-
-
 async def _ids(sql: Connection) -> set[str]:
     return {row[0] for row in await sql.fetch("SELECT id FROM auth.signing_keys")}
 
@@ -363,9 +331,9 @@ async def _require_signing(seen: Seen, kid: str) -> None:
     assert kid in seen.kids
 
 
-async def _login_at(replica: ports.Replica, account: Account) -> Account:
+async def _login_at(replica: Replica, account: Account) -> Account:
     """A session that begins at one replica of auth_service."""
-    async with grpc.aio.insecure_channel(f"{HOST}:{replica.grpc}") as channel:
+    async with grpc.aio.insecure_channel(replica.target) as channel:
         stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
         tokens = await stub.Login(auth_service_pb2.LoginRequest(email=account.email, password=PASSWORD), timeout=5)
         return Account(account.id, account.email, tokens.access_token, tokens.refresh_token)

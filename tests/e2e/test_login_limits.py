@@ -4,12 +4,10 @@ TRUSTED_HOPS=1: what stands last in x-forwarded-for was written by a proxy of ou
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -20,13 +18,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
-from devstack import ports
-from devstack.config import HOST, PROJECT_ROOT, StackConfig
+from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD
 from tests.support.errors import of_response, of_rpc
 from tests.support.observed import log_lines, metric
 from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
+from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
@@ -247,7 +245,7 @@ async def test_valkey_holds_neither_emails_nor_addresses(stack: Stack, client: h
 
 
 async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack, client: httpx.AsyncClient, email: str) -> None:
-    async with _replica(stack, HASHING) as own, grpc.aio.insecure_channel(f"{HOST}:{own.grpc}") as channel:
+    async with replica_of(stack, "auth-slow", settings=HASHING) as own, grpc.aio.insecure_channel(own.target) as channel:
 
         async def attempt(email: str) -> tuple[str, float, float]:
             began = time.monotonic()
@@ -326,32 +324,6 @@ def _retry_delay(error: grpc.aio.AioRpcError) -> float:
     return float(info.retry_delay.ToTimedelta().total_seconds())
 
 
-@contextlib.asynccontextmanager
-async def _replica(stack: Stack, told: dict[str, str]) -> AsyncIterator[ports.Replica]:
-    """One more replica of auth_service beside the stack's, told something else."""
-    pid, own = stack.state.processes["auth-1"].pid, ports.allocate(StackConfig()).auth[0]
-    given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
-    environment = {**given, "GRPC_PORT": str(own.grpc), "OPS_PORT": str(own.ops), **told}
-    with (stack.log_dir / "auth-slow.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *StackConfig().commands["auth_service"], "run", env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log
-        )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://{HOST}:{own.ops}", timeout=5) as ops:
-            await eventually(lambda: _require_ready(ops), within=20)
-        yield own
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def _require_full(replica: ports.Replica) -> None:
+async def _require_full(replica: Replica) -> None:
     """It hashes as many passwords, and lets as many wait, as it is to."""
-    async with httpx.AsyncClient(timeout=5) as ops:
-        metrics = (await ops.get(f"http://{HOST}:{replica.ops}/metrics")).text
-    assert f"password_hashes_under_way {HASHING_BOUND}.0" in metrics
-
-
-async def _require_ready(ops: httpx.AsyncClient) -> None:
-    assert (await ops.get("/readyz")).status_code == httpx.codes.OK
+    assert await replica.metric("password_hashes_under_way") == HASHING_BOUND

@@ -25,8 +25,7 @@ from tests.support.waiting import eventually
 from tests.support.watchers import OVER, Told, Watcher, Way, over_grpc, over_sse, refusal
 from tests.support.writes import Write, writes
 
-# The contract's two, and what the way there and back may take on a machine that does other things too.
-IN_TIME_SECONDS = 2.0 + 0.3
+IN_TIME_SECONDS = 2.0
 NEW_PASSWORD = "another horse battery"
 
 

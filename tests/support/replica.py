@@ -1,4 +1,4 @@
-"""A replica of task_service beside those of a stack, with settings of its own, and not known to the gateway."""
+"""A replica of a service beside those of a stack, with settings of its own, and not known to the gateway."""
 
 import asyncio
 import contextlib
@@ -15,17 +15,20 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 READY_WITHIN_SECONDS = 60.0
+PACKAGES = {"auth": "auth_service", "task": "task_service"}
 
 
 class Replica:
     """One that is killed and started again on its ports."""
 
     def __init__(self, stack: Stack, name: str, settings: Mapping[str, str]) -> None:
-        """`settings` go before those that the stack gives to its own."""
+        """`name` begins with `auth-` or `task-`; `settings` go before those that the stack gives to its own."""
         self._stack = stack
         self._name = name
+        self._kind = name.partition("-")[0]
         self._settings = settings
-        self._ports = ports.allocate(StackConfig()).task[0]
+        allocated = ports.allocate(StackConfig())
+        self._ports = {"auth": allocated.auth, "task": allocated.task}[self._kind][0]
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -33,15 +36,20 @@ class Replica:
         """Where it is called over gRPC."""
         return f"{HOST}:{self._ports.grpc}"
 
-    async def start(self) -> None:
-        """Returns when it is ready."""
-        pid = self._stack.state.processes["task-1"].pid
+    @property
+    def ops_url(self) -> str:
+        """Where its ops HTTP is."""
+        return f"http://{HOST}:{self._ports.ops}"
+
+    async def start(self, *, until: str = "/readyz") -> None:
+        """Returns when it is ready, or when another of its ops says that it is well."""
+        pid = self._stack.state.processes[f"{self._kind}-1"].pid
         given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
         environment = {**given, **self._settings, "GRPC_PORT": str(self._ports.grpc), "OPS_PORT": str(self._ports.ops)}
-        command = StackConfig().commands["task_service"]
+        command = StackConfig().commands[PACKAGES[self._kind]]
         with (self._stack.log_dir / f"{self._name}.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(*command, "run", env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log)
-        await eventually(self._require_ready, within=READY_WITHIN_SECONDS)
+        await eventually(lambda: self._require_well(until), within=READY_WITHIN_SECONDS)
 
     async def kill(self) -> None:
         """Ends it with no time for anything."""
@@ -54,21 +62,23 @@ class Replica:
         """See tests.support.observed.metric."""
         return value_in((await self._ops("/metrics")).text, name, **labels)
 
-    async def _require_ready(self) -> None:
-        assert (await self._ops("/readyz")).status_code == httpx.codes.OK
+    async def _require_well(self, path: str) -> None:
+        assert (await self._ops(path)).status_code == httpx.codes.OK
 
     async def _ops(self, path: str) -> httpx.Response:
         async with httpx.AsyncClient(timeout=5) as client:
-            return await client.get(f"http://{HOST}:{self._ports.ops}{path}")
+            return await client.get(self.ops_url + path)
 
 
 @contextlib.asynccontextmanager
-async def replica_of(stack: Stack, name: str, *, redis: Proxy | None = None, settings: Mapping[str, str] | None = None) -> AsyncIterator[Replica]:
-    """A replica that is ready; it reaches Redis by the proxy, if there is one."""
+async def replica_of(
+    stack: Stack, name: str, *, redis: Proxy | None = None, settings: Mapping[str, str] | None = None, until: str = "/readyz"
+) -> AsyncIterator[Replica]:
+    """A replica that is ready (see Replica); it reaches Redis by the proxy, if there is one."""
     by_proxy = {"REDIS_URL": f"redis://{HOST}:{redis.port}/0"} if redis is not None else {}
     replica = Replica(stack, name, {**(settings or {}), **by_proxy})
     try:
-        await replica.start()
+        await replica.start(until=until)
         yield replica
     finally:
         await replica.kill()
