@@ -1,6 +1,6 @@
 """One running system for the whole run: real Postgres, Valkey, Envoy, one auth and two task replicas, on free ports."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import grpc.aio
@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from devstack.config import StackConfig
+from devstack.data_dir import DataDir
 from devstack.stack import Stack
 from servicekit.postgres import Database, DatabaseOptions
 from tests.support import canary
@@ -24,22 +25,31 @@ ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "
 
 @pytest.fixture(scope="session")
 def secrets() -> canary.Secrets:
-    """What must appear nowhere: all that goes over `rest`, and what tests add to it."""
+    """What must appear nowhere: all that goes over REST, and what tests add to it."""
     return canary.Secrets()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _secrets_stay_out_of_logs(secrets: canary.Secrets) -> Iterator[None]:
+    """Also out of those of systems that a test breaks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.AsyncClient, "send", canary.overheard(httpx.AsyncClient.send, secrets))
+        patch.setattr(DataDir, "close", canary.searched(DataDir.close, secrets))
+        yield
 
 
 @pytest.fixture(scope="session")
 async def system(secrets: canary.Secrets) -> AsyncIterator[Stack]:
-    """The running system. Tests that break it have one of their own. At the end no secret of the whole run may stand anywhere."""
+    """The running system. Tests that break it have one of their own. At the end no secret of the whole run may be kept anywhere."""
     async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
         yield stack
         await canary.check(stack, secrets)
 
 
 @pytest.fixture(scope="session")
-async def rest(system: Stack, secrets: canary.Secrets) -> AsyncIterator[httpx.AsyncClient]:
+async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=system.state.url, timeout=20, event_hooks={"response": [secrets.listen]}) as client:
+    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
         yield client
 
 

@@ -18,9 +18,11 @@ import asyncpg
 import grpc.aio
 import httpx
 import pytest
+import redis.asyncio
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from devstack.config import StackConfig
+from devstack.data_dir import DataDir
 from devstack.stack import Stack
 from tests.conftest import ENVIRONMENT
 from tests.support import canary
@@ -203,22 +205,50 @@ async def test_the_systems_own_secrets_are_known(system: Stack) -> None:
     assert "private signing key" in secrets._raw.values()
 
 
-async def test_the_whole_search_fails_for_one_planted_line_and_does_not_quote_it(journey: Journey) -> None:
+async def test_the_whole_search_fails_for_one_planted_name_and_does_not_quote_it(journey: Journey) -> None:
     await canary.check(journey.stack, journey.secrets)
-    log = journey.stack.log_dir / "planted.log"
-    log.write_text(f"{CHANGED}\n")
+    connection = await asyncpg.connect(journey.stack.state.database_url)
     try:
-        with pytest.raises(AssertionError, match=r"^secrets are in the open: password in planted\.log, line 1$") as caught:
+        await connection.execute("UPDATE auth.users SET name = $1", CHANGED)
+        with pytest.raises(AssertionError, match=r"^secrets are in the open: password in auth\.users\.name$") as caught:
             await canary.check(journey.stack, journey.secrets)
     finally:
-        log.unlink()
+        await connection.execute("UPDATE auth.users SET name = 'Ada'")
+        await connection.close()
     assert CHANGED not in str(caught.value)
+
+
+async def test_no_stack_is_closed_with_a_secret_in_its_logs(secrets: Secrets, tmp_path: Path) -> None:
+    """What happens at the end of each stack of the run (tests.conftest): here of one that nothing ran in."""
+    secrets.add_password(PLANTED)
+    directory = await DataDir.opened(tmp_path, None)
+    (directory.secrets / "service_token").write_text(TOKEN)
+    (directory.logs / "task-1.log").write_text(f"{INNOCENT}\n{PLANTED}\n{INNOCENT} {TOKEN}\n")
+    findings = r"^secrets are in the open: password in task-1\.log, line 2; service_token in task-1\.log, line 3$"
+    with pytest.raises(AssertionError, match=findings):
+        directory.close()
+    # It was closed all the same.
+    (directory.logs / "task-1.log").write_text(INNOCENT)
+    (await DataDir.opened(tmp_path, None)).close()
+
+
+async def test_a_secret_in_redis_is_found(planted: Secrets, journey: Journey) -> None:
+    url, names = journey.stack.state.redis_url, ("planted:1", "planted:2", f"planted:{PLANTED}")
+    async with redis.asyncio.Redis.from_url(url) as client:
+        await client.set(names[0], INNOCENT)
+        assert await canary.in_redis(planted, url) == []
+        await client.set(names[1], b"\xff\0" + KEY)
+        await client.set(names[2], 1)
+        try:
+            assert await canary.in_redis(planted, url) == ["password in Redis' keys", "key in Redis' values"]
+        finally:
+            await client.delete(*names)
 
 
 def test_no_span_tells_a_secret(journey: Journey) -> None:
     spans = journey.received.spans
     assert {rpc for rpc in RPCS if any(f"/{rpc}" in span.name for span in spans if span.service == "auth-service")} == set(RPCS)
-    assert {"gateway", "auth-service"} <= {span.service for span in spans}
+    assert {"gateway", "auth-service", "task-service"} <= {span.service for span in spans}
     # (The name of a span that tells one would tell it here as well.)
     assert [f"{kind} in a span of {span.service}" for span in spans for kind in journey.secrets.found_in("\n".join(span.texts))] == []
 
@@ -316,6 +346,11 @@ async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
     await call("GET", "auth/sessions", 401, token=wrong_access)
     await call("GET", "auth/sessions", 200, token=access)
     await call("GET", f"auth/sessions?refresh_token={tokens['refresh_token']}", 400, token=access)
+    await call("GET", "tasks", 401, token=wrong_access)
+    await call("GET", f"tasks?access_token={access}", 401)
+    await call("POST", "tasks", 201, {"title": "a task", "due_date": None}, access)
+    await call("POST", "tasks", 400, {"title": "", "description": "none"}, access)
+    await call("GET", "tasks?filter=title:a", 200, token=access)
     await call("POST", "auth/password", 403, {"current_password": WRONG, "new_password": CHANGED}, access)
     await call("POST", "auth/password", 200, {"current_password": PASSWORD, "new_password": CHANGED}, access)
     await call("POST", "auth/logout", 200, {"refresh_token": wrong_refresh})

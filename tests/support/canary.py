@@ -9,16 +9,19 @@ import binascii
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 import httpx
 import hypothesis
+import redis.asyncio
 
 from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
 from devstack.config import HOST
+from devstack.data_dir import DataDir
 from devstack.stack import Stack
 
 PIECE = 16
@@ -77,15 +80,20 @@ class Secrets:
             with contextlib.suppress(UnicodeEncodeError):
                 self._add_phrase("password", password)
 
-    async def learn(self, stack: Stack) -> None:
-        """The stack's own secrets: its files, and the private halves of its signing keys."""
-        files = {path.name: path.read_text() for path in (Path(stack.state.data_dir) / "secrets").iterdir()}
+    def learn_files(self, directory: Path) -> Mapping[str, str]:
+        """A stack's own secrets, by the names of their files."""
+        files = {path.name: path.read_text() for path in directory.iterdir()}
         for kind, text in files.items():
             self.add(kind, text)
             with contextlib.suppress(binascii.Error):
                 key = base64.b64decode(text, validate=True)
                 if len(key) == KEY_BYTES:
                     self.add_key(kind, key)
+        return files
+
+    async def learn(self, stack: Stack) -> None:
+        """The stack's own secrets: its files, and the private halves of its signing keys."""
+        files = self.learn_files(Path(stack.state.data_dir) / "secrets")
         seal = KeySeal(parse_key_encryption_keys(files["key_encryption_key"]))
         connection = await asyncpg.connect(stack.state.database_url)
         try:
@@ -95,7 +103,7 @@ class Secrets:
             await connection.close()
 
     async def listen(self, response: httpx.Response) -> None:
-        """An event hook of httpx: remembers the passwords of requests, the tokens of answers, and the errors."""
+        """Remembers the passwords of requests, the tokens of answers, and the errors."""
         path = response.request.url.path
         # Arbitrary input also tries words of our own code, which are in the logs indeed.
         if path.startswith(("/api/v1/auth", "/api/v1/users")) and not hypothesis.currently_in_test_context():
@@ -123,26 +131,54 @@ class Secrets:
 
     def found_in_bytes(self, values: Sequence[bytes]) -> set[str]:
         """The kinds of secret in binary values, written in them or as they are."""
-        data = b"\n".join(values)
         # In base64, for tokens: these are random bytes, and might be kept as such.
-        texts = (data.decode(errors="replace"), "\n".join(base64.urlsafe_b64encode(value).decode() for value in values))
-        return {kind for text in texts for kind in self.found_in(text)} | {kind for key, kind in self._raw.items() if key in data}
+        encoded = "\n".join(base64.urlsafe_b64encode(value).decode() for value in values)
+        return self.written_in(values) | set(self.found_in(encoded))
+
+    def written_in(self, values: Sequence[bytes]) -> set[str]:
+        """The kinds of secret that are written in binary values, and of keys that are in them as they are."""
+        data = b"\n".join(values)
+        return set(self.found_in(data.decode(errors="replace"))) | {kind for key, kind in self._raw.items() if key in data}
 
     def _add_phrase(self, kind: str, text: str) -> None:
         self._phrases.update((form, (kind, frozenset(INNER_WORD.findall(form)))) for form in _written(text))
 
 
+def overheard(send: Callable[..., Awaitable[httpx.Response]], secrets: Secrets) -> Callable[..., Awaitable[httpx.Response]]:
+    """httpx.AsyncClient.send that has the secrets listen to what stacks on this machine answer."""
+
+    async def sending(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await send(client, request, **options)
+        if request.url.host in {HOST, "localhost"}:
+            await secrets.listen(response)
+        return response
+
+    return sending
+
+
+def searched(close: Callable[[DataDir], None], secrets: Secrets) -> Callable[[DataDir], None]:
+    """DataDir.close that fails if any secret stands in a log. All processes have ended by then, and written what they had to say."""
+
+    def closing(directory: DataDir) -> None:
+        secrets.learn_files(directory.secrets)
+        findings = in_logs(secrets, directory.logs)
+        close(directory)
+        _require_none(findings)
+
+    return closing
+
+
 async def check(stack: Stack, secrets: Secrets) -> None:
-    """Fails if any secret stands in a log, a metric, an error or a column. While the system runs, at the end of what it was run for."""
+    """Fails if any secret stands in a metric, an error, a column or a cache. While the system runs, at the end of what it was run for."""
     await secrets.learn(stack)
     ports = {name: process.ops_port for name, process in stack.state.processes.items() if process.ops_port and process.pid}
     findings = [
-        *in_logs(secrets, stack.log_dir),
         *await in_metrics(secrets, {name: f"http://{HOST}:{port}/metrics" for name, port in ports.items()}),
         *in_errors(secrets),
         *await in_database(secrets, stack.state.database_url),
+        *await in_redis(secrets, stack.state.redis_url),
     ]
-    assert not findings, f"secrets are in the open: {'; '.join(findings)}"
+    _require_none(findings)
 
 
 def in_logs(secrets: Secrets, directory: Path) -> list[str]:
@@ -180,6 +216,19 @@ async def in_database(secrets: Secrets, url: str) -> list[str]:
     finally:
         await connection.close()
     return findings
+
+
+async def in_redis(secrets: Secrets, url: str) -> list[str]:
+    """Of all keys, and of what is kept under them."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        keys = [key async for key in client.scan_iter(count=1000)]
+        kept = [value for value in await client.mget(keys) if value is not None] if keys else []
+    # Not in base64: an access token has the user's id in it, and so have the keys.
+    return [f"{kind} in Redis' {name}" for name, data in (("keys", keys), ("values", kept)) for kind in sorted(secrets.written_in(data))]
+
+
+def _require_none(findings: Sequence[str]) -> None:
+    assert not findings, f"secrets are in the open: {'; '.join(findings)}"
 
 
 def _written(text: str) -> set[str]:
