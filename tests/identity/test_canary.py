@@ -245,6 +245,10 @@ async def test_a_secret_in_redis_is_found(planted: Secrets, journey: Journey) ->
             await client.delete(*names)
 
 
+def test_no_log_tells_a_secret(journey: Journey) -> None:
+    assert canary.in_logs(journey.secrets, journey.stack.log_dir) == []
+
+
 def test_no_span_tells_a_secret(journey: Journey) -> None:
     spans = journey.received.spans
     assert {rpc for rpc in RPCS if any(f"/{rpc}" in span.name for span in spans if span.service == "auth-service")} == set(RPCS)

@@ -1,0 +1,329 @@
+"""Bugs of accounts, keys, tokens, sessions and logins."""
+
+from typing import Final
+
+from tests.planted.bug import Bug
+
+KEYS: Final = "auth_service/keys.py"
+KEY_REPOSITORY: Final = "auth_service/key_repository.py"
+ROTATION: Final = "auth_service/rotation.py"
+REPOSITORY: Final = "auth_service/repository.py"
+SESSIONS: Final = "auth_service/sessions.py"
+PASSWORDS: Final = "auth_service/passwords.py"
+RULES: Final = "auth_service/password_rules.py"
+HANDLER: Final = "auth_service/handler.py"
+GUARD: Final = "auth_service/login_guard.py"
+SERVICE: Final = "auth_service/service.py"
+UPKEEP: Final = "auth_service/upkeep_repository.py"
+IDENTITY: Final = "auth_service/migrations/0002_identity.sql"
+JWKS: Final = "servicekit/jwks.py"
+TOKENS: Final = "servicekit/tokens.py"
+REVOCATIONS: Final = "servicekit/revocations.py"
+RATE_LIMIT: Final = "servicekit/rate_limit.py"
+MIGRATE: Final = "servicekit/migrate.py"
+CLOSING: Final = "task_service/migrations/0002_deleted_accounts.sql"
+WRITES: Final = "task_service/migrations/0004_writes.sql"
+DELETED_ACCOUNTS: Final = "task_service/deleted_accounts.py"
+GATEWAY: Final = "gateway/envoy.yaml.j2"
+
+KEY_ROTATION: Final = "tests/e2e/test_key_rotation.py"
+REFRESH: Final = "tests/e2e/test_refresh.py"
+REVOCATION: Final = "tests/e2e/test_revocation.py"
+LIMITS: Final = "tests/e2e/test_login_limits.py"
+DELETION: Final = "tests/e2e/test_account_deletion.py"
+BAD_TOKENS: Final = "tests/contract/test_tokens.py"
+FOREIGN: Final = "tests/contract/test_foreign_objects.py"
+
+_KEYS: Final = (
+    Bug(
+        "a key that signs as soon as it is made",
+        KEYS,
+        "timedelta(seconds=self.lead_seconds if stored.keys else 0)",
+        "timedelta(seconds=0)",
+        (KEY_ROTATION, "-k", "under_load"),
+    ),
+    Bug(
+        "a key that is withdrawn before its last token has expired",
+        KEYS,
+        "timedelta(seconds=self.token_seconds + self.lead_seconds)",
+        "timedelta(seconds=self.lead_seconds)",
+        (KEY_ROTATION, "-k", "under_load"),
+    ),
+    Bug(
+        "keys that are made without the lock",
+        KEY_REPOSITORY,
+        "            await connection.execute(LOCK)\n",
+        "",
+        ("tests/auth_service/test_rotation.py", "-k", "at_once"),
+    ),
+    Bug(
+        "a replica with another key encryption key that makes a key all the same",
+        ROTATION,
+        "        if stored.active is not None:\n            self._seal.open(stored.active)\n",
+        "",
+        (KEY_ROTATION, "-k", "refused"),
+    ),
+    Bug(
+        "a token that stays good when its key is withdrawn",
+        TOKENS,
+        "if identity.expires_at <= time.time() or not self._keys.holds(kid):",
+        "if identity.expires_at <= time.time():",
+        (KEY_ROTATION, "-k", "replacing"),
+    ),
+    Bug(
+        "a key that nobody asks for before the set is old",
+        JWKS,
+        "        if key is None:\n            await self._fetched()\n            key = self._keys.get(kid)\n",
+        "        if not self._keys:\n            await self._fetched()\n            key = self._keys.get(kid)\n",
+        (KEY_ROTATION, "-k", "under_load"),
+    ),
+    Bug(
+        "keys that are asked for as often as somebody makes up an id",
+        JWKS,
+        "interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS",
+        "interval = 0.0",
+        ("tests/servicekit/test_jwks.py", "-k", "made_up"),
+    ),
+    Bug(
+        "keys that are forgotten while auth_service is away",
+        JWKS,
+        "            self._failed = True\n",
+        "            self._failed, self._keys = True, {}\n",
+        ("tests/servicekit/test_jwks.py", "-k", "last_good_set"),
+    ),
+)
+
+_SESSIONS: Final = (
+    Bug(
+        "a repeated refresh that is taken for a theft",
+        IDENTITY,
+        "ELSIF v_token.used_at > v_now - p_grace AND",
+        "ELSIF v_token.used_at > v_now AND",
+        (REFRESH, "-k", "at_once_get_one_successor"),
+    ),
+    Bug(
+        "a grace that lasts twice as long",
+        IDENTITY,
+        "ELSIF v_token.used_at > v_now - p_grace AND",
+        "ELSIF v_token.used_at > v_now - 2 * p_grace AND",
+        (REFRESH, "-k", "end_of_the_grace"),
+    ),
+    Bug(
+        "a family whose tokens are used without its lock",
+        IDENTITY,
+        "     WHERE token.token_hash = p_hash FOR UPDATE OF session;\n",
+        "     WHERE token.token_hash = p_hash;\n",
+        (REFRESH, "-k", "at_once_get_one_successor"),
+    ),
+    Bug(
+        "a stolen refresh token that ends nothing",
+        IDENTITY,
+        "        PERFORM auth.end_sessions(v_session.user_id, ARRAY[v_session.id]);\n",
+        "",
+        (REFRESH, "-k", "after_the_grace"),
+    ),
+    Bug(
+        "a refresh token that is kept as it is",
+        SESSIONS,
+        "return hashlib.sha256(token.encode()).digest()",
+        "return token.encode()",
+        ("tests/auth_service/test_sessions.py",),
+    ),
+    Bug(
+        "a successor that is kept for ever",
+        UPKEEP,
+        "for sql in (SUCCESSORS, SESSIONS, EVENTS, NETWORKS)]",
+        "for sql in (SESSIONS, EVENTS, NETWORKS)]",
+        (REFRESH, "-k", "only_hashes"),
+    ),
+    Bug(
+        "a session that lasts as long as it is used",
+        IDENTITY,
+        "v_session.expires_at := least(v_now + p_idle, v_session.ends_at);",
+        "v_session.expires_at := v_now + p_idle;",
+        (REFRESH, "-k", "time_is_over"),
+    ),
+    Bug(
+        "an access token that outlives its session",
+        SESSIONS,
+        "seconds = max(1, min(self._ttl_seconds, int(session_expires_at.timestamp()) - issued_at))",
+        "seconds = self._ttl_seconds",
+        (REFRESH, "-k", "time_is_over"),
+    ),
+    Bug(
+        "as many sessions as somebody likes",
+        IDENTITY,
+        "    PERFORM auth.end_sessions(p_user, v_surplus);\n",
+        "",
+        (REFRESH, "-k", "one_session_too_many"),
+    ),
+    Bug(
+        "a change of password that leaves the other sessions",
+        IDENTITY,
+        "    PERFORM auth.end_sessions(p_user, ARRAY(SELECT id FROM auth.sessions"
+        " WHERE user_id = p_user AND ended_at IS NULL AND id <> p_session));\n",
+        "",
+        (REVOCATION, "-k", "change_of_password"),
+    ),
+    Bug(
+        "a session that anybody ends who knows its id",
+        REPOSITORY,
+        "SELECT auth.end_sessions($1, ARRAY[id]) FROM auth.sessions WHERE id = $2 AND user_id = $1",
+        "SELECT auth.end_sessions(user_id, ARRAY[id]) FROM auth.sessions WHERE id = $2 AND $1::uuid IS NOT NULL",
+        (FOREIGN, "-k", "RevokeSession"),
+    ),
+)
+
+_REVOCATION: Final = (
+    Bug(
+        "access tokens that outlive their sessions",
+        REVOCATIONS,
+        "        if identity.session_id in self._ended or identity.user_id in self._ended:\n            raise TokenInvalid\n",
+        "",
+        (REVOCATION, "-k", "every_replica and there"),
+    ),
+    Bug(
+        "ends of sessions that only Redis tells of",
+        REVOCATIONS,
+        "POLL_SECONDS: Final = 1.0",
+        "POLL_SECONDS: Final = 60.0",
+        (REVOCATION, "-k", "every_replica and killed"),
+    ),
+    Bug(
+        "a replica that lets everybody in before it has read who is out",
+        REVOCATIONS,
+        '        if self._after is None:\n            raise DependencyUnavailable("auth_service")\n        if identity',
+        "        if identity",
+        (REVOCATION, "-k", "that_starts_accepts"),
+    ),
+)
+
+_LOGINS: Final = (
+    Bug(
+        "strangers who lock the owner out",
+        GUARD,
+        "        if known:\n            await self._take",
+        "        if known and not key:\n            await self._take",
+        (LIMITS, "-k", "lock_the_owner_out"),
+    ),
+    Bug(
+        "an address that the client says itself",
+        GATEWAY,
+        '{% for prefix in ("x-envoy-", "x-user-", "x-jwt-", "x-internal-") %}',
+        '{% for prefix in ("x-user-", "x-jwt-", "x-internal-") %}',
+        (REVOCATION, "-k", "listed_as_they_are"),
+    ),
+    Bug(
+        "a limit that is none without Redis",
+        RATE_LIMIT,
+        "            return self._local.take(key, limit)\n",
+        "            return 0.0\n",
+        (LIMITS, "-k", "without_valkey"),
+    ),
+    Bug(
+        "a limit of an address that each of its IPv6 addresses has apart",
+        GUARD,
+        "return str(ip.ipv4_mapped or ipaddress.ip_network((ip, IPV6_PREFIX_BITS), strict=False))",
+        "return str(ip.ipv4_mapped or ip)",
+        (LIMITS, "-k", "ipv6_customer"),
+    ),
+    Bug(
+        "a login that is quicker where there is no account",
+        PASSWORDS,
+        "        matches = await self._run(lambda: _verify(password, password_hash or self._nobody, self._cost))\n",
+        "        matches = password_hash is not None and await self._run(lambda: _verify(password, password_hash, self._cost))\n",
+        ("tests/identity/test_login_timing.py", "-k", "as_long_for_an_account"),
+    ),
+    Bug(
+        "a new hash that brings a changed password back",
+        REPOSITORY,
+        "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND password_version = $2",
+        "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND $2::int IS NOT NULL",
+        ("tests/auth_service/test_repository.py", "-k", "hash or change"),
+    ),
+    Bug(
+        "a hash of the first 72 bytes",
+        PASSWORDS,
+        "return base64.b64encode(hmac.digest(LABEL, normalize(password).encode(), hashlib.sha256))",
+        "return normalize(password).encode()[:72]",
+        ("tests/identity/test_arbitrary_credentials.py", "-k", "alike"),
+    ),
+    Bug(
+        "a password that is another one on another keyboard",
+        RULES,
+        '    return unicodedata.normalize("NFC", password)\n',
+        "    return password\n",
+        ("tests/identity/test_arbitrary_credentials.py", "-k", "two_ways"),
+    ),
+)
+
+_ACCOUNTS: Final = (
+    Bug(
+        "a token that writes after its account is gone",
+        WRITES,
+        "    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL\n",
+        "    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count\n",
+        (DELETION, "-k", "living_token"),
+    ),
+    Bug(
+        "a deletion that is done when it was begun",
+        DELETED_ACCOUNTS,
+        "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
+        "            await self._rows.update_deletions(page.last_number)\n"
+        "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
+        ("tests/task_service/test_deleted_accounts.py", "-k", "at_least_once"),
+    ),
+    Bug(
+        "an account that goes without a word",
+        IDENTITY,
+        "    PERFORM auth.log_event(2::smallint, p_user, NULL);\n",
+        "",
+        (DELETION, "-k", "goes_with_all"),
+    ),
+)
+
+_TOKENS: Final = (
+    Bug("a token of any type", TOKENS, ' or str(header.get("typ", "")).lower() != TOKEN_TYPE', "", (BAD_TOKENS, "-k", "bad_token")),
+    Bug("a token with an extension that nobody understands", TOKENS, ' or "crit" in header:', ":", (BAD_TOKENS, "-k", "bad_token")),
+    Bug("a token for others too", TOKENS, '"strict_aud": True', '"strict_aud": False', (BAD_TOKENS, "-k", "bad_token")),
+    Bug(
+        "a token that is good for longer than ours are",
+        TOKENS,
+        "    if expires_at - issued_at > MAX_LIFETIME_SECONDS:\n        raise TokenInvalid\n",
+        "",
+        (BAD_TOKENS, "-k", "bad_token"),
+    ),
+    Bug(
+        "a token in the query",
+        GATEWAY,
+        '                from_headers: [{name: authorization, value_prefix: "Bearer "}]\n',
+        '                from_headers: [{name: authorization, value_prefix: "Bearer "}]\n                from_params: [access_token]\n',
+        ("tests/gateway/test_access.py", "-k", "query"),
+    ),
+)
+
+_SECRETS: Final = (
+    Bug(
+        "a log that has a password",
+        HANDLER,
+        '        """Login."""\n',
+        "        print(f'{request.email} {request.password}', flush=True)\n",
+        ("tests/identity/test_canary.py", "-k", "log_tells"),
+    ),
+    Bug(
+        "a service that may read the other's tables",
+        MIGRATE,
+        "        GRANT USAGE ON SCHEMA {schema} TO {role};\n",
+        "        GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;\n",
+        ("tests/e2e/test_least_privilege.py",),
+    ),
+    Bug(
+        "a service that may empty its tables at once",
+        MIGRATE,
+        "        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};\n",
+        "        GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};\n",
+        ("tests/e2e/test_least_privilege.py",),
+    ),
+)
+
+IDENTITY_BUGS: Final = (*_KEYS, *_SESSIONS, *_REVOCATION, *_LOGINS, *_ACCOUNTS, *_TOKENS, *_SECRETS)
