@@ -100,7 +100,8 @@ def test_bad_input_is_400(gateway: Gateway, stack: Stack, method: str, path: str
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("DELETE", TASKS), ("POST", f"{TASKS}/1"), ("HEAD", TASKS), ("OPTIONS", TASKS), ("GET", "/api/v1/auth/login")]
+    ("method", "path"),
+    [("DELETE", TASKS), ("POST", f"{TASKS}/1"), ("HEAD", TASKS), ("OPTIONS", TASKS), ("TRACE", TASKS), ("GET", "/api/v1/auth/login")],
 )
 def test_a_wrong_method_is_404(gateway: Gateway, method: str, path: str) -> None:
     answer = gateway.request(method, path)

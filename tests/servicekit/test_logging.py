@@ -1,7 +1,11 @@
-"""Log lines that are written together: none is lost, whatever happens to one write."""
+"""Log lines: each is one object of JSON, whatever is in it; and those that are written together, of which none is lost, whatever happens to one write."""
 
 import asyncio
 import io
+import json
+import subprocess
+import sys
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -18,6 +22,25 @@ class Failing(io.BytesIO):
             self.failing = False
             raise BlockingIOError
         return super().write(data)  # type: ignore[arg-type]  # bytes
+
+
+FORGED = '"}\n{"event": "forged"}\r\n\x1b[31m\x00\u2028'
+PROGRAM = f"""
+import structlog
+from servicekit import logging
+logging.configure("INFO", "test")
+structlog.get_logger().info({FORGED!r}, value={FORGED!r})
+"""
+
+
+def test_a_line_stays_one_line_and_says_when_where_and_what() -> None:
+    """OWASP ASVS 5 §16.2.1, §16.2.2, §16.2.4, §16.4.1."""
+    ran = subprocess.run((sys.executable, "-c", PROGRAM), capture_output=True, check=True)
+    assert ran.stderr == b""
+    (line,) = ran.stdout.splitlines()
+    entry = json.loads(line)
+    assert datetime.fromisoformat(entry.pop("timestamp")).utcoffset() == timedelta(0)
+    assert entry == {"service": "test", "level": "info", "event": FORGED, "value": FORGED}
 
 
 def _log(lines: JoinedLines, *texts: bytes) -> None:
