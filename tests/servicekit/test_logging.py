@@ -1,4 +1,4 @@
-"""Log lines: each is one object of JSON, whatever is in it; and those that are written together, of which none is lost, whatever happens to one write."""
+"""Log lines: each is one object of JSON, whatever is in it; of those that are written together none is lost, whatever happens to one write."""
 
 import asyncio
 import io
