@@ -185,11 +185,35 @@ async def test_a_refresh_token_sent_again_later_ends_the_session(service: AuthSe
     assert announcements.count == before + 1
     (line,) = logs
     assert (line["security_event"], line["log_level"], line["user_id"]) == ("refresh_token_reused", "warning", str(user.id))
-    for token in (successor.refresh_token, pair.refresh_token, "never was one"):
+    for token, events in ((pair.refresh_token, ["refresh_token_reused"]), (successor.refresh_token, []), ("never was one", [])):
         with capture_logs() as logs, pytest.raises(RefreshTokenInvalid):
             await service.refresh_token(token, CLIENT)
-        assert logs == []
+        assert [line["security_event"] for line in logs] == events
+    assert announcements.count == before + 1
     await service.refresh_token(other.refresh_token, CLIENT)
+
+
+@pytest.mark.parametrize("over", ["logged out", "expired"])
+async def test_a_reuse_is_logged_also_when_the_session_is_over(service: AuthService, database: Database, over: str) -> None:
+    user = await register(service)
+    pair = await log_in(service, user)
+    unused = await service.refresh_token(pair.refresh_token, CLIENT)
+    if over == "expired":
+        await database.fetchrow("UPDATE auth.sessions SET expires_at = now() WHERE user_id = $1", user.id)
+    else:
+        await service.logout(pair.refresh_token, CLIENT)
+
+    async def logged(token: str) -> list[object]:
+        with capture_logs() as logs, pytest.raises(RefreshTokenInvalid):
+            await service.refresh_token(token, CLIENT)
+        return [(line["security_event"], line["user_id"], line["session_id"]) for line in logs]
+
+    # An answer that was lost: the client cannot know that the session has ended meanwhile.
+    assert await logged(pair.refresh_token) == []
+    await _pass_the_grace(database, user)
+    for _ in range(2):
+        assert await logged(pair.refresh_token) == [("refresh_token_reused", str(user.id), str(identity_of(pair).session_id))]
+    assert await logged(unused.refresh_token) == []
 
 
 async def test_logout_ends_the_session_by_any_of_its_tokens_and_no_other(service: AuthService, announcements: Announcements) -> None:
