@@ -1,6 +1,7 @@
 """The use cases of accounts and sessions. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from auth_service.login_guard import LoginGuard, network_of
 from auth_service.password_rules import PasswordRules
 from auth_service.security_log import SecurityEvent, SecurityLog
 from auth_service.sessions import new_refresh_token, open_successor, refresh_token_hash, seal_successor
-from servicekit.errors import Overloaded
+from servicekit.errors import DependencyUnavailable, Overloaded
 from servicekit.identity import Identity
 
 T = TypeVar("T")
@@ -196,12 +197,9 @@ class AuthService:
 
     async def _rehash(self, credentials: Credentials, password: str) -> None:
         if self._parts.passwords.is_outdated(credentials.password_hash):
-            try:
-                password_hash = await self._parts.passwords.hash(password)
-            except Overloaded:
-                # The next login does it.
-                return
-            await self._repository.update_hash(credentials, password_hash)
+            # The session has begun. What does not come about now, the next login does.
+            with contextlib.suppress(Overloaded, DependencyUnavailable):
+                await self._repository.update_hash(credentials, await self._parts.passwords.hash(password))
 
     async def refresh_token(self, token: str, client: Client) -> TokenPair:
         """Carries a session on. Raises RefreshTokenInvalid, and NoSigningKey before the token is used up."""

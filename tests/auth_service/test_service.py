@@ -158,6 +158,17 @@ async def test_a_login_succeeds_when_there_is_no_time_to_renew_the_hash(
     assert "$04$" in found.password_hash
 
 
+async def test_a_login_does_not_fail_by_a_hash_that_cannot_be_renewed(parts: Parts, dearer: Parts, ring: KeyRing, database: Database) -> None:
+    user = await register(service_of(parts, ring))
+    await database.fetchrow(
+        "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away' USING ERRCODE = 'admin_shutdown'; END $$"
+    )
+    await database.fetchrow(f"CREATE TRIGGER away BEFORE UPDATE ON auth.users FOR EACH ROW WHEN (OLD.id = '{user.id}') EXECUTE FUNCTION away()")
+    service = service_of(dearer, ring)
+    pair = await log_in(service, user)
+    assert [session.id for session in await service.list_sessions(identity_of(pair))] == [identity_of(pair).session_id]
+
+
 async def test_a_refresh_carries_the_session_on(service: AuthService) -> None:
     first = await log_in(service, await register(service))
     second = await service.refresh_token(first.refresh_token, CLIENT)
