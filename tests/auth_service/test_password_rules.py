@@ -1,6 +1,7 @@
 """Which passwords are taken. Length is counted in characters after NFC, and there are no rules of composition."""
 
 import pytest
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from auth_service.password_rules import PasswordRules, normalize
 from servicekit.errors import InvalidField
@@ -46,6 +47,15 @@ def test_the_common_ones_are_refused_in_any_case(password: str) -> None:
     for typed in (password, password.upper(), password.capitalize()):
         assert complaint(typed).startswith("is one of the most common passwords")
     assert complaint(password + " of mine") == ""
+
+
+def test_so_many_are_refused_of_those_that_are_long_enough() -> None:
+    """The 10 000 most common as a whole, and as many of at least eight characters."""
+    most_common = FREQUENCY_LISTS["passwords"][:10_000]
+    assert not [password for password in most_common if not complaint(password.upper())]
+    refused = {password for password in FREQUENCY_LISTS["passwords"] if complaint(password).startswith("is one of the most common")}
+    assert len(refused) >= 10_000
+    assert {len(password) >= 8 for password in refused} == {True}
 
 
 @pytest.mark.parametrize(
