@@ -16,6 +16,7 @@ from auth_service.errors import EmailTaken, InvalidCredentials, NoSigningKey, Re
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
+from auth_service.security_log import SecurityLog
 from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import refresh_token_hash
 from servicekit.errors import InvalidField, Overloaded
@@ -205,7 +206,9 @@ async def test_a_refresh_token_sent_again_later_ends_the_session(service: AuthSe
 
 
 @pytest.mark.parametrize("over", ["logged out", "expired"])
-async def test_a_reuse_is_logged_also_when_the_session_is_over(service: AuthService, database: Database, over: str) -> None:
+async def test_a_reuse_is_logged_and_counted_also_when_the_session_is_over(parts: Parts, ring: KeyRing, database: Database, over: str) -> None:
+    registry = CollectorRegistry()
+    service = service_of(replace(parts, security_log=SecurityLog(registry)), ring)
     user = await register(service)
     pair = await log_in(service, user)
     unused = await service.refresh_token(pair.refresh_token, CLIENT)
@@ -225,6 +228,7 @@ async def test_a_reuse_is_logged_also_when_the_session_is_over(service: AuthServ
     for _ in range(2):
         assert await logged(pair.refresh_token) == [("refresh_token_reused", str(user.id), str(identity_of(pair).session_id))]
     assert await logged(unused.refresh_token) == []
+    assert registry.get_sample_value("auth_security_events_total", {"event": "refresh_token_reused"}) == 2
 
 
 async def test_logout_ends_the_session_by_any_of_its_tokens_and_no_other(service: AuthService, announcements: Announcements) -> None:
