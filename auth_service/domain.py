@@ -93,7 +93,7 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A refresh token was sent again later than that. Its session has ended."""
+    """A refresh token was sent again later than that. Its session has ended, now or before."""
 
     session_id: UUID
     user_id: UUID

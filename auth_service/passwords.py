@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from auth_service.password_rules import normalize
+from servicekit import deadline
 from servicekit.errors import Overloaded
 
 T = TypeVar("T")
@@ -28,18 +30,26 @@ LABEL: Final = b"task-manager password v1"
 SCHEME: Final = "hmac-sha256-bcrypt:"
 # Hashing takes what others leave of the machine: a burst of logins must not slow down the calls beside it. (0 is normal, 19 the least.)
 NICENESS: Final = 10
+# The part that each new time has in what a hash is thought to take.
+SMOOTHING: Final = 0.2
 
 
 class PasswordHasher:
-    """`threads` hash at once, `queue` wait; whoever comes beyond that is told to come back, rather than to wait for a timeout."""
+    """`threads` hash at once, `queue` wait; whoever comes beyond that is told to come back, rather than to wait for a timeout.
+
+    So is who would wait in the queue for longer than the call has left: a machine with much to do hashes more slowly.
+    """
 
     def __init__(self, *, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> None:
         self._cost = cost
+        self._at_once = threads
         self._bound = threads + queue
         self._under_way = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_step_back)
         # What the password of an unknown user is compared with: the same work, and never equal.
+        began = time.perf_counter()
         self._nobody = _hash("", cost)
+        self._each_seconds = time.perf_counter() - began
         self._seconds = Histogram("password_hash_seconds", "Time of a password hash, with its wait in the queue.", registry=registry)
         Gauge("password_hashes_under_way", "Password hashes computed or waiting.", registry=registry).set_function(lambda: self._under_way)
         Gauge("password_hashes_limit", "Password hashes that may be computed or waiting.", registry=registry).set(self._bound)
@@ -66,16 +76,30 @@ class PasswordHasher:
         return not password_hash.startswith(SCHEME) or _cost(password_hash) < self._cost
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._under_way >= self._bound:
+        if self._under_way >= self._bound or self._comes_too_late():
             self._refused.inc()
             raise Overloaded
         self._under_way += 1
-        future = self._threads.submit(work)
+        future = self._threads.submit(self._timed, work)
         # Counted until the thread is free, not until the caller has left.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         with self._seconds.time():
             return await asyncio.wrap_future(future)
+
+    def _comes_too_late(self) -> bool:
+        """Whether one more would have to wait, and would then be done after the call's deadline."""
+        if self._under_way < self._at_once:
+            return False
+        seconds = (self._under_way // self._at_once + 1) * self._each_seconds
+        return deadline.bound(seconds) < seconds
+
+    def _timed(self, work: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._each_seconds += SMOOTHING * (time.perf_counter() - began - self._each_seconds)
 
     def _done(self) -> None:
         self._under_way -= 1

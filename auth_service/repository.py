@@ -52,6 +52,11 @@ CHANGE_PASSWORD: Final = "SELECT auth.change_password($1, $2, $3, $4)"  # noqa: 
 DELETE_USER: Final = "SELECT auth.delete_user($1, $2)"
 BEGIN_SESSION: Final = "SELECT id, user_id, expires_at FROM auth.begin_session($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 USE_REFRESH_TOKEN: Final = "SELECT o_outcome, o_session, o_user, o_expires_at, o_sealed FROM auth.use_refresh_token($1, $2, $3, $4, $5)"  # noqa: S105
+# $2: the grace. Only for what USE_REFRESH_TOKEN has no row for, so the session is over.
+FIND_REUSED: Final = """
+SELECT session.id, session.user_id FROM auth.refresh_tokens AS token JOIN auth.sessions AS session ON session.id = token.session_id
+ WHERE token.token_hash = $1 AND token.used_at <= now() - $2::interval
+"""
 LIST_SESSIONS: Final = """
 SELECT id, created_at, last_used_at, expires_at, user_agent, address FROM auth.sessions
  WHERE user_id = $1 AND ended_at IS NULL AND expires_at > now() ORDER BY last_used_at DESC, id DESC LIMIT $2
@@ -155,6 +160,11 @@ class PostgresAccounts:
                 return Repeated(Session(session_id, user_id, expires_at), sealed)
             case _:
                 return Reused(session_id, user_id)
+
+    async def find_reused(self, token_hash: bytes) -> Reused | None:
+        """See AccountRepository.find_reused."""
+        row = await self._database.fetchrow(FIND_REUSED, token_hash, timedelta(seconds=REFRESH_GRACE_SECONDS))
+        return None if row is None else Reused(*row)
 
     async def list_sessions(self, user_id: UUID) -> Sequence[SessionDetails]:
         """See AccountRepository.list_sessions."""

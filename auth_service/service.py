@@ -1,9 +1,11 @@
 """The use cases of accounts and sessions. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from auth_service.domain import Client, Credentials, Repeated, Reused, Rotated, Session, SessionDetails, SessionLifetime, TokenPair, User, email_key
@@ -12,8 +14,10 @@ from auth_service.login_guard import LoginGuard, network_of
 from auth_service.password_rules import PasswordRules
 from auth_service.security_log import SecurityEvent, SecurityLog
 from auth_service.sessions import new_refresh_token, open_successor, refresh_token_hash, seal_successor
-from servicekit.errors import Overloaded
+from servicekit.errors import DependencyUnavailable, Overloaded
 from servicekit.identity import Identity
+
+T = TypeVar("T")
 
 
 class AccountRepository(Protocol):
@@ -55,6 +59,9 @@ class AccountRepository(Protocol):
         self, token_hash: bytes, new_hash: bytes, sealed_successor: bytes, idle_seconds: float
     ) -> Rotated | Repeated | Reused | None:
         """Uses up a refresh token for the next, or says why not; None if it is unknown or its session is over. Of two at once, one uses it."""
+
+    async def find_reused(self, token_hash: bytes) -> Reused | None:
+        """Whose token it is that use_refresh_token said None of, if it was used before the grace, in a session that is over; else None."""
 
     async def list_sessions(self, user_id: UUID) -> Sequence[SessionDetails]:
         """The user's sessions that go on, the most recently used first."""
@@ -140,13 +147,17 @@ class AuthService:
             async with self._parts.guard.attempt() as attempt:
                 await attempt.from_address(client.address)
                 password_hash = await self._parts.passwords.hash(password)
-                user_id = self._parts.new_id()
-                user = await self._repository.insert_user(user_id, email=email, key=email_key(email), name=name, password_hash=password_hash)
+                user = await _to_its_end(self._insert_user(email, password_hash, name, client))
                 # Accounts are not to be had without number.
                 attempt.keep()
         except TooManyAttempts:
             self._record(SecurityEvent.ATTEMPTS_LIMITED, client)
             raise
+        return user
+
+    async def _insert_user(self, email: str, password_hash: str, name: str, client: Client) -> User:
+        user_id = self._parts.new_id()
+        user = await self._repository.insert_user(user_id, email=email, key=email_key(email), name=name, password_hash=password_hash)
         self._record(SecurityEvent.ACCOUNT_CREATED, client, user_id=user.id)
         return user
 
@@ -162,7 +173,6 @@ class AuthService:
         except TooManyAttempts:
             self._record(SecurityEvent.ATTEMPTS_LIMITED, client)
             raise
-        self._record(SecurityEvent.LOGIN_SUCCEEDED, client, user_id=session.user_id, session_id=session.id)
         return self._tokens(session, refresh_token)
 
     async def _login(self, key: str, password: str, refresh_token: str, client: Client) -> Session:
@@ -172,42 +182,54 @@ class AuthService:
             matches = await self._parts.passwords.verify(password, credentials.password_hash if credentials else None)
             if credentials is None or not matches:
                 raise InvalidCredentials
-            session = await self._repository.insert_session(
-                self._parts.new_id(), credentials, refresh_token_hash(refresh_token), client, network_of(client.address), self._lifetime
-            )
-            if session is None:
-                raise InvalidCredentials
+            session = await _to_its_end(self._begin_session(credentials, refresh_token, client))
         await self._rehash(credentials, password)
+        return session
+
+    async def _begin_session(self, credentials: Credentials, refresh_token: str, client: Client) -> Session:
+        session = await self._repository.insert_session(
+            self._parts.new_id(), credentials, refresh_token_hash(refresh_token), client, network_of(client.address), self._lifetime
+        )
+        if session is None:
+            raise InvalidCredentials
+        self._record(SecurityEvent.LOGIN_SUCCEEDED, client, user_id=session.user_id, session_id=session.id)
         return session
 
     async def _rehash(self, credentials: Credentials, password: str) -> None:
         if self._parts.passwords.is_outdated(credentials.password_hash):
-            try:
-                password_hash = await self._parts.passwords.hash(password)
-            except Overloaded:
-                # The next login does it.
-                return
-            await self._repository.update_hash(credentials, password_hash)
+            # The session has begun. What does not come about now, the next login does.
+            with contextlib.suppress(Overloaded, DependencyUnavailable):
+                await self._repository.update_hash(credentials, await self._parts.passwords.hash(password))
 
     async def refresh_token(self, token: str, client: Client) -> TokenPair:
         """Carries a session on. Raises RefreshTokenInvalid, and NoSigningKey before the token is used up."""
         self._access_tokens.require_key()
         successor = new_refresh_token()
-        outcome = await self._repository.use_refresh_token(
-            refresh_token_hash(token), refresh_token_hash(successor), seal_successor(token, successor), self._lifetime.idle_seconds
-        )
-        match outcome:
+        match await _to_its_end(self._use(token, successor, client)):
             case Rotated(session):
                 return self._tokens(session, successor)
             case Repeated(session, sealed):
                 return self._tokens(session, open_successor(token, sealed))
-            case Reused(session_id, user_id):
-                self._record(SecurityEvent.REFRESH_TOKEN_REUSED, client, user_id=user_id, session_id=session_id)
-                await self._parts.announce()
         raise RefreshTokenInvalid
+
+    async def _use(self, token: str, successor: str, client: Client) -> Rotated | Repeated | None:
+        token_hash = refresh_token_hash(token)
+        outcome = await self._repository.use_refresh_token(
+            token_hash, refresh_token_hash(successor), seal_successor(token, successor), self._lifetime.idle_seconds
+        )
+        reused = outcome or await self._repository.find_reused(token_hash)
+        if not isinstance(reused, Reused):
+            return reused
+        self._record(SecurityEvent.REFRESH_TOKEN_REUSED, client, user_id=reused.user_id, session_id=reused.session_id)
+        if outcome is not None:
+            await self._parts.announce()
+        return None
 
     async def logout(self, token: str, client: Client) -> None:
         """Ends a session. A token that belongs to none is no error: the session is not there, as asked."""
+        await _to_its_end(self._logout(token, client))
+
+    async def _logout(self, token: str, client: Client) -> None:
         ended = await self._repository.end_session_of(refresh_token_hash(token))
         if ended is not None:
             self._record(SecurityEvent.LOGGED_OUT, client, user_id=ended[1], session_id=ended[0])
@@ -219,6 +241,9 @@ class AuthService:
 
     async def revoke_session(self, identity: Identity, session_id: UUID, client: Client) -> None:
         """Ends a session of the caller's. Raises SessionNotFound."""
+        await _to_its_end(self._revoke(identity, session_id, client))
+
+    async def _revoke(self, identity: Identity, session_id: UUID, client: Client) -> None:
         if not await self._repository.end_session(identity.user_id, session_id):
             raise SessionNotFound
         self._record(SecurityEvent.SESSION_REVOKED, client, user_id=identity.user_id, session_id=session_id)
@@ -229,6 +254,9 @@ class AuthService:
         credentials = await self._parts.confirmed(identity, current_password, client)
         self._parts.rules.check("new_password", new_password, email=credentials.email, name=credentials.name)
         password_hash = await self._parts.passwords.hash(new_password)
+        await _to_its_end(self._change(credentials, password_hash, identity, client))
+
+    async def _change(self, credentials: Credentials, password_hash: str, identity: Identity, client: Client) -> None:
         if not await self._repository.change_password(credentials, password_hash, identity.session_id):
             raise WrongPassword
         self._record(SecurityEvent.PASSWORD_CHANGED, client, user_id=identity.user_id, session_id=identity.session_id)
@@ -262,10 +290,28 @@ class UserService:
     async def delete_me(self, identity: Identity, password: str, client: Client) -> None:
         """Deletes the account and ends its sessions; its tasks follow. Raises what Parts.confirmed does."""
         credentials = await self._parts.confirmed(identity, password, client)
+        await _to_its_end(self._delete(credentials, identity, client))
+
+    async def _delete(self, credentials: Credentials, identity: Identity, client: Client) -> None:
         if not await self._repository.delete_user(credentials):
             raise WrongPassword
         self._parts.security_log.record(SecurityEvent.ACCOUNT_DELETED, client, user_id=identity.user_id, session_id=identity.session_id)
         await self._parts.announce()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Does what changes something, and logs it, also when the caller leaves meanwhile: else a thief would leave no trace by leaving in time.
+
+    It is short, whatever it waits for has a bound of its own, and until it is done the call is under way and counts as such.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # There is nobody left to be told how it ended.
+        with contextlib.suppress(Exception):
+            await task
+        raise
 
 
 def _found(user: User | None) -> User:

@@ -91,6 +91,18 @@ class Settings(KeySettings, ServiceSettings):
     def _bcrypt_cost_is_enough(cls, value: int, info: ValidationInfo) -> int:
         return _at_least(MIN_PRODUCTION_BCRYPT_COST, value, info)
 
+    @field_validator("login_account_interval_seconds", "login_address_interval_seconds")
+    @classmethod
+    def _limit_can_be_kept(cls, value: float, info: ValidationInfo) -> float:
+        assert info.field_name is not None
+        # No burst, if it is wrong itself.
+        burst = info.data.get(info.field_name.replace("interval_seconds", "burst"), 1)
+        try:
+            Limit(burst, value)
+        except ValueError:
+            raise ValueError(f"must be a microsecond or more, and a hundred years or less for the {burst} at once together") from None
+        return value
+
     @field_validator("key_lead_seconds")
     @classmethod
     def _key_lead_is_long_enough(cls, value: float, info: ValidationInfo) -> float:

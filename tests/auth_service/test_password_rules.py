@@ -1,6 +1,7 @@
 """Which passwords are taken. Length is counted in characters after NFC, and there are no rules of composition."""
 
 import pytest
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from auth_service.password_rules import PasswordRules, normalize
 from servicekit.errors import InvalidField
@@ -48,6 +49,15 @@ def test_the_common_ones_are_refused_in_any_case(password: str) -> None:
     assert complaint(password + " of mine") == ""
 
 
+def test_so_many_are_refused_of_those_that_are_long_enough() -> None:
+    """The 10 000 most common as a whole, and as many of at least eight characters."""
+    most_common = FREQUENCY_LISTS["passwords"][:10_000]
+    assert not [password for password in most_common if not complaint(password.upper())]
+    refused = {password for password in FREQUENCY_LISTS["passwords"] if complaint(password).startswith("is one of the most common")}
+    assert len(refused) >= 10_000
+    assert {len(password) >= 8 for password in refused} == {True}
+
+
 @pytest.mark.parametrize(
     "password",
     [
@@ -73,5 +83,8 @@ def test_a_short_name_twice_is_refused_and_what_only_contains_it_is_not() -> Non
 
 
 def test_the_name_is_compared_in_either_form() -> None:
-    for name, password in ((DECOMPOSED * 8, COMPOSED * 8), (COMPOSED * 8, DECOMPOSED * 8), (COMPOSED.upper() * 8, DECOMPOSED * 8)):
+    forms = ((DECOMPOSED * 8, COMPOSED * 8), (COMPOSED * 8, DECOMPOSED * 8), (COMPOSED.upper() * 8, DECOMPOSED * 8))
+    # In Unicode a letter may have two in the other case, or another one at the end of a word.
+    folded = (("Gro\N{LATIN SMALL LETTER SHARP S} Stra\N{LATIN SMALL LETTER SHARP S}e", "GROSS STRASSE"), ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"))
+    for name, password in (*forms, *folded):
         assert complaint(password, name=name) == "must not be your email or your name"

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from auth_service.password_rules import normalize
 from auth_service.passwords import SCHEME, PasswordHasher
+from servicekit import deadline
 from servicekit.errors import Overloaded
 
 
@@ -130,6 +131,43 @@ async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypat
     async with asyncio.timeout(2):
         while hasher._under_way:
             await asyncio.sleep(0.01)
+    await hasher.close()
+
+
+async def test_who_would_wait_beyond_the_deadline_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    hasher = PasswordHasher(cost=4, threads=1, queue=100, registry=CollectorRegistry())
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *_: release.wait(5))
+    hasher._each_seconds = 10.0
+
+    async def call(seconds: float) -> None:
+        deadline.begin(seconds)
+        await hasher.verify("x", None)
+
+    # Who need not wait is not refused, however little time there is; and then there is time for two more.
+    taken = [asyncio.create_task(call(seconds)) for seconds in (5, 35, 35)]
+    await asyncio.sleep(0)
+    assert hasher._under_way == 3
+    with pytest.raises(Overloaded):
+        await asyncio.create_task(call(35))
+    taken.append(asyncio.create_task(call(45)))
+    await asyncio.sleep(0)
+    assert hasher._under_way == 4
+    release.set()
+    await asyncio.gather(*taken)
+    await hasher.close()
+
+
+async def test_what_a_hash_is_thought_to_take_follows_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher = PasswordHasher(cost=4, threads=1, queue=1, registry=CollectorRegistry())
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *_: time.sleep(0.05))
+    hasher._each_seconds = 0.0
+    for _ in range(3):
+        await hasher.verify("x", None)
+    assert hasher._each_seconds >= 0.05 * (1 - 0.8**3)
+    hasher._each_seconds = 10.0
+    await hasher.verify("x", None)
+    assert hasher._each_seconds < 10
     await hasher.close()
 
 

@@ -16,6 +16,7 @@ from auth_service.errors import EmailTaken, InvalidCredentials, NoSigningKey, Re
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal
 from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
+from auth_service.security_log import SecurityLog
 from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import refresh_token_hash
 from servicekit.errors import InvalidField, Overloaded
@@ -158,6 +159,17 @@ async def test_a_login_succeeds_when_there_is_no_time_to_renew_the_hash(
     assert "$04$" in found.password_hash
 
 
+async def test_a_login_does_not_fail_by_a_hash_that_cannot_be_renewed(parts: Parts, dearer: Parts, ring: KeyRing, database: Database) -> None:
+    user = await register(service_of(parts, ring))
+    await database.fetchrow(
+        "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away' USING ERRCODE = 'admin_shutdown'; END $$"
+    )
+    await database.fetchrow(f"CREATE TRIGGER away BEFORE UPDATE ON auth.users FOR EACH ROW WHEN (OLD.id = '{user.id}') EXECUTE FUNCTION away()")
+    service = service_of(dearer, ring)
+    pair = await log_in(service, user)
+    assert [session.id for session in await service.list_sessions(identity_of(pair))] == [identity_of(pair).session_id]
+
+
 async def test_a_refresh_carries_the_session_on(service: AuthService) -> None:
     first = await log_in(service, await register(service))
     second = await service.refresh_token(first.refresh_token, CLIENT)
@@ -185,11 +197,38 @@ async def test_a_refresh_token_sent_again_later_ends_the_session(service: AuthSe
     assert announcements.count == before + 1
     (line,) = logs
     assert (line["security_event"], line["log_level"], line["user_id"]) == ("refresh_token_reused", "warning", str(user.id))
-    for token in (successor.refresh_token, pair.refresh_token, "never was one"):
+    for token, events in ((pair.refresh_token, ["refresh_token_reused"]), (successor.refresh_token, []), ("never was one", [])):
         with capture_logs() as logs, pytest.raises(RefreshTokenInvalid):
             await service.refresh_token(token, CLIENT)
-        assert logs == []
+        assert [line["security_event"] for line in logs] == events
+    assert announcements.count == before + 1
     await service.refresh_token(other.refresh_token, CLIENT)
+
+
+@pytest.mark.parametrize("over", ["logged out", "expired"])
+async def test_a_reuse_is_logged_and_counted_also_when_the_session_is_over(parts: Parts, ring: KeyRing, database: Database, over: str) -> None:
+    registry = CollectorRegistry()
+    service = service_of(replace(parts, security_log=SecurityLog(registry)), ring)
+    user = await register(service)
+    pair = await log_in(service, user)
+    unused = await service.refresh_token(pair.refresh_token, CLIENT)
+    if over == "expired":
+        await database.fetchrow("UPDATE auth.sessions SET expires_at = now() WHERE user_id = $1", user.id)
+    else:
+        await service.logout(pair.refresh_token, CLIENT)
+
+    async def logged(token: str) -> list[object]:
+        with capture_logs() as logs, pytest.raises(RefreshTokenInvalid):
+            await service.refresh_token(token, CLIENT)
+        return [(line["security_event"], line["user_id"], line["session_id"]) for line in logs]
+
+    # An answer that was lost: the client cannot know that the session has ended meanwhile.
+    assert await logged(pair.refresh_token) == []
+    await _pass_the_grace(database, user)
+    for _ in range(2):
+        assert await logged(pair.refresh_token) == [("refresh_token_reused", str(user.id), str(identity_of(pair).session_id))]
+    assert await logged(unused.refresh_token) == []
+    assert registry.get_sample_value("auth_security_events_total", {"event": "refresh_token_reused"}) == 2
 
 
 async def test_logout_ends_the_session_by_any_of_its_tokens_and_no_other(service: AuthService, announcements: Announcements) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from tests.support.accounts import PASSWORD
+from tests.support.accounts import PASSWORD, Account
 from tests.support.calls import message_of, rest_refusal, rpc_call, transcoded
 from tests.support.descriptors import Rpc, named
 from tests.support.errors import ApiError
@@ -19,7 +19,8 @@ from tests.support.errors import ApiError
 MEBIBYTE = 1 << 20
 # A little less than the gateway takes: a control character has six bytes in JSON.
 MAX_BODY_BYTES = 3 * MEBIBYTE - 1000
-FAULTS = {code.value[0] for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS)}
+# What HTTP has a 5xx for.
+FAULTS = {grpc.StatusCode[name].value[0] for name in ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")}
 REGISTER, LOGIN, REFRESH = named("AuthService.Register"), named("AuthService.Login"), named("AuthService.RefreshToken")
 MIN_CHARACTERS, MAX_CHARACTERS, BCRYPT_BYTES = 8, 128, 72
 NAME = "Ada"
@@ -100,6 +101,20 @@ async def test_any_refresh_token(send: Send, token: str) -> None:
     assert error.reason in {"INVALID_FIELD", "REFRESH_TOKEN_INVALID"}
 
 
+@bounded
+@given(data=st.data())
+async def test_no_other_text_is_taken_for_a_refresh_token(send: Send, account: Account, data: st.DataObject) -> None:
+    """Above all none that begins as the token does, whatever its size."""
+    token = account.refresh_token
+    variants = [token[:-1], token[1:], token.swapcase(), f" {token}", f"{token}\0", f"{token}=", f"{token}\n"]
+    longer = texts.filter(bool).map(lambda text: token + text)
+    other = data.draw(st.sampled_from(variants) | longer | characters.map(lambda character: token[:-1] + character))
+    assume(other != token)
+    error = await send(REFRESH, {"refresh_token": other})
+    assert error is not None
+    assert error.reason in {"INVALID_FIELD", "REFRESH_TOKEN_INVALID"}
+
+
 @fewer
 @given(password=passwords, data=st.data())
 async def test_no_other_password_opens_an_account(send: Send, password: str, data: st.DataObject) -> None:
@@ -155,10 +170,11 @@ async def test_one_password_written_in_two_ways_is_one(send: Send, password: str
     assert await send(LOGIN, {"email": email, "password": same}) is None
 
 
-async def test_what_is_said_of_faults_can_fail(send: Send) -> None:
+async def test_what_is_said_of_faults_can_fail(send: Send, account: Account) -> None:
     """The same calls succeed with what is right."""
     email = await _registered(send, PASSWORD)
     assert await send(LOGIN, {"email": email, "password": PASSWORD}) is None
+    assert await send(REFRESH, {"refresh_token": account.refresh_token}) is None
     error = await send(REGISTER, {"email": email, "password": PASSWORD, "name": NAME})
     assert error is not None
     assert error.reason == "EMAIL_TAKEN"

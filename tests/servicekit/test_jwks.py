@@ -97,6 +97,9 @@ async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
     keys = RemoteKeys(issuer.url, CollectorRegistry())
     found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
     assert set(found) == {None}
+    # And one after another, which no fetch under way answers together.
+    for i in range(50, 60):
+        assert await keys.find(f"made-up-{i}") is None
     assert issuer.asked == 1
     await asyncio.sleep(INTERVAL_SECONDS)
     await keys.find("made-up")

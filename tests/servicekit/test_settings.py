@@ -108,6 +108,12 @@ async def test_production_refuses_default_and_short_secrets(
     assert (outcome.status, outcome.named) == (2, named), outcome.error
 
 
+async def test_a_limit_that_cannot_be_kept_is_named() -> None:
+    limits = {"LOGIN_ACCOUNT_BURST": "100000", "LOGIN_ACCOUNT_INTERVAL_SECONDS": "86400", "LOGIN_ADDRESS_INTERVAL_SECONDS": "1e-7"}
+    outcome = await command("auth_service", "run", AUTH | limits)
+    assert (outcome.status, outcome.named) == (2, {"LOGIN_ACCOUNT_INTERVAL_SECONDS", "LOGIN_ADDRESS_INTERVAL_SECONDS"}), outcome.error
+
+
 @pytest.mark.parametrize("service", ["auth_service", "task_service"])
 async def test_a_migration_needs_its_database_alone(service: str) -> None:
     outcome = await command(service, "migrate", {})
