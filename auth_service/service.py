@@ -310,7 +310,7 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         # There is nobody left to be told how it ended.
         with contextlib.suppress(Exception):
-            await task
+            await asyncio.shield(task)
         raise
 
 
