@@ -21,6 +21,7 @@ from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.errors import of_response, of_rpc
 from tests.support.observed import ops
 from tests.support.outage import freeze, heal
+from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "10000"}
@@ -238,6 +239,24 @@ async def test_without_auth_service_what_is_known_holds_and_a_replica_that_start
     # The replica that was there all the time hears of new ends again.
     await eventually(lambda: _require_logged_out(client, good), within=RECOVERED_WITHIN_SECONDS)
     await replicas.require_refused_in_time(good, time.monotonic())
+
+
+async def test_a_replica_that_knows_the_keys_and_not_who_is_out_lets_nobody_in(stack: Stack, client: httpx.AsyncClient) -> None:
+    """auth_service's JWKS is there, and its EventService is not."""
+    account = await make_account(client)
+    blind = replica_of(stack, "task-blind", settings={"AUTH_GRPC_ENDPOINT": f"{HOST}:1"}, until="/livez")
+    async with blind as replica, grpc.aio.insecure_channel(replica.target) as channel, httpx.AsyncClient(base_url=replica.ops_url) as own:
+        stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
+
+        async def failing_for_that_alone() -> None:
+            answer = await own.get("/readyz")
+            assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert answer.json()["failing"].keys() == {"events"}
+
+        await eventually(failing_for_that_alone, within=RECOVERED_WITHIN_SECONDS)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ListTasks(task_service_pb2.ListTasksRequest(), metadata=account.metadata, timeout=5)
+        assert of_rpc(refused.value).reason == "DEPENDENCY_UNAVAILABLE"
 
 
 async def test_sessions_are_listed_as_they_are(client: httpx.AsyncClient) -> None:

@@ -194,7 +194,7 @@ _REVOCATION: Final = (
         REVOCATIONS,
         '        if self._after is None:\n            raise DependencyUnavailable("auth_service")\n        if identity',
         "        if identity",
-        (REVOCATION, "-k", "that_starts_accepts"),
+        (REVOCATION, "-k", "who_is_out"),
     ),
 )
 
