@@ -209,8 +209,8 @@ _LOGINS: Final = (
     Bug(
         "an address that the client says itself",
         GATEWAY,
-        '{% for prefix in ("x-envoy-", "x-user-", "x-jwt-", "x-internal-") %}',
-        '{% for prefix in ("x-user-", "x-jwt-", "x-internal-") %}',
+        "xff_num_trusted_hops: {{ settings.trusted_hops }}",
+        "xff_num_trusted_hops: {{ settings.trusted_hops + 1 }}",
         (REVOCATION, "-k", "listed_as_they_are"),
     ),
     Bug(
