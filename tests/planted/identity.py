@@ -284,15 +284,7 @@ _ACCOUNTS: Final = (
 
 _TOKENS: Final = (
     Bug("a token of any type", TOKENS, ' or str(header.get("typ", "")).lower() != TOKEN_TYPE', "", (BAD_TOKENS, "-k", "bad_token")),
-    Bug("a token with an extension that nobody understands", TOKENS, ' or "crit" in header:', ":", (BAD_TOKENS, "-k", "bad_token")),
-    Bug("a token for others too", TOKENS, '"strict_aud": True', '"strict_aud": False', (BAD_TOKENS, "-k", "bad_token")),
-    Bug(
-        "a token that is good for longer than ours are",
-        TOKENS,
-        "    if expires_at - issued_at > MAX_LIFETIME_SECONDS:\n        raise TokenInvalid\n",
-        "",
-        (BAD_TOKENS, "-k", "bad_token"),
-    ),
+    Bug("a token of tomorrow", TOKENS, " or issued_at > time.time() + CLOCK_SKEW_SECONDS:", ":", (BAD_TOKENS, "-k", "bad_token")),
     Bug(
         "a token in the query",
         GATEWAY,
