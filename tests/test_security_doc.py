@@ -26,6 +26,12 @@ def test_every_requirement_has_a_test_or_says_why_not() -> None:
     assert [row for row in rows if "`tests/" not in row and "there is no such code" not in row] == []
 
 
+def test_every_requirement_stands_in_one_row() -> None:
+    numbers = [number.strip() for row in ASVS.splitlines() if re.match(r"\| \d", row) for number in row.split("|")[1].split(",")]
+    assert [number for number in numbers if not re.fullmatch(r"\d+\.\d+\.\d+", number)] == []
+    assert sorted(set(numbers)) == sorted(numbers)
+
+
 def test_every_setting_that_it_names_is_there() -> None:
     known = {name.upper() for settings in (AuthSettings, TaskSettings, GatewaySettings, MigrationSettings) for name in settings.model_fields}
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT))

@@ -61,7 +61,7 @@ def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_upgrade", "secrets"),
+    ("on_upgrade", "generated"),
     [
         (APPLIED + """; sed -i s/2/9/ "$CLUSTER/secrets" """, SECRETS),
         (APPLIED + """; sed -i 2d "$CLUSTER/secrets" """, SECRETS),
@@ -71,8 +71,8 @@ def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
     ],
     ids=["a secret changes", "a secret goes", "nothing is upgraded", "the upgrade fails", "nothing is generated"],
 )
-def test_another_one_fails(tmp_path: Path, on_upgrade: str, secrets: str) -> None:
-    assert _run(tmp_path, "upgrade", on_upgrade=on_upgrade, secrets=secrets).returncode != 0
+def test_another_one_fails(tmp_path: Path, on_upgrade: str, generated: str) -> None:
+    assert _run(tmp_path, "upgrade", on_upgrade=on_upgrade, secrets=generated).returncode != 0
 
 
 @pytest.mark.parametrize("step", [("restart", "gateway"), ("scale", "gateway", "2")], ids=["rolled", "scaled"])
