@@ -68,6 +68,19 @@ async def test_the_command_ends_as_what_it_runs_does(stack: Stack, tmp_path: Pat
 
 
 async def _command(stack: Stack, folder: Path, program: str) -> int:
-    arguments = ["-m", "tests.deploy.kind.load", "--url", stack.state.url, "--report", str(folder), "--name", program, "--", program]
+    arguments = [
+        "-m",
+        "tests.deploy.kind.load",
+        "--url",
+        stack.state.url,
+        "--report",
+        str(folder),
+        "--name",
+        program,
+        "--settle",
+        "0.5",
+        "--",
+        program,
+    ]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
     return await process.wait()

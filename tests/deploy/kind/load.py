@@ -130,6 +130,7 @@ def main() -> int:
     parser.add_argument("--url", required=True, help="of the gateway, http://HOST:PORT")
     parser.add_argument("--report", type=Path, required=True, help="the folder for report.md and report.jsonl")
     parser.add_argument("--name", required=True, help="what is changed, for the report")
+    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, metavar="SECONDS", help="of load before and after it (default: %(default)s)")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     statuses: list[int] = []
@@ -138,7 +139,7 @@ def main() -> int:
         process = await asyncio.create_subprocess_exec(*arguments.command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
         statuses.append(await process.wait())
 
-    report = asyncio.run(under_load(arguments.url, arguments.name, change))
+    report = asyncio.run(under_load(arguments.url, arguments.name, change, arguments.settle))
     write(report, arguments.report)
     sys.stdout.write(HEAD + report.row + "".join(f"failed: {line}\n" for line in report.failures))
     return int(report.failed > 0 or statuses != [0])
