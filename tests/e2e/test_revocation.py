@@ -9,10 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+import asyncpg
 import grpc.aio
 import httpx
 import pytest
-from taskmanager.auth.v1 import user_pb2, user_pb2_grpc
+from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc, user_pb2, user_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from devstack.config import HOST, StackConfig
@@ -44,6 +45,7 @@ class Replicas:
     def __init__(self, stack: Stack, channels: dict[str, grpc.aio.Channel]) -> None:
         self.stack = stack
         self._users: dict[str, Any] = {name: user_pb2_grpc.UserServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
+        self._sessions: Any = auth_service_pb2_grpc.AuthServiceStub(channels["auth-1"])  # type: ignore[no-untyped-call]
         self._tasks: dict[str, Any] = {name: task_service_pb2_grpc.TaskServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
 
     async def answer(self, name: str, account: Account) -> str:
@@ -56,6 +58,9 @@ class Replicas:
         except grpc.aio.AioRpcError as error:
             return of_rpc(error).reason or error.code().name
         return OK
+
+    async def logout_at_auth_1(self, account: Account) -> None:
+        await self._sessions.Logout(auth_service_pb2.LogoutRequest(refresh_token=account.refresh_token), timeout=5)
 
     async def answers(self, account: Account, names: Sequence[str] = REPLICAS) -> dict[str, str]:
         return dict(zip(names, await asyncio.gather(*(self.answer(name, account) for name in names)), strict=True))
@@ -109,6 +114,18 @@ async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
         yield Replicas(stack, channels)
 
 
+@pytest.fixture
+async def _long_transaction(stack: Stack) -> AsyncIterator[None]:
+    """Somebody's transaction, with an id, that is begun before all else and does not come to its end."""
+    connection = await asyncpg.connect(stack.state.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            yield
+    finally:
+        await connection.close()
+
+
 async def logout(client: httpx.AsyncClient, account: Account) -> httpx.Response:
     return await client.post("/api/v1/auth/logout", json={"refresh_token": account.refresh_token})
 
@@ -131,6 +148,7 @@ async def delete_me(client: httpx.AsyncClient, account: Account) -> httpx.Respon
 WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me)
 
 
+@pytest.mark.usefixtures("_long_transaction")
 @pytest.mark.parametrize("valkey", ["there", "killed", "empty", "stuck"])
 async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
     valkey: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas
@@ -161,6 +179,15 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
         await stack.start_process("valkey")
         for account in accounts:
             assert set((await replicas.answers(account)).values()) == {REFUSED}
+
+
+async def test_a_replica_of_auth_service_that_hangs_holds_up_none_of_the_others(stack: Stack, client: httpx.AsyncClient, replicas: Replicas) -> None:
+    account, names = await make_account(client), [name for name in REPLICAS if name != "auth-2"]
+    await replicas.require_accepted(account)
+    for name in ("auth-2", "valkey"):
+        freeze(stack, name)
+    await replicas.logout_at_auth_1(account)
+    await replicas.require_refused_in_time(account, time.monotonic(), names)
 
 
 async def test_a_change_of_password_ends_all_sessions_but_its_own(client: httpx.AsyncClient, replicas: Replicas) -> None:
