@@ -137,6 +137,8 @@ class KeyRing:
         self._reread = reread
         self._reread_at = float("-inf")
         self._rereading: asyncio.Task[None] | None = None
+        # Whether the last reading has succeeded, as far as is known here.
+        self._is_read = False
         self._loaded_at = float("-inf")
         # With the time on our clock from which each signs; the oldest first.
         self._signing: Sequence[tuple[float, str, Ed25519PrivateKey]] = ()
@@ -145,6 +147,7 @@ class KeyRing:
     def load(self, stored: StoredKeys) -> None:
         """Takes on what was just read. Raises KeyNotOpened if a key that signs, now or next, cannot be opened; all others it takes on."""
         loaded_at = self._clock()
+        self._is_read = True
         # First of all: what was withdrawn is neither good nor used any more, whatever comes next.
         self._public = {key.id: key.public for key in stored.keys}
         self._signing = [entry for entry in self._signing if entry[1] in self._public]
@@ -183,10 +186,15 @@ class KeyRing:
             # One reading for all who come meanwhile; a caller that leaves does not take it from the others.
             if self._rereading is not None:
                 await asyncio.shield(self._rereading)
-        return self._public.get(kid)
+        key = self._public.get(kid)
+        if key is None and not self._is_read:
+            # It may be one that we could not read, and then the token is good.
+            raise DependencyUnavailable("PostgreSQL")
+        return key
 
     async def _read_again(self, reread: "Reread") -> None:
         deadline.clear()
+        self._is_read = False
         try:
             with contextlib.suppress(DependencyUnavailable, KeyNotOpened):
                 await reread(self)

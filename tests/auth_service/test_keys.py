@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prometheus_client import CollectorRegistry
 
 from auth_service.errors import KeyNotOpened, NoSigningKey
-from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys, key_id, parse_key_encryption_keys
+from auth_service.keys import MIN_REREAD_INTERVAL_SECONDS, KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys, key_id, parse_key_encryption_keys
 from auth_service.rotation import measure
+from servicekit.errors import DependencyUnavailable
 from servicekit.jwks import public_keys
 
 POLICY = KeyPolicy(rotation_seconds=1000, lead_seconds=100, token_seconds=60)
@@ -98,6 +99,27 @@ async def test_the_public_set_is_what_verifiers_read() -> None:
         assert await ring.find(key.id) == key.public
     assert not ring.holds("another")
     assert await ring.find("another") is None
+
+
+async def test_what_could_not_be_read_is_no_fault_of_the_token() -> None:
+    """Before anything was read, and when another replica may have made a key since then."""
+    clock, keys, away = Clock(), stored(0, 0), True
+
+    async def read(ring: KeyRing) -> None:
+        if away:
+            raise DependencyUnavailable("PostgreSQL")
+        ring.load(keys)
+
+    ring = KeyRing(SEAL, POLICY, clock, reread=read)
+    with pytest.raises(DependencyUnavailable):
+        await ring.find(keys.keys[0].id)
+    away, clock.now = False, clock.now + MIN_REREAD_INTERVAL_SECONDS
+    assert await ring.find(keys.keys[0].id) == keys.keys[0].public
+    assert await ring.find("another") is None
+    away, clock.now = True, clock.now + MIN_REREAD_INTERVAL_SECONDS
+    with pytest.raises(DependencyUnavailable):
+        await ring.find("another")
+    assert await ring.find(keys.keys[0].id) == keys.keys[0].public
 
 
 def test_the_ring_takes_the_next_key_at_its_time_without_reading() -> None:
