@@ -24,6 +24,7 @@ from tests.support.observed import ops
 from tests.support.outage import freeze, heal
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
+from tests.support.watchers import Watcher, over_grpc
 
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "10000"}
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
@@ -44,6 +45,7 @@ class Replicas:
 
     def __init__(self, stack: Stack, channels: dict[str, grpc.aio.Channel]) -> None:
         self.stack = stack
+        self._channels = channels
         self._users: dict[str, Any] = {name: user_pb2_grpc.UserServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
         self._sessions: Any = auth_service_pb2_grpc.AuthServiceStub(channels["auth-1"])  # type: ignore[no-untyped-call]
         self._tasks: dict[str, Any] = {name: task_service_pb2_grpc.TaskServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
@@ -58,6 +60,11 @@ class Replicas:
         except grpc.aio.AioRpcError as error:
             return of_rpc(error).reason or error.code().name
         return OK
+
+    async def follow(self, account: Account, stack: contextlib.AsyncExitStack) -> list[Watcher]:
+        """A stream of the account at each replica that has streams, until the stack is left."""
+        ways = [over_grpc(self._channels[name]) for name in REPLICAS if name.startswith("task")]
+        return [await stack.enter_async_context(Watcher(way, account)) for way in ways]
 
     async def logout_at_auth_1(self, account: Account) -> None:
         await self._sessions.Logout(auth_service_pb2.LogoutRequest(refresh_token=account.refresh_token), timeout=5)
@@ -115,6 +122,13 @@ async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
 
 
 @pytest.fixture
+async def following() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """The streams that a test follows; they are left after it."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 async def _long_transaction(stack: Stack) -> AsyncIterator[None]:
     """Somebody's transaction, with an id, that is begun before all else and does not come to its end."""
     connection = await asyncpg.connect(stack.state.database_url)
@@ -151,12 +165,13 @@ WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another
 @pytest.mark.usefixtures("_long_transaction")
 @pytest.mark.parametrize("valkey", ["there", "killed", "empty", "stuck"])
 async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
-    valkey: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas
+    valkey: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas, following: contextlib.AsyncExitStack
 ) -> None:
     accounts = [await make_account(client) for _ in WAYS]
     bystander = await make_account(client)
     for account in (*accounts, bystander):
         await replicas.require_accepted(account)
+    streams = {account.id: await replicas.follow(account, following) for account in (*accounts, bystander)}
     if valkey in {"killed", "empty"}:
         await stack.kill("valkey")
     if valkey == "empty":
@@ -171,10 +186,13 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
         # At once, what is kept of a session on every replica alike: its refresh token.
         again = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
         assert (again.status_code, of_response(again).reason) == (httpx.codes.UNAUTHORIZED, "REFRESH_TOKEN_INVALID")
-        await replicas.require_refused_in_time(account, since)
+        ends = (stream.ended(since + REFUSED_WITHIN_SECONDS - time.monotonic()) for stream in streams[account.id])
+        _, *ended = await asyncio.gather(replicas.require_refused_in_time(account, since), *ends)
+        assert {each.reason for each in ended} == {REFUSED}
 
     await asyncio.gather(*(end(way, account) for way, account in zip(WAYS, accounts, strict=True)))
     await replicas.require_accepted(bystander)
+    assert [stream.end for stream in streams[bystander.id]] == [None, None]
     if valkey == "killed":
         await stack.start_process("valkey")
         for account in accounts:
