@@ -126,7 +126,8 @@ class KeyRing:
     """The keys as this replica last read them. Also the KeySource (servicekit.tokens) by which this service verifies its own tokens.
 
     Reading goes on in the background (auth_service.rotation). What is `policy.lead_seconds` old signs nothing: there may be another active key by
-    then.
+    then. A key that was first read here less than half of that before its time, as when all replicas were down and nobody published it, takes over
+    later, by half of it at most; the one before it signs until then, and is published for long enough.
     """
 
     def __init__(self, seal: KeySeal, policy: KeyPolicy, clock: Callable[[], float] = time.monotonic, *, reread: "Reread | None" = None) -> None:
@@ -137,7 +138,11 @@ class KeyRing:
         self._reread = reread
         self._reread_at = float("-inf")
         self._rereading: asyncio.Task[None] | None = None
+        # Whether the last reading has succeeded, as far as is known here.
+        self._is_read = False
         self._loaded_at = float("-inf")
+        # When each was first read.
+        self._known_at: Mapping[str, float] = {}
         # With the time on our clock from which each signs; the oldest first.
         self._signing: Sequence[tuple[float, str, Ed25519PrivateKey]] = ()
         self._public: Mapping[str, Ed25519PublicKey] = {}
@@ -145,20 +150,26 @@ class KeyRing:
     def load(self, stored: StoredKeys) -> None:
         """Takes on what was just read. Raises KeyNotOpened if a key that signs, now or next, cannot be opened; all others it takes on."""
         loaded_at = self._clock()
+        self._is_read = True
         # First of all: what was withdrawn is neither good nor used any more, whatever comes next.
         self._public = {key.id: key.public for key in stored.keys}
         self._signing = [entry for entry in self._signing if entry[1] in self._public]
-        signing, unopened = [], None
+        self._known_at = {kid: self._known_at.get(kid, loaded_at) for kid in self._public}
+        signing: list[tuple[float, str, Ed25519PrivateKey]] = []
+        unopened: dict[str, KeyNotOpened] = {}
         for key in stored.keys:
-            if key == stored.active or key.active_from > stored.now:
-                try:
-                    signing.append((loaded_at + (key.active_from - stored.now).total_seconds(), key.id, self._seal.open(key)))
-                except KeyNotOpened as error:
-                    unopened = error
-        if unopened is None or (signing and signing[0][0] <= loaded_at):
+            due = loaded_at + (key.active_from - stored.now).total_seconds()
+            # Where there is none before it, nobody could sign meanwhile.
+            since = max(due, min(due, self._known_at[key.id]) + self._lead_seconds / 2) if signing else due
+            try:
+                signing.append((since, key.id, self._seal.open(key)))
+            except KeyNotOpened as error:
+                if stored.state_of(key) != "retired":
+                    unopened[key.id] = error
+        if stored.active is None or stored.active.id not in unopened:
             self._signing, self._loaded_at = signing, loaded_at
-        if unopened is not None:
-            raise unopened
+        for failure in unopened.values():
+            raise failure
 
     def current(self) -> tuple[str, Ed25519PrivateKey]:
         """The id of the key to sign with now, and the key. Raises NoSigningKey."""
@@ -183,10 +194,15 @@ class KeyRing:
             # One reading for all who come meanwhile; a caller that leaves does not take it from the others.
             if self._rereading is not None:
                 await asyncio.shield(self._rereading)
-        return self._public.get(kid)
+        key = self._public.get(kid)
+        if key is None and not self._is_read:
+            # It may be one that we could not read, and then the token is good.
+            raise DependencyUnavailable("PostgreSQL")
+        return key
 
     async def _read_again(self, reread: "Reread") -> None:
         deadline.clear()
+        self._is_read = False
         try:
             with contextlib.suppress(DependencyUnavailable, KeyNotOpened):
                 await reread(self)

@@ -46,11 +46,11 @@ class KeyRotation:
         return min(MAX_READ_INTERVAL_SECONDS, self._policy.lead_seconds / READS_PER_LEAD)
 
     async def advance(self, ring: KeyRing) -> None:
-        """One round: whatever is due, and then the ring is as new as the database."""
+        """One round: the ring is as new as the database, and then whatever is due, which may fail: what there is goes on signing."""
         stored = await self._repository.list()
-        if self._policy.next_from(stored) or self._policy.expired(stored):
-            stored = await self._update(self._due)
         ring.load(stored)
+        if self._policy.next_from(stored) or self._policy.expired(stored):
+            ring.load(await self._update(self._due))
 
     async def list(self) -> StoredKeys:
         """All keys."""

@@ -74,7 +74,7 @@ class GatewaySettings(BaseModel):
     task_canary_endpoints: Annotated[tuple[Endpoint, ...], _split(Endpoint.parse)] = ()
     task_canary_weight: Annotated[int, Field(ge=0, le=100)] = 0
     jwks_endpoint: Annotated[Endpoint, _from_text(Endpoint.parse)] = Endpoint("localhost", 9091)
-    jwks_refresh_seconds: Annotated[int, Field(ge=1)] = 30  # auth_service must publish a key longer than this before it signs with it
+    jwks_refresh_seconds: Annotated[int, Field(ge=1, le=60)] = 30  # auth_service publishes a key for longer before it signs, in production for 120
     token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "task-manager"  # noqa: S105 - a name, not a secret
 

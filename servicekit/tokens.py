@@ -100,7 +100,9 @@ class TokenVerifier:
 
 
 def _require_plain(token: str) -> None:
-    """Raises ValueError for what two readers might read in two ways (RFC 8725 §2.4, §3.7), as the gateway does."""
+    """Raises ValueError for what two readers might read in two ways (RFC 8725 §2.4, §3.7), as the gateway does, and for padding (RFC 7515 §2)."""
+    if "=" in token:
+        raise ValueError("padding")
     for part in token.split(".")[:2]:
         _require_plain_value(json.loads(base64url_decode(part).decode("utf-8"), object_pairs_hook=_unique), MAX_DEPTH)
 

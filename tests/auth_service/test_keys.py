@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prometheus_client import CollectorRegistry
 
 from auth_service.errors import KeyNotOpened, NoSigningKey
-from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys, key_id, parse_key_encryption_keys
+from auth_service.keys import MIN_REREAD_INTERVAL_SECONDS, KeyPolicy, KeyRing, KeySeal, StoredKey, StoredKeys, key_id, parse_key_encryption_keys
 from auth_service.rotation import measure
+from servicekit.errors import DependencyUnavailable
 from servicekit.jwks import public_keys
 
 POLICY = KeyPolicy(rotation_seconds=1000, lead_seconds=100, token_seconds=60)
@@ -100,17 +101,66 @@ async def test_the_public_set_is_what_verifiers_read() -> None:
     assert await ring.find("another") is None
 
 
+async def test_what_could_not_be_read_is_no_fault_of_the_token() -> None:
+    """Before anything was read, and when another replica may have made a key since then."""
+    clock, keys, away = Clock(), stored(0, 0), True
+
+    async def read(ring: KeyRing) -> None:
+        if away:
+            raise DependencyUnavailable("PostgreSQL")
+        ring.load(keys)
+
+    ring = KeyRing(SEAL, POLICY, clock, reread=read)
+    with pytest.raises(DependencyUnavailable):
+        await ring.find(keys.keys[0].id)
+    away, clock.now = False, clock.now + MIN_REREAD_INTERVAL_SECONDS
+    assert await ring.find(keys.keys[0].id) == keys.keys[0].public
+    assert await ring.find("another") is None
+    away, clock.now = True, clock.now + MIN_REREAD_INTERVAL_SECONDS
+    with pytest.raises(DependencyUnavailable):
+        await ring.find("another")
+    assert await ring.find(keys.keys[0].id) == keys.keys[0].public
+
+
 def test_the_ring_takes_the_next_key_at_its_time_without_reading() -> None:
     clock = Clock()
-    ring, keys = KeyRing(SEAL, POLICY, clock), stored(970, 0, 1000)
+    ring, keys = KeyRing(SEAL, POLICY, clock), stored(950, 0, 1000)
     ring.load(keys)
     kid, key = ring.current()
     assert (kid, key.public_key()) == (keys.keys[0].id, keys.keys[0].public)
-    clock.now += 29.9
+    clock.now += 49.9
     assert ring.current()[0] == keys.keys[0].id
     clock.now += 0.1
     kid, key = ring.current()
     assert (kid, key.public_key()) == (keys.keys[1].id, keys.keys[1].public)
+
+
+@pytest.mark.parametrize(
+    ("first_read", "takes_over"),
+    [(950, 1000), (970, 1020), (1000, 1050), (1030, 1050), (1051, 1051)],
+    ids=["published-before", "half-published", "at-its-time", "late", "too-late-for-the-one-before"],
+)
+def test_a_key_that_nobody_published_in_time_takes_over_when_the_verifiers_have_it(first_read: float, takes_over: float) -> None:
+    """All replicas were down since it was made. The one before it is published until 1160, and what it signs lives for 60."""
+    clock = Clock()
+    ring, keys = KeyRing(SEAL, POLICY, clock), stored(first_read, 0, 1000)
+    began, signed_with = clock.now, []
+    while (now := first_read + clock.now - began) < takes_over + 2:
+        # It is read again and again.
+        ring.load(replace(keys, now=at(now)))
+        signed_with.append((now, ring.current()[0]))
+        clock.now += 1
+    old, new = (key.id for key in keys.keys)
+    assert signed_with == [(now, old if now < takes_over else new) for now, _ in signed_with]
+
+
+def test_without_the_key_before_it_a_key_signs_at_its_time() -> None:
+    """As after `keys replace`, or after a key encryption key was changed and the old one let go."""
+    gone, active = stored(0, 0, seal=KeySeal([os.urandom(32)])).keys[0], SEAL.new_key(at(1000))
+    for keys in ([active], [gone, active]):
+        ring = KeyRing(SEAL, POLICY)
+        ring.load(StoredKeys(keys, at(1010)))
+        assert ring.current()[0] == active.id
 
 
 async def test_a_ring_that_was_not_read_for_the_lead_signs_nothing_but_verifies() -> None:
@@ -215,10 +265,10 @@ def test_the_age_of_the_key_that_signs_is_measured() -> None:
     ring = KeyRing(SEAL, POLICY, clock)
     measure(ring, POLICY, registry)
     assert registry.get_sample_value("signing_key_age_seconds") == float("inf")
-    ring.load(stored(970, 0, 1000))
+    ring.load(stored(950, 0, 1000))
     ages = []
     for _ in range(3):
         ages.append(registry.get_sample_value("signing_key_age_seconds"))
-        clock.now += 20
-    assert ages == [970, 990, 10]
+        clock.now += 30
+    assert ages == [950, 980, 10]
     assert registry.get_sample_value("signing_key_rotation_seconds") == POLICY.rotation_seconds

@@ -1,19 +1,35 @@
 """The course of the keys, on real PostgreSQL: any number of replicas make one key, and no mistake takes a key away or adds one."""
 
 import asyncio
+import contextlib
 import os
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 from auth_service.errors import KeyNotOpened
-from auth_service.key_repository import PostgresKeys
+from auth_service.key_repository import LOCK, PostgresKeys
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKeys
 from auth_service.rotation import MAX_READ_INTERVAL_SECONDS, KeyRotation
-from servicekit.postgres import Database
+from servicekit.postgres import Connection, Database
+from tests.support.waiting import eventually
 
 POLICY = KeyPolicy(rotation_seconds=1000, lead_seconds=100, token_seconds=60)
 SEAL = KeySeal([os.urandom(32)])
 REPLICAS = 8
+
+
+class Clock:
+    """The replicas' own, which goes with the database's: see pass_time."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+CLOCK = Clock()
 
 
 class Replica:
@@ -21,7 +37,7 @@ class Replica:
 
     def __init__(self, database: Database, seal: KeySeal = SEAL) -> None:
         self.rotation = KeyRotation(PostgresKeys(database), seal, POLICY)
-        self.ring = KeyRing(seal, POLICY)
+        self.ring = KeyRing(seal, POLICY, CLOCK)
 
     async def advance(self) -> None:
         await self.rotation.advance(self.ring)
@@ -50,6 +66,30 @@ def stranger(database: Database) -> Replica:
 async def pass_time(database: Database, seconds: float) -> None:
     """Everything becomes older by so much."""
     await database.fetchrow("UPDATE auth.signing_keys SET active_from = active_from - make_interval(secs => $1)", seconds)
+    CLOCK.ahead += seconds
+
+
+@contextlib.asynccontextmanager
+async def locked(database: Database) -> AsyncIterator[None]:
+    """Somebody else makes a key meanwhile, and does not come to an end."""
+    held, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(connection: Connection) -> None:
+        await connection.execute(LOCK)
+        held.set()
+        await released.wait()
+
+    holding = asyncio.create_task(database.transact(hold))
+    await held.wait()
+    try:
+        yield
+    finally:
+        released.set()
+        await holding
+
+
+async def require_read(replica: Replica, kid: str) -> None:
+    assert replica.ring.holds(kid)
 
 
 def states(stored: StoredKeys) -> list[str]:
@@ -96,6 +136,21 @@ async def test_the_whole_course_of_a_key(database: Database, replica: Replica) -
     await replica.advance()
     assert states(await replica.rotation.list()) == ["active"]
     assert not replica.ring.holds(first)
+
+
+async def test_a_key_that_cannot_be_made_does_not_stop_the_one_that_signs(database: Database, replica: Replica) -> None:
+    """Somebody sits on the lock: every login of the database can."""
+    await replica.advance()
+    first = replica.signs_with
+    await pass_time(database, POLICY.rotation_seconds)
+    restarted = Replica(database)
+    async with locked(database):
+        advancing = asyncio.create_task(restarted.advance())
+        await eventually(lambda: require_read(restarted, first), within=2)
+        assert restarted.signs_with == first
+        assert not advancing.done()
+    await advancing
+    assert states(await replica.rotation.list()) == ["active", "next"]
 
 
 async def test_rotating_by_hand_makes_the_next_key_once(replica: Replica) -> None:

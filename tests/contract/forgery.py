@@ -235,6 +235,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "dots-alone": lambda _: "..",
     "five-parts": lambda forge: forge.good() + ".a.b",
     "padded": lambda forge: ".".join(part + "==" for part in forge.good().split(".")),
+    "padded-signature": lambda forge: forge.good() + "==",
     "not-base64": lambda forge: forge.good().replace(".", ".!", 1),
     "space-within": lambda forge: forge.good().replace(".", ". ", 1),
     "in-quotes": lambda forge: f'"{forge.good()}"',

@@ -34,8 +34,9 @@ async def test_the_list_of_what_only_the_services_refuse_is_right(forge: Forge, 
     assert re.findall(r"`([^`]+)`", block[1]) == found, "the list is to be: " + ", ".join(f"`{name}`" for name in found)
 
 
-def test_no_two_cases_have_one_name() -> None:
+def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
     assert not set(TOKENS) & set(SCHEMES)
+    assert len(TOKENS) + len(SCHEMES) >= 60
 
 
 def _status(gateway: stubs.Gateway, authorization: str) -> int:

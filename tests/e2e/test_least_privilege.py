@@ -6,6 +6,7 @@ refused for want of a right and not because it is wrong.
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from unittest.mock import ANY
 
 import asyncpg
 import pytest
@@ -60,6 +61,11 @@ CREATIONS = [
 OF_THE_SERVER = [
     "CREATE SCHEMA mine",
     "CREATE TEMPORARY TABLE mine (id int)",
+    "CREATE TEMPORARY VIEW mine AS SELECT 1 AS one",
+    "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE EXTENSION citext",
+    "CREATE FOREIGN DATA WRAPPER mine",
+    "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "CREATE PUBLICATION mine FOR ALL TABLES",
     "CREATE ROLE mine",
     "DROP ROLE migrator",
@@ -77,6 +83,8 @@ OF_THE_SERVER = [
     "ALTER ROLE postgres PASSWORD 'mine'",
     "GRANT migrator TO {role}",
     "GRANT pg_read_all_data TO {role}",
+    "REASSIGN OWNED BY migrator TO {role}",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE migrator GRANT SELECT ON TABLES TO PUBLIC",
     "ALTER DATABASE taskmanager OWNER TO {role}",
     "ALTER DATABASE taskmanager SET log_statement = 'none'",
     "SET session_replication_role = 'replica'",
@@ -88,6 +96,9 @@ OF_THE_SERVER = [
     "SELECT * FROM pg_authid",
     "SELECT * FROM pg_shadow",
     "SELECT * FROM pg_statistic",
+    "SELECT * FROM pg_largeobject",
+    "SELECT * FROM pg_hba_file_rules",
+    "LOCK TABLE pg_authid",
     "SELECT pg_reload_conf()",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
 ]
@@ -175,6 +186,14 @@ class Role:
     async def column(self, query: str, *arguments: str) -> list[str]:
         """What the superuser reads."""
         return [row[0] for row in await self._superuser.fetch(query, *arguments)]
+
+    async def count(self, query: str, *arguments: str) -> tuple[int, int]:
+        """How many rows the service's role is shown, and how many the superuser is."""
+        return len(await self._itself.fetch(query, *arguments)), len(await self._superuser.fetch(query, *arguments))
+
+    async def analyze(self) -> None:
+        """Has Postgres gather its statistics, which have values out of the rows."""
+        await self._superuser.execute("ANALYZE")
 
     async def outcome(self, statement: str) -> str:
         """The SQLSTATE with which the service's role fails, empty when it is allowed. Leaves nothing behind."""
@@ -264,6 +283,14 @@ async def test_the_rights_are_these_and_no_others(role: Role) -> None:
 
 async def test_all_belongs_to_the_migrator(role: Role) -> None:
     assert await role.column(OWNERS, role.schema) == ["migrator"]
+
+
+async def test_what_postgres_tells_everybody_tells_nothing_of_the_others_rows(role: Role) -> None:
+    await role.analyze()
+    shown, there = await role.count("SELECT FROM pg_stats WHERE schemaname = $1", role.other_schema)
+    assert (shown, there > 0) == (0, True)
+    other = "SELECT FROM pg_stat_activity WHERE usename <> current_user AND query NOT IN ('', '<insufficient privilege>')"
+    assert await role.count(other) == (0, ANY)
 
 
 async def test_the_service_logs_in_as_its_role_alone(role: Role) -> None:

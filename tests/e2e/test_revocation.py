@@ -9,10 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+import asyncpg
 import grpc.aio
 import httpx
 import pytest
-from taskmanager.auth.v1 import user_pb2, user_pb2_grpc
+from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc, user_pb2, user_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from devstack.config import HOST, StackConfig
@@ -23,6 +24,7 @@ from tests.support.observed import ops
 from tests.support.outage import freeze, heal
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
+from tests.support.watchers import Watcher, over_grpc
 
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "10000"}
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
@@ -43,7 +45,9 @@ class Replicas:
 
     def __init__(self, stack: Stack, channels: dict[str, grpc.aio.Channel]) -> None:
         self.stack = stack
+        self._channels = channels
         self._users: dict[str, Any] = {name: user_pb2_grpc.UserServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
+        self._sessions: Any = auth_service_pb2_grpc.AuthServiceStub(channels["auth-1"])  # type: ignore[no-untyped-call]
         self._tasks: dict[str, Any] = {name: task_service_pb2_grpc.TaskServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
 
     async def answer(self, name: str, account: Account) -> str:
@@ -56,6 +60,14 @@ class Replicas:
         except grpc.aio.AioRpcError as error:
             return of_rpc(error).reason or error.code().name
         return OK
+
+    async def follow(self, account: Account, stack: contextlib.AsyncExitStack) -> list[Watcher]:
+        """A stream of the account at each replica that has streams, until the stack is left."""
+        ways = [over_grpc(self._channels[name]) for name in REPLICAS if name.startswith("task")]
+        return [await stack.enter_async_context(Watcher(way, account)) for way in ways]
+
+    async def logout_at_auth_1(self, account: Account) -> None:
+        await self._sessions.Logout(auth_service_pb2.LogoutRequest(refresh_token=account.refresh_token), timeout=5)
 
     async def answers(self, account: Account, names: Sequence[str] = REPLICAS) -> dict[str, str]:
         return dict(zip(names, await asyncio.gather(*(self.answer(name, account) for name in names)), strict=True))
@@ -109,6 +121,25 @@ async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
         yield Replicas(stack, channels)
 
 
+@pytest.fixture
+async def following() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """The streams that a test follows; they are left after it."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def _long_transaction(stack: Stack) -> AsyncIterator[None]:
+    """Somebody's transaction, with an id, that is begun before all else and does not come to its end."""
+    connection = await asyncpg.connect(stack.state.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            yield
+    finally:
+        await connection.close()
+
+
 async def logout(client: httpx.AsyncClient, account: Account) -> httpx.Response:
     return await client.post("/api/v1/auth/logout", json={"refresh_token": account.refresh_token})
 
@@ -131,14 +162,16 @@ async def delete_me(client: httpx.AsyncClient, account: Account) -> httpx.Respon
 WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me)
 
 
+@pytest.mark.usefixtures("_long_transaction")
 @pytest.mark.parametrize("valkey", ["there", "killed", "empty", "stuck"])
 async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
-    valkey: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas
+    valkey: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas, following: contextlib.AsyncExitStack
 ) -> None:
     accounts = [await make_account(client) for _ in WAYS]
     bystander = await make_account(client)
     for account in (*accounts, bystander):
         await replicas.require_accepted(account)
+    streams = {account.id: await replicas.follow(account, following) for account in (*accounts, bystander)}
     if valkey in {"killed", "empty"}:
         await stack.kill("valkey")
     if valkey == "empty":
@@ -153,14 +186,26 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
         # At once, what is kept of a session on every replica alike: its refresh token.
         again = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
         assert (again.status_code, of_response(again).reason) == (httpx.codes.UNAUTHORIZED, "REFRESH_TOKEN_INVALID")
-        await replicas.require_refused_in_time(account, since)
+        ends = (stream.ended(since + REFUSED_WITHIN_SECONDS - time.monotonic()) for stream in streams[account.id])
+        _, *ended = await asyncio.gather(replicas.require_refused_in_time(account, since), *ends)
+        assert {each.reason for each in ended} == {REFUSED}
 
     await asyncio.gather(*(end(way, account) for way, account in zip(WAYS, accounts, strict=True)))
     await replicas.require_accepted(bystander)
+    assert [stream.end for stream in streams[bystander.id]] == [None, None]
     if valkey == "killed":
         await stack.start_process("valkey")
         for account in accounts:
             assert set((await replicas.answers(account)).values()) == {REFUSED}
+
+
+async def test_a_replica_of_auth_service_that_hangs_holds_up_none_of_the_others(stack: Stack, client: httpx.AsyncClient, replicas: Replicas) -> None:
+    account, names = await make_account(client), [name for name in REPLICAS if name != "auth-2"]
+    await replicas.require_accepted(account)
+    for name in ("auth-2", "valkey"):
+        freeze(stack, name)
+    await replicas.logout_at_auth_1(account)
+    await replicas.require_refused_in_time(account, time.monotonic(), names)
 
 
 async def test_a_change_of_password_ends_all_sessions_but_its_own(client: httpx.AsyncClient, replicas: Replicas) -> None:

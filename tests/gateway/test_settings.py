@@ -21,6 +21,8 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         "AUTH_GRPC_ENDPOINTS": "nowhere",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://x:1",
         "LOG_LEVEL": "loud",
+        # As long as a key is published at least, in production, before it signs.
+        "JWKS_REFRESH_SECONDS": "120",
     }
     with pytest.raises(SettingsError) as error:
         GatewaySettings.from_environment(wrong)
