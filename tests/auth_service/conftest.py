@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
@@ -186,3 +187,11 @@ def claims_of(pair: TokenPair) -> dict[str, object]:
 def identity_of(pair: TokenPair) -> Identity:
     claims = claims_of(pair)
     return Identity(UUID(str(claims["sub"])), UUID(str(claims["sid"])), str(claims["jti"]), int(str(claims["exp"])))
+
+
+@pytest.fixture
+async def dearer(parts: Parts) -> AsyncIterator[Parts]:
+    """The same parts, when passwords cost more."""
+    hasher = PasswordHasher(cost=5, threads=2, queue=100, registry=CollectorRegistry())
+    yield replace(parts, passwords=hasher)
+    await hasher.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -14,12 +13,11 @@ from structlog.testing import capture_logs
 from auth_service.domain import REFRESH_GRACE_SECONDS, Rotated, User
 from auth_service.errors import EmailTaken, InvalidCredentials, NoSigningKey, RefreshTokenInvalid, SessionNotFound, UserNotFound, WrongPassword
 from auth_service.keys import KeyPolicy, KeyRing, KeySeal
-from auth_service.passwords import PasswordHasher
 from auth_service.repository import PostgresAccounts
 from auth_service.security_log import SecurityLog
 from auth_service.service import AuthService, Parts, UserService
 from auth_service.sessions import refresh_token_hash
-from servicekit.errors import InvalidField, Overloaded
+from servicekit.errors import InvalidField
 from servicekit.postgres import Database
 from servicekit.revocations import Revocations
 from servicekit.tokens import REQUIRED_CLAIMS, TokenVerifier
@@ -38,14 +36,6 @@ from tests.auth_service.conftest import (
     register,
     service_of,
 )
-
-
-@pytest.fixture
-async def dearer(parts: Parts) -> AsyncIterator[Parts]:
-    """The same parts, when passwords cost more."""
-    hasher = PasswordHasher(cost=5, threads=2, queue=100, registry=CollectorRegistry())
-    yield replace(parts, passwords=hasher)
-    await hasher.close()
 
 
 async def _pass_the_grace(database: Database, user: User) -> None:
@@ -122,52 +112,6 @@ async def test_an_access_token_does_not_outlive_its_session(service: AuthService
     pair = await log_in(short, user)
     assert 15 < pair.expires_in <= 20
     assert 15 < (await short.refresh_token(pair.refresh_token, CLIENT)).expires_in <= 20
-
-
-async def test_a_login_renews_a_hash_that_is_too_cheap_by_now(parts: Parts, dearer: Parts, ring: KeyRing, accounts: PostgresAccounts) -> None:
-    user = await register(service_of(parts, ring))
-    service = service_of(dearer, ring)
-    with pytest.raises(InvalidCredentials):
-        await log_in(service, user, OTHER_PASSWORD)
-    before = await accounts.find_credentials(user.id)
-    assert before is not None
-    assert "$04$" in before.password_hash
-    session = identity_of(await log_in(service, user))
-    after = await accounts.find_credentials(user.id)
-    assert after is not None
-    assert "$05$" in after.password_hash
-    # It is the same password: no session ends for it, and nothing is renewed twice, or back.
-    assert after.password_version == before.password_version
-    for each in (dearer, parts):
-        await log_in(service_of(each, ring), user)
-        assert await accounts.find_credentials(user.id) == after
-    assert session.session_id in {details.id for details in await service.list_sessions(session)}
-
-
-async def test_a_login_succeeds_when_there_is_no_time_to_renew_the_hash(
-    parts: Parts, dearer: Parts, ring: KeyRing, accounts: PostgresAccounts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = await register(service_of(parts, ring))
-
-    async def overloaded(_: str) -> str:
-        raise Overloaded
-
-    monkeypatch.setattr(dearer.passwords, "hash", overloaded)
-    await log_in(service_of(dearer, ring), user)
-    found = await accounts.find_credentials(user.id)
-    assert found is not None
-    assert "$04$" in found.password_hash
-
-
-async def test_a_login_does_not_fail_by_a_hash_that_cannot_be_renewed(parts: Parts, dearer: Parts, ring: KeyRing, database: Database) -> None:
-    user = await register(service_of(parts, ring))
-    await database.fetchrow(
-        "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away' USING ERRCODE = 'admin_shutdown'; END $$"
-    )
-    await database.fetchrow(f"CREATE TRIGGER away BEFORE UPDATE ON auth.users FOR EACH ROW WHEN (OLD.id = '{user.id}') EXECUTE FUNCTION away()")
-    service = service_of(dearer, ring)
-    pair = await log_in(service, user)
-    assert [session.id for session in await service.list_sessions(identity_of(pair))] == [identity_of(pair).session_id]
 
 
 async def test_a_refresh_carries_the_session_on(service: AuthService) -> None:
