@@ -25,6 +25,8 @@ DAY = 86_400
 # More than the services take, and still a header that every server takes.
 LONG = 5_000
 REMOVE = object()
+# Of Ed25519.
+GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,13 @@ def _json(part: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(part)).encode()
 
 
+def _malleable(token: str) -> str:
+    """With another signature that fits if nobody looks whether its number is small enough (RFC 8032 §8.4)."""
+    data, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    return data + "." + encoded(raw[:32] + (int.from_bytes(raw[32:], "little") + GROUP_ORDER).to_bytes(32, "little"))
+
+
 def _now(offset: float) -> int:
     return int(time.time() + offset)
 
@@ -137,6 +146,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "alg-null": _header("alg", None),
     "alg-lower-case": _header("alg", "eddsa"),
     "alg-list": _header("alg", ["EdDSA"]),
+    "alg-ed448": _header("alg", "Ed448"),
     "alg-rs256": _header("alg", "RS256"),
     "alg-es256": lambda forge: forge.es256(),
     "hs256-public-pem": lambda forge: forge.hmac(forge.public_pem),
@@ -147,6 +157,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "signature-empty": lambda forge: forge.good().rpartition(".")[0] + ".",
     "signature-zeros": lambda forge: forge.good().rpartition(".")[0] + "." + encoded(bytes(64)),
     "signature-of-another": lambda forge: forge.good().rpartition(".")[0] + "." + forge.signed(claims={"jti": "x"}).rpartition(".")[2],
+    "signature-malleable": lambda forge: _malleable(forge.good()),
     "signature-longer": lambda forge: forge.good() + "AAAA",
     # The header.
     "typ-missing": _header("typ", REMOVE),
@@ -243,6 +254,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "comma-behind": lambda forge: forge.good() + ",",
     "very-long": lambda forge: forge.signed(claims={"filler": "x" * LONG}),
     "very-long-signature": lambda forge: forge.good() + "A" * LONG,
+    "json-serialization": lambda forge: json.dumps(dict(zip(("protected", "payload", "signature"), forge.good().split("."), strict=True))),
     "nonsense": lambda _: "nonsense",
     "null": lambda _: "null",
     # Good, but not for this.

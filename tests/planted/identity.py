@@ -23,6 +23,7 @@ RATE_LIMIT: Final = "servicekit/rate_limit.py"
 MIGRATE: Final = "servicekit/migrate.py"
 CLOSING: Final = "task_service/migrations/0002_deleted_accounts.sql"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+AUTH_EVENTS: Final = "task_service/auth_events.py"
 DELETED_ACCOUNTS: Final = "task_service/deleted_accounts.py"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
 
@@ -48,6 +49,13 @@ _KEYS: Final = (
         "timedelta(seconds=self.token_seconds + self.lead_seconds)",
         "timedelta(seconds=self.lead_seconds)",
         (KEY_ROTATION, "-k", "under_load"),
+    ),
+    Bug(
+        "a key that signs though no replica was there to publish it",
+        KEYS,
+        "if signing else due\n",
+        "if not stored.keys else due\n",
+        ("tests/auth_service/test_keys.py", "-k", "published_in_time"),
     ),
     Bug(
         "keys that are made without the lock",
@@ -188,6 +196,13 @@ _REVOCATION: Final = (
         "POLL_SECONDS: Final = 1.0",
         "POLL_SECONDS: Final = 60.0",
         (REVOCATION, "-k", "every_replica and killed"),
+    ),
+    Bug(
+        "ends of sessions that wait for a replica that hangs",
+        AUTH_EVENTS,
+        "TIMEOUTS_SECONDS: Final = (0.5, 2.0)",
+        "TIMEOUTS_SECONDS: Final = (2.0, 2.0)",
+        ("tests/task_service/test_auth_events.py", "-k", "died_without_a_word"),
     ),
     Bug(
         "a replica that lets everybody in before it has read who is out",
