@@ -1,4 +1,4 @@
-"""The package's build hook: gen/ is made from proto/ before anything is packed or linked."""
+"""The package's build hook: it generates gen/ from proto/ before the package is built or installed in editable mode."""
 
 import importlib.util
 from pathlib import Path
@@ -11,7 +11,7 @@ class ProtoHook(BuildHookInterface[Any]):
     """Runs proto/generate.py."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
-        """Makes gen/, before every kind of build."""
+        """Generates gen/. Hatchling calls it before every kind of build."""
         root = Path(self.root)
         spec = importlib.util.spec_from_file_location("generate", root / "proto" / "generate.py")
         assert spec is not None

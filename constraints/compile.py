@@ -1,7 +1,7 @@
 """Writes the constraints files that the images are built from: exact versions, each with the hashes of all its files, for Linux and Python >= 3.11.
 
-Run by `make constraints`. What stands in the files already is kept; with `--upgrade` everything goes up to what pyproject.toml allows. The files
-name no index: pip asks the one that it is set up for, and takes nothing whose hash is not here.
+`make constraints` runs it. uv keeps the versions that the files already have; with `--upgrade` it takes the newest versions that pyproject.toml
+allows. The files name no package index: pip uses the index that it is configured for, and rejects every file whose hash is not listed.
 """
 
 import subprocess
@@ -12,12 +12,12 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "pyproject.toml"
-# The oldest Python that the project runs on, so that every one from there on is served.
+# The oldest Python that the project supports, so that the files fit every later one too.
 PYTHON = "3.11"
 
 
 def requirements() -> dict[str, list[str]]:
-    """What each file is made from, by the file's name. Later files take the versions of `services.txt` where they share a package."""
+    """Returns the requirements of each file, by file name. If a later file shares a package with `services.txt`, it takes that version."""
     project: dict[str, Any] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
     return {
         "services.txt": project["project"]["dependencies"],
@@ -27,11 +27,11 @@ def requirements() -> dict[str, list[str]]:
 
 
 def write(name: str, wanted: list[str], more: list[str]) -> None:
-    """Writes one file. Raises CalledProcessError when uv finds no versions that agree."""
+    """Writes one file. Raises CalledProcessError if uv finds no compatible versions."""
     constraint = [] if name == "services.txt" else ["--constraint", "services.txt"]
     style = ["--generate-hashes", "--universal", "--python-version", PYTHON, "--no-emit-index-url", "--custom-compile-command", "make constraints"]
     command = ["uv", "pip", "compile", "-", "--quiet", "--output-file", name, *style, *constraint, *more]
-    subprocess.run(command, cwd=HERE, input="\n".join(wanted), text=True, check=True)  # noqa: S603 - words of our own
+    subprocess.run(command, cwd=HERE, input="\n".join(wanted), text=True, check=True)  # noqa: S603 - constants and the caller's options
 
 
 if __name__ == "__main__":

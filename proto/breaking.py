@@ -1,4 +1,4 @@
-"""Compares proto/ with the last release: what a client was built on must not break. Run by `make check`; before a first release it only says so."""
+"""Compares proto/ with the last release and reports changes that break clients. `make check` runs it. Without a release it compares nothing."""
 
 import io
 import subprocess
@@ -13,8 +13,8 @@ BUF = Path(sys.executable).parent / "buf"
 
 
 def main() -> int:
-    """Returns the exit status: buf's, or 0 if there is nothing to compare with."""
-    # A release that is tagged already is compared with the one before, and what is being changed after it with both.
+    """Returns buf's exit status, or 0 if there is no release to compare with."""
+    # HEAD itself can be a release. Then proto/ is compared with that release, which finds uncommitted changes, and with the release before it.
     tags = {tag for commit in ("HEAD", "HEAD^") if (tag := _last_tag(commit))}
     if not tags:
         sys.stdout.write("no release yet: nothing to compare proto/ with\n")
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def _last_tag(commit: str) -> str:
-    """The last release that the commit comes after, or is; empty without one."""
+    """Returns the newest release tag at the commit or before it, or an empty string if there is none."""
     return _git("describe", "--tags", "--abbrev=0", "--match", "v*", commit).stdout.decode().strip()
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/errors.md, the catalogue of errors, from error_reason.proto. Run by `make proto`."""
+"""Writes docs/errors.md, the catalogue of errors, from error_reason.proto. `make proto` runs it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DESCRIPTORS, DOCUMENT = ROOT / "gen" / "descriptors.binpb", ROOT / "docs" / "errors.md"
 CATALOGUE: Final = "taskmanager/rpc/v1/error_reason.proto"
 
-# What a status is over REST (google/rpc/code.proto).
+# The HTTP status of each gRPC status (google/rpc/code.proto).
 HTTP_STATUS: Final[Mapping[str, int]] = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -26,16 +26,16 @@ HTTP_STATUS: Final[Mapping[str, int]] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-# `What it means. Status NOT_FOUND; and more. Example: one.`
+# The form of a comment: `Meaning. Status NOT_FOUND; details. Example: one.`
 COMMENT: Final = re.compile(r"(?P<when>.*?) Status (?P<status>[A-Z_]+)(?P<more>[.;].*?) Example: (?P<example>.*)")
-# The field numbers of descriptor.proto by which source code info addresses things.
+# Field numbers of descriptor.proto, from which the paths in source code info are built.
 ENUMS, VALUES = 5, 2
 
 HEAD: Final = """# Errors
 
-Every error has a gRPC status and, unless the gateway refuses what is no request of the API at all, a reason: the `reason` of its
-`google.rpc.ErrorInfo`, in the domain `taskmanager`. Go by the reason; messages are for people and may change. Written by `make proto` from
-[`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
+Every error has a gRPC status. It also has a reason: the `reason` of its `google.rpc.ErrorInfo`, in the domain `taskmanager`. Only errors that the
+gateway returns for something that is not a request of this API have no reason. Clients must decide by the reason; messages are for people and may
+change. `make proto` writes this file from [`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
 
 | reason | gRPC status | HTTP | when | example |
 | --- | --- | --- | --- | --- |
@@ -43,7 +43,7 @@ Every error has a gRPC status and, unless the gateway refuses what is no request
 
 
 def catalogue() -> str:
-    """The document. Raises ValueError if the comment of a reason lacks its status or an example."""
+    """Returns the document. Raises ValueError if the comment of a reason lacks its status or an example."""
     return HEAD + "".join(_row(name, " ".join(comment.split())) for name, comment in _reasons())
 
 
@@ -57,7 +57,7 @@ def _row(name: str, comment: str) -> str:
 
 
 def _reasons() -> Iterator[tuple[str, str]]:
-    """The reasons and their comments, without the first, which is never sent."""
+    """Yields the reasons and their comments, without ERROR_REASON_UNSPECIFIED, which is never sent."""
     files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
     (file,) = (file for file in files if file.name == CATALOGUE)
     comments = {tuple(location.path): location.leading_comments for location in file.source_code_info.location}

@@ -1,7 +1,7 @@
 """Writes gen/ from proto/: Python messages and stubs, their type hints, and the descriptor set that the gateway and the linters read.
 
-Run by `make proto` and by the package's build hook, so that an install always matches proto/. It must not need any schema registry: google's
-files come with googleapis-common-protos and grpcio-tools, and buf/validate comes out of protovalidate.
+`make proto` and the package's build hook run it, so an install always matches proto/. It must not need a schema registry: Google's files come with
+googleapis-common-protos and grpcio-tools, and buf/validate comes from protovalidate.
 """
 
 import importlib.resources
@@ -20,7 +20,7 @@ VALIDATE = "buf/validate/validate.proto"
 
 
 def generate(root: Path = ROOT) -> None:
-    """Replaces root/gen. Raises RuntimeError with protoc's exit status if a proto file is wrong."""
+    """Replaces root/gen. Raises RuntimeError with protoc's exit status if a proto file is invalid."""
     source, target = root / "proto", root / "gen"
     files = sorted(str(path.relative_to(source)) for path in source.rglob("*.proto"))
     shutil.rmtree(target, ignore_errors=True)
@@ -36,13 +36,13 @@ def generate(root: Path = ROOT) -> None:
         ]
         _protoc(*includes, f"--python_out={target}", f"--pyi_out={target}", *files, VALIDATE)
         _protoc(*includes, f"--grpc_python_out={target}", *files)
-        # error_details: the gateway prints the details of an error only if their types are in the set.
+        # error_details: the gateway transcodes the details of an error to JSON only if their types are in the set.
         described = [*files, "google/rpc/error_details.proto"]
         _protoc(*includes, "--include_imports", "--include_source_info", f"-o{target / 'descriptors.binpb'}", *described)
 
 
 def _validate_descriptors() -> descriptor_pb2.FileDescriptorSet:
-    """buf/validate/validate.proto, which no package ships as a file, and what it imports."""
+    """Returns the descriptors of buf/validate/validate.proto, which no package ships as a file, and of its imports."""
     descriptors = descriptor_pb2.FileDescriptorSet()
     for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
         module.DESCRIPTOR.CopyToProto(descriptors.file.add())
@@ -51,7 +51,7 @@ def _validate_descriptors() -> descriptor_pb2.FileDescriptorSet:
 
 
 def _common_protos() -> Path:
-    """The folder that holds google/api/*.proto and google/rpc/*.proto (google is a namespace package, so ask one of its parts)."""
+    """Returns the folder with google/api/*.proto and google/rpc/*.proto. google is a namespace package, so google.api gives the path."""
     return Path(next(iter(google.api.__path__))).parent.parent
 
 
