@@ -1,4 +1,4 @@
-"""`python -m devstack up`."""
+"""Entry point of `python -m devstack up`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""What is done to a stack while it runs: `python -m devstack.admin keys list | rotate | replace`, `… backup`, `… restore FILE`.
+"""Operations on a running stack: `python -m devstack.admin keys list | rotate | replace`, `… backup`, `… restore FILE`.
 
-Backups lie in DATA-DIR/backups.
+Backups are written to DATA-DIR/backups.
 """
 
 import argparse
@@ -18,7 +18,7 @@ _AUTH = "auth_service"
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Runs the command and returns the exit status."""
     options = _parser().parse_args()
     try:
         if options.command == "keys":
@@ -28,7 +28,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     if options.command == "restore":
-        # A database that somebody tries out with has rows, and whoever names a file means it.
+        # restore.sh refuses a database that has rows unless it gets --replace. A development database has rows, so always pass --replace.
         return backup.run("restore.sh", ("--replace", str(options.file)), told)
     backups = options.data_dir / "backups"
     backups.mkdir(mode=0o700, exist_ok=True)
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _keys(options: argparse.Namespace) -> int:
-    """`python -m auth_service keys` with the secrets of the stack. Whatever else was set for the stack must be set here too."""
+    """Runs `python -m auth_service keys` with the stack's secrets. Other settings of the stack must be set in the caller's environment too."""
     keys = load(options.data_dir / "secrets")
     told = {"DATABASE_URL": postgres.url(_AUTH, keys.passwords[_AUTH], options.postgres_port), "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
     command = (*StackConfig().commands[_AUTH], "keys", options.action)
@@ -45,15 +45,15 @@ def _keys(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     ports = Ports()
-    parser = argparse.ArgumentParser(prog="python -m devstack.admin", description="What is done to a stack while it runs.")
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="the stack's (default: %(default)s)")
+    parser = argparse.ArgumentParser(prog="python -m devstack.admin", description="Operates on a running stack.")
+    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="the stack's data directory (default: %(default)s)")
     parser.add_argument("--postgres-port", type=int, default=ports.postgres, metavar="N", help="PostgreSQL's port (default: %(default)s)")
     parser.add_argument("--valkey-port", type=int, default=ports.valkey, metavar="N", help="Valkey's port (default: %(default)s)")
     commands = parser.add_subparsers(required=True, dest="command", metavar="command")
     keys = commands.add_parser("keys", help="the keys that sign access tokens")
-    keys.add_argument("action", choices=("list", "rotate", "replace"), help="as of `python -m auth_service keys`")
+    keys.add_argument("action", choices=("list", "rotate", "replace"), help="the same as in `python -m auth_service keys`")
     commands.add_parser("backup", help="write a backup into DIR/backups")
-    commands.add_parser("restore", help="put a backup in the place of what the database has").add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser("restore", help="replace the contents of the database with a backup").add_argument("file", type=Path, metavar="FILE")
     return parser
 
 

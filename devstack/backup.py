@@ -1,4 +1,4 @@
-"""Backup and restore of a running stack's database, by the scripts that the chart runs."""
+"""Backup and restore of a running stack's database, with the same scripts that the chart runs."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ SCRIPTS = PROJECT_ROOT / "helm" / "task-manager" / "charts" / "backup" / "files"
 
 
 def environment(data_dir: Path, postgres_port: int, valkey_port: int) -> dict[str, str]:
-    """What the scripts are told of a stack. Nothing of the caller's: PGOPTIONS and the like would change what they do. Raises UsageProblem."""
+    """Returns the scripts' environment. Only PATH is inherited, because variables such as PGOPTIONS would change the scripts. Raises UsageProblem."""
     programs = (postgres.program("pg_dump").parent, valkey.program("valkey-cli").parent)
     return {
         "PATH": os.pathsep.join((*map(str, programs), os.environ.get("PATH", os.defpath))),
@@ -30,5 +30,5 @@ def environment(data_dir: Path, postgres_port: int, valkey_port: int) -> dict[st
 
 
 def run(script: str, arguments: Sequence[str], told: Mapping[str, str]) -> int:
-    """Runs a script to its end. Returns its exit status."""
+    """Runs a script, waits for its end and returns its exit status."""
     return subprocess.run(("/bin/sh", str(SCRIPTS / script), *arguments), env=dict(told), check=False).returncode

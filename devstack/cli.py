@@ -1,4 +1,4 @@
-"""The command line: reads switches, runs a stack in the foreground, and turns signals and failures into an exit status."""
+"""The command line: parses the options, runs a stack in the foreground, and maps signals and failures to an exit status."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns the exit status: 0 stopped when asked, 1 something failed, 2 something must be changed first."""
+    """Runs the command. Returns the exit status: 0 if a signal stopped the stack, 1 if something failed, 2 if the caller must change something."""
     options = _parser().parse_args(arguments)
     return asyncio.run(foreground(_config(options)))
 
@@ -34,7 +34,7 @@ async def foreground(config: StackConfig) -> int:
     running = asyncio.ensure_future(_run(stack))
     await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
-        _say(f"{asked.result().name}: stopping (once more to hurry)")
+        _say(f"{asked.result().name}: stopping (send the signal again to kill the processes at once)")
         running.cancel()
     try:
         await running
@@ -54,7 +54,7 @@ async def _run(stack: Stack) -> NoReturn:
 
 
 def _ending_signals(stack: Stack) -> "asyncio.Future[signal.Signals]":
-    """A future for the first signal; from the second on they hurry the stack."""
+    """Returns a future that the first signal resolves. Every later signal makes the stack kill its processes instead of waiting."""
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -70,7 +70,7 @@ def _ending_signals(stack: Stack) -> "asyncio.Future[signal.Signals]":
 
 
 def _say(text: str) -> None:
-    # The terminal may be gone, which is no reason to leave the processes alone.
+    # If the terminal is closed, printing fails. The supervisor must still stop its processes.
     with suppress(OSError):
         for line in text.splitlines():
             print(f"devstack: {line}", file=sys.stderr, flush=True)
@@ -80,19 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m devstack", description="The whole system on one machine, without a container engine.")
     up = parser.add_subparsers(required=True, metavar="command").add_parser("up", help="start everything and stay in the foreground")
     where = up.add_mutually_exclusive_group()
-    where.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="kept between runs (default: %(default)s)")
+    where.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="persistent data directory (default: %(default)s)")
     where.add_argument("--ephemeral", action="store_true", help="use a temporary directory and remove it at the end")
     for name, purpose in PURPOSES.items():
-        # argparse reads a default that is text as it reads an argument, so a wrong GATEWAY_PORT gets the same message.
+        # argparse also parses a default that is a string, so an invalid GATEWAY_PORT gets the same error message as an invalid option.
         default = (name == "gateway" and os.environ.get("GATEWAY_PORT")) or getattr(_DEFAULT_PORTS, name)
-        up.add_argument(switch(name), type=_port, default=default, metavar="N", help=f"{purpose} (default: %(default)s; 0: a free one)")
-    up.add_argument("--auth-replicas", type=_count, default=1, metavar="N", help="processes of auth_service; all but the first take free ports")
-    up.add_argument("--task-replicas", type=_count, default=1, metavar="N", help="processes of task_service; all but the first take free ports")
-    up.add_argument("--tls-port", type=_port, metavar="N", help="TLS at the gateway, beside cleartext; needs --tls-cert and --tls-key")
+        up.add_argument(switch(name), type=_port, default=default, metavar="N", help=f"{purpose} (default: %(default)s; 0: a free port)")
+    up.add_argument("--auth-replicas", type=_count, default=1, metavar="N", help="number of auth_service processes; all but the first use free ports")
+    up.add_argument("--task-replicas", type=_count, default=1, metavar="N", help="number of task_service processes; all but the first use free ports")
+    up.add_argument("--tls-port", type=_port, metavar="N", help="TLS port of the gateway, besides the HTTP port; needs --tls-cert and --tls-key")
     up.add_argument("--tls-cert", type=Path, metavar="FILE")
     up.add_argument("--tls-key", type=Path, metavar="FILE")
-    up.add_argument("--state-file", type=Path, metavar="FILE", help="JSON with addresses and pids, there while all is ready")
-    up.add_argument("--log-dir", type=Path, metavar="DIR", help="where the processes' logs go (default: DATA-DIR/logs)")
+    up.add_argument("--state-file", type=Path, metavar="FILE", help="JSON file with addresses and pids; it exists while the stack is ready")
+    up.add_argument("--log-dir", type=Path, metavar="DIR", help="directory of the processes' logs (default: DATA-DIR/logs)")
     up.set_defaults(parser=up)
     return parser
 
@@ -129,5 +129,5 @@ def _tls(options: argparse.Namespace) -> Tls | None:
     if given == (None, None, None):
         return None
     if None in given:
-        options.parser.error("--tls-port, --tls-cert and --tls-key go together")
+        options.parser.error("--tls-port, --tls-cert and --tls-key must be given together")
     return Tls(options.tls_port, options.tls_cert.absolute(), options.tls_key.absolute())

@@ -1,11 +1,11 @@
-"""Running several starts or stops at once; it knows nothing of what they are."""
+"""Runs several coroutines at once."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
 
 
 async def together(*parts: Coroutine[object, object, object]) -> None:
-    """Runs all; when one fails, ends the others and raises its error as it is, not in a group."""
+    """Runs all coroutines at once. If one fails, cancels the others and raises that error itself, not an exception group."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         await _first_failure(tasks)

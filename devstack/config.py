@@ -1,4 +1,4 @@
-"""What a stack is asked to be: ports, replicas, directories, commands. Values only, nothing is looked up or opened here."""
+"""The configuration of a stack: ports, replicas, directories, commands. Values only: this module opens no file and no port."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The package's parent: proto/, gen/ and the services lie beside devstack/.
+# The parent directory of devstack/, which also contains proto/, gen/ and the services.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 DEFAULT_DATA_DIR = Path(".data")
@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The port of each listener; 0 = a free one. Those of a service are its first replica's, further replicas take free ones."""
+    """The port of each listener; 0 means a free port. A service's ports are those of its first replica; every other replica uses free ports."""
 
     gateway: int = 8080
     gateway_ops: int = 9094
@@ -30,13 +30,13 @@ class Ports:
 
     @classmethod
     def free(cls) -> "Ports":
-        """Free ports everywhere, for a stack beside others."""
+        """Returns free ports for every listener, so that several stacks can run at once."""
         return cls(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The gateway's TLS listener, beside the cleartext one."""
+    """The gateway's TLS listener, in addition to the cleartext listener."""
 
     port: int
     certificate: Path
@@ -49,12 +49,12 @@ def _service_commands() -> Mapping[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """One stack.
+    """The configuration of one stack.
 
-    `data_dir` None means ephemeral: a temporary directory that goes when the stack stops, and a Postgres without fsync.
-    `commands` maps `auth_service` and `task_service` to the command that takes `run` or `migrate` as its last argument; an entry
-    `gateway` replaces Envoy by a command that reads the gateway's settings from its environment. `environment` wins over the caller's
-    environment, and both lose against what the stack sets itself (addresses, keys).
+    `data_dir` None means ephemeral: the stack uses a temporary directory, which it removes when it stops, and PostgreSQL runs without fsync.
+    `commands` maps `auth_service` and `task_service` to the command that takes `run` or `migrate` as its last argument. An entry
+    `gateway` replaces Envoy with a command that reads the gateway's settings from its environment. `environment` overrides the caller's
+    environment (`inherited`). The stack's own variables (addresses, keys) override both.
     """
 
     data_dir: Path | None = None
@@ -68,8 +68,8 @@ class StackConfig:
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=_service_commands)
     descriptors: Path = PROJECT_ROOT / "gen" / "descriptors.binpb"
-    # Envoy's worker threads. One keeps rate limits and load balancing simple to reason about and leaves a 2-core machine to the services,
-    # which need more CPU per call than Envoy does.
+    # The number of Envoy's worker threads. With one thread, rate limits and load balancing are exact, and on a 2-core machine more CPU time is left
+    # for the services, which need more of it per call than Envoy.
     gateway_concurrency: int = 1
     drain_delay_seconds: float = 0.1
     start_timeout_seconds: float = 60.0

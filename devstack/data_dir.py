@@ -1,12 +1,12 @@
-"""The directory of one stack: where things lie in it, and that only one stack uses it at a time.
+"""The data directory of one stack: its layout, and the locks that let only one stack use it at a time.
 
     secrets/    mode 0700: keys, the passwords of the database's roles
     postgres/   the database cluster
     run/        locks, pids, generated configuration
-    logs/       NAME.log and, from the run before, NAME.log.1
+    logs/       NAME.log and, from the previous run, NAME.log.1
 
-Two locks, both released by the kernel however a process ends. `run/lock` is the supervisor's. `run/processes.lock` is held by the
-processes, each of which inherits it, so a start after a crash of the supervisor can wait until the last of them is gone.
+There are two locks. The kernel releases them however a process ends. The supervisor holds `run/lock`. Every process of the stack inherits and holds
+`run/processes.lock`, so that a start after a crash of the supervisor can wait until the last of these processes has ended.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from devstack.errors import DataDirBusy, UsageProblem
 _PREFIX = "task-manager-"
 _LEFTOVERS_TIMEOUT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
-# A directory younger than this may be one that another stack is about to lock.
+# Another stack may be about to lock a directory that is younger than this.
 _ABANDONED_AFTER_SECONDS = 60.0
 
 
 class DataDir:
-    """An opened data directory: locked for this stack until closed."""
+    """An open data directory. It is locked for this stack until `close`."""
 
     def __init__(self, root: Path, log_dir: Path | None, *, ephemeral: bool) -> None:
         """Use `opened` instead."""
@@ -43,7 +43,7 @@ class DataDir:
 
     @classmethod
     async def opened(cls, root: Path | None, log_dir: Path | None) -> "DataDir":
-        """Makes the directory if it is missing, locks it, and waits for what a crashed stack left. Raises DataDirBusy."""
+        """Creates the directory if it is missing, locks it, and waits until the processes of a crashed stack have ended. Raises DataDirBusy."""
         if root is None:
             _sweep()
         directory = cls(_ephemeral() if root is None else _persistent(root), log_dir, ephemeral=root is None)
@@ -63,7 +63,7 @@ class DataDir:
         return self._held
 
     def note_pid(self, name: str, pid: int | None) -> None:
-        """Remembers a process for the message of a later start."""
+        """Writes the pid of a process to a file, or removes the file for None. The error message of a later start shows these pids."""
         path = self.run / f"{name}.pid"
         if pid is None:
             path.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ class DataDir:
             path.write_text(f"{pid}\n")
 
     def close(self) -> None:
-        """Gives the locks back, and removes the directory if it is ephemeral."""
+        """Releases the locks, and removes the directory if it is ephemeral."""
         if self.ephemeral:
             shutil.rmtree(self.root, ignore_errors=True)
         for descriptor in (self._held, self._lock):
@@ -99,7 +99,7 @@ class DataDir:
         while not _try_lock(descriptor):
             if time.monotonic() >= deadline:
                 os.close(descriptor)
-                raise DataDirBusy(f"processes of an earlier run on {self.root} are still there ({self._leftovers()}): stop them first")
+                raise DataDirBusy(f"processes of an earlier run on {self.root} are still running ({self._leftovers()}): stop them first")
             await asyncio.sleep(_POLL_SECONDS)
         self._held = descriptor
         for note in self.run.glob("*.pid"):
@@ -113,7 +113,7 @@ class DataDir:
 def _persistent(root: Path) -> Path:
     root = root.absolute()
     if not root.exists():
-        # When root makes it, Postgres' user has to pass it; everything private in it is in folders of mode 0700.
+        # If root creates the directory, PostgreSQL's user must be able to enter it. All private files in it are in folders of mode 0700.
         root.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True)
     owner = root.stat().st_uid
     if os.geteuid() not in {0, owner}:
@@ -129,7 +129,7 @@ def _ephemeral() -> Path:
 
 
 def _sweep() -> None:
-    """Removes the ephemeral directories of stacks that were killed before they could."""
+    """Removes the ephemeral directories of stacks that were killed before they removed them."""
     for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             found = (root / "run" / "lock").stat()

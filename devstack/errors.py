@@ -1,4 +1,4 @@
-"""What can go wrong with the stack, each with a message that says what to do; nothing here prints."""
+"""The errors of a stack. The message of each error says what to do. This module prints nothing."""
 
 EXIT_CLEAN = 0
 EXIT_FAILED = 1
@@ -6,28 +6,28 @@ EXIT_USAGE = 2
 
 
 class StackError(Exception):
-    """A reason for which the stack does not run. `exit_status` is what the command line ends with."""
+    """The stack cannot run. `exit_status` is the exit status of the command line."""
 
     exit_status = EXIT_FAILED
 
 
 class UsageProblem(StackError):
-    """Something that the caller has to change before anything can start."""
+    """The caller must change something before the stack can start."""
 
     exit_status = EXIT_USAGE
 
 
 class PortsTaken(UsageProblem):
-    """One or more ports are in use, or asked for twice."""
+    """One or more ports are in use, or two listeners want the same port."""
 
 
 class DataDirBusy(UsageProblem):
-    """Another stack, or what is left of one, uses the data directory."""
+    """Another stack, or a process that a crashed stack left, uses the data directory."""
 
 
 class ProcessDied(StackError):
-    """A process of the stack ended although nobody asked it to."""
+    """A process of the stack ended unexpectedly."""
 
 
 class StartTimeout(StackError):
-    """A process lives but did not become ready in its time."""
+    """A process runs but did not become ready within its timeout."""

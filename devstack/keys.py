@@ -1,4 +1,4 @@
-"""The secrets of a data directory: made once, kept in files of mode 0600, never printed."""
+"""The secrets of a data directory: generated once, stored in files of mode 0600, never printed."""
 
 import base64
 import os
@@ -13,7 +13,7 @@ from devstack.roles import MIGRATOR, SERVICES, SUPERUSER
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What the stack gives to its processes. `passwords` maps each login role of the database to its own."""
+    """The secrets that the stack gives to its processes. `passwords` maps each login role of the database to its password."""
 
     key_encryption_key: str
     page_token_key: str
@@ -22,7 +22,7 @@ class Keys:
 
 
 def load_or_create(directory: Path) -> Keys:
-    """Reads the secrets below the directory and makes those that are missing."""
+    """Reads the secrets in the directory and generates the missing ones."""
     directory.mkdir(mode=0o700, exist_ok=True)
     return Keys(
         key_encryption_key=_kept(directory / "key_encryption_key", _random_key),
@@ -33,14 +33,14 @@ def load_or_create(directory: Path) -> Keys:
 
 
 def load(directory: Path) -> Keys:
-    """Reads the secrets of a stack that was started before. Raises UsageProblem."""
+    """Reads the secrets of a stack that was started before. Raises UsageProblem if the directory is not a stack's."""
     if not password_file(directory, MIGRATOR).exists():
         raise UsageProblem(f"{directory.parent} is not the data directory of a stack: start one first, with `make run`")
     return load_or_create(directory)
 
 
 def password_file(directory: Path, role: str) -> Path:
-    """Where the password of a role of the database is kept."""
+    """Returns the path of the file with the password of a database role."""
     return directory / f"{role}_password"
 
 
@@ -58,7 +58,7 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file of mode 0600 that is either there in full or not at all."""
+    """Writes a file of mode 0600 atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

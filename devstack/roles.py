@@ -1,6 +1,6 @@
-"""The login roles of the database: one that migrates and owns it, one for each service, and what they may do before any migration grants more.
+"""The login roles of the database: one that owns the database and runs the migrations, one for each service, and their initial privileges.
 
-The superuser makes them at every start; no process of the stack but Postgres' own gets the superuser's password.
+The superuser creates or corrects them at every start. No process except PostgreSQL receives the superuser's password.
 """
 
 import base64
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 SUPERUSER = "postgres"
 MIGRATOR = "migrator"
-# Each service logs in under its own name.
+# Each service logs in with the role of its own name.
 SERVICES = ("auth_service", "task_service")
 
 _ATTRIBUTES = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-# What a login could otherwise reach, if only to make temporary tables there.
+# By default, every role may connect to these databases.
 _OTHER_DATABASES = ("postgres", "template1")
 
-# Postgres' own number (scram-common.h); more would only delay each login, since the passwords are random.
+# PostgreSQL's default (scram-common.h). The passwords are random, so more iterations would only delay each login.
 _SCRAM_ITERATIONS = 4096
 _SCRAM_SALT_BYTES = 16
 
-# Statements that hand to $2 what $1 owns. A sequence of a column follows its table, and a table's type the table.
+# Returns the statements that transfer ownership of $1's objects to $2. A column's sequence and a table's row type follow their table.
 _HANDOVER = """
     WITH schemas AS (
         SELECT oid, nspname, nspowner FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
@@ -52,7 +52,7 @@ _HANDOVER = """
 
 
 async def ensure_roles(connection: "asyncpg.Connection[asyncpg.Record]", passwords: Mapping[str, str]) -> None:
-    """Makes the roles that are missing, and gives all of them their passwords and no attribute beyond the login. As the superuser."""
+    """Creates missing roles, sets the password of every role and removes every attribute except LOGIN. Needs a superuser's connection."""
     for role in (MIGRATOR, *SERVICES):
         if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
             await connection.execute(f"CREATE ROLE {role}")
@@ -60,7 +60,10 @@ async def ensure_roles(connection: "asyncpg.Connection[asyncpg.Record]", passwor
 
 
 async def ensure_database(connection: "asyncpg.Connection[asyncpg.Record]", database: str) -> None:
-    """Makes the database if it is missing, the migrator's own, and lets in none but the roles. As the superuser, from another database."""
+    """Creates the database if it is missing, makes the migrator its owner, and lets only the roles connect.
+
+    Needs a superuser's connection to another database.
+    """
     if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database) is None:
         await connection.execute(f"CREATE DATABASE {database}")
     logins = ", ".join((MIGRATOR, *SERVICES))
@@ -72,14 +75,20 @@ async def ensure_database(connection: "asyncpg.Connection[asyncpg.Record]", data
 
 
 async def adopt_schemas(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Hands the schemas that a stack made as the superuser, when there was no other role, to the migrator. As the superuser, in that database."""
+    """Transfers ownership of the schemas that an old version of the stack created as the superuser to the migrator.
+
+    Needs a superuser's connection to that database.
+    """
     async with connection.transaction():
         for (statement,) in await connection.fetch(_HANDOVER, SUPERUSER, MIGRATOR):
             await connection.execute(statement)
 
 
 def scram_verifier(password: str) -> str:
-    """What Postgres keeps of a password (RFC 5803), made here so that the server, its log and its statistics never see the password. ASCII alone."""
+    """Returns the verifier that PostgreSQL stores for a password (RFC 5803).
+
+    Computed here, so that the server, its log and its statistics never contain the password. Raises UnicodeEncodeError if it is not ASCII.
+    """
     salt = os.urandom(_SCRAM_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _SCRAM_ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()

@@ -1,4 +1,4 @@
-"""The two services: their migrations and their replicas, with the environment that they are given."""
+"""The two services: the specs of their migrations and replicas, with their environments."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,14 @@ from devstack.probe import http_ok
 from devstack.process import Spec
 from devstack.roles import MIGRATOR
 
-# Of each kind its package, which is its role's name in the database as well.
+# The package of each kind of service. The package's name is also the name of its database role.
 _PACKAGES = {"auth": "auth_service", "task": "task_service"}
-# What a service may take after SIGTERM by its own settings (SHUTDOWN_GRACE_SECONDS is 10 by default), and a little.
+# A little more than a service takes to stop after SIGTERM with its default settings (SHUTDOWN_GRACE_SECONDS is 10).
 _STOP_TIMEOUT_SECONDS = 15.0
 
 
 class Services:
-    """Makes the processes of both services."""
+    """Creates the specs of both services' processes."""
 
     def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, database: Postgres, redis_url: str) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Services:
         self._redis_url = redis_url
 
     def migrations(self) -> list[Spec]:
-        """One command for each service, in no order."""
+        """Returns one migration for each service. They may run at the same time."""
         return [
             Spec(
                 name=f"migrate-{kind}",
@@ -41,11 +41,11 @@ class Services:
         ]
 
     def auth(self) -> list[Spec]:
-        """The replicas of auth_service."""
+        """Returns the specs of auth_service's replicas."""
         return [self._replica("auth", replica) for replica in self._ports.auth]
 
     def task(self) -> list[Spec]:
-        """The replicas of task_service."""
+        """Returns the specs of task_service's replicas."""
         return [self._replica("task", replica) for replica in self._ports.task]
 
     def _replica(self, kind: str, replica: Replica) -> Spec:
@@ -61,7 +61,7 @@ class Services:
         )
 
     def _common(self) -> dict[str, str]:
-        # PGOPTIONS and its like reach asyncpg beside DATABASE_URL.
+        # asyncpg also reads variables such as PGOPTIONS, in addition to DATABASE_URL.
         inherited = {name: value for name, value in self._config.inherited.items() if not name.startswith("PG")}
         return {
             **inherited,
@@ -86,6 +86,6 @@ class Services:
 
 
 def _target(replicas: Sequence[Replica]) -> str:
-    """What gRPC is to connect to. Of several replicas all, so that it finds another when one goes."""
+    """Returns a gRPC target with the addresses of all replicas, so that gRPC connects to another replica if one stops."""
     addresses = ",".join(f"{HOST}:{replica.grpc}" for replica in replicas)
     return f"ipv4:{addresses}" if len(replicas) > 1 else addresses

@@ -1,7 +1,7 @@
-"""The whole system: what starts after what, watching, and stopping in reverse.
+"""The whole system: starts the processes in order, watches them, and stops them in reverse order.
 
-`async with Stack(config) as stack:` for tests and the benchmark; the command line is a thin layer on the same. A process that a caller
-ends by `kill` or `stop_process` is meant to be down: nothing else is stopped for it, and `start_process` revives it on its port.
+Tests, the benchmark and the command line use it as `async with Stack(config) as stack:`. If a caller ends a process with `kill` or `stop_process`,
+the stack does not count this as a failure and the other processes continue. `start_process` starts it again on the same ports.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from devstack.roles import SUPERUSER
 from devstack.services import Services
 from devstack.state import ProcessState, State
 
-# Named by the first part of a process' name, in the order in which they are stopped.
+# The first parts of the processes' names, in the order in which the stack stops them.
 _STOP_ORDER = ("gateway", "task", "auth", "valkey", "postgres")
 
 
 def _quiet(line: str) -> None:
-    """Reports to nobody."""
+    """Discards a progress line."""
 
 
 class Stack:
     """One running system."""
 
     def __init__(self, config: StackConfig, report: Callable[[str], None] = _quiet) -> None:
-        """`report` gets short lines about progress."""
+        """The stack calls `report` with short lines about its progress."""
         self._config = config
         self._report = report
         self._data: DataDir | None = None
@@ -60,7 +60,7 @@ class Stack:
 
     @property
     def state(self) -> State:
-        """Addresses and pids as they are now."""
+        """The current addresses and pids."""
         assert self._data is not None
         processes = {
             name: ProcessState(pid=process.pid, log=str(process.spec.log), **process.spec.ports) for name, process in self._processes.items()
@@ -69,17 +69,17 @@ class Stack:
 
     @property
     def log_dir(self) -> Path:
-        """Where the processes' logs are."""
+        """The directory of the processes' logs."""
         assert self._data is not None
         return self._data.logs
 
     @property
     def killed(self) -> tuple[str, ...]:
-        """The processes that did not stop when asked, so that `stop` had to kill them."""
+        """The names of the processes that did not stop in time, so that `stop` killed them."""
         return tuple(self._killed)
 
     async def start(self) -> None:
-        """Starts everything and returns when all is ready. When anything fails, stops what had been started and raises StackError."""
+        """Starts all processes and returns when they are ready. If anything fails, stops the started processes and raises StackError."""
         self._death = asyncio.get_running_loop().create_future()
         try:
             await self._unless_one_dies(self._start_all())
@@ -92,7 +92,7 @@ class Stack:
         self._write_state()
 
     async def stop(self) -> None:
-        """Stops everything in order. Safe to call twice."""
+        """Stops all processes in order. A second call does nothing."""
         self._ready = False
         if self._state_written is not None:
             self._state_written.unlink(missing_ok=True)
@@ -103,16 +103,16 @@ class Stack:
             self._data = None
 
     def hurry(self) -> None:
-        """Makes a stop, also one that is under way, kill instead of wait."""
+        """Makes the current stop, or a later one, kill processes instead of waiting for them."""
         self._hurry.set()
 
     async def wait_for_death(self) -> NoReturn:
-        """Waits until a process ends unasked, and raises ProcessDied."""
+        """Waits until a process ends unexpectedly, and raises ProcessDied."""
         assert self._death is not None
         await asyncio.shield(self._death)
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends one process by a signal and waits for its end; the others stay."""
+        """Ends one process by a signal and waits for its end. The other processes continue."""
         await self._process(name).kill(number)
         self._changed(name)
 
@@ -121,12 +121,12 @@ class Stack:
         self._process(name).send_signal(number)
 
     async def stop_process(self, name: str) -> None:
-        """Ends one process as `stop` would; the others stay."""
+        """Stops one process in the same way as `stop`. The other processes continue."""
         await self._process(name).stop(self._hurry)
         self._changed(name)
 
     async def start_process(self, name: str) -> None:
-        """Starts a process that is down, on the ports that it had, and returns when it is ready."""
+        """Starts a stopped process on its previous ports, and returns when it is ready."""
         process, began = self._process(name), time.monotonic()
         await process.start()
         where = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in process.spec.ports.items())
@@ -172,7 +172,7 @@ class Stack:
         await database.prepare()
         await self._launch(database.server())
         await database.ensure_database()
-        # Beside the migrations: the services wait for the schema and for each other's keys, and most of a start is Python's imports.
+        # The services start while the migrations run. They wait for the schema and for each other's keys, and most of a start is Python's imports.
         await together(self._migrate(services), *(self._launch(spec) for spec in (*services.auth(), *services.task())))
 
     async def _migrate(self, services: Services) -> None:
@@ -182,7 +182,7 @@ class Stack:
         self._report(f"migrations applied ({time.monotonic() - began:.2f} s)")
 
     async def _prepare_gateway(self, data: DataDir, allocation: ports.Allocation) -> None:
-        # In a thread: beside the start of Postgres it costs no time, and wrong settings are known early.
+        # In a thread, while PostgreSQL starts: it costs no extra time, and it finds wrong settings early.
         self._add(await asyncio.to_thread(gateway.server, self._config, data, allocation))
 
     async def _launch(self, spec: Spec) -> None:
@@ -209,7 +209,7 @@ class Stack:
             if self._ready:
                 self._report(str(death))
             self._death.set_exception(death)
-            self._death.exception()  # else asyncio complains when nobody asks
+            self._death.exception()  # marks it as retrieved; otherwise asyncio logs a warning if no caller awaits it
 
     def _of(self, kind: str) -> list[Process]:
         return [process for name, process in self._processes.items() if name.partition("-")[0] == kind]

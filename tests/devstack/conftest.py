@@ -1,4 +1,4 @@
-"""Stacks of real Postgres and Valkey with stand-ins for the services and the gateway, in this process or in a supervisor of their own."""
+"""Stacks of real Postgres and Valkey with stand-ins for the services and the gateway, in this process or in a separate supervisor process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.devstack.supervisor import COMMANDS, PROGRAMS, Supervisor
 
 @pytest.fixture
 def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
-    """Starts a supervisor; what it is not told is an ephemeral stack without faults. Ends those that a failed test leaves."""
+    """Returns a function that starts a supervisor: by default of an ephemeral stack without faults. Kills supervisors that a failed test leaves."""
     started: list[Supervisor] = []
 
     def start(*, data_dir: Path | None = None, fault: str = "", program: tuple[str, ...] | None = None) -> Supervisor:
@@ -43,5 +43,5 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> StackConfig:
-    """A stack in this process, its data below the test's directory."""
+    """The configuration of a stack in this process, with its data in the test's temporary directory."""
     return StackConfig(data_dir=tmp_path / "data", commands=COMMANDS)

@@ -1,4 +1,4 @@
-"""A supervisor of stand-ins, run as a process of its own and seen from outside."""
+"""A supervisor of stand-ins in a process of its own, as the tests see it from outside."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ COMMANDS = {
     "task_service": (sys.executable, str(PROGRAMS / "standin.py"), "task"),
     "gateway": (sys.executable, str(PROGRAMS / "standin.py"), "gateway", "run"),
 }
-# Far more than any of this takes, so that only a hang reaches it.
+# Far longer than any of these steps takes, so that only a hang reaches the limit.
 LIMIT_SECONDS = 30.0
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a dead one that nobody has waited for yet does not."""
+    """Returns whether a process runs. A zombie does not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -29,7 +29,7 @@ def alive(pid: int) -> bool:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Waits until the condition holds."""
+    """Waits until the condition is true. Fails after LIMIT_SECONDS."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come to pass"
@@ -45,20 +45,20 @@ class Supervisor:
     journal: Path
 
     def ready(self) -> dict[str, Any]:
-        """Waits until all is ready and returns the state."""
+        """Waits until the stack is ready and returns its state."""
         until(lambda: self.state_file.exists() or self.running.poll() is not None, "ready")
         assert self.running.poll() is None, self.running.communicate()
         state: dict[str, Any] = json.loads(self.state_file.read_text())
         return state
 
     def ended(self) -> tuple[int, str, str]:
-        """Waits for the end and returns exit status, output and messages."""
+        """Waits until the supervisor ends. Returns its exit status, standard output and standard error."""
         output, messages = self.running.communicate(timeout=LIMIT_SECONDS)
         return self.running.returncode, output, messages
 
 
 def pids(state: dict[str, Any]) -> list[int]:
-    """Every process of a stack, with those that Postgres has started."""
+    """Returns the pids of every process of a stack, including PostgreSQL's child processes."""
     found = [process["pid"] for process in state["processes"].values()]
     children = Path(f"/proc/{state['processes']['postgres']['pid']}/task")
     for thread in children.iterdir():
@@ -67,5 +67,5 @@ def pids(state: dict[str, Any]) -> list[int]:
 
 
 def all_gone(found: list[int]) -> bool:
-    """Whether none of the processes runs."""
+    """Returns whether none of the processes runs."""
     return not any(alive(pid) for pid in found)

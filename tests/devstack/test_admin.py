@@ -1,4 +1,4 @@
-"""What is done to a stack while it runs, as a person does it."""
+"""`python -m devstack.admin` on a running stack."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""The switches, and the choice of ports."""
+"""The command line options, and the allocation of ports."""
 
 import dataclasses
 import socket
@@ -39,7 +39,7 @@ def test_the_variable_is_the_gateway_ports_default(monkeypatch: pytest.MonkeyPat
         (("--gateway-port", "http"), "'http' is not a number from 0 to 65535"),
         (("--postgres-port", "65536"), "'65536' is not a number from 0 to 65535"),
         (("--task-replicas", "0"), "'0' is not a number from 1 to 100"),
-        (("--tls-port", "8443"), "--tls-port, --tls-cert and --tls-key go together"),
+        (("--tls-port", "8443"), "--tls-port, --tls-cert and --tls-key must be given together"),
         (("--ephemeral", "--data-dir", "x"), "not allowed with"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A supervisor in the foreground, from outside: signals, exit status, messages, and that nothing stays behind."""
+"""A supervisor in the foreground, seen from outside: signals, exit status, messages, and that no process or file remains."""
 
 import os
 import signal
@@ -67,14 +67,14 @@ def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, n
     assert f"devstack: {name} was ended by SIGKILL; end of" in messages
     if name in {"auth-1", "task-1", "gateway"}:
         assert f"  stand-in for {name.removesuffix('-1')} run\n" in messages
-    # Postgres' children notice the end of their parent in their own time.
+    # PostgreSQL's child processes take a moment to exit after their parent.
     until(lambda: all_gone(processes), "the end of every process")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervise, tmp_path: Path, number: signal.Signals) -> None:
     supervisor = supervise(data_dir=tmp_path / "data", fault="task=unready")
-    # Before it says so, a stand-in has no handler for the signal yet and ends without a note.
+    # A stand-in installs its signal handler before it writes this line. Before that it would end without an entry in the journal.
     logs = [tmp_path / "data" / "logs" / f"{name}.log" for name in ("auth-1", "task-1")]
     until(lambda: all(log.exists() and "stand-in" in log.read_text() for log in logs), "the start of both services")
     processes = [int(path.read_text()) for path in (tmp_path / "data" / "run").glob("*.pid")]

@@ -1,4 +1,4 @@
-"""Started by root: Postgres runs as another user, with as little as it needs, and no mode of a directory that was there is changed."""
+"""A stack started by root: Postgres runs as another user with only the capabilities it needs, and the mode of no existing directory changes."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2
 
 @pytest.fixture
 def closed_home(tmp_path: Path) -> Iterator[Path]:
-    """A directory that only root may pass, as root's home is."""
+    """A directory that only root may enter, like root's home."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     yield home
@@ -32,7 +32,7 @@ def closed_home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def open_home() -> Iterator[Path]:
-    """A directory that everybody may pass."""
+    """A directory that every user may enter."""
     with tempfile.TemporaryDirectory() as home:
         Path(home).chmod(0o711)
         if not all(folder.stat().st_mode & stat.S_IXOTH for folder in Path(home).parents):
@@ -48,7 +48,7 @@ def _link_binaries(directory: Path) -> None:
 
 
 def _seen(pid: int | None) -> tuple[int, str, set[int]]:
-    """The user of a process, its command line, and its sets of capabilities but for the bounding one."""
+    """Returns the user of a process, its command line, and its capability sets except the bounding set."""
     process = Path(f"/proc/{pid}")
     lines = (line.split() for line in (process / "status").read_text().splitlines())
     capabilities = {int(words[1], 16) for words in lines if words[0] in {"CapInh:", "CapPrm:", "CapEff:", "CapAmb:"}}
@@ -60,7 +60,7 @@ async def test_data_and_binaries_may_lie_below_a_directory_closed_to_others(
 ) -> None:
     _link_binaries(closed_home)
     monkeypatch.syspath_prepend(str(closed_home))
-    for _ in range(2):  # a new cluster, then one that is there
+    for _ in range(2):  # first a new cluster, then an existing one
         async with Stack(replace(config, data_dir=closed_home / "data")) as stack:
             connection = await asyncpg.connect(stack.state.database_url)
             assert await connection.fetchval("SELECT 1") == 1
@@ -68,7 +68,7 @@ async def test_data_and_binaries_may_lie_below_a_directory_closed_to_others(
             uid, command, capabilities = _seen(stack.state.processes["postgres"].pid)
             assert uid != 0
             assert command.startswith(str(closed_home))
-            # One, in every set. A container engine may withhold the lesser one.
+            # Exactly one capability, in every set. Some container engines do not grant the weaker one, DAC_READ_SEARCH.
             assert capabilities in ({1 << DAC_READ_SEARCH}, {1 << DAC_OVERRIDE})
 
 

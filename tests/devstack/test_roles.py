@@ -1,4 +1,4 @@
-"""The login roles of the database: made at every start as they should be, whatever was there, and without a trace of their passwords."""
+"""The login roles of the database: every start creates or corrects them, and no log contains their passwords."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.support.databases import as_role, login, with_database
 ROLES = ("auth_service", "migrator", "task_service")
 SERVICES = ("auth_service", "task_service")
 
-# What a role could be beyond a login, and what it could be a member of.
+# Roles with an attribute other than LOGIN, without LOGIN, or with a membership in another role.
 BEYOND_LOGIN = """
     SELECT rolname FROM pg_roles
      WHERE rolname = ANY ($1) AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls OR NOT rolcanlogin)
@@ -160,7 +160,7 @@ def _logged(state: State, text: str) -> bool:
 
 
 def _leaks(state: State) -> Iterable[str]:
-    """The logs that show a secret, each with the secret's name."""
+    """Yields each log that contains a secret, with the secret's name."""
     secrets = {path.name: path.read_text() for path in (Path(state.data_dir) / "secrets").iterdir()}
     for log in (Path(state.data_dir) / "logs").iterdir():
         yield from (f"{log.name}: {name}" for name, secret in secrets.items() if secret in log.read_text())

@@ -1,4 +1,4 @@
-"""A stack in the process of the tests, as other tests and the benchmark use it."""
+"""A stack in the tests' own process, as other tests and the benchmark use it."""
 
 import base64
 import json
@@ -188,7 +188,7 @@ async def test_a_cluster_of_another_version_is_left_alone(config: StackConfig) -
     assert config.data_dir is not None
     (config.data_dir / "postgres").mkdir(parents=True)
     (config.data_dir / "postgres" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(UsageProblem, match="is of PostgreSQL 9, the installed one is"):
+    with pytest.raises(UsageProblem, match=r"belongs to PostgreSQL 9, but PostgreSQL .* is installed"):
         await Stack(config).start()
 
 
@@ -196,7 +196,7 @@ async def test_a_lost_password_is_explained(config: StackConfig) -> None:
     async with Stack(config) as stack:
         secrets = Path(stack.state.data_dir) / "secrets"
     (secrets / "postgres_password").unlink()
-    with pytest.raises(UsageProblem, match=r"the password in .* is not the one of"):
+    with pytest.raises(UsageProblem, match=r"the password in .* does not match the database in"):
         await Stack(config).start()
 
 
@@ -221,7 +221,7 @@ async def test_logs_of_others_in_the_log_directory_are_left_alone(config: StackC
 async def test_a_stale_pid_file_is_no_obstacle(config: StackConfig) -> None:
     async with Stack(config) as stack:
         cluster = Path(stack.state.data_dir) / "postgres"
-    # The pid of a living process of the same user, as after a restart of the machine.
+    # The pid of a running process of the same user, as can happen after a restart of the machine.
     (cluster / "postmaster.pid").write_text(f"{os.getpid()}\n{cluster}\n0\n15432\n\n127.0.0.1\n\n")
     async with Stack(config) as stack:
         assert await _query(stack.state.database_url, "SELECT 1") == 1
@@ -234,7 +234,7 @@ async def test_what_an_earlier_run_left_is_named(tmp_path: Path, monkeypatch: py
     leftover = os.dup(crashed.held)
     crashed.close()
     try:
-        with pytest.raises(DataDirBusy, match=f"still there \\(valkey pid {os.getpid()}\\)"):
+        with pytest.raises(DataDirBusy, match=f"still running \\(valkey pid {os.getpid()}\\)"):
             await DataDir.opened(tmp_path / "data", None)
     finally:
         os.close(leftover)
@@ -246,7 +246,7 @@ async def test_abandoned_temporary_directories_are_swept(tmp_path: Path, monkeyp
     abandoned, used = await DataDir.opened(None, None), await DataDir.opened(None, None)
     for directory in (abandoned, used):
         os.utime(directory.run / "lock", (0, 0))
-    abandoned.ephemeral = False  # as if killed: the locks go, the directory stays
+    abandoned.ephemeral = False  # as if the stack had been killed: the kernel releases the locks, the directory remains
     abandoned.close()
     new = await DataDir.opened(None, None)
     assert _files(tmp_path) == {used.root, new.root}

@@ -1,4 +1,4 @@
-"""What `python -m devstack up --ephemeral|--data-dir` does, with stand-ins instead of services and Envoy; the arguments are JSON."""
+"""Does the same as `python -m devstack up --ephemeral|--data-dir`, with stand-ins instead of the services and Envoy. Takes its arguments as JSON."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""Stands in for a service or the gateway: answers 200 on its HTTP port. STANDIN_FAULT, `name=fault`, makes one of them misbehave.
+"""A stand-in for a service or the gateway. It answers 200 on its HTTP port. STANDIN_FAULT (`name=fault`) gives one stand-in a fault.
 
-In the directory STANDIN_ENVIRONMENTS a migration leaves the environment that it was given.
+A migration writes its environment to a file in the directory STANDIN_ENVIRONMENTS.
 """
 
 import http.server
@@ -17,13 +17,13 @@ PORT = int(os.environ["GATEWAY_PORT" if KIND == "gateway" else "OPS_PORT"]) if C
 
 
 def fault() -> str:
-    """The fault that this process was told to have."""
+    """Returns the fault that STANDIN_FAULT sets for this process, or an empty string."""
     name, _, kind = os.environ.get("STANDIN_FAULT", "").partition("=")
     return kind if name in {KIND, f"{KIND}-{COMMAND}"} else ""
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """Says 200 and the environment to everything, 503 while unready."""
+    """Answers every request with 200 and the environment as JSON. With the fault `unready` the status is 503."""
 
     def do_GET(self) -> None:
         self.send_response(503 if fault() == "unready" else 200)
@@ -35,7 +35,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 def end(_number: int, _frame: FrameType | None) -> None:
-    """Notes the order of stopping, and ends."""
+    """Appends this kind to the journal, which records the stop order, and exits."""
     if "STANDIN_JOURNAL" in os.environ:
         with Path(os.environ["STANDIN_JOURNAL"]).open("a") as journal:
             journal.write(f"{KIND}\n")
@@ -43,7 +43,7 @@ def end(_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Runs or migrates."""
+    """Runs the command `run` or `migrate`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN if fault() == "deaf" else end)
     sys.stdout.write(f"stand-in for {KIND} {COMMAND}\n")
     sys.stdout.flush()
