@@ -1,8 +1,8 @@
 """`python -m auth_service run | migrate | keys`."""
 
-from auth_service.key_commands import list_keys, replace_keys, rotate_keys
-from auth_service.schema import migrations
-from servicekit.commands import Command, main
+from auth_service.keys.commands import list_keys, replace_keys, rotate_keys
+from servicekit.process.commands import Command, main
+from servicekit.stores.migrate import packaged
 
 
 async def run() -> None:
@@ -14,4 +14,4 @@ async def run() -> None:
 
 if __name__ == "__main__":
     keys = Command("the keys that sign access tokens", {"list": list_keys, "rotate": rotate_keys, "replace": replace_keys})
-    main("auth_service", run, migrations(), {"keys": keys})
+    main("auth_service", run, packaged("auth", "auth_service"), {"keys": keys})

@@ -9,30 +9,36 @@ from prometheus_client import CollectorRegistry
 from taskmanager.auth.v1 import auth_service_pb2, event_service_pb2, user_pb2
 from uuid_utils.compat import uuid7
 
-from auth_service.handler import AuthHandler, EventHandler, UserHandler
-from auth_service.key_repository import PostgresKeys
-from auth_service.keys import KeyRing
-from auth_service.login_guard import LoginGuard
-from auth_service.password_rules import PasswordRules
-from auth_service.passwords import PasswordHasher
-from auth_service.repository import PostgresAccounts
-from auth_service.rotation import KeyRotation, measure
-from auth_service.schema import migrations
+from auth_service.events import repository as event_rows
+from auth_service.events.handler import EventHandler
+from auth_service.events.repository import PostgresEvents
+from auth_service.keys.repository import PostgresKeys
+from auth_service.keys.ring import KeyRing
+from auth_service.keys.service import KeyRotation, measure
+from auth_service.passwords.hasher import PasswordHasher
+from auth_service.passwords.login_guard import LoginGuard
+from auth_service.passwords.rules import PasswordRules
 from auth_service.security_log import SecurityLog
-from auth_service.service import AuthService, Parts, UserService
-from auth_service.sessions import AccessTokens
+from auth_service.sessions import repository as session_rows
+from auth_service.sessions.handler import SessionHandler
+from auth_service.sessions.repository import PostgresSessions
+from auth_service.sessions.service import SessionService
+from auth_service.sessions.tokens import AccessTokens
 from auth_service.settings import Settings
-from auth_service.upkeep_repository import PostgresLeftovers
-from servicekit import app
-from servicekit.metrics import registry
-from servicekit.ops import Endpoint, json_response
-from servicekit.periodic import Periodic
-from servicekit.rate_limit import RateLimiter
-from servicekit.redis import Redis
-from servicekit.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
-from servicekit.tokens import TokenVerifier
-from servicekit.upkeep import INTERVAL_SECONDS, Upkeep
-from servicekit.wakeups import Wakeups, announce
+from auth_service.users.handler import UserHandler
+from auth_service.users.repository import PostgresUsers
+from auth_service.users.service import Parts, UserService
+from servicekit.access.rate_limit import RateLimiter
+from servicekit.access.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
+from servicekit.access.tokens import TokenVerifier
+from servicekit.process import app
+from servicekit.process.ops import Endpoint, json_response
+from servicekit.process.periodic import Periodic
+from servicekit.rpc.metrics import registry
+from servicekit.stores.migrate import packaged
+from servicekit.stores.redis import Redis
+from servicekit.stores.upkeep import INTERVAL_SECONDS, Upkeep
+from servicekit.stores.wakeups import Wakeups, announce
 
 # How long verifiers may keep the set: a key must have been in it for longer than this before it signs.
 JWKS_MAX_AGE_SECONDS = 60
@@ -48,30 +54,31 @@ def parts(settings: Settings) -> app.Parts:
     """The auth service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
-    probe, schema_is_there = app.database_check(settings, migrations())
+    probe, schema_is_there = app.database_check(settings, packaged("auth", "auth_service"))
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     passwords = PasswordHasher(cost=settings.bcrypt_cost, threads=settings.hashing_threads, queue=settings.hashing_queue, registry=metrics)
-    accounts = PostgresAccounts(database)
     rotation = KeyRotation(PostgresKeys(database), settings.key_seal, settings.key_policy)
     ring = KeyRing(settings.key_seal, settings.key_policy, reread=rotation.advance)
     measure(ring, settings.key_policy, metrics)
     keys = Periodic("signing keys", partial(rotation.advance, ring), interval_seconds=rotation.read_interval_seconds, retry_seconds=RETRY_SECONDS)
     # With connections of their own: calls that fill the pool must not hold up what ends sessions.
     events_database = app.database(settings, CollectorRegistry(), connections=EVENT_CONNECTIONS)
-    events = PostgresAccounts(events_database)
+    events = PostgresEvents(events_database)
     revocations = Revocations(events, metrics)
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())
     wakeups.subscribe(CHANNEL, reading.wake)
-    upkeep = Periodic("upkeep", Upkeep(PostgresLeftovers(database)).round, interval_seconds=INTERVAL_SECONDS)
+    upkeep = Periodic("upkeep", Upkeep(database, (*session_rows.REMOVALS, *event_rows.REMOVALS)).round, interval_seconds=INTERVAL_SECONDS)
     issuer, audience = settings.token_issuer, settings.token_audience
-    both = _parts(settings, metrics, accounts, passwords, redis, partial(announce, redis, CHANNEL))
+    both = _parts(settings, metrics, passwords, redis, partial(announce, redis, CHANNEL))
     access_tokens = AccessTokens(ring, issuer=issuer, audience=audience, ttl_seconds=settings.access_token_ttl_seconds)
+    users = UserHandler(UserService(PostgresUsers(database), both))
+    sessions = SessionHandler(SessionService(PostgresSessions(database), both, access_tokens, settings.session_lifetime))
     return app.Parts(
         handlers=[
-            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], AuthHandler(AuthService(both, access_tokens, settings.session_lifetime))),
-            (user_pb2.DESCRIPTOR.services_by_name["UserService"], UserHandler(UserService(both))),
-            (event_service_pb2.DESCRIPTOR.services_by_name["EventService"], EventHandler(events)),
+            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], [users, sessions]),
+            (user_pb2.DESCRIPTOR.services_by_name["UserService"], [users]),
+            (event_service_pb2.DESCRIPTOR.services_by_name["EventService"], [EventHandler(events)]),
         ],
         verifier=TokenVerifier(ring, revocations, issuer=issuer, audience=audience),
         registry=metrics,
@@ -82,15 +89,10 @@ def parts(settings: Settings) -> app.Parts:
 
 
 def _parts(
-    settings: Settings,
-    metrics: CollectorRegistry,
-    accounts: PostgresAccounts,
-    passwords: PasswordHasher,
-    redis: Redis,
-    announcing: Callable[[], Awaitable[None]],
+    settings: Settings, metrics: CollectorRegistry, passwords: PasswordHasher, redis: Redis, announcing: Callable[[], Awaitable[None]]
 ) -> Parts:
     guard = LoginGuard(RateLimiter(redis, metrics, prefix="login"), settings.login_limits)
-    return Parts(accounts, passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, new_id)
+    return Parts(passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, new_id)
 
 
 def jwks_endpoint(ring: KeyRing) -> Endpoint:

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from auth_service.domain import Client
+from auth_service.client import Client
 
 
 class SecurityEvent(StrEnum):

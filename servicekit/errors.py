@@ -1,7 +1,7 @@
 """What a use case can raise: errors named by the fact, each with a kind and a reason. Knows neither grpc nor protobuf.
 
-The pipeline maps a kind to a gRPC status (`servicekit.status`); the reasons are those of `taskmanager/rpc/v1/error_reason.proto`, and a test holds
-every subclass to it. Messages are for people and never carry secrets or other users' data.
+The pipeline maps a kind to a gRPC status (`servicekit.rpc.status`); the reasons are those of `taskmanager/rpc/v1/error_reason.proto`, and a test
+holds every subclass to it. Messages are for people and never carry secrets or other users' data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,3 +142,10 @@ class DeadlineExceeded(ServiceError):
     kind = Kind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
     message = "The call took longer than its deadline."
+
+
+class RedisUnavailable(Exception):
+    """Redis did not answer, or was not asked because the circuit breaker is open. It is unknown whether Redis executed the command.
+
+    No client sees this error: whoever asks Redis continues without it.
+    """

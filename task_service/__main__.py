@@ -1,7 +1,7 @@
 """`python -m task_service run | migrate`."""
 
-from servicekit.commands import main
-from task_service.schema import migrations
+from servicekit.process.commands import main
+from servicekit.stores.migrate import packaged
 
 
 async def run() -> None:
@@ -12,4 +12,4 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    main("task_service", run, migrations())
+    main("task_service", run, packaged("task", "task_service"))

@@ -6,32 +6,33 @@ from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.task.v1 import task_service_pb2
 from uuid_utils.compat import uuid7
 
-from servicekit import app
-from servicekit.announcements import Announcements
-from servicekit.jwks import REFRESH_SECONDS, RemoteKeys
-from servicekit.metrics import registry
-from servicekit.paging import PlaceTokens, page_tokens
-from servicekit.periodic import Periodic
-from servicekit.postgres import Database
-from servicekit.redis import Redis
-from servicekit.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
-from servicekit.tokens import TokenVerifier
-from servicekit.upkeep import INTERVAL_SECONDS, Upkeep
-from servicekit.wakeups import Wakeups
-from task_service import deleted_accounts, watching
-from task_service.account_repository import PostgresAccountRows
-from task_service.auth_events import AuthEvents
-from task_service.cache import CachedTasks
-from task_service.changes import PostgresChanges
-from task_service.deleted_accounts import DeletedAccounts
-from task_service.errors import InvalidResumeToken
-from task_service.handler import TaskHandler
-from task_service.repository import PostgresTasks
-from task_service.schema import migrations
-from task_service.service import FeedService, TaskService
+from servicekit.access.jwks import REFRESH_SECONDS, RemoteKeys
+from servicekit.access.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
+from servicekit.access.tokens import TokenVerifier
+from servicekit.process import app
+from servicekit.process.periodic import Periodic
+from servicekit.rpc.metrics import registry
+from servicekit.rpc.paging import PlaceTokens, page_tokens
+from servicekit.stores.migrate import packaged
+from servicekit.stores.postgres import Database
+from servicekit.stores.redis import Redis
+from servicekit.stores.upkeep import INTERVAL_SECONDS, Upkeep
+from servicekit.stores.wakeups import Announcements, Wakeups
+from task_service.accounts import service as deleted_accounts
+from task_service.accounts.auth_events import AuthEvents
+from task_service.accounts.repository import PostgresAccountRows
+from task_service.accounts.service import DeletedAccounts
+from task_service.feed import watching
+from task_service.feed.errors import InvalidResumeToken
+from task_service.feed.handler import FeedHandler
+from task_service.feed.repository import PostgresChanges
+from task_service.feed.service import FeedService
+from task_service.feed.watching import Watches, channel_of
 from task_service.settings import Settings
-from task_service.upkeep_repository import PostgresLeftovers
-from task_service.watching import Watches, channel_of
+from task_service.tasks.cache import CachedTasks
+from task_service.tasks.handler import TaskHandler
+from task_service.tasks.repository import PostgresTasks, removals
+from task_service.tasks.service import TaskService
 
 # What the gateway's one reflection upstream tells of beside our own: the public services of the other service.
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
@@ -46,7 +47,7 @@ def parts(settings: Settings) -> app.Parts:
     """The task service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
-    probe, schema_is_there = app.database_check(settings, migrations())
+    probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     cache = CachedTasks(
         PostgresTasks(database), redis, metrics, value_seconds=settings.cache_ttl_seconds, write_timeout_seconds=settings.database_timeout_seconds
@@ -63,11 +64,11 @@ def parts(settings: Settings) -> app.Parts:
     watches = Watches(PostgresChanges(database), wakeups, revocations.check, metrics)
     polling = Periodic("watches", watches.round, interval_seconds=watching.POLL_SECONDS)
     announcements = Announcements(redis)
-    leftovers = PostgresLeftovers(database, bin_days=settings.task_retention_days, change_days=settings.change_retention_days)
-    upkeep = Periodic("upkeep", Upkeep(leftovers).round, interval_seconds=INTERVAL_SECONDS)
-    handler = _handler(settings, database, cache, watches, announcements)
+    expired = removals(bin_days=settings.task_retention_days, change_days=settings.change_retention_days)
+    upkeep = Periodic("upkeep", Upkeep(database, expired).round, interval_seconds=INTERVAL_SECONDS)
+    handlers = _handlers(settings, database, cache, watches, announcements)
     return app.Parts(
-        handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handler)],
+        handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handlers)],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
         resources=[probe, database, redis, cache, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
@@ -77,7 +78,9 @@ def parts(settings: Settings) -> app.Parts:
     )
 
 
-def _handler(settings: Settings, database: Database, cache: CachedTasks, watches: Watches, announcements: Announcements) -> TaskHandler:
+def _handlers(
+    settings: Settings, database: Database, cache: CachedTasks, watches: Watches, announcements: Announcements
+) -> tuple[TaskHandler, FeedHandler]:
     secret = settings.page_token_key.get_secret_value()
     feed = FeedService(PostgresChanges(database), watches, PlaceTokens(secret, "resume token", InvalidResumeToken))
 
@@ -85,7 +88,7 @@ def _handler(settings: Settings, database: Database, cache: CachedTasks, watches
         watches.changed(user_id)
         announcements.announce(channel_of(user_id))
 
-    return TaskHandler(TaskService(cache, page_tokens(secret), new_id, announce), feed)
+    return TaskHandler(TaskService(cache, page_tokens(secret), new_id, announce), feed.token), FeedHandler(feed)
 
 
 def new_id() -> UUID:

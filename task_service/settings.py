@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 
-from servicekit.settings import MIN_SECRET_CHARACTERS, Port, Seconds, ServiceSettings, is_production
+from servicekit.process.settings import MIN_SECRET_CHARACTERS, Port, Seconds, ServiceSettings, is_production
 
 Days = Annotated[int, Field(ge=1, le=3650)]
 

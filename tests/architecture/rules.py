@@ -1,8 +1,8 @@
-"""The architecture's rules as functions from sources to what breaks them. Reads the syntax alone: nothing is imported."""
+"""The rules that import-linter's contracts (pyproject.toml) cannot state: functions from a source to what breaks them. They only read its syntax."""
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,62 +14,24 @@ PRODUCT = ("servicekit", *SERVICES, "gateway", "devstack")
 MAX_MODULE_LINES, MAX_APP_LINES, MAX_MAIN_LINES = 400, 150, 30
 MAX_FUNCTION_LINES = 60
 
-# Whom a module of a service may import of its own service. What is not named here may import anything but what only app.py does.
-LAYERS: Mapping[str, frozenset[str]] = {
-    "errors": frozenset(),
-    "domain": frozenset({"errors"}),
-    "writes": frozenset({"domain"}),
-    "conditions": frozenset({"domain"}),
-    "filter_values": frozenset({"conditions", "domain"}),
-    "filter_syntax": frozenset({"conditions", "filter_values"}),
-    "filtering": frozenset({"conditions", "domain", "times"}),
-    "condition_sql": frozenset({"conditions", "domain"}),
-    "list_statement": frozenset({"condition_sql", "conditions", "domain", "filtering"}),
-    "repository": frozenset({"domain", "errors", "filtering", "list_statement", "writes"}),
-    "changes": frozenset({"domain", "list_statement", "repository"}),
-    "key_repository": frozenset({"keys", "rotation"}),
-    "upkeep_repository": frozenset({"domain"}),
-    "account_repository": frozenset(),
-    "service": frozenset({"domain", "errors", "filtering", "writes", "watching", "sessions", "login_guard", "password_rules", "security_log"}),
-    "handler": frozenset({"domain", "errors", "filter_syntax", "filtering", "messages", "service", "writes"}),
-    "app": frozenset({"*"}),
-    "schema": frozenset(),
-    "__main__": frozenset({"app", "schema", "key_commands"}),
-}
-# What nobody but the composition root, and it only, knows.
-OUTERMOST = frozenset({"handler", "app", "__main__"})
-
 WIRE = ("grpc", "google.protobuf", "google.rpc", "google.api", "taskmanager", "buf", "protovalidate", "grpc_health", "grpc_reflection", "grpc_status")
 STORES = ("asyncpg", "redis")
 # The composition root hands the descriptors of the services to the server, and that is all that it knows of the wire.
 DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
     {
-        "admission",
-        "app",
-        "call",
-        "call_log",
-        "field_mask",
-        "health",
-        "healthcheck",
-        "logging",
-        "method",
-        "metrics",
-        "pipeline",
-        "reflection",
-        "retry_metadata",
-        "server",
-        "status",
-        "telemetry",
+        *("rpc.admission", "rpc.call_log", "rpc.field_mask", "rpc.health", "rpc.method", "rpc.metrics", "rpc.pipeline", "rpc.reflection"),
+        *("rpc.server", "rpc.status", "rpc.timestamps", "process.app", "process.healthcheck", "process.logging", "process.telemetry"),
     }
 )
+SERVICE_WIRE = frozenset({"handler", "messages", "auth_events"})
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
-    "asyncpg": frozenset({"postgres", "migrate", "telemetry"}),
-    "redis": frozenset({"redis", "redis_reads", "wakeups"}),
+    "asyncpg": frozenset({"stores.postgres", "stores.migrate", "process.telemetry"}),
+    "redis": frozenset({"stores.redis", "stores.redis_reads", "stores.wakeups"}),
 }
-SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository", "changes"}), "redis": frozenset({"cache", "changes"})}
-STATEMENTS = frozenset({"repository", "list_statement", "key_repository", "upkeep_repository", "account_repository", "cache", "changes"})
-SERVICEKIT_STATEMENTS = frozenset({"postgres", "migrate", "rate_limit"})
+SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"cache"})}
+STATEMENTS = frozenset({"repository", "list_statement", "cache"})
+SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.migrate", "access.rate_limit"})
 
 SQL = re.compile(
     r"^\s*(SELECT\s.+|INSERT\s+INTO\s.+|UPDATE\s+\w+[\w.]*\s+(AS\s+\w+\s+)?SET\s.+|DELETE\s+FROM\s.+|WITH\s+\w+\s+AS\s*\(.+|CREATE\s+(TABLE|SCHEMA|INDEX)\s.+)",
@@ -94,6 +56,11 @@ class Module:
     def leaf(self) -> str:
         """What follows the package, `""` for the package itself."""
         return self.name.partition(".")[2]
+
+    @property
+    def file(self) -> str:
+        """The last part of the name: what the module is in its room."""
+        return self.name.rpartition(".")[2]
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -133,21 +100,12 @@ def modules(*packages: str) -> list[Module]:
     return found
 
 
-def layer_breaks(module: Module) -> list[str]:
-    """Imports within a service that go outwards."""
-    allowed = LAYERS.get(module.leaf)
-    inner = {name.split(".")[1] for name in module.imports if name.startswith(f"{module.package}.")}
-    if allowed is None:
-        return [f"{module.name} imports {name}" for name in sorted(inner & OUTERMOST)]
-    return [] if "*" in allowed else [f"{module.name} imports {name}" for name in sorted(inner - allowed)]
-
-
 def wire_breaks(module: Module) -> list[str]:
     """Knowledge of grpc and protobuf outside of the modules that are there for it."""
     used = module.imports_any(WIRE)
     if module.package == "servicekit":
         used = frozenset() if module.leaf in SERVICEKIT_WIRE else used
-    elif module.leaf in {"handler", "messages", "auth_events"}:
+    elif module.file in SERVICE_WIRE:
         used = frozenset()
     elif module.leaf == "app":
         used = frozenset(name for name in used if not DESCRIPTORS.fullmatch(name))
@@ -156,41 +114,19 @@ def wire_breaks(module: Module) -> list[str]:
 
 def store_breaks(module: Module) -> list[str]:
     """Knowledge of asyncpg and redis outside of the modules that are there for it."""
-    allowed = SERVICEKIT_STORES if module.package == "servicekit" else SERVICE_STORES
-    return [f"{module.name} imports {name}" for store in STORES if module.leaf not in allowed[store] for name in sorted(module.imports_any([store]))]
+    allowed, place = (SERVICEKIT_STORES, module.leaf) if module.package == "servicekit" else (SERVICE_STORES, module.file)
+    return [f"{module.name} imports {name}" for store in STORES if place not in allowed[store] for name in sorted(module.imports_any([store]))]
 
 
 def statement_breaks(module: Module) -> list[str]:
     """SQL and Redis scripts in the text of other modules than those that are there for it."""
-    if module.leaf in (SERVICEKIT_STATEMENTS if module.package == "servicekit" else STATEMENTS):
+    if module.leaf in SERVICEKIT_STATEMENTS if module.package == "servicekit" else module.file in STATEMENTS:
         return []
     return [
         f"{module.name}:{node.lineno} holds {_text(node)[:40]!r}"
         for node in _literals(module.tree)
         if SQL.match(_text(node)) or REDIS.search(_text(node))
     ]
-
-
-def reach_breaks(start: str, all_modules: Sequence[Module], forbidden: Sequence[str]) -> list[str]:
-    """What a module imports of the forbidden through any chain of our own modules."""
-    by_name = {module.name: module for module in all_modules}
-    seen, waiting, found = {start}, [start], []
-    while waiting:
-        module = by_name[waiting.pop()]
-        found += [f"{start} reaches {name} through {module.name}" for name in sorted(module.imports_any(forbidden))]
-        fresh = {name for name in module.imports if name in by_name} - seen
-        seen |= fresh
-        waiting += sorted(fresh)
-    return found
-
-
-def package_breaks(module: Module) -> list[str]:
-    """Imports between packages that must not know one another."""
-    forbidden = {"servicekit": (*SERVICES, "gateway", "tests"), "gateway": (*SERVICES, "servicekit", "tests"), "devstack": (*SERVICES, "tests")}
-    for service in SERVICES:
-        forbidden[service] = (*(other for other in SERVICES if other != service), "gateway", "tests")
-    unknown = [*forbidden.get(module.package, ()), *(() if module.package in {"devstack", "tests", "bench"} else ("devstack",))]
-    return [f"{module.name} imports {name}" for name in sorted(module.imports_any(unknown))]
 
 
 def size_breaks(module: Module) -> list[str]:
@@ -209,6 +145,21 @@ def size_breaks(module: Module) -> list[str]:
 def undocumented(module: Module) -> list[str]:
     """Modules that do not say what they are for."""
     return [] if ast.get_docstring(module.tree) or module.text == "" else [f"{module.name} has no docstring"]
+
+
+def only_re_exports(module: Module) -> list[str]:
+    """Modules that hold nothing but imports of other modules' names."""
+    body = [node for node in module.tree.body if not _is_docstring(node) and not _is_all(node)]
+    only = body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+    return [f"{module.name} only re-exports"] if only else []
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_all(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and [target.id for target in node.targets if isinstance(target, ast.Name)] == ["__all__"]
 
 
 def _within(name: str, package: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
@@ -11,21 +11,26 @@ import pytest
 from prometheus_client import CollectorRegistry
 from uuid_utils.compat import uuid7
 
-from auth_service.domain import Client, Credentials, Repeated, Reused, Rotated, SessionLifetime, TokenPair, User, email_key
-from auth_service.keys import KeyRing
-from auth_service.login_guard import LoginGuard, LoginLimits
-from auth_service.password_rules import PasswordRules
-from auth_service.passwords import PasswordHasher
-from auth_service.repository import PostgresAccounts
+from auth_service.client import Client
+from auth_service.events.repository import PostgresEvents
+from auth_service.keys.ring import KeyRing
+from auth_service.passwords.hasher import PasswordHasher
+from auth_service.passwords.login_guard import LoginGuard, LoginLimits
+from auth_service.passwords.rules import PasswordRules
 from auth_service.security_log import SecurityLog
-from auth_service.service import AuthService, Parts, UserService
-from auth_service.sessions import AccessTokens
+from auth_service.sessions.domain import Repeated, Reused, Rotated, SessionLifetime, TokenPair
+from auth_service.sessions.repository import PostgresSessions
+from auth_service.sessions.service import SessionService
+from auth_service.sessions.tokens import AccessTokens
+from auth_service.users.domain import Credentials, User, email_key
+from auth_service.users.repository import PostgresUsers
+from auth_service.users.service import Parts, UserService
 from devstack.stack import Stack
+from servicekit.access.rate_limit import Limit, RateLimiter
+from servicekit.access.revocations import EventKind
 from servicekit.identity import Identity
-from servicekit.postgres import Database
-from servicekit.rate_limit import Limit, RateLimiter
-from servicekit.redis import Redis
-from servicekit.revocations import EventKind
+from servicekit.stores.postgres import Database
+from servicekit.stores.redis import Redis
 from tests.support.keys import key_ring
 
 ISSUER, AUDIENCE = "https://issuer.test", "audience.test"
@@ -38,6 +43,25 @@ PLENTY = Limit(burst=10_000, interval_seconds=1)
 CredentialsFactory: TypeAlias = Callable[[], Awaitable[Credentials]]
 
 
+class Accounts(PostgresUsers, PostgresSessions, PostgresEvents):
+    """All that auth_service stores, in one object."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllParts(Parts):
+    """The parts of the use cases, with their storage."""
+
+    repository: Accounts
+
+
+class AuthService(SessionService, UserService):
+    """The use cases of accounts and of sessions, in one object."""
+
+    def __init__(self, parts: AllParts, access_tokens: AccessTokens, lifetime: SessionLifetime) -> None:
+        SessionService.__init__(self, parts.repository, parts, access_tokens, lifetime)
+        UserService.__init__(self, parts.repository, parts)
+
+
 class Announcements:
     """Counts how often the others were told of new events."""
 
@@ -48,12 +72,12 @@ class Announcements:
 
 
 @pytest.fixture
-def accounts(database: Database) -> PostgresAccounts:
-    return PostgresAccounts(database)
+def accounts(database: Database) -> Accounts:
+    return Accounts(database)
 
 
 @pytest.fixture
-def new_credentials(accounts: PostgresAccounts) -> CredentialsFactory:
+def new_credentials(accounts: Accounts) -> CredentialsFactory:
     """Makes accounts, for what needs no password."""
 
     async def made() -> Credentials:
@@ -94,24 +118,24 @@ def announcements() -> Announcements:
 
 
 @pytest.fixture
-def parts(accounts: PostgresAccounts, hasher: PasswordHasher, limiter: RateLimiter, announcements: Announcements) -> Parts:
+def parts(accounts: Accounts, hasher: PasswordHasher, limiter: RateLimiter, announcements: Announcements) -> AllParts:
     guard = LoginGuard(limiter, LoginLimits(PLENTY, PLENTY))
-    return Parts(accounts, hasher, PasswordRules(), guard, SecurityLog(CollectorRegistry()), announcements, uuid7)
+    return AllParts(hasher, PasswordRules(), guard, SecurityLog(CollectorRegistry()), announcements, uuid7, accounts)
 
 
-def service_of(parts: Parts, ring: KeyRing) -> AuthService:
+def service_of(parts: AllParts, ring: KeyRing) -> AuthService:
     """The use cases over some parts."""
     return AuthService(parts, AccessTokens(ring, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=60), LIFETIME)
 
 
 @pytest.fixture
-def service(parts: Parts, ring: KeyRing) -> AuthService:
+def service(parts: AllParts, ring: KeyRing) -> AuthService:
     return service_of(parts, ring)
 
 
 @pytest.fixture
-def users(parts: Parts) -> UserService:
-    return UserService(parts)
+def users(parts: AllParts) -> UserService:
+    return UserService(parts.repository, parts)
 
 
 def token_hash() -> bytes:
@@ -121,7 +145,7 @@ def token_hash() -> bytes:
 class Storage:
     """The repository, with what the tests want of it most."""
 
-    def __init__(self, accounts: PostgresAccounts, database: Database) -> None:
+    def __init__(self, accounts: Accounts, database: Database) -> None:
         self.accounts = accounts
         self.database = database
 
@@ -156,7 +180,7 @@ class Storage:
 
 
 @pytest.fixture
-def storage(accounts: PostgresAccounts, database: Database) -> Storage:
+def storage(accounts: Accounts, database: Database) -> Storage:
     return Storage(accounts, database)
 
 
@@ -190,7 +214,7 @@ def identity_of(pair: TokenPair) -> Identity:
 
 
 @pytest.fixture
-async def dearer(parts: Parts) -> AsyncIterator[Parts]:
+async def dearer(parts: AllParts) -> AsyncIterator[AllParts]:
     """The same parts, when passwords cost more."""
     hasher = PasswordHasher(cost=5, threads=2, queue=100, registry=CollectorRegistry())
     yield replace(parts, passwords=hasher)

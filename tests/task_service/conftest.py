@@ -10,14 +10,14 @@ from prometheus_client import CollectorRegistry
 from uuid_utils.compat import uuid7
 
 from devstack.stack import Stack
-from servicekit.postgres import Database
-from servicekit.redis import Redis
-from task_service.cache import CachedTasks
-from task_service.domain import Actor, Task, TaskFields
-from task_service.errors import TaskNotFound
-from task_service.repository import PostgresTasks
-from task_service.service import TaskRepository
-from task_service.writes import Creation, Deletion, Update
+from servicekit.stores.postgres import Database
+from servicekit.stores.redis import Redis
+from task_service.tasks.cache import CachedTasks
+from task_service.tasks.domain import Actor, Task, TaskFields
+from task_service.tasks.errors import TaskNotFound
+from task_service.tasks.repository import PostgresTasks
+from task_service.tasks.service import TaskRepository
+from task_service.tasks.writes import Creation, Deletion, Update
 
 CacheFactory = Callable[[], CachedTasks]
 

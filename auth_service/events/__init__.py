@@ -1,0 +1,1 @@
+"""The log of revoked sessions and deleted accounts that task_service reads."""

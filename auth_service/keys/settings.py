@@ -1,0 +1,52 @@
+"""The settings of the signing keys, which the service and the `keys` commands share."""
+
+from typing import Annotated, Final
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from auth_service.keys.domain import KeyPolicy
+from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from servicekit.access.tokens import MAX_LIFETIME_SECONDS
+
+YEAR_SECONDS: Final = 31_536_000
+
+
+class KeySettings(BaseSettings):
+    """What says how the signing keys are kept, and how long."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # 32 bytes in base64. Several with commas: the first seals, all open. The same on all replicas.
+    key_encryption_key: SecretStr
+    key_rotation_seconds: Annotated[float, Field(ge=1, le=YEAR_SECONDS)] = 2_592_000.0
+    # From a key's publication to its first signature: longer than the gateway (JWKS_REFRESH_SECONDS) and the services (60 s) keep the set.
+    key_lead_seconds: Annotated[float, Field(ge=0.5, le=86_400)] = 300.0
+    # RFC 9068 tokens cannot be called back everywhere at once, so none lives longer than 15 minutes.
+    access_token_ttl_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = MAX_LIFETIME_SECONDS
+
+    @field_validator("key_encryption_key")
+    @classmethod
+    def _key_encryption_key_is_one(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_key_encryption_keys(value.get_secret_value())
+        except ValueError:
+            raise ValueError("must be 32 random bytes in base64; make it with: openssl rand -base64 32") from None
+        return value
+
+    @field_validator("key_lead_seconds")
+    @classmethod
+    def _key_lead_is_shorter_than_its_time(cls, value: float, info: ValidationInfo) -> float:
+        if value >= info.data.get("key_rotation_seconds", float("inf")):
+            raise ValueError("must be less than KEY_ROTATION_SECONDS")
+        return value
+
+    @property
+    def key_seal(self) -> KeySeal:
+        """What opens and seals the keys."""
+        return KeySeal(parse_key_encryption_keys(self.key_encryption_key.get_secret_value()))
+
+    @property
+    def key_policy(self) -> KeyPolicy:
+        """The course of the keys."""
+        return KeyPolicy(self.key_rotation_seconds, self.key_lead_seconds, self.access_token_ttl_seconds)

@@ -1,0 +1,1 @@
+"""Passwords: hashing, the rules for new ones, and the limits on guesses."""

@@ -1,0 +1,80 @@
+"""The tokens of a session: access tokens are JWTs (RFC 9068), refresh tokens are random and kept only as hashes."""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from auth_service.keys.ring import KeyRing
+from servicekit.access.tokens import ALGORITHM, TOKEN_TYPE
+
+REFRESH_TOKEN_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+
+
+class AccessTokens:
+    """Issues access tokens. `ttl_seconds` is how long each is good for at most."""
+
+    def __init__(self, keys: KeyRing, *, issuer: str, audience: str, ttl_seconds: int, now: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._now = now
+        self._ttl_seconds = ttl_seconds
+
+    def require_key(self) -> None:
+        """Raises NoSigningKey: to be asked before anything is done that ends in a token."""
+        self._keys.current()
+
+    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime) -> tuple[str, int]:
+        """A token that speaks for the user in the session, and for how many seconds: not longer than the session, but for a second at its very end.
+
+        Raises NoSigningKey.
+        """
+        kid, key = self._keys.current()
+        issued_at = int(self._now())
+        seconds = max(1, min(self._ttl_seconds, int(session_expires_at.timestamp()) - issued_at))
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": str(user_id),
+            "sid": str(session_id),
+            "iat": issued_at,
+            "exp": issued_at + seconds,
+            "jti": secrets.token_urlsafe(16),
+        }
+        return jwt.encode(claims, key, ALGORITHM, headers={"typ": TOKEN_TYPE, "kid": kid}), seconds
+
+
+def new_refresh_token() -> str:
+    """256 random bits: as good as a key, so a plain hash of it cannot be searched."""
+    return secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
+
+
+def refresh_token_hash(token: str) -> bytes:
+    """What is kept of a refresh token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def seal_successor(token: str, successor: str) -> bytes:
+    """The successor, to be opened only by who has the token that it follows."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + _cipher(token).encrypt(nonce, successor.encode(), None)
+
+
+def open_successor(token: str, sealed: bytes) -> str:
+    """The successor that was sealed for the token."""
+    return _cipher(token).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None).decode()
+
+
+def _cipher(token: str) -> AESGCM:
+    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=None, info=b"task-manager refresh token successor").derive(token.encode()))

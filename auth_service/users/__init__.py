@@ -1,0 +1,1 @@
+"""Accounts: who registered, what their users may change, and how they are deleted."""

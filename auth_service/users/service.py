@@ -1,0 +1,145 @@
+"""The use cases of accounts. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from auth_service.client import Client
+from auth_service.passwords.domain import Passwords
+from auth_service.passwords.errors import TooManyAttempts
+from auth_service.passwords.login_guard import LoginGuard
+from auth_service.passwords.rules import PasswordRules
+from auth_service.security_log import SecurityEvent, SecurityLog
+from auth_service.users.domain import Credentials, User, email_key
+from auth_service.users.errors import UserNotFound, WrongPassword
+from servicekit.completion import run_to_completion
+from servicekit.identity import Identity
+
+
+class UserRepository(Protocol):
+    """Where accounts are kept. Each method is one transaction, with what it adds to the event log. All raise DependencyUnavailable.
+
+    Where it takes Credentials, it does nothing if the account is gone or its password was changed since they were read.
+    """
+
+    async def insert_user(self, user_id: UUID, *, email: str, key: str, name: str, password_hash: str) -> User:
+        """The new account. Raises EmailTaken if `key` has one."""
+
+    async def find_user(self, user_id: UUID) -> User | None:
+        """The account, or None."""
+
+    async def update_name(self, user_id: UUID, name: str) -> User | None:
+        """The account with its new name, or None if there is none."""
+
+    async def find_credentials(self, user_id: UUID) -> Credentials | None:
+        """What the account's password is checked against, or None."""
+
+    async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID) -> bool:
+        """Keeps the hash of another password and ends all sessions but one. Whether it did."""
+
+    async def delete_user(self, credentials: Credentials) -> bool:
+        """Deletes the account and all its sessions. Whether it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the use cases of accounts and of sessions share. `announce` tells the other processes that there are new events."""
+
+    passwords: Passwords
+    rules: PasswordRules
+    guard: LoginGuard
+    security_log: SecurityLog
+    announce: Callable[[], Awaitable[None]]
+    new_id: Callable[[], UUID]
+
+
+class UserService:
+    """Registration, and the caller's account."""
+
+    def __init__(self, repository: UserRepository, parts: Parts) -> None:
+        self._repository = repository
+        self._parts = parts
+
+    async def register(self, *, email: str, password: str, name: str, client: Client) -> User:
+        """Makes an account. Raises InvalidField, EmailTaken, TooManyAttempts, Overloaded."""
+        self._parts.rules.check("password", password, email=email, name=name)
+        try:
+            # To be told of an email that it is taken is worth as much as a failed login.
+            async with self._parts.guard.attempt() as attempt:
+                await attempt.from_address(client.address)
+                password_hash = await self._parts.passwords.hash(password)
+                user = await run_to_completion(self._insert_user(email, password_hash, name, client))
+                # Accounts are not to be had without number.
+                attempt.keep()
+        except TooManyAttempts:
+            self._parts.security_log.record(SecurityEvent.ATTEMPTS_LIMITED, client)
+            raise
+        return user
+
+    async def _insert_user(self, email: str, password_hash: str, name: str, client: Client) -> User:
+        user_id = self._parts.new_id()
+        user = await self._repository.insert_user(user_id, email=email, key=email_key(email), name=name, password_hash=password_hash)
+        self._parts.security_log.record(SecurityEvent.ACCOUNT_CREATED, client, user_id=user.id)
+        return user
+
+    async def get_me(self, identity: Identity) -> User:
+        """Raises UserNotFound."""
+        return _found(await self._repository.find_user(identity.user_id))
+
+    async def update_me(self, identity: Identity, name: str | None) -> User:
+        """Sets the name, unless it is None. Raises UserNotFound."""
+        if name is None:
+            return await self.get_me(identity)
+        return _found(await self._repository.update_name(identity.user_id, name))
+
+    async def change_password(self, identity: Identity, *, current_password: str, new_password: str, client: Client) -> None:
+        """Changes the password and ends all other sessions. Raises InvalidField and what _confirmed does."""
+        credentials = await self._confirmed(identity, current_password, client)
+        self._parts.rules.check("new_password", new_password, email=credentials.email, name=credentials.name)
+        password_hash = await self._parts.passwords.hash(new_password)
+        await run_to_completion(self._change(credentials, password_hash, identity, client))
+
+    async def _change(self, credentials: Credentials, password_hash: str, identity: Identity, client: Client) -> None:
+        if not await self._repository.change_password(credentials, password_hash, identity.session_id):
+            raise WrongPassword
+        self._parts.security_log.record(SecurityEvent.PASSWORD_CHANGED, client, user_id=identity.user_id, session_id=identity.session_id)
+        await self._parts.announce()
+
+    async def delete_me(self, identity: Identity, password: str, client: Client) -> None:
+        """Deletes the account and ends its sessions; its tasks follow. Raises what _confirmed does."""
+        credentials = await self._confirmed(identity, password, client)
+        await run_to_completion(self._delete(credentials, identity, client))
+
+    async def _delete(self, credentials: Credentials, identity: Identity, client: Client) -> None:
+        if not await self._repository.delete_user(credentials):
+            raise WrongPassword
+        self._parts.security_log.record(SecurityEvent.ACCOUNT_DELETED, client, user_id=identity.user_id, session_id=identity.session_id)
+        await self._parts.announce()
+
+    async def _confirmed(self, identity: Identity, password: str, client: Client) -> Credentials:
+        """The caller's credentials, if the password is theirs: a token alone is not enough for what cannot be undone.
+
+        Raises UserNotFound, WrongPassword, TooManyAttempts, Overloaded.
+        """
+        try:
+            async with self._parts.guard.attempt() as attempt:
+                await attempt.on_confirmation(identity.user_id)
+                credentials = await self._repository.find_credentials(identity.user_id)
+                if credentials is None:
+                    raise UserNotFound
+                if not await self._parts.passwords.verify(password, credentials.password_hash):
+                    raise WrongPassword
+                return credentials
+        except WrongPassword:
+            self._parts.security_log.record(SecurityEvent.WRONG_PASSWORD, client, user_id=identity.user_id, session_id=identity.session_id)
+            raise
+        except TooManyAttempts:
+            self._parts.security_log.record(SecurityEvent.ATTEMPTS_LIMITED, client, user_id=identity.user_id, session_id=identity.session_id)
+            raise
+
+
+def _found(user: User | None) -> User:
+    if user is None:
+        raise UserNotFound
+    return user

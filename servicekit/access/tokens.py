@@ -1,0 +1,165 @@
+"""Verifies access tokens (RFC 9068) as RFC 8725 asks: one algorithm, required claims, the type, issuer and audience, and no key from the token.
+
+A token that was verified is remembered until it expires or its key is withdrawn, so that the signature is checked once and not per call. Whether its
+session has ended is looked at on every call.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt.utils import base64url_decode
+
+from servicekit.errors import TokenInvalid
+from servicekit.identity import Identity
+
+ALGORITHM: Final = "EdDSA"
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 §2.1)
+REQUIRED_CLAIMS: Final = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
+CLOCK_SKEW_SECONDS: Final = 30
+# An issuer that signs for longer is not ours, whatever its key.
+MAX_LIFETIME_SECONDS: Final = 900
+# Longer than any token of ours: what is longer is not worth the work of parsing it.
+MAX_TOKEN_CHARACTERS: Final = 4096
+# Of JSON in a token. Ours are flat.
+MAX_DEPTH: Final = 16
+
+
+class KeySource(Protocol):
+    """Where the issuer's public keys come from."""
+
+    async def find(self, kid: str) -> Ed25519PublicKey | None:
+        """The key of that id, or None. Raises DependencyUnavailable if there are no keys at all yet."""
+
+    def holds(self, kid: str) -> bool:
+        """Whether that key is among those that were found last."""
+
+
+class SessionCheck(Protocol):
+    """Knows which sessions have ended: see servicekit.access.revocations."""
+
+    def check(self, identity: Identity) -> None:
+        """Raises TokenInvalid if the identity's session has ended, DependencyUnavailable while that is not known."""
+
+
+class TokenVerifier:
+    """Tells who a token speaks for. `capacity` bounds the number of remembered tokens; the oldest go first."""
+
+    def __init__(self, keys: KeySource, sessions: SessionCheck, *, issuer: str, audience: str, capacity: int = 10_000) -> None:
+        self._keys = keys
+        self._sessions = sessions
+        self._issuer = issuer
+        self._audience = audience
+        self._capacity = capacity
+        # With the id of the key that it was verified by.
+        self._verified: dict[str, tuple[Identity, str]] = {}
+
+    async def verify(self, token: str) -> Identity:
+        """The identity in the token. Raises TokenInvalid, or DependencyUnavailable while no key has been fetched yet."""
+        known = self._verified.get(token)
+        if known is None:
+            known = await self._verify(token)
+            self._remember(token, known)
+        identity, kid = known
+        if identity.expires_at <= time.time() or not self._keys.holds(kid):
+            self._verified.pop(token, None)
+            raise TokenInvalid
+        self._sessions.check(identity)
+        return identity
+
+    async def _verify(self, token: str) -> tuple[Identity, str]:
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise TokenInvalid
+        try:
+            _require_plain(token)
+            kid = _key_id(token)
+            key = await self._keys.find(kid)
+            if key is None:
+                raise TokenInvalid
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"require": list(REQUIRED_CLAIMS), "verify_iat": False, "strict_aud": True},
+            )
+            return _identity(claims), kid
+        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise TokenInvalid from error
+
+    def _remember(self, token: str, known: tuple[Identity, str]) -> None:
+        if len(self._verified) >= self._capacity:
+            del self._verified[next(iter(self._verified))]
+        self._verified[token] = known
+
+
+def _require_plain(token: str) -> None:
+    """Raises ValueError for what two readers might read in two ways (RFC 8725 §2.4, §3.7), as the gateway does, and for padding (RFC 7515 §2)."""
+    if "=" in token:
+        raise ValueError("padding")
+    for part in token.split(".")[:2]:
+        _require_plain_value(json.loads(base64url_decode(part).decode("utf-8"), object_pairs_hook=_unique), MAX_DEPTH)
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name twice")
+    return dict(pairs)
+
+
+def _require_plain_value(value: Any, depth: int) -> None:
+    if depth == 0:
+        raise ValueError("too deep")
+    match value:
+        case str():
+            value.encode()  # raises for half of a surrogate pair
+        case float() if not math.isfinite(value):
+            raise ValueError("not a number")
+        case int() if abs(value) >= 2**63:
+            raise ValueError("too large a number")
+        case list():
+            for item in value:
+                _require_plain_value(item, depth - 1)
+        case dict():
+            for name, item in value.items():
+                _require_plain_value(name, depth - 1)
+                _require_plain_value(item, depth - 1)
+
+
+def _key_id(token: str) -> str:
+    """The `kid` of a token whose header is one of ours. jku, x5u, jwk and x5c are never looked at."""
+    header = jwt.get_unverified_header(token)
+    if header.get("alg") != ALGORITHM or str(header.get("typ", "")).lower() != TOKEN_TYPE or "crit" in header:
+        raise TokenInvalid
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise TokenInvalid
+    return kid
+
+
+def _identity(claims: Mapping[str, Any]) -> Identity:
+    issued_at, expires_at, not_before = claims["iat"], claims["exp"], claims.get("nbf", 0)
+    if type(not_before) is not int or not_before < 0:
+        raise TokenInvalid
+    if type(issued_at) is not int or type(expires_at) is not int or issued_at > time.time() + CLOCK_SKEW_SECONDS:
+        raise TokenInvalid
+    if expires_at - issued_at > MAX_LIFETIME_SECONDS:
+        raise TokenInvalid
+    subject, session, token_id = claims["sub"], claims["sid"], claims["jti"]
+    if not (isinstance(subject, str) and isinstance(session, str) and isinstance(token_id, str) and token_id):
+        raise TokenInvalid
+    return Identity(user_id=_id(subject), session_id=_id(session), token_id=token_id, expires_at=expires_at)
+
+
+def _id(text: str) -> UUID:
+    """In the one form in which we write them."""
+    value = UUID(text)
+    if str(value) != text:
+        raise TokenInvalid
+    return value

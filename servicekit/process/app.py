@@ -1,0 +1,98 @@
+"""What the composition roots have in common: from settings and a service's own parts to a running process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+from prometheus_client import CollectorRegistry
+
+from servicekit.process import logging
+from servicekit.process.ops import Endpoint, OpsServer
+from servicekit.process.periodic import Periodic, measure
+from servicekit.process.runtime import Drain, Resource, serve
+from servicekit.process.settings import ServiceSettings, load
+from servicekit.process.telemetry import Tracing
+from servicekit.rpc.admission import Verifier
+from servicekit.rpc.call_log import CallLog
+from servicekit.rpc.health import Check, Health
+from servicekit.rpc.method import is_internal
+from servicekit.rpc.metrics import CallMetrics
+from servicekit.rpc.pipeline import Pipeline
+from servicekit.rpc.server import GrpcServer, ServerOptions
+from servicekit.stores.migrate import Migrations
+from servicekit.stores.postgres import Database, DatabaseOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A service's own parts. `handlers` pairs each gRPC service with the objects that have its methods; `drains` end their streams."""
+
+    handlers: Sequence[tuple[ServiceDescriptor, Sequence[object]]]
+    verifier: Verifier
+    registry: CollectorRegistry
+    resources: Sequence[Resource]
+    checks: Mapping[str, Check]
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    reflected: Sequence[ServiceDescriptor] = ()
+    drains: Sequence[Drain] = ()
+
+
+def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None) -> Database:
+    """The pool that the settings ask for, or one of another size."""
+    options = DatabaseOptions(
+        url=settings.database_url.get_secret_value(),
+        application_name=settings.otel_service_name,
+        pool_max_size=connections or settings.database_pool_max_size,
+        statement_cache_size=settings.database_statement_cache_size,
+        timeout_seconds=settings.database_timeout_seconds,
+    )
+    return Database(options, registry)
+
+
+def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[Database, Check]:
+    """Ready only with the database, at the schema that this code needs: one question asks for both.
+
+    By a connection of its own: calls that fill the pool are load, and to be taken out of the balance for it would double the load of the rest.
+    """
+    pool = database(settings, CollectorRegistry(), connections=1)
+    return pool, lambda: migrations.require(pool)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+async def run(settings_type: type[S], wire: Callable[[S], Parts]) -> None:
+    """Serves until told to stop, by the settings in the environment. `wire` makes the service's own parts of them."""
+    settings = load(settings_type)
+    logging.configure(settings.log_level, settings.otel_service_name)
+    tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
+    await _serve(settings, wire(settings), tracing)
+
+
+async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
+    pipeline = Pipeline(
+        verifier=parts.verifier,
+        service_tokens=settings.service_tokens,
+        metrics=CallMetrics(parts.registry),
+        call_log=CallLog(tracing.trace_id),
+        default_deadline_seconds=settings.default_deadline_seconds,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        slow_reader_seconds=settings.slow_reader_seconds,
+    )
+    health = Health([service.full_name for service, _ in parts.handlers], parts.checks, parts.registry)
+    measure([resource for resource in parts.resources if isinstance(resource, Periodic)], parts.registry)
+    own = (service for service, _ in parts.handlers if not is_internal(service))
+    reflected = (*own, *parts.reflected) if settings.reflection_enabled else ()
+    options = ServerOptions(
+        host=settings.bind_host,
+        port=settings.grpc_port,
+        max_connection_age_seconds=settings.max_connection_age_seconds,
+        reflected_services=tuple(service.full_name for service in reflected),
+    )
+    server = GrpcServer(options, health, tracing.interceptors)
+    for service, handlers in parts.handlers:
+        server.add(service, handlers, pipeline)
+    ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints)
+    await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources), drains=parts.drains)

@@ -1,0 +1,85 @@
+"""The commands that every service has, `run` and `migrate`, and those that one has beside them."""
+
+import argparse
+import asyncio
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, NoReturn, TypeAlias
+
+import structlog
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servicekit.process import logging
+from servicekit.process.settings import load
+from servicekit.stores.migrate import Migrations, ServiceRoleRefused
+
+Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
+
+
+class MigrationSettings(BaseSettings):
+    """All that a migration needs: its own credentials, which own the schema, and whom it grants the use of it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr
+    # The role that the service logs in as; none where the service owns its schema.
+    service_role: str | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command with actions, `python -m PROGRAM COMMAND ACTION`. What an action does is the first line of its docstring."""
+
+    help: str
+    actions: Mapping[str, Action]
+
+
+_NONE: Final[Mapping[str, Command]] = MappingProxyType({})
+
+
+def main(program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE) -> None:
+    """Does what the command line says. `run` and the actions of `commands` read the service's settings themselves."""
+    signal.signal(signal.SIGTERM, _end)
+    options = _parser(program, commands).parse_args()
+    if options.command == "run":
+        import uvloop  # noqa: PLC0415 - only to serve
+
+        uvloop.run(run())
+    elif options.command == "migrate":
+        asyncio.run(_migrate(program, migrations))
+    else:
+        asyncio.run(commands[options.command].actions[options.action]())
+
+
+def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - signal's signature
+    """Ends as SIGTERM does by itself, but for the first process of a container, which the kernel lets no signal end that it does not handle."""
+    raise SystemExit(128 + number)
+
+
+def _parser(program: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    choices = parser.add_subparsers(dest="command", required=True)
+    choices.add_parser("run", help="serve until SIGTERM")
+    choices.add_parser("migrate", help="bring the database's schema up to this version and end")
+    for name, command in commands.items():
+        actions = choices.add_parser(name, help=command.help).add_subparsers(dest="action", required=True)
+        for action, does in command.actions.items():
+            actions.add_parser(action, help=(inspect.getdoc(does) or "").partition("\n")[0])
+    return parser
+
+
+async def _migrate(program: str, migrations: Migrations) -> None:
+    settings = load(MigrationSettings)
+    logging.configure(settings.log_level, program)
+    try:
+        applied = await migrations.apply(settings.database_url.get_secret_value(), settings.service_role)
+    except ServiceRoleRefused as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    structlog.get_logger().info("migrated", schema=migrations.schema, applied=applied, service_role=settings.service_role)

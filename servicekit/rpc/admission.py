@@ -1,0 +1,100 @@
+"""Whether a call may go to its handler: who calls, may they, and is what they ask valid. The same for methods that answer once and that stream.
+
+authenticate → authorize (by the method's `access`; before validation, AIP-211) → validate.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+import protovalidate
+from taskmanager.rpc.v1 import access_pb2
+
+from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, Violation
+from servicekit.identity import Identity, bearer_token
+from servicekit.rpc.call import Call
+from servicekit.rpc.method import Method
+
+ORIGINAL_PATH: Final = "x-envoy-original-path"
+# Violations travel in the trailers, for which clients have 8 KiB.
+MAX_VIOLATIONS: Final = 20
+THOROUGH_BYTES: Final = 8 * 1024
+
+# Returns for a call that may go on; raises TokenMissing, TokenInvalid, AccessDenied, MalformedRequest, InvalidField or DependencyUnavailable.
+Admission: TypeAlias = Callable[[Any, Call], Awaitable[None]]
+
+
+class Verifier(Protocol):
+    """Tells who an access token speaks for."""
+
+    async def verify(self, token: str) -> Identity:
+        """Raises TokenInvalid or DependencyUnavailable."""
+
+
+def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str]) -> Admission:
+    """The checks of a method, chosen once.
+
+    Public methods look at no token; internal ones are open to no user, but to the service tokens. The rest need a good access token.
+    """
+    validate = _validation(method)
+    if method.access == access_pb2.ACCESS_PUBLIC:
+
+        async def public(request: Any, call: Call) -> None:
+            validate(request, call)
+
+        return public
+    if method.access == access_pb2.ACCESS_INTERNAL:
+        return _internal(service_tokens, validate)
+    if method.access != access_pb2.ACCESS_AUTHENTICATED:
+        return _denied
+    verify = verifier.verify
+
+    async def authenticated(request: Any, call: Call) -> None:
+        call.caller = await verify(bearer_token(call.metadata.get("authorization")))
+        validate(request, call)
+
+    return authenticated
+
+
+def _internal(service_tokens: Sequence[str], validate: Callable[[Any, Call], None]) -> Admission:
+    accepted = [token.encode() for token in service_tokens]
+
+    async def internal(request: Any, call: Call) -> None:
+        given = bearer_token(call.metadata.get("authorization")).encode()
+        if not any(hmac.compare_digest(given, token) for token in accepted):
+            raise AccessDenied
+        validate(request, call)
+
+    return internal
+
+
+async def _denied(_: Any, __: Call) -> None:
+    raise AccessDenied
+
+
+def _validation(method: Method) -> Callable[[Any, Call], None]:
+    """Protovalidate's rules, and that body and query do not contradict the path."""
+    collect = protovalidate.Validator().collect_violations
+    path = method.path
+
+    def validate(request: Any, call: Call) -> None:
+        if request is None:
+            raise MalformedRequest
+        # A large message can break a rule once for every few bytes: then the first has to do.
+        violations = collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)
+        if violations:
+            raise InvalidField(*map(_violation, violations[:MAX_VIOLATIONS]))
+        if path is not None and (original := call.metadata.get(ORIGINAL_PATH)):
+            path.check(original, request)
+
+    return validate
+
+
+def _violation(violation: protovalidate.Violation) -> Violation:
+    proto = violation.proto
+    path = ""
+    for element in proto.field.elements if proto.field else ():
+        path += ("." if path else "") + element.field_name
+        if element.subscript is not None:
+            path += f"[{element.subscript.value}]"
+    return Violation(path, proto.message or proto.rule_id)

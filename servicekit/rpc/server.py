@@ -1,0 +1,206 @@
+"""The edge: hosts the services' methods on grpc.aio. The only module that knows its context, and the only place that aborts a call."""
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from servicekit.access.tokens import MAX_LIFETIME_SECONDS
+from servicekit.rpc.call import Call, Handler, Stream
+from servicekit.rpc.health import Health
+from servicekit.rpc.method import Method, methods_of
+from servicekit.rpc.pipeline import Pipeline
+from servicekit.rpc.reflection import add_reflection
+from servicekit.rpc.status import Failure, failure_of
+
+# The gateway's bound, with room for the message around it.
+MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024 + 64 * 1024
+# What gRPC clients take. The longest answer is a batch's: as much text as a request has, and what the server sets.
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+# What is under way on a connection of that age may go on for so long: a stream lives as long as its token.
+CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
+
+# Calls that have come and that Python has not taken yet: all who watched a replica that drains come at once. From this on grpc's core refuses some of
+# them, and says CANCELLED, which nobody tries again; we say OVERLOADED. Its own bound is 1000.
+PENDING_CALLS: Final = 10_000
+_NOTHING: Final[Sequence[Message]] = ()
+
+R = TypeVar("R")
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where to listen and for how long connections live. Port 0 takes a free one."""
+
+    host: str
+    port: int
+    max_connection_age_seconds: float
+    reflected_services: tuple[str, ...]
+
+
+class GrpcServer:
+    """A grpc.aio server with health and, if services are named for it, reflection."""
+
+    def __init__(self, options: ServerOptions, health: Health, interceptors: Iterable[grpc.aio.ServerInterceptor]) -> None:
+        self._server = grpc.aio.server(
+            interceptors=tuple(interceptors),
+            options=[
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+                # More than the gateway lets through, and the path a second time: grpc's own bound refuses at random from 8 KiB on.
+                ("grpc.max_metadata_size", 80 * 1024),
+                ("grpc.absolute_max_metadata_size", 96 * 1024),
+                # Clients look names up again only when a connection ends: without this, new pods get no load.
+                ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.server.max_pending_requests", PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_CALLS),
+                # Two processes on one port would share its load without anybody knowing.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        health.add_to(self._server)
+        if options.reflected_services:
+            add_reflection(self._server, options.reflected_services)
+        self._address = f"{options.host}:{options.port}"
+
+    def add(self, service: ServiceDescriptor, handlers: Sequence[object], pipeline: Pipeline) -> None:
+        """Registers each method of the service with the pipeline around it. One of `handlers` has a method of the same name in snake_case.
+
+        Raises if a method has no access option (MissingAccess), takes a stream (ClientStreams), has no handler or more than one (AttributeError),
+        or streams and its handler is no async generator (TypeError): the server must not start.
+        """
+        methods = {m.name: _handler_of(m, _implementation(m, handlers), pipeline) for m in methods_of(service)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, methods),))
+
+    async def start(self) -> int:
+        """Listens. Returns the port. Raises RuntimeError if it cannot be had."""
+        port = self._server.add_insecure_port(self._address)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new calls and waits, at most the grace, for those under way."""
+        await self._server.stop(grace_seconds)
+
+
+def _implementation(method: Method, handlers: Sequence[object]) -> Any:
+    found = [getattr(handler, method.snake_name) for handler in handlers if hasattr(handler, method.snake_name)]
+    if len(found) != 1:
+        raise AttributeError(f"{method.service}.{method.name} has {len(found)} handlers, and must have one")
+    return found[0]
+
+
+def _handler_of(method: Method, handler: Any, pipeline: Pipeline) -> "grpc.RpcMethodHandler[Any, Any]":
+    deserialize = _deserializer(method)
+    if not method.streams:
+        unary = _unary(method, pipeline.wrap(method, handler))
+        return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
+    if not inspect.isasyncgenfunction(handler):
+        raise TypeError(f"{method.service}.{method.name} streams: its handler must be an async generator")
+    stream = _stream(method, pipeline.wrap_stream(method, handler))
+    return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=deserialize, response_serializer=_serialize)
+
+
+def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | None]]:
+    async def unary(request: Message | None, context: Context) -> Message | None:
+        call = _call(context)
+        answer = await _ended(method, context, handler(request, call))
+        if call.response_headers:
+            await _send_headers(call, context)
+        return answer
+
+    return unary
+
+
+def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIterator[Message]]:
+    """An async generator, which is what OpenTelemetry's interceptor wants, that writes by itself and yields nothing.
+
+    grpc would leave one that yields where it is when the client goes, to be closed by the garbage collector; and it would not know how long
+    its message has waited.
+    """
+
+    async def stream(request: Message | None, context: Context) -> AsyncIterator[Message]:
+        call = _call(context)
+
+        async def send(message: Message) -> None:
+            try:
+                if call.response_headers and not call.messages_sent:
+                    await _send_headers(call, context)
+                await context.write(message)
+            except grpc.aio.InternalError as error:
+                # The connection has ended, and grpc has not got round to cancelling us.
+                raise asyncio.CancelledError from error
+
+        await _ended(method, context, handler(request, call, send))
+        if call.response_headers and not call.messages_sent:
+            await _send_headers(call, context)
+        for never in _NOTHING:
+            yield never
+
+    return stream
+
+
+async def _ended(method: Method, context: Context, call: Awaitable[R]) -> R | None:
+    """What the pipeline returns; if it is a failure, the call ends here, or for a client that does not read when it has read all before."""
+    try:
+        return await call
+    except Failure as failure:
+        end = failure
+    except Exception as error:
+        log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
+        end = failure_of(error)
+    # Of a client that has left there is nobody to tell; what is returned then is not looked at.
+    with contextlib.suppress(grpc.aio.InternalError):
+        await context.abort(end.code, end.message, end.trailing_metadata)
+    return None
+
+
+def _call(context: Context) -> Call:
+    return Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer())
+
+
+async def _send_headers(call: Call, context: Context) -> None:
+    await context.send_initial_metadata(tuple(call.response_headers.items()))
+
+
+def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
+    parse = method.request_type.FromString
+
+    def deserialize(data: bytes) -> Message | None:
+        """None for bytes that are no message: raising here would answer INTERNAL, and it is the caller's fault."""
+        try:
+            return parse(data)
+        except DecodeError:
+            return None
+
+    return deserialize
+
+
+def _serialize(response: Message) -> bytes:
+    return response.SerializeToString()
+
+
+def _text(metadata: Any) -> Mapping[str, str]:
+    text: dict[str, str] = {}
+    for key, value in metadata or ():
+        if type(value) is str:
+            # Two of them are no token at all, rather than whichever comes last.
+            text[key] = f"{text[key]}, {value}" if key == "authorization" and key in text else value
+    return text

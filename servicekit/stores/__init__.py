@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL and Redis, and what every service does with them. Imports neither grpc nor protobuf."""

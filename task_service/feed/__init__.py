@@ -1,0 +1,1 @@
+"""The change log as clients follow it: snapshots, resume tokens, streams."""

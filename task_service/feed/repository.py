@@ -1,0 +1,49 @@
+"""The change log in PostgreSQL, as it is followed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from servicekit.stores.postgres import Database
+from task_service.feed.domain import Change, ChangeKind, Changes
+from task_service.query.list_statement import COLUMN_NAMES
+from task_service.tasks.repository import to_task
+
+# All in one statement, so of one moment: the log, how far its numbers go, and the epoch. A row without a change if there is none, as for $2 null.
+LIST_CHANGES: Final = f"""
+SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change.kind, {", ".join(f"task.{name}" for name in COLUMN_NAMES)}
+  FROM task.feed AS feed
+  LEFT JOIN task.counters AS counter ON counter.user_id = $1
+  LEFT JOIN LATERAL (
+    SELECT seq, kind, snapshot FROM task.changes WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+  ) AS change ON true
+  LEFT JOIN LATERAL jsonb_populate_record(NULL::task.tasks, change.snapshot) AS task ON true
+ ORDER BY change.seq
+"""  # noqa: S608
+LIST_MOVED: Final = """
+SELECT counter.user_id, counter.last_seq
+  FROM unnest($1::uuid[], $2::bigint[]) AS known (user_id, last_seq) JOIN task.counters AS counter USING (user_id)
+ WHERE counter.last_seq <> known.last_seq
+"""
+
+
+class PostgresChanges:
+    """A ChangeLog (see task_service.feed.watching). Each method is one round trip."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
+        """See ChangeLog.list."""
+        rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit)
+        changes = [Change(row[2], ChangeKind(row[3]), to_task(row[4:])) for row in rows if row[2] is not None]
+        return Changes(str(rows[0][0]), rows[0][1], changes)
+
+    async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:
+        """See ChangeLog.list_moved."""
+        rows = await self._database.fetch(LIST_MOVED, _list(known.keys()), _list(known.values()))
+        return [(row[0], row[1]) for row in rows]
+
+
+def _list(values: Collection[object]) -> Sequence[object]:
+    return list(values)

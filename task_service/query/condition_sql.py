@@ -1,0 +1,90 @@
+"""Conditions in SQL. Values are parameters; only the numbers of statuses are literal."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from task_service.query.domain import TEXTS, AllOf, AnyOf, Comparison, Condition, Field, Operator, Status
+
+ALL_STATUSES: Final = frozenset(Status)
+
+# Adds a value to the parameters of a statement, and returns how it is written there.
+Parameter = Callable[[object], str]
+
+_SIGNS: Final = {
+    Operator.EQUAL: "=",
+    Operator.NOT_EQUAL: "<>",
+    Operator.LESS: "<",
+    Operator.LESS_OR_EQUAL: "<=",
+    Operator.GREATER: ">",
+    Operator.GREATER_OR_EQUAL: ">=",
+}
+# What makes a field present that is never null.
+_NOT_EMPTY: Final = {Field.DESCRIPTION: "description <> ''", Field.LABELS: "labels <> '{}'"}
+
+
+def statuses_of(conditions: Sequence[Condition]) -> frozenset[Status]:
+    """The statuses that a task may have of which all conditions are true, as far as those tell that are about the status alone."""
+    told = [statuses for statuses in map(_statuses, conditions) if statuses is not None]
+    return ALL_STATUSES.intersection(*told)
+
+
+def sql_of(conditions: Sequence[Condition], parameter: Parameter) -> list[str]:
+    """Terms that are all true, if and only if the conditions are that `statuses_of` does not tell about."""
+    return [_sql(condition, parameter) for condition in conditions if _statuses(condition) is None]
+
+
+def status_sql(statuses: frozenset[Status]) -> list[str]:
+    """The terms, at most one, of having one of these statuses."""
+    if statuses == ALL_STATUSES:
+        return []
+    numbers = sorted(status.value for status in statuses)
+    match numbers:
+        case []:
+            return ["false"]
+        case [number]:
+            return [f"status = {number}"]
+        case _:
+            return [f"status IN ({', '.join(map(str, numbers))})"]
+
+
+def _sql(condition: Condition, parameter: Parameter) -> str:
+    statuses = _statuses(condition)
+    if statuses is not None:
+        return " AND ".join(status_sql(statuses)) or "true"
+    match condition:
+        case AllOf(terms):
+            return f"({' AND '.join(_sql(term, parameter) for term in terms)})"
+        case AnyOf(terms):
+            return f"({' OR '.join(_sql(term, parameter) for term in terms)})"
+        case Comparison():
+            comparison = _comparison_sql(condition, parameter)
+            return f"({comparison}) IS NOT TRUE" if condition.negated else comparison
+
+
+def _comparison_sql(comparison: Comparison, parameter: Parameter) -> str:
+    field, name = comparison.field, comparison.field.value
+    match comparison.operator:
+        case Operator.PRESENT:
+            return _NOT_EMPTY.get(field, f"{name} IS NOT NULL")
+        case Operator.HAS if field in TEXTS:
+            return f"strpos(lower({name}), lower({parameter(comparison.value)})) > 0"
+        case Operator.HAS:
+            return f"{parameter(comparison.value)} = ANY ({name})"
+        case operator:
+            return f"{name} {_SIGNS[operator]} {parameter(comparison.value)}"
+
+
+def _statuses(condition: Condition) -> frozenset[Status] | None:
+    """The statuses of which the condition is true, or None if it is not about the status alone."""
+    match condition:
+        case Comparison(field=Field.STATUS, operator=operator, value=value, negated=negated):
+            named = ALL_STATUSES if operator is Operator.PRESENT else frozenset({Status(value)})  # type: ignore[arg-type]  # it is one
+            return ALL_STATUSES - named if negated != (operator is Operator.NOT_EQUAL) else named
+        case AnyOf(terms) | AllOf(terms):
+            each = [_statuses(term) for term in terms]
+            known = [statuses for statuses in each if statuses is not None]
+            if len(known) < len(each):
+                return None
+            return ALL_STATUSES.intersection(*known) if isinstance(condition, AllOf) else frozenset().union(*known)
+        case _:
+            return None

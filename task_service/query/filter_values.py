@@ -1,0 +1,48 @@
+"""What each field of a filter is compared with, read from its text."""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from task_service.query.domain import TIMES, Field, Status, Value
+
+# RFC 3339, or a date alone.
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?", re.IGNORECASE)
+_PRIORITY: Final = re.compile(r"[1-5]")
+
+
+class WrongValue(ValueError):
+    """A text is no value of its field. The message says what is one: `must be …`."""
+
+
+def value_of(field: Field, text: str) -> Value:
+    """The value that the text is, for the field. Raises WrongValue."""
+    if field is Field.STATUS:
+        return _status(text)
+    if field is Field.PRIORITY:
+        return _priority(text)
+    return _time(text) if field in TIMES else text
+
+
+def _status(text: str) -> Status:
+    for status in Status:
+        if status.name.lower() == text.lower():
+            return status
+    raise WrongValue(f"must be one of {', '.join(status.name for status in Status)}")
+
+
+def _priority(text: str) -> int:
+    if not _PRIORITY.fullmatch(text):
+        raise WrongValue("must be a whole number from 1 to 5")
+    return int(text)
+
+
+def _time(text: str) -> datetime:
+    """Kept to the microsecond, as the times of tasks are. A date alone is its midnight in UTC."""
+    try:
+        if not _TIME.fullmatch(text):
+            raise ValueError
+        time = datetime.fromisoformat(text.upper())
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise WrongValue("must be a time such as 2026-12-31T12:00:00Z, or a date such as 2026-12-31") from None

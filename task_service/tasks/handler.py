@@ -1,0 +1,141 @@
+"""taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+from taskmanager.task.v1 import task_pb2, task_service_pb2
+
+from servicekit.rpc.call import Call
+from servicekit.rpc.retry import IDEMPOTENCY_REPLAYED, Etags, idempotency, refuse_if_match, required_etags
+from task_service.query.domain import Status
+from task_service.query.filter_syntax import parse_filter
+from task_service.query.list_query import ListQuery
+from task_service.query.order import parse_order
+from task_service.tasks.domain import Actor, Place
+from task_service.tasks.errors import OperationRefused
+from task_service.tasks.messages import each, etag, to_fields, to_message, to_replacement, to_update
+from task_service.tasks.service import TaskService
+from task_service.tasks.writes import Deletion, Undeletion, Written
+
+
+class TaskHandler:
+    """The RPCs of TaskService but WatchTasks. Each method is named as its RPC, in snake_case."""
+
+    def __init__(self, service: TaskService, resume_token: Callable[[UUID, Place], str]) -> None:
+        """`resume_token` makes the token of a place in a user's change log."""
+        self._service = service
+        self._resume_token = resume_token
+
+    async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task:
+        """CreateTask."""
+        refuse_if_match(call)
+        return _task(await self._service.create_tasks(_actor(call), [to_fields(request.task)], idempotency(request, call)), call)
+
+    async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task:
+        """GetTask."""
+        return to_message(await self._service.get_task(call.identity.user_id, UUID(request.id)))
+
+    async def list_tasks(self, request: task_service_pb2.ListTasksRequest, call: Call) -> task_service_pb2.ListTasksResponse:
+        """ListTasks."""
+        query = ListQuery(
+            user_id=call.identity.user_id,
+            status=Status(request.status) if request.status else None,
+            priority=request.priority or None,
+            order=parse_order(request.order_by),
+            filter=parse_filter(request.filter),
+            show_deleted=request.show_deleted,
+        )
+        page = await self._service.list_tasks(
+            query, page_size=request.page_size, page_token=request.page_token, skip=request.skip, with_total=request.include_total_size
+        )
+        return task_service_pb2.ListTasksResponse(
+            tasks=map(to_message, page.tasks),
+            next_page_token=page.next_page_token,
+            total_size=page.total_size,
+            resume_token=self._resume_token(call.identity.user_id, page.place),
+        )
+
+    async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
+        """UpdateTask."""
+        update = to_update(request, required_etags(etag(request.task), call))
+        return _task(await self._service.update_tasks(_actor(call), [update], idempotency(request, call)), call)
+
+    async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
+        """ReplaceTask."""
+        replacement = to_replacement(request, required_etags(etag(request.task), call))
+        return _task(await self._service.update_tasks(_actor(call), [replacement], idempotency(request, call)), call)
+
+    async def delete_task(self, request: task_service_pb2.DeleteTaskRequest, call: Call) -> task_service_pb2.DeleteTaskResponse:
+        """DeleteTask."""
+        deletion = Deletion(UUID(request.id), required_etags(request.etag, call))
+        _note(await self._service.delete_tasks(_actor(call), [deletion], idempotency(request, call)), call)
+        return task_service_pb2.DeleteTaskResponse()
+
+    async def undelete_task(self, request: task_service_pb2.UndeleteTaskRequest, call: Call) -> task_pb2.Task:
+        """UndeleteTask."""
+        undeletion = Undeletion(UUID(request.id), required_etags(request.etag, call))
+        return _task(await self._service.undelete_task(_actor(call), undeletion, idempotency(request, call)), call)
+
+    async def batch_get_tasks(self, request: task_service_pb2.BatchGetTasksRequest, call: Call) -> task_service_pb2.BatchGetTasksResponse:
+        """BatchGetTasks."""
+        with _one_of("ids"):
+            tasks = await self._service.batch_get_tasks(call.identity.user_id, [UUID(task_id) for task_id in request.ids])
+        return task_service_pb2.BatchGetTasksResponse(tasks=map(to_message, tasks))
+
+    async def batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> task_service_pb2.BatchCreateTasksResponse:
+        """BatchCreateTasks."""
+        refuse_if_match(call)
+        creations = each(request.requests, lambda creation: to_fields(creation.task))
+        with _one_of("requests"):
+            written = await self._service.create_tasks(_actor(call), creations, idempotency(request, call))
+        return task_service_pb2.BatchCreateTasksResponse(tasks=_tasks(written, call))
+
+    async def batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> task_service_pb2.BatchUpdateTasksResponse:
+        """BatchUpdateTasks."""
+        refuse_if_match(call)
+        updates = each(request.requests, lambda update: to_update(update, _etags(etag(update.task))))
+        with _one_of("requests"):
+            written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
+        return task_service_pb2.BatchUpdateTasksResponse(tasks=_tasks(written, call))
+
+    async def batch_delete_tasks(self, request: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> task_service_pb2.BatchDeleteTasksResponse:
+        """BatchDeleteTasks."""
+        refuse_if_match(call)
+        deletions = [Deletion(UUID(deletion.id), _etags(deletion.etag)) for deletion in request.requests]
+        with _one_of("requests"):
+            _note(await self._service.delete_tasks(_actor(call), deletions, idempotency(request, call)), call)
+        return task_service_pb2.BatchDeleteTasksResponse()
+
+
+def _actor(call: Call) -> Actor:
+    identity = call.identity
+    return Actor(identity.user_id, identity.session_id, call.request_id)
+
+
+def _etags(given: str) -> Etags:
+    return (given,) if given else None
+
+
+def _note(written: Written, call: Call) -> None:
+    if written.replayed:
+        call.response_headers[IDEMPOTENCY_REPLAYED] = "true"
+
+
+def _tasks(written: Written, call: Call) -> Sequence[task_pb2.Task]:
+    _note(written, call)
+    return [to_message(task) for task in written.tasks]
+
+
+def _task(written: Written, call: Call) -> task_pb2.Task:
+    (task,) = _tasks(written, call)
+    return task
+
+
+@contextlib.contextmanager
+def _one_of(field: str) -> Iterator[None]:
+    """Has a refusal name the list in the request, and the index in it."""
+    try:
+        yield
+    except OperationRefused as error:
+        raise error.of(field) from error

@@ -1,0 +1,55 @@
+"""Where the pages of a list begin: positions from tasks, and positions in page tokens."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from servicekit.errors import InvalidPageToken
+from servicekit.rpc.paging import Key
+from task_service.query.list_query import Position, SortValue
+from task_service.query.order import Order, OrderField, OrderKey
+from task_service.tasks.domain import Task
+from task_service.tasks.encoding import from_micros, to_micros
+
+# What stands for "no due date", so that such tasks come last in either direction. PostgreSQL has them as infinity and -infinity.
+_LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
+
+
+def position_of(task: Task, order: Order) -> Position:
+    """The place right behind `task`."""
+    return Position(tuple(_sort_value(task, key) for key in order), task.id)
+
+
+def to_token(position: Position) -> list[Key]:
+    """The position as a page token carries it."""
+    return [*(to_micros(value) if isinstance(value, datetime) else value for value in position.values), str(position.id)]
+
+
+def from_token(keys: Sequence[Key], order: Order) -> Position:
+    """The position in a page token of a query with that order. Raises InvalidPageToken if it is of another form."""
+    *values, last = keys
+    try:
+        return Position(tuple(_parse(value, key) for value, key in zip(values, order, strict=True)), UUID(str(last)))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidPageToken from error
+
+
+def _sort_value(task: Task, key: OrderKey) -> SortValue:
+    match key.field:
+        case OrderField.CREATED_AT:
+            return task.created_at
+        case OrderField.UPDATED_AT:
+            return task.updated_at
+        case OrderField.DUE_DATE:
+            return task.due_date or _LAST[key.descending]
+        case OrderField.PRIORITY:
+            return task.priority
+        case OrderField.TITLE:
+            return task.title
+
+
+def _parse(value: Key, key: OrderKey) -> SortValue:
+    if key.field is OrderField.TITLE:
+        return str(value)
+    number = int(value or 0)
+    return number if key.field is OrderField.PRIORITY else from_micros(number)

@@ -1,0 +1,161 @@
+"""Tasks in PostgreSQL: one statement for each method. The statement of a list is made in list_statement."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from servicekit.errors import TokenInvalid
+from servicekit.rpc.retry import Idempotency
+from servicekit.stores.postgres import Database
+from servicekit.stores.upkeep import Removal
+from task_service.query.domain import Status
+from task_service.query.list_query import ListQuery, Position
+from task_service.query.list_statement import COLUMN_NAMES, list_statement
+from task_service.tasks.domain import MAX_ANSWER_BYTES, Actor, Listed, Place, Task, etag_of, version_of
+from task_service.tasks.errors import AnswerTooLarge, EtagMismatch, IdempotencyKeyReused, OperationRefused, TaskNotDeleted, TaskNotFound
+from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
+
+COLUMNS: Final = ", ".join(COLUMN_NAMES)
+# The kinds of writes, as task.changes has them.
+KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
+# What task.write raises: see migrations/0004_writes.sql.
+ACCOUNT_DELETED: Final = "TM001"
+KEY_REUSED: Final = "TM005"
+REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
+    "TM002": TaskNotFound,
+    "TM003": EtagMismatch,
+    "TM004": TaskNotDeleted,
+    "TM006": AnswerTooLarge,
+}
+# A third of what Status(number) costs.
+_STATUSES: Final = {status.value: status for status in Status}
+
+# SQL is put together from the constants of this module alone; values are always parameters.
+FIND: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"  # noqa: S608
+FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL"  # noqa: S608
+# The columns of the one that the function returns, each by its name.
+WRITE: Final = f"""
+SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
+  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9)
+"""  # noqa: S608
+LIST_UNFENCED: Final = "SELECT user_id, task_id FROM task.unfenced_writes WHERE written_at > now() - $1::interval ORDER BY written_at LIMIT $2"
+
+SWEEP: Final = "SELECT task.sweep($1, $2, $3)"
+
+
+def removals(*, bin_days: int, change_days: int) -> Sequence[Removal]:
+    """Deletes tasks that were in the bin for `bin_days`, changes older than `change_days`, and idempotency keys older than a day.
+
+    Only one replica deletes at a time: another one that tries meanwhile deletes nothing.
+    """
+    return [Removal(SWEEP, (timedelta(days=bin_days), timedelta(days=change_days)))]
+
+
+class PostgresTasks:
+    """A TaskRepository (see task_service.tasks.service). Each method is one round trip."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
+        """See TaskRepository.find."""
+        return _task(await self._database.fetchrow(FIND, user_id, task_id))
+
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
+        """See TaskRepository.list."""
+        sql, args = list_statement(query, after, skip, limit, with_total=with_total)
+        rows = await self._database.fetch(sql, *args)
+        # An empty page is one row without a task.
+        tasks = [] if rows[0]["id"] is None else [to_task(row) for row in rows]
+        return Listed(tasks, Place(str(rows[0]["epoch"]), rows[0]["last_seq"]), rows[0]["total_size"] if with_total else None)
+
+    async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
+        """See TaskRepository.find_all."""
+        return {task.id: task for task in map(to_task, await self._database.fetch(FIND_ALL, user_id, task_ids))}
+
+    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """See TaskRepository.list_unfenced."""
+        return [(row[0], row[1]) for row in await self._database.fetch(LIST_UNFENCED, timedelta(seconds=seconds), limit)]
+
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
+        """See TaskRepository.write."""
+        key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
+        values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
+        args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash)
+        try:
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
+        except asyncpg.PostgresError as error:
+            raise _refusal(error) from error
+        replayed = bool(rows) and rows[0][0]
+        if isinstance(operations[0], Creation) and not replayed:
+            return Written(_created(operations, to_task(rows[0][1:])))
+        # An answer without tasks that is given again is a row without one.
+        return Written([to_task(row[1:]) for row in rows if row[1] is not None], replayed)
+
+
+def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
+    """The operation as task.write takes it."""
+    values: dict[str, Any] = {"n": n, "id": str(operation.id)}
+    if not isinstance(operation, Creation) and operation.etags is not None:
+        values["versions"] = [version for version in map(version_of, operation.etags) if version is not None]
+    if isinstance(operation, Creation | Update):
+        fields = operation.fields
+        values |= {"title": fields.title, "description": fields.description, "status": fields.status, "priority": fields.priority}
+        values |= {"due_date": fields.due_date, "labels": fields.labels}
+    if isinstance(operation, Update):
+        values["mask"] = operation.mask
+    return values
+
+
+def _created(operations: Operations, first: Task) -> Sequence[Task]:
+    """The tasks that were made together with the first: what was asked for, at one moment. Cheaper than to read back what is known."""
+    now = first.created_at
+    tasks = []
+    for operation in operations:
+        assert isinstance(operation, Creation)
+        fields = operation.fields
+        told = (fields.title, fields.description, fields.status, fields.priority, fields.due_date, fields.labels)
+        completed_at = now if fields.status is Status.COMPLETED else None
+        tasks.append(Task(first.user_id, operation.id, *told, now, now, completed_at, None, first.version))
+    return tasks
+
+
+def _refusal(error: asyncpg.PostgresError) -> Exception:
+    """What an error of task.write means; the error itself if it is none of its own. A token outlives a deleted account by minutes."""
+    if error.sqlstate == ACCOUNT_DELETED:
+        return TokenInvalid()
+    if error.sqlstate == KEY_REUSED:
+        return IdempotencyKeyReused()
+    refused = REFUSED.get(error.sqlstate or "")
+    if refused is None:
+        return error
+    index, _, version = str(error).partition(" ")
+    return refused(int(index), etag=etag_of(int(version)) if version else None)
+
+
+def _task(row: Any) -> Task | None:
+    return None if row is None else to_task(row)
+
+
+def to_task(row: Any) -> Task:
+    """The task in a row that begins with COLUMNS."""
+    user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version, *_ = row
+    return Task(
+        user_id,
+        task_id,
+        title,
+        description,
+        _STATUSES[status],
+        priority,
+        due_date,
+        tuple(labels),
+        created_at,
+        updated_at,
+        completed_at,
+        deleted_at,
+        version,
+    )

@@ -1,0 +1,129 @@
+"""The use cases of tasks. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from servicekit.rpc.paging import Key
+from servicekit.rpc.retry import Idempotency
+from task_service.query.list_query import ListQuery, Position
+from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Listed, Place, Task, TaskFields
+from task_service.tasks.errors import TaskNotFound
+from task_service.tasks.pages import from_token, position_of, to_token
+from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion, Update, Written
+
+
+class TaskRepository(Protocol):
+    """Where tasks are kept. Every write and its rows in the change log commit together or not at all. All raise DependencyUnavailable."""
+
+    async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
+        """The task, or None if the user has none with that id. Never older than an acknowledged write."""
+
+    async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
+        """Those of the tasks that there are, by their ids."""
+
+    async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
+        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`.
+
+        Of the same moment are the place in the user's change log and, if wanted, the total, which takes time in proportion to what it counts.
+        """
+
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
+        """Does all of the operations, one after the other, or none.
+
+        Under a key that was used for the same request in the last 24 hours it does nothing, and answers as then. Raises WriteRefused.
+        `unfenced`: a cache over this one could not be told of it beforehand, which is to be remembered.
+        """
+
+    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """At most `limit` tasks that were written unfenced in the last `seconds`: user and id."""
+
+
+class Tokens(Protocol):
+    """Makes and reads tokens that tell a place: see servicekit.rpc.paging.PlaceTokens."""
+
+    def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
+        """A token."""
+
+    def open(self, token: str, query: Sequence[Key]) -> Sequence[Key]:
+        """What a token was made of. Raises InvalidPageToken, or InvalidResumeToken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of tasks. The page token is empty on the last. `place` and `total_size` are those of Listed."""
+
+    tasks: Sequence[Task]
+    next_page_token: str
+    place: Place
+    total_size: int | None = None
+
+
+class TaskService:
+    """Every method acts for one user and sees only that user's tasks."""
+
+    def __init__(self, repository: TaskRepository, page_tokens: Tokens, new_id: Callable[[], UUID], announce: Callable[[UUID], None]) -> None:
+        """`announce` says that a user's tasks have changed."""
+        self._repository = repository
+        self._page_tokens = page_tokens
+        self._new_id = new_id
+        self._announce = announce
+
+    async def get_task(self, user_id: UUID, task_id: UUID) -> Task:
+        """Raises TaskNotFound."""
+        task = await self._repository.find(user_id, task_id)
+        if task is None:
+            raise TaskNotFound
+        return task
+
+    async def batch_get_tasks(self, user_id: UUID, task_ids: Sequence[UUID]) -> Sequence[Task]:
+        """The tasks in the order of the ids. Raises TaskNotFound for the first that there is not."""
+        found = await self._repository.find_all(user_id, task_ids)
+        for index, task_id in enumerate(task_ids):
+            if task_id not in found:
+                raise TaskNotFound(index)
+        return [found[task_id] for task_id in task_ids]
+
+    async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int, with_total: bool = False) -> Page:
+        """A page; `page_size` 0 is the default one, and too large a one counts as the largest. Raises InvalidPageToken."""
+        size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = from_token(self._page_tokens.open(page_token, query.identity()), query.order) if page_token else None
+        # One more than the page has, to see whether another follows.
+        listed = await self._repository.list(query, after, skip, size + 1, with_total=with_total)
+        tasks = _fitting(listed.tasks[:size])
+        complete = len(tasks) == len(listed.tasks)
+        token = "" if complete else self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity())
+        return Page(tasks, token, listed.place, listed.total_size)
+
+    async def create_tasks(self, actor: Actor, tasks: Sequence[TaskFields], idempotency: Idempotency | None) -> Written:
+        """Makes tasks. As all writes: all or none, and raises WriteRefused."""
+        return await self._write(actor, [Creation(self._new_id(), fields) for fields in tasks], idempotency)
+
+    async def update_tasks(self, actor: Actor, updates: Sequence[Update], idempotency: Idempotency | None) -> Written:
+        """Sets the fields in each mask and no others."""
+        return await self._write(actor, updates, idempotency)
+
+    async def delete_tasks(self, actor: Actor, deletions: Sequence[Deletion], idempotency: Idempotency | None) -> Written:
+        """Moves tasks to the bin."""
+        return await self._write(actor, deletions, idempotency)
+
+    async def undelete_task(self, actor: Actor, undeletion: Undeletion, idempotency: Idempotency | None) -> Written:
+        """Brings a task back from the bin."""
+        return await self._write(actor, [undeletion], idempotency)
+
+    async def _write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None) -> Written:
+        written = await self._repository.write(actor, operations, idempotency)
+        if not written.replayed:
+            self._announce(actor.user_id)
+        return written
+
+
+def _fitting(tasks: Sequence[Task]) -> Sequence[Task]:
+    """As many of the first tasks as fit on a page, and at least one."""
+    size = 0
+    for count, task in enumerate(tasks):
+        size += task.text_bytes
+        if size > MAX_PAGE_BYTES and count > 0:
+            return tasks[:count]
+    return tasks

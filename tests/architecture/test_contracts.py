@@ -1,0 +1,104 @@
+"""import-linter's contracts in pyproject.toml: the tree keeps each of them, and each finds the planted imports that break it."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.architecture.rules import ROOT
+
+CONFIGURATION: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+NAMES = {contract["id"]: contract["name"] for contract in CONFIGURATION["contracts"]}
+
+# The contract, the module into which the import is planted, and the import.
+PLANTED = [
+    ("services", "auth_service/users/service.py", "from task_service.tasks.domain import Task"),
+    ("services", "task_service/app.py", "import auth_service.keys.ring"),
+    ("packages", "task_service/app.py", "from devstack.stack import Stack"),
+    ("packages", "gateway/config.py", "import devstack"),
+    ("packages", "servicekit/process/app.py", "from tests.support import errors"),
+    ("servicekit-imports-no-service", "servicekit/process/app.py", "from auth_service import settings"),
+    ("servicekit-imports-no-service", "servicekit/process/runtime.py", "import task_service"),
+    ("gateway", "gateway/config.py", "from servicekit.process.settings import load"),
+    ("services-import-no-gateway", "auth_service/app.py", "from gateway.routes import routes"),
+    ("devstack", "devstack/stack.py", "import auth_service"),
+    ("servicekit-rooms", "servicekit/stores/redis.py", "from servicekit.rpc.call import Call"),
+    ("servicekit-rooms", "servicekit/access/tokens.py", "from servicekit.process import settings"),
+    ("servicekit-rooms", "servicekit/errors.py", "from servicekit.stores.postgres import Database"),
+    ("servicekit-rooms", "servicekit/rpc/pipeline.py", "from servicekit.process.logging import configure"),
+    ("auth-rooms", "auth_service/users/service.py", "from auth_service.sessions.domain import Session"),
+    ("auth-rooms", "auth_service/passwords/hasher.py", "from auth_service.users.domain import User"),
+    ("auth-rooms", "auth_service/keys/ring.py", "from auth_service.settings import Settings"),
+    ("auth-rooms", "auth_service/events/handler.py", "from auth_service.app import run"),
+    ("task-rooms", "task_service/query/domain.py", "from task_service.tasks.domain import Task"),
+    ("task-rooms", "task_service/tasks/handler.py", "from task_service.feed.service import FeedService"),
+    ("task-rooms", "task_service/accounts/service.py", "from task_service.feed.domain import Change"),
+    ("task-rooms", "task_service/feed/service.py", "def f():\n    from ..app import run"),
+    ("layers", "task_service/tasks/domain.py", "from task_service.tasks.service import TaskService"),
+    ("layers", "task_service/tasks/domain.py", "from task_service.tasks import repository"),
+    ("layers", "task_service/tasks/service.py", "import task_service.tasks.repository"),
+    ("layers", "task_service/tasks/service.py", "from task_service.tasks.cache import CachedTasks"),
+    ("layers", "task_service/tasks/service.py", "def f():\n    from .handler import TaskHandler"),
+    ("layers", "task_service/tasks/cache.py", "from task_service.tasks.handler import TaskHandler"),
+    ("layers", "task_service/query/filter_syntax.py", "from task_service.query.list_statement import list_statement"),
+    ("layers", "task_service/query/domain.py", "from task_service.query.condition_sql import sql_of"),
+    ("layers", "auth_service/keys/domain.py", "from auth_service.keys.ring import KeyRing"),
+    ("handlers", "task_service/tasks/handler.py", "from task_service.tasks.repository import PostgresTasks"),
+    ("handlers", "auth_service/sessions/handler.py", "from auth_service.users.repository import PostgresUsers"),
+    ("use-cases", "task_service/tasks/service.py", "import asyncpg"),
+    ("use-cases", "task_service/feed/service.py", "from servicekit.stores.redis import Redis"),
+    ("use-cases", "auth_service/users/domain.py", "from servicekit.rpc.status import code_of"),
+    ("stores-and-access", "servicekit/stores/wakeups.py", "import grpc"),
+    ("stores-and-access", "servicekit/access/jwks.py", "from google.protobuf import message"),
+]
+
+
+def _lint(folder: Path) -> str:
+    """What import-linter says of the packages in a folder, on one line."""
+    command = (Path(sys.executable).parent / "lint-imports", "--no-logo", "--no-cache")
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert "Contracts:" in run.stdout, run.stdout + run.stderr
+    return re.sub(r"\s+", " ", run.stdout)
+
+
+@pytest.fixture(scope="module")
+def kept() -> str:
+    return _lint(ROOT)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report on a copy of the packages into which all imports are planted."""
+    folder = tmp_path_factory.mktemp("planted")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for package in CONFIGURATION["root_packages"]:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for _, module, text in PLANTED:
+        with (folder / module).open("a") as file:
+            file.write(f"\n{text}\n")
+    return _lint(folder)
+
+
+@pytest.mark.parametrize("contract", NAMES)
+def test_the_tree_keeps_the_contract(kept: str, contract: str) -> None:
+    assert f"{NAMES[contract]} KEPT" in kept
+
+
+@pytest.mark.parametrize(("contract", "module", "text"), PLANTED)
+def test_a_planted_import_breaks_the_contract(broken: str, contract: str, module: str, text: str) -> None:
+    assert f"{NAMES[contract]} BROKEN" in broken
+    # The report on this contract, up to the next one's or the end.
+    others = "|".join(re.escape(name) for name in NAMES.values())
+    report = re.search(rf" {re.escape(NAMES[contract])} -+ (.*?)(?= (?:{others}) -+ |$)", broken)
+    assert report is not None
+    assert f"{module.removesuffix('.py').replace('/', '.')} -> " in report[1]
+
+
+def test_every_contract_has_a_planted_import() -> None:
+    assert {contract for contract, _, _ in PLANTED} == set(NAMES)

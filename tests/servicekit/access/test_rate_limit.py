@@ -1,0 +1,374 @@
+"""The limiter on a real Valkey, on one that is killed and frozen, and its stand-in in memory; that all of them decide alike."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from devstack.process import Process
+from devstack.stack import Stack
+from servicekit import deadline
+from servicekit.access import rate_limit
+from servicekit.access.rate_limit import Limit, LocalBuckets, RateLimiter
+from servicekit.errors import DeadlineExceeded
+from servicekit.stores import redis as breaker
+from servicekit.stores.redis import Redis
+from tests.servicekit.stores.valkeys import running_valkey, url_of
+from tests.support.waiting import eventually
+
+PREFIX = "test-limit"
+# So long that nothing is refilled while a test runs.
+LONG = Limit(3, 1000.0)
+
+
+class Figures(CollectorRegistry):
+    """What limiter and breaker tell."""
+
+    @property
+    def local(self) -> float | None:
+        return self.get_sample_value("rate_limit_local_total")
+
+    @property
+    def open(self) -> float | None:
+        return self.get_sample_value("redis_breaker_open")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A limiter with its client of Redis, as one process has them."""
+
+    redis: Redis
+    limiter: RateLimiter
+    figures: Figures
+
+
+ReplicaFactory: TypeAlias = Callable[[str], Replica]
+
+
+@pytest.fixture
+async def replica_of() -> AsyncIterator[ReplicaFactory]:
+    made: list[Redis] = []
+
+    def make(url: str) -> Replica:
+        figures = Figures()
+        made.append(Redis(url, figures))
+        return Replica(made[-1], RateLimiter(made[-1], figures, prefix=PREFIX), figures)
+
+    yield make
+    for redis in made:
+        await redis.close()
+
+
+@pytest.fixture
+def replica(system: Stack, replica_of: ReplicaFactory) -> Replica:
+    return replica_of(system.state.redis_url)
+
+
+@pytest.fixture
+def limiter(replica: Replica) -> RateLimiter:
+    return replica.limiter
+
+
+@pytest.fixture
+def key() -> str:
+    return str(uuid4())
+
+
+async def held(replica: Replica, key: str) -> bytes | None:
+    return await replica.redis.get(f"{PREFIX}:{key}")
+
+
+async def passed(limiter: RateLimiter, key: str, limit: Limit, attempts: int) -> int:
+    """How many of so many takings, one after the other, there was one for."""
+    return [await limiter.take(key, limit) for _ in range(attempts)].count(0.0)
+
+
+async def test_a_burst_passes_and_the_next_is_told_how_long_to_wait(replica: Replica, key: str) -> None:
+    began = time.monotonic()
+    assert [await replica.limiter.take(key, LONG) for _ in range(LONG.burst)] == [0.0] * LONG.burst
+    waits = [await replica.limiter.take(key, LONG) for _ in range(3)]
+    # Redis's clock is not ours: it may have been set by a little meanwhile.
+    assert all(LONG.interval_seconds - (time.monotonic() - began) - 0.1 <= wait <= LONG.interval_seconds for wait in waits)
+    assert replica.figures.local == 0
+
+
+async def test_each_key_has_a_bucket_of_its_own(limiter: RateLimiter) -> None:
+    keys = [str(uuid4()) for _ in range(3)]
+    assert [await passed(limiter, key, LONG, LONG.burst + 1) for key in keys] == [LONG.burst] * 3
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, replica_of: ReplicaFactory, key: str, replicas: int) -> None:
+    limit = Limit(10, 1000.0)
+    made = [replica_of(system.state.redis_url) for _ in range(replicas)]
+    waits = await asyncio.gather(*(made[number % replicas].limiter.take(key, limit) for number in range(50)))
+    assert waits.count(0.0) == limit.burst
+    assert [one.figures.local for one in made] == [0] * replicas
+
+
+async def test_after_the_wait_there_is_one_again(limiter: RateLimiter, key: str) -> None:
+    limit = Limit(2, 0.2)
+    for _ in range(2):
+        while not (wait := await limiter.take(key, limit)):
+            pass
+        assert wait <= limit.interval_seconds
+        await asyncio.sleep(wait + 0.02)
+        assert await limiter.take(key, limit) == 0
+
+
+async def test_what_is_given_back_can_be_taken_again(limiter: RateLimiter, key: str) -> None:
+    assert await passed(limiter, key, LONG, LONG.burst + 1) == LONG.burst
+    await limiter.give_back(key, LONG)
+    assert await passed(limiter, key, LONG, 2) == 1
+
+
+async def test_a_bucket_never_has_more_than_its_burst(limiter: RateLimiter, key: str) -> None:
+    await limiter.take(key, LONG)
+    for _ in range(5):
+        await limiter.give_back(key, LONG)
+    assert await passed(limiter, key, LONG, LONG.burst + 3) == LONG.burst
+
+
+async def test_a_full_bucket_is_not_kept(replica: Replica, key: str) -> None:
+    for _ in range(2):
+        await replica.limiter.take(key, LONG)
+    await replica.limiter.give_back(key, LONG)
+    assert await held(replica, key) is not None
+    await replica.limiter.give_back(key, LONG)
+    assert await held(replica, key) is None
+    await replica.limiter.give_back(key, LONG)
+    assert await held(replica, key) is None
+
+
+async def test_a_bucket_expires_when_it_is_full(replica: Replica, key: str) -> None:
+    limit = Limit(3, 0.1)
+    await passed(replica.limiter, key, limit, 5)
+
+    async def gone() -> None:
+        assert await held(replica, key) is None
+
+    await eventually(gone, within=2)
+    for takings in (1, 2):
+        await replica.limiter.take(key, LONG)
+        left = await replica.redis.run(lambda client: client.pttl(f"{PREFIX}:{key}"))
+        assert takings * LONG.interval_seconds - 5 < left / 1000 <= takings * LONG.interval_seconds + 0.1
+
+
+async def test_a_bucket_is_kept_as_whole_microseconds(replica: Replica, key: str) -> None:
+    limit = Limit(1, 1e9)
+    await replica.limiter.take(key, limit)
+    value = await held(replica, key)
+    assert value is not None
+    assert value.isdigit()
+    assert abs(int(value) / 1e6 - time.time() - limit.interval_seconds) < 60
+    assert await replica.limiter.take(key, limit) == pytest.approx(1e9, abs=60)
+
+
+class Clock:
+    """A clock that is set, for Redis's scripts too."""
+
+    key = f"{PREFIX}-clock"
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        # Later than real time, by which Redis would expire the buckets.
+        self.microseconds = 2_500_000_000_000_000
+
+    def __call__(self) -> float:
+        return self.microseconds / 1_000_000
+
+    async def advance(self, microseconds: int) -> None:
+        self.microseconds += microseconds
+        seconds, rest = divmod(self.microseconds, 1_000_000)
+        await self._redis.run(lambda client: client.hset(self.key, mapping={"seconds": seconds, "microseconds": rest}))
+
+
+@pytest.fixture
+def timed(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> RateLimiter:
+    """A limiter whose scripts read what Clock has set, and are the real ones in all else."""
+    for name in ("TAKE", "GIVE_BACK"):
+        source: str = getattr(rate_limit, name)
+        assert source.count("redis.call('TIME')") == 1
+        monkeypatch.setattr(rate_limit, name, source.replace("'TIME'", f"'HMGET', '{Clock.key}', 'seconds', 'microseconds'"))
+    return RateLimiter(replica.redis, CollectorRegistry(), prefix=PREFIX)
+
+
+@pytest.fixture
+async def clock(replica: Replica) -> Clock:
+    clock = Clock(replica.redis)
+    await clock.advance(0)
+    return clock
+
+
+async def test_the_wait_is_right_to_the_microsecond(replica: Replica, timed: RateLimiter, clock: Clock, key: str) -> None:
+    limit = Limit(2, 0.5)
+    assert [await timed.take(key, limit) for _ in range(4)] == [0.0, 0.0, 0.5, 0.5]
+    await clock.advance(499_999)
+    before = await held(replica, key)
+    assert await timed.take(key, limit) == 0.000001
+    assert await held(replica, key) == before
+    await clock.advance(1)
+    assert [await timed.take(key, limit) for _ in range(2)] == [0.0, 0.5]
+    await clock.advance(1_000_000)
+    assert await passed(timed, key, limit, 5) == 2
+
+
+async def test_a_clock_that_is_set_back_locks_nobody_out(timed: RateLimiter, clock: Clock, key: str) -> None:
+    assert await passed(timed, key, LONG, LONG.burst) == LONG.burst
+    await clock.advance(-3600 * 1_000_000)
+    assert await timed.take(key, LONG) == LONG.interval_seconds
+    await clock.advance(1000 * 1_000_000)
+    assert await passed(timed, key, LONG, 2) == 1
+
+
+async def test_a_smaller_limit_takes_over_what_was_left_of_a_larger_one(timed: RateLimiter, clock: Clock, key: str) -> None:
+    assert await passed(timed, key, Limit(100, 60.0), 100) == 100
+    assert await timed.take(key, Limit(2, 1.0)) == 1.0
+    await clock.advance(1_000_000)
+    assert await passed(timed, key, Limit(2, 1.0), 2) == 1
+    assert await passed(timed, key, Limit(100, 60.0), 100) == 99
+    await timed.give_back(key, Limit(2, 1.0))
+    assert await passed(timed, key, Limit(2, 1.0), 2) == 1
+
+
+limits = st.builds(Limit, st.integers(1, 5), st.integers(1, 3_000_000).map(lambda microseconds: microseconds / 1_000_000))
+# Steps that end just on a bound are what matters, and would hardly be met by chance.
+steps = st.sampled_from([0, 1, 250_000, 499_999, 500_000, 500_001, 1_000_000]) | st.integers(0, 4_000_000)
+acts = st.sampled_from(["take", "take", "give_back"]) | steps
+
+
+class Model:
+    """A bucket as people think of one: so many in it, and a fraction."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._burst, self._interval = limit.burst, limit.microseconds[0]
+        self._held = Fraction(limit.burst)
+
+    def advance(self, microseconds: int) -> None:
+        self._held = min(self._held + Fraction(microseconds, self._interval), Fraction(self._burst))
+
+    def take(self) -> float:
+        if self._held < 1:
+            return float((1 - self._held) * self._interval) / 1_000_000
+        self._held -= 1
+        return 0.0
+
+    def give_back(self) -> None:
+        self._held = min(self._held + 1, Fraction(self._burst))
+
+
+@settings(max_examples=500)
+@given(limit=limits, sequence=st.lists(acts, max_size=40))
+@example(limit=Limit(2, 0.5), sequence=["take", "take", "take", 499_999, "take", 1, "take", "give_back", "give_back", "give_back", *["take"] * 3])
+def test_the_stand_in_decides_as_a_bucket_does(limit: Limit, sequence: list[str | int]) -> None:
+    microseconds = 1_000_000_000
+    buckets, model = LocalBuckets(10, lambda: microseconds / 1_000_000), Model(limit)
+    for act in sequence:
+        if act == "take":
+            assert buckets.take("key", limit) == model.take()
+        elif act == "give_back":
+            buckets.give_back("key", limit)
+            model.give_back()
+        else:
+            microseconds += int(act)
+            model.advance(int(act))
+
+
+# The limit may be another one each time, and the clock may go back.
+Wild: TypeAlias = tuple[str, Limit] | int
+wild = st.tuples(st.sampled_from(["take", "take", "give_back"]), limits) | steps | st.integers(-4_000_000, 0)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sequence=st.lists(wild, max_size=25))
+async def test_redis_and_the_stand_in_decide_alike(
+    timed: RateLimiter, replica: Replica, clock: Clock, sequence: list[tuple[str, Limit] | int]
+) -> None:
+    key, buckets = str(uuid4()), LocalBuckets(10, clock)
+    for act in sequence:
+        if isinstance(act, int):
+            await clock.advance(act)
+        elif act[0] == "take":
+            assert await timed.take(key, act[1]) == buckets.take(key, act[1])
+        else:
+            await timed.give_back(key, act[1])
+            buckets.give_back(key, act[1])
+            assert (await held(replica, key) is None) == (len(buckets) == 0)
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Process]:
+    """A Valkey of the test's own, to be killed."""
+    monkeypatch.setattr(breaker, "PROBE_INTERVAL_SECONDS", 0.1)
+    async with running_valkey() as process:
+        yield process
+
+
+async def returned(replica: Replica) -> None:
+    async def closed() -> None:
+        assert replica.figures.open == 0
+
+    await eventually(closed, within=5)
+
+
+async def test_without_redis_each_process_limits_by_itself(server: Process, replica_of: ReplicaFactory, key: str) -> None:
+    replicas = [replica_of(url_of(server)) for _ in range(2)]
+    assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [2, 1]
+    await server.kill(signal.SIGKILL)
+    assert [await passed(one.limiter, key, LONG, 5) for one in replicas] == [LONG.burst] * 2
+    assert [one.figures.local for one in replicas] == [5, 5]
+    await replicas[0].limiter.give_back(key, LONG)
+    assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [1, 0]
+
+
+async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process, replica_of: ReplicaFactory, key: str) -> None:
+    replica = replica_of(url_of(server))
+    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
+    await server.kill(signal.SIGKILL)
+    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
+    await server.start()
+    await returned(replica)
+    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
+    assert replica.figures.local == 5
+    # Something was put back that nobody took from this Redis.
+    await replica.limiter.give_back(key, LONG)
+    await replica.limiter.give_back(str(uuid4()), LONG)
+    assert await passed(replica.limiter, key, LONG, 2) == 1
+
+
+async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(server: Process, replica_of: ReplicaFactory, key: str) -> None:
+    replica = replica_of(url_of(server))
+    assert await passed(replica.limiter, key, LONG, 1) == 1
+    server.send_signal(signal.SIGSTOP)
+    assert await replica.limiter.take(key, LONG) == 0
+    assert replica.figures.local == 1
+    server.send_signal(signal.SIGCONT)
+    await returned(replica)
+    # What Redis got to read when it went on counts there as well.
+    assert await passed(replica.limiter, key, LONG, 5) in {LONG.burst - 2, LONG.burst - 1}
+    assert replica.figures.local == 1
+
+
+@pytest.mark.parametrize("method", ["take", "give_back"])
+async def test_the_calls_own_time_passes_through(server: Process, replica_of: ReplicaFactory, key: str, method: str) -> None:
+    replica = replica_of(url_of(server))
+    await replica.limiter.take(key, LONG)
+    server.send_signal(signal.SIGSTOP)
+
+    async def call() -> None:
+        deadline.begin(0.05)
+        command: Callable[[str, Limit], Awaitable[float | None]] = getattr(replica.limiter, method)
+        await command(key, LONG)
+
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.create_task(call())
+    assert (replica.figures.local, replica.figures.open) == (0, 0)

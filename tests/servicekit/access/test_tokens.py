@@ -1,0 +1,161 @@
+"""The verifier's memory: bounded, and never beyond a token's end, its key or its session. What it refuses is in tests/contract/test_tokens.py."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from auth_service.keys.ring import KeyRing
+from auth_service.sessions.tokens import AccessTokens
+from servicekit.access.tokens import TokenVerifier
+from servicekit.errors import DependencyUnavailable, TokenInvalid
+from servicekit.identity import Identity
+from tests.support.keys import key_ring
+
+ISSUER, AUDIENCE = "https://issuer.example", "audience"
+
+
+class CountingKeys:
+    """A KeySource that counts how often it is asked."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+        self.asked = 0
+        self.withdrawn = False
+
+    async def find(self, kid: str) -> Ed25519PublicKey | None:
+        self.asked += 1
+        return await self._keys.find(kid)
+
+    def holds(self, kid: str) -> bool:
+        return not self.withdrawn and self._keys.holds(kid)
+
+
+class NoKeysYet:
+    """A KeySource that has not fetched anything."""
+
+    async def find(self, _: str) -> Ed25519PublicKey | None:
+        raise DependencyUnavailable("auth_service")
+
+    def holds(self, _: str) -> bool:
+        return False
+
+
+class Sessions:
+    """A SessionCheck that is told what has ended."""
+
+    def __init__(self) -> None:
+        self.ended: set[UUID] = set()
+        self.known = True
+
+    def check(self, identity: Identity) -> None:
+        if not self.known:
+            raise DependencyUnavailable("auth_service")
+        if identity.session_id in self.ended:
+            raise TokenInvalid
+
+
+class System:
+    """An issuer and a verifier that trusts it."""
+
+    def __init__(self, capacity: int = 10) -> None:
+        signing = key_ring()
+        self.sessions = Sessions()
+        self.keys = CountingKeys(signing)
+        self.verifier = TokenVerifier(self.keys, self.sessions, issuer=ISSUER, audience=AUDIENCE, capacity=capacity)
+        self._signing = signing
+
+    def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None) -> str:
+        tokens = AccessTokens(self._signing, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=ttl_seconds)
+        return tokens.issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1))[0]
+
+
+async def test_a_good_token_says_who_calls() -> None:
+    system, user_id = System(), uuid4()
+    identity = await system.verifier.verify(system.issue(60, user_id))
+    assert identity.user_id == user_id
+    assert 55 < identity.expires_at - time.time() <= 60
+
+
+async def test_a_token_is_checked_once() -> None:
+    system = System()
+    token = system.issue()
+    assert await system.verifier.verify(token) is await system.verifier.verify(token)
+    assert system.keys.asked == 1
+
+
+async def test_the_memory_is_bounded_and_the_oldest_go_first() -> None:
+    system = System(capacity=3)
+    tokens = [system.issue() for _ in range(5)]
+    for token in tokens:
+        await system.verifier.verify(token)
+    assert list(system.verifier._verified) == tokens[2:]
+    await system.verifier.verify(tokens[4])
+    assert system.keys.asked == 5
+    await system.verifier.verify(tokens[0])
+    assert system.keys.asked == 6
+
+
+async def test_a_remembered_token_ends_at_its_end() -> None:
+    system = System()
+    token = system.issue(ttl_seconds=1)
+    expires_at = (await system.verifier.verify(token)).expires_at
+    await asyncio.sleep(max(0.0, expires_at - time.time()) + 0.01)
+    for _ in range(2):
+        with pytest.raises(TokenInvalid):
+            await system.verifier.verify(token)
+    assert token not in system.verifier._verified
+
+
+async def test_a_refused_token_is_not_remembered() -> None:
+    system = System()
+    for _ in range(2):
+        with pytest.raises(TokenInvalid):
+            await system.verifier.verify(system.issue() + "x")
+    assert system.verifier._verified == {}
+
+
+async def test_a_long_token_is_not_even_looked_at() -> None:
+    system = System()
+    with pytest.raises(TokenInvalid):
+        await system.verifier.verify(system.issue() + "a" * 4096)
+    assert system.keys.asked == 0
+
+
+async def test_without_any_key_it_is_not_the_token_that_is_wrong() -> None:
+    verifier = TokenVerifier(NoKeysYet(), Sessions(), issuer=ISSUER, audience=AUDIENCE)
+    with pytest.raises(DependencyUnavailable):
+        await verifier.verify(System().issue())
+
+
+async def test_a_remembered_token_ends_with_its_key() -> None:
+    system = System()
+    token = system.issue()
+    await system.verifier.verify(token)
+    system.keys.withdrawn = True
+    for _ in range(2):
+        with pytest.raises(TokenInvalid):
+            await system.verifier.verify(token)
+    assert token not in system.verifier._verified
+
+
+async def test_a_remembered_token_ends_with_its_session() -> None:
+    system = System()
+    token = system.issue()
+    identity = await system.verifier.verify(token)
+    system.sessions.ended.add(identity.session_id)
+    with pytest.raises(TokenInvalid):
+        await system.verifier.verify(token)
+    await system.verifier.verify(system.issue())
+
+
+async def test_while_nothing_is_known_of_sessions_no_token_is_good_but_a_bad_one_is_still_bad() -> None:
+    system = System()
+    system.sessions.known = False
+    with pytest.raises(DependencyUnavailable):
+        await system.verifier.verify(system.issue())
+    with pytest.raises(TokenInvalid):
+        await system.verifier.verify(system.issue() + "x")

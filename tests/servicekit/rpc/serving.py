@@ -1,0 +1,135 @@
+"""A real server on a free port, around handlers and a verifier written by hand."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+from taskmanager.task.v1 import task_pb2, task_service_pb2
+
+from servicekit.errors import TokenInvalid
+from servicekit.identity import Identity
+from servicekit.rpc.call import Call
+from servicekit.rpc.call_log import CallLog
+from servicekit.rpc.health import Check, Health
+from servicekit.rpc.metrics import CallMetrics
+from servicekit.rpc.pipeline import Pipeline
+from servicekit.rpc.server import GrpcServer, ServerOptions
+from tests.support.calls import rpc_call
+from tests.support.descriptors import named
+
+TASKS: ServiceDescriptor = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
+USER_ID = UUID("0190b5a0-0000-7000-8000-000000000001")
+TASK_ID = "0190b5a0-0000-7000-8000-00000000000a"
+GOOD = (("authorization", "Bearer good"),)
+SERVICE_TOKENS = ("the-new-service-token", "the-old-service-token")
+
+
+class OneToken:
+    """A verifier that knows the token `good`."""
+
+    async def verify(self, token: str) -> Identity:
+        if token != "good":
+            raise TokenInvalid
+        return Identity(user_id=USER_ID, session_id=USER_ID, token_id="t", expires_at=2**31)
+
+
+class Tasks:
+    """Handlers of TaskService: GetTask does what it is told, the others nothing."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.behaviour: Any = self.answer
+
+    async def answer(self, request: task_service_pb2.GetTaskRequest, _: Call) -> Message:
+        return task_pb2.Task(id=request.id, title="Found")
+
+    async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> Message:
+        self.calls.append(call)
+        answer: Message = await self.behaviour(request, call)
+        return answer
+
+    async def _nothing(self, request: Any, call: Call) -> Message:
+        raise NotImplementedError
+
+    async def _no_messages(self, _: Any, __: Call) -> AsyncGenerator[Message, None]:
+        raise NotImplementedError
+        yield
+
+    create_task = list_tasks = update_task = replace_task = delete_task = undelete_task = _nothing
+    batch_get_tasks = batch_create_tasks = batch_update_tasks = batch_delete_tasks = _nothing
+    watch_tasks = _no_messages
+
+
+@dataclass(slots=True)
+class Serving:
+    """A server under test."""
+
+    tasks: Tasks
+    registry: CollectorRegistry
+    health: Health
+    channel: grpc.aio.Channel
+    port: int
+
+    async def get_task(self, request: Message | bytes | None = None, metadata: Any = GOOD) -> Any:
+        """Calls GetTask, with a good request unless another is given: the task, or the ApiError."""
+        request = task_service_pb2.GetTaskRequest(id=TASK_ID) if request is None else request
+        return await rpc_call(self.channel, named("TaskService.GetTask"), request, metadata)
+
+    def handled(self, code: str) -> float | None:
+        """How many GetTask calls ended so."""
+        labels = {"grpc_type": "unary", "grpc_service": TASKS.full_name, "grpc_method": "GetTask", "grpc_code": code}
+        return self.registry.get_sample_value("grpc_server_handled_total", labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server is given."""
+
+    deadline_seconds: float = 5.0
+    concurrent_calls: int = 10
+    concurrent_streams: int = 10
+    slow_reader_seconds: float = 30.0
+    checks: Mapping[str, Check] = field(default_factory=dict)
+
+
+def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipeline:
+    """A pipeline with the verifier by hand."""
+    given = limits or Limits()
+    return Pipeline(
+        verifier=OneToken(),
+        service_tokens=SERVICE_TOKENS,
+        metrics=CallMetrics(registry),
+        call_log=CallLog(lambda: None),
+        default_deadline_seconds=given.deadline_seconds,
+        max_concurrent_calls=given.concurrent_calls,
+        max_concurrent_streams=given.concurrent_streams,
+        slow_reader_seconds=given.slow_reader_seconds,
+    )
+
+
+def server_options() -> ServerOptions:
+    """A free port of this machine, without reflection."""
+    return ServerOptions(host="127.0.0.1", port=0, max_connection_age_seconds=60, reflected_services=())
+
+
+@contextlib.asynccontextmanager
+async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
+    """A server that listens, and a channel to it."""
+    registry, tasks = CollectorRegistry(), Tasks()
+    health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
+    server = GrpcServer(server_options(), health, ())
+    server.add(TASKS, [tasks], pipeline(registry, limits))
+    await health.start()
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Serving(tasks, registry, health, channel, port)
+    finally:
+        await server.stop(0)
+        await health.stop()

@@ -1,0 +1,163 @@
+"""Readiness: remembered checks, told by name. The names of the running system's services too."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from servicekit.rpc import health as module
+from servicekit.rpc.health import Health
+from tests.servicekit.rpc.serving import TASKS, Limits, Serving, serving
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Part:
+    """Something that is there or is not."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        self.asked = 0
+
+    async def check(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(module, "CHECK_TIMEOUT_SECONDS", 0.1)
+
+
+@pytest.fixture
+def part() -> Part:
+    return Part()
+
+
+@pytest.fixture
+async def server(part: Part) -> AsyncIterator[Serving]:
+    async with serving(Limits(checks={"part": part.check})) as made:
+        yield made
+
+
+async def status(channel: grpc.aio.Channel, name: str) -> int:
+    answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+    return int(answer.status)
+
+
+async def becomes(server: Serving, *, ready: bool) -> None:
+    async with asyncio.timeout(3):
+        while server.health.ready is not ready:
+            await asyncio.sleep(0.01)
+
+
+async def statuses(server: Serving) -> list[int]:
+    return [await status(server.channel, name) for name in ("", TASKS.full_name, "liveness")]
+
+
+async def test_before_the_first_check_it_is_not_ready(part: Part) -> None:
+    part.seconds = 0.05
+    health = Health(["a.Service"], {"part": part.check}, CollectorRegistry())
+    assert not health.ready
+    assert health.failing == {"part": "not checked yet"}
+    await health.start()
+    assert not health.ready
+    await health.stop()
+
+
+async def test_the_names_follow_readiness_but_for_liveness(server: Serving, part: Part) -> None:
+    await becomes(server, ready=True)
+    assert await statuses(server) == [SERVING, SERVING, SERVING]
+    part.error = OSError("away")
+    await becomes(server, ready=False)
+    assert await statuses(server) == [NOT_SERVING, NOT_SERVING, SERVING]
+    assert server.health.failing == {"part": "OSError: away"}
+    part.error = None
+    await becomes(server, ready=True)
+    assert await statuses(server) == [SERVING, SERVING, SERVING]
+
+
+async def test_a_check_that_hangs_fails(server: Serving, part: Part) -> None:
+    await becomes(server, ready=True)
+    part.seconds = 30.0
+    await becomes(server, ready=False)
+    assert server.health.failing["part"].startswith("TimeoutError")
+
+
+async def test_draining_is_for_good(server: Serving) -> None:
+    await becomes(server, ready=True)
+    await server.health.drain()
+    assert await statuses(server) == [NOT_SERVING, NOT_SERVING, SERVING]
+    await asyncio.sleep(0.15)
+    assert await statuses(server) == [NOT_SERVING, NOT_SERVING, SERVING]
+    assert server.health.failing == {"draining": "shutting down"}
+
+
+async def test_asking_costs_no_check(server: Serving, part: Part) -> None:
+    await becomes(server, ready=True)
+    part.seconds = 0.09
+    before = part.asked
+    for _ in range(50):
+        await statuses(server)
+    assert part.asked - before < 25
+
+
+async def test_only_changes_are_logged(server: Serving, part: Part) -> None:
+    await becomes(server, ready=True)
+    with capture_logs() as logs:
+        part.error = OSError("away")
+        await becomes(server, ready=False)
+        await asyncio.sleep(0.2)
+        part.error = None
+        await becomes(server, ready=True)
+    assert [(line["event"], line["ready"]) for line in logs] == [("readiness_changed", False), ("readiness_changed", True)]
+
+
+async def test_a_watch_sees_the_change(server: Serving, part: Part) -> None:
+    await becomes(server, ready=True)
+    call = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    try:
+        assert (await call.read()).status == SERVING
+        part.error = OSError("away")
+        async with asyncio.timeout(3):
+            assert (await call.read()).status == NOT_SERVING
+    finally:
+        call.cancel()
+
+
+async def test_an_unknown_name_is_not_found(server: Serving) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await status(server.channel, "no.such.Service")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_names_of_the_running_services(auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> None:
+    expected = {
+        auth_channel: ("", "liveness", "taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService"),
+        task_channel: ("", "liveness", "taskmanager.task.v1.TaskService"),
+    }
+    for channel, names in expected.items():
+        assert [await status(channel, name) for name in names] == [SERVING] * len(names)
+
+
+async def test_readiness_is_measured(server: Serving, part: Part) -> None:
+    def figures() -> tuple[float | None, float | None]:
+        return server.registry.get_sample_value("service_ready"), server.registry.get_sample_value("service_ready_check", {"check": "part"})
+
+    await becomes(server, ready=True)
+    assert figures() == (1, 1)
+    part.error = OSError("away")
+    await becomes(server, ready=False)
+    assert figures() == (0, 0)
+    part.error = None
+    await becomes(server, ready=True)
+    await server.health.drain()
+    assert figures() == (0, 1)

@@ -1,0 +1,95 @@
+"""What is read from the descriptors, and that the path decides which resource a REST call is about."""
+
+import pytest
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from taskmanager.auth.v1 import auth_service_pb2
+from taskmanager.rpc.v1 import access_pb2
+from taskmanager.task.v1 import task_pb2, task_service_pb2
+
+from servicekit.errors import InvalidField
+from servicekit.rpc.method import ClientStreams, Method, MissingAccess, methods_of
+
+TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
+A, B = "0190b5a0-0000-7000-8000-00000000000a", "0190b5a0-0000-7000-8000-00000000000b"
+
+
+def methods() -> dict[str, Method]:
+    return {method.name: method for method in methods_of(TASKS)}
+
+
+def service_without_access() -> ServiceDescriptor:
+    """A service of one method that has a REST path but does not say who may call it."""
+    pool = descriptor_pool.DescriptorPool()
+    file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
+    file.message_type.add(name="Nothing")
+    method = file.service.add(name="Open").method.add(name="Call", input_type=".planted.Nothing", output_type=".planted.Nothing")
+    method.options.Extensions[annotations_pb2.http].get = "/planted"
+    pool.Add(file)
+    return pool.FindServiceByName("planted.Open")
+
+
+def test_access_and_names_are_read() -> None:
+    found = methods()
+    assert {method.access for method in found.values()} == {access_pb2.ACCESS_AUTHENTICATED}
+    assert found["GetTask"].snake_name == "get_task"
+    assert found["GetTask"].service == "taskmanager.task.v1.TaskService"
+    assert found["GetTask"].request_type is task_service_pb2.GetTaskRequest
+    auth = methods_of(auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"])
+    public = {method.name for method in auth if method.access == access_pb2.ACCESS_PUBLIC}
+    assert public == {"Register", "Login", "RefreshToken", "Logout"}
+
+
+def test_a_method_without_access_is_refused() -> None:
+    with pytest.raises(MissingAccess, match=r"planted\.Open\.Call"):
+        list(methods_of(service_without_access()))
+
+
+def test_only_paths_that_name_fields_bind() -> None:
+    bound = {name: method.path.fields for name, method in methods().items() if method.path}
+    by_id = dict.fromkeys(("GetTask", "DeleteTask", "UndeleteTask"), ("id",))
+    assert bound == by_id | dict.fromkeys(("UpdateTask", "ReplaceTask"), ("task.id",))
+
+
+def check(name: str, path: str, request: object) -> None:
+    binding = methods()[name].path
+    assert binding is not None
+    binding.check(path, request)
+
+
+@pytest.mark.parametrize("path", [f"/api/v1/tasks/{A}", f"/api/v1/tasks/{A}?x=1", f"/api/v1/tasks/{A.replace('-', '%2D')}", f"/api/v1/tasks/{A}?"])
+def test_what_the_path_says_is_accepted(path: str) -> None:
+    check("GetTask", path, task_service_pb2.GetTaskRequest(id=A))
+    check("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=A)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/api/v1/tasks/{A}",
+        f"/api/v1/tasks/{A}?id={B}",
+        f"/api/v1/tasks/{A}/",
+        f"/api/v1/tasks/{A}/?id={B}",
+        f"/api/v1/%74asks/{A}?id={B}",
+        "/elsewhere",
+    ],
+)
+def test_what_the_path_does_not_say_is_refused(path: str) -> None:
+    """A path of a form that the rule does not have proves nothing, so it must not be let through."""
+    with pytest.raises(InvalidField) as get:
+        check("GetTask", path, task_service_pb2.GetTaskRequest(id=B))
+    assert [violation.field for violation in get.value.violations] == ["id"]
+    with pytest.raises(InvalidField) as update:
+        check("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=B)))
+    assert [violation.field for violation in update.value.violations] == ["task.id"]
+
+
+def test_a_method_that_takes_a_stream_is_refused() -> None:
+    pool = descriptor_pool.DescriptorPool()
+    file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
+    file.message_type.add(name="Nothing")
+    file.service.add(name="Open").method.add(name="Upload", input_type=".planted.Nothing", output_type=".planted.Nothing", client_streaming=True)
+    pool.Add(file)
+    with pytest.raises(ClientStreams, match=r"planted\.Open\.Upload"):
+        list(methods_of(pool.FindServiceByName("planted.Open")))

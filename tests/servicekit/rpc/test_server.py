@@ -1,0 +1,115 @@
+"""The edge: what a server refuses to start with, and what it makes of what comes in."""
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+from taskmanager.auth.v1 import user_pb2
+from taskmanager.task.v1 import task_pb2
+
+from servicekit.rpc.call import Call
+from servicekit.rpc.health import Health
+from servicekit.rpc.method import MissingAccess
+from servicekit.rpc.server import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, GrpcServer
+from tests.servicekit.rpc.serving import GOOD, TASK_ID, TASKS, Tasks, pipeline, server_options, serving
+from tests.servicekit.rpc.test_method import service_without_access
+from tests.support.errors import ApiError
+
+
+def make_server() -> GrpcServer:
+    return GrpcServer(server_options(), Health([], {}, CollectorRegistry()), ())
+
+
+async def test_a_method_that_does_not_say_who_may_call_it_is_refused() -> None:
+    with pytest.raises(MissingAccess):
+        make_server().add(service_without_access(), [object()], pipeline(CollectorRegistry()))
+
+
+async def test_a_method_without_a_handler_is_refused() -> None:
+    with pytest.raises(AttributeError, match="get_me"):
+        make_server().add(user_pb2.DESCRIPTOR.services_by_name["UserService"], [Tasks()], pipeline(CollectorRegistry()))
+
+
+async def test_a_port_that_is_taken_is_refused() -> None:
+    async with serving() as server:
+        options = server_options()
+        second = GrpcServer(type(options)(options.host, server.port, 60.0, ()), Health([], {}, CollectorRegistry()), ())
+        with pytest.raises(RuntimeError):
+            await second.start()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x0b" * 500])
+async def test_malformed_bytes_are_the_callers_fault(data: bytes) -> None:
+    async with serving() as server:
+        answer = await server.get_task(data)
+        assert isinstance(answer, ApiError)
+        assert (answer.code, answer.reason) == (3, "MALFORMED_REQUEST")
+        assert server.handled("InvalidArgument") == 1
+
+
+async def test_a_message_beyond_the_bound_is_refused() -> None:
+    async with serving() as server:
+        answer = await server.get_task(b"\x0a" + b"x" * MAX_REQUEST_BYTES)
+        assert isinstance(answer, ApiError)
+        assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+async def test_an_answer_may_be_as_large_as_clients_take() -> None:
+    """Refused behind the handler it would be a write that was done and says that it was not."""
+    async with serving() as server:
+
+        async def large(_: Any, __: Call) -> Message:
+            # Behind the tag and the length of the field.
+            return task_pb2.Task(description="x" * (MAX_ANSWER_BYTES - 5))
+
+        server.tasks.behaviour = large
+        answer = await server.get_task()
+        assert not isinstance(answer, ApiError), answer
+        assert answer.ByteSize() == MAX_ANSWER_BYTES
+
+
+async def test_metadata_is_text_and_its_last_value_counts() -> None:
+    async with serving() as server:
+        await server.get_task(metadata=(*GOOD, ("x-a", "1"), ("x-a", "2"), ("x-b-bin", b"\x00\xff")))
+        (call,) = server.tasks.calls
+        assert call.metadata["x-a"] == "2"
+        assert "x-b-bin" not in call.metadata
+
+
+async def test_two_tokens_are_none() -> None:
+    """Which of two counts must not depend on who looks (RFC 9110 §11.6.2: the header is not a list)."""
+    async with serving() as server:
+        for first, second in (("good", "bad"), ("bad", "good")):
+            answer = await server.get_task(metadata=(("authorization", f"Bearer {first}"), ("authorization", f"Bearer {second}")))
+            assert isinstance(answer, ApiError), f"{first}, {second}"
+            assert answer.reason == "TOKEN_INVALID"
+
+
+async def test_stopping_waits_for_calls_under_way() -> None:
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: object, __: Call) -> task_pb2.Task:
+        began.set()
+        await release.wait()
+        return task_pb2.Task(title="late")
+
+    tasks, health = Tasks(), Health([], {}, CollectorRegistry())
+    tasks.behaviour = wait
+    server = GrpcServer(server_options(), health, ())
+    server.add(TASKS, [tasks], pipeline(CollectorRegistry()))
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary("/taskmanager.task.v1.TaskService/GetTask", response_deserializer=task_pb2.Task.FromString)
+        request = b"\x0a\x24" + TASK_ID.encode()
+        answer = asyncio.ensure_future(call(request, metadata=grpc.aio.Metadata(*GOOD), timeout=5))
+        await began.wait()
+        stopping = asyncio.create_task(server.stop(3))
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        release.set()
+        assert (await answer).title == "late"
+        async with asyncio.timeout(1):
+            await stopping

@@ -1,0 +1,346 @@
+"""The pool on a real PostgreSQL: every wait is bounded, every connection comes back, and what is away is said to be away."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from servicekit import deadline
+from servicekit.errors import DeadlineExceeded, DependencyUnavailable
+from servicekit.stores.postgres import Connection, Database
+from tests.servicekit.stores.databases import options, pool, started, through
+from tests.support.databases import as_role, with_database
+from tests.support.proxy import Proxy, proxied
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A pool of two."""
+    async with pool(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    parts = urlsplit(database_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    async with proxied(parts.hostname, parts.port) as made:
+        yield made
+
+
+async def within_call(seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Runs `work` as a call that has so much time left, in a context of its own."""
+
+    async def call() -> Any:
+        deadline.begin(seconds)
+        return await work()
+
+    return await asyncio.create_task(call())
+
+
+@contextlib.contextmanager
+def takes(least: float, most: float) -> Any:
+    """That what is done within takes so many seconds."""
+    began = time.monotonic()
+    yield
+    assert least <= time.monotonic() - began <= most
+
+
+async def busy(database: Database) -> int:
+    """The connections of the pool that are doing something on the server, this one left out."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"
+    row = await database.fetchrow(sql)
+    assert row is not None
+    return int(row[0])
+
+
+async def hold(database: Database, seconds: float) -> None:
+    await database.fetchrow("SELECT pg_sleep($1)", seconds)
+
+
+async def test_statements_give_their_rows(database: Database) -> None:
+    row = await database.fetchrow("SELECT $1::int AS n", 7)
+    assert row is not None
+    assert row["n"] == 7
+    assert [r["n"] for r in await database.fetch("SELECT * FROM generate_series(1, 3) AS n")] == [1, 2, 3]
+    await database.fetchrow("SELECT 1")
+
+
+async def test_the_pool_is_bounded(database: Database, database_url: str) -> None:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'test'"
+    async with pool(database_url, size=1) as watcher:
+        holding = [asyncio.create_task(hold(database, 0.3)) for _ in range(6)]
+        await asyncio.sleep(0.15)
+        row = await watcher.fetchrow(sql)
+        assert row is not None
+        assert row[0] == 2 + 1
+        with takes(0.3, 2.0):
+            await asyncio.gather(*holding)
+
+
+async def test_the_deadline_bounds_the_wait_for_a_connection(database: Database) -> None:
+    holding = [asyncio.create_task(hold(database, 0.6)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    with takes(0.05, 0.4), pytest.raises(DeadlineExceeded):
+        await within_call(0.1, lambda: database.fetchrow("SELECT 1"))
+    await asyncio.gather(*holding)
+    await database.fetchrow("SELECT 1")
+
+
+async def test_the_deadline_bounds_a_statement_and_ends_it_on_the_server(database: Database) -> None:
+    with takes(0.05, 0.5), pytest.raises(DeadlineExceeded):
+        await within_call(0.1, lambda: hold(database, 30))
+    await asyncio.sleep(0.2)
+    assert await busy(database) == 0
+
+
+async def test_no_time_left_is_no_time(database: Database) -> None:
+    with takes(0, 0.1), pytest.raises(DeadlineExceeded):
+        await within_call(-1, lambda: database.fetchrow("SELECT 1"))
+
+
+async def test_without_a_deadline_the_pools_own_time_counts(database_url: str) -> None:
+    async with pool(database_url, seconds=0.2) as database:
+        with takes(0.1, 0.7), pytest.raises(DependencyUnavailable):
+            await hold(database, 30)
+
+
+async def test_cancelling_frees_the_connection(database_url: str) -> None:
+    async with pool(database_url, size=1) as database:
+        for _ in range(5):
+            holding = asyncio.create_task(hold(database, 30))
+            await asyncio.sleep(0.05)
+            holding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await holding
+        with takes(0, 1.5):
+            await database.fetchrow("SELECT 1")
+
+
+async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
+    await database.run(lambda connection: connection.execute("CREATE TABLE IF NOT EXISTS cancelled (id int)"))
+
+    async def insert_and_wait(connection: Connection) -> None:
+        await connection.execute("INSERT INTO cancelled VALUES (1)")
+        await asyncio.sleep(30)
+
+    work = asyncio.create_task(database.transact(insert_and_wait))
+    await asyncio.sleep(0.1)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    row = await database.fetchrow("SELECT count(*) FROM cancelled")
+    assert row is not None
+    assert row[0] == 0
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    await database.run(lambda connection: connection.execute("CREATE TABLE IF NOT EXISTS whole (id int PRIMARY KEY)"))
+
+    async def insert(connection: Connection) -> None:
+        await connection.execute("INSERT INTO whole VALUES (1)")
+
+    async def insert_twice(connection: Connection) -> None:
+        await connection.execute("INSERT INTO whole VALUES (2)")
+        await connection.execute("INSERT INTO whole VALUES (1)")
+
+    await database.transact(insert)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await database.transact(insert_twice)
+    assert [row["id"] for row in await database.fetch("SELECT id FROM whole")] == [1]
+
+
+async def test_a_work_that_leaves_a_transaction_open_gives_back_a_clean_connection(database_url: str) -> None:
+    async with pool(database_url, size=1) as database:
+        await database.run(lambda connection: connection.execute("BEGIN"))
+        in_transaction = await database.run(lambda connection: asyncio.sleep(0, connection.is_in_transaction()))
+        assert not in_transaction
+
+
+async def test_a_statement_whose_table_was_changed_meanwhile_is_run_again(database_url: str) -> None:
+    """Within a transaction asyncpg cannot help itself: the whole of it has to be run anew."""
+    async with pool(database_url, size=1) as database, pool(database_url, size=1) as migrator:
+        await migrator.run(lambda connection: connection.execute("CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)"))
+        runs = 0
+
+        async def read(connection: Connection) -> asyncpg.Record | None:
+            nonlocal runs
+            runs += 1
+            return await connection.fetchrow("SELECT * FROM changing")
+
+        await database.transact(read)
+        await migrator.run(lambda connection: connection.execute("ALTER TABLE changing ADD COLUMN b text DEFAULT 'new'"))
+        row = await database.transact(read)
+        assert row is not None
+        assert dict(row) == {"a": 1, "b": "new"}
+        assert runs == 3
+        # Outside of a transaction it is asyncpg that prepares anew.
+        await database.fetchrow("SELECT * FROM changing")
+        await migrator.run(lambda connection: connection.execute("ALTER TABLE changing DROP COLUMN b"))
+        row = await database.fetchrow("SELECT * FROM changing")
+        assert row is not None
+        assert dict(row) == {"a": 1}
+
+
+async def test_terminated_backends_are_away_and_the_pool_recovers(database: Database, database_url: str) -> None:
+    holding = [asyncio.create_task(hold(database, 30)) for _ in range(2)]
+    await asyncio.sleep(0.2)
+    async with pool(database_url, size=1) as killer:
+        await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    for outcome in await asyncio.gather(*holding, return_exceptions=True):
+        assert isinstance(outcome, DependencyUnavailable)
+    # Idle ones that died unnoticed cost at most one failed call each.
+    failures = 0
+    for _ in range(4):
+        try:
+            await database.fetchrow("SELECT 1")
+        except DependencyUnavailable:
+            failures += 1
+    assert failures <= 2
+    await database.fetchrow("SELECT 1")
+
+
+async def test_idle_backends_that_died_are_noticed(database: Database, database_url: str) -> None:
+    await asyncio.gather(database.fetchrow("SELECT 1"), database.fetchrow("SELECT 1"))
+    async with pool(database_url, size=1) as killer:
+        await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    await asyncio.sleep(0.2)
+    await asyncio.gather(*(database.fetchrow("SELECT 1") for _ in range(4)))
+
+
+async def test_a_server_that_hangs_holds_nobody_up(database_url: str, proxy: Proxy) -> None:
+    async with pool(through(database_url, proxy.port), seconds=0.3) as database:
+        await database.fetchrow("SELECT 1")
+        proxy.freeze()
+        with takes(0.2, 1.0), pytest.raises(DependencyUnavailable):
+            await database.fetchrow("SELECT 1")
+        with takes(0.05, 0.3), pytest.raises(DeadlineExceeded):
+            await within_call(0.1, lambda: database.fetchrow("SELECT 1"))
+        proxy.thaw()
+        await _recovers(database)
+
+
+async def test_closing_waits_for_nothing_that_hangs(database_url: str, proxy: Proxy) -> None:
+    database = Database(options(through(database_url, proxy.port), seconds=30.0), CollectorRegistry())
+    await database.start()
+    await database.fetchrow("SELECT 1")
+    holding = asyncio.create_task(hold(database, 30))
+    await asyncio.sleep(0.1)
+    proxy.freeze()
+    with takes(0, 3.0):
+        await database.close()
+    await asyncio.gather(holding, return_exceptions=True)
+
+
+async def test_a_server_that_is_gone_is_away_and_comes_back(database_url: str, proxy: Proxy) -> None:
+    async with pool(through(database_url, proxy.port)) as database:
+        await database.fetchrow("SELECT 1")
+        await proxy.stop()
+        for _ in range(3):
+            with pytest.raises(DependencyUnavailable, match="PostgreSQL"):
+                await database.fetchrow("SELECT 1")
+        await proxy.start()
+        await _recovers(database)
+
+
+async def test_it_starts_before_the_database_is_there() -> None:
+    async with started(Database(options("postgresql://u:p@127.0.0.1:1/d"), CollectorRegistry())) as database:
+        with pytest.raises(DependencyUnavailable):
+            await database.fetchrow("SELECT 1")
+
+
+@pytest.mark.parametrize("lost", ["database", "role"])
+async def test_a_database_that_is_being_restored_is_away(database_url: str, lost: str) -> None:
+    nowhere = with_database(database_url, "nowhere") if lost == "database" else as_role(database_url, "nobody", "any")
+    async with pool(nowhere) as away:
+        with pytest.raises(DependencyUnavailable):
+            await away.fetchrow("SELECT 1")
+
+
+async def test_before_the_start_it_is_away(database_url: str) -> None:
+    database = Database(options(database_url), CollectorRegistry())
+    with pytest.raises(DependencyUnavailable):
+        await database.fetchrow("SELECT 1")
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("SELECT * FROM no_such_table", DependencyUnavailable),
+        ("SELECT no_such_function()", DependencyUnavailable),
+        ("SELECT * FROM no_such_schema.t", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '57P03'; END $$", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '53300'; END $$", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", DependencyUnavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", asyncpg.SerializationError),
+        ("SELECT 1/0", asyncpg.DivisionByZeroError),
+        ("SELECT", None),
+        ("SELEC", asyncpg.PostgresSyntaxError),
+    ],
+)
+async def test_what_is_away_and_what_is_wrong(database: Database, sql: str, error: type[Exception] | None) -> None:
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        await database.run(lambda connection: connection.execute(sql))
+    await database.fetchrow("SELECT 1")
+
+
+async def test_wrong_arguments_are_our_own_fault(database: Database) -> None:
+    with pytest.raises(asyncpg.DataError):
+        await database.fetchrow("SELECT $1::int", "seven")
+    with pytest.raises(asyncpg.InterfaceError):
+        await database.fetchrow("SELECT $1::int")
+
+
+async def test_the_pools_figures(database_url: str) -> None:
+    registry = CollectorRegistry()
+    async with started(Database(options(database_url), registry)) as database:
+
+        def figures() -> tuple[float | None, ...]:
+            return tuple(registry.get_sample_value("db_pool_connections", {"state": state}) for state in ("idle", "in_use"))
+
+        assert figures() == (0, 0)
+        holding = asyncio.create_task(hold(database, 0.2))
+        await asyncio.sleep(0.1)
+        assert figures() == (0, 1)
+        await holding
+        assert figures() == (1, 0)
+
+
+async def test_who_waits_for_a_connection_is_counted_and_timed(database_url: str) -> None:
+    registry = CollectorRegistry()
+    async with started(Database(options(database_url, pool=1), registry)) as database:
+        holding = asyncio.create_task(hold(database, 0.2))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(hold(database, 0))
+        await asyncio.sleep(0.01)
+        assert registry.get_sample_value("db_pool_waiting") == registry.get_sample_value("db_pool_connections_limit") == 1
+        await asyncio.gather(holding, waiting)
+        assert registry.get_sample_value("db_pool_waiting") == 0
+        assert registry.get_sample_value("db_pool_wait_seconds_count") == 2
+        assert (registry.get_sample_value("db_pool_wait_seconds_sum") or 0) > 0.05
+
+
+async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
+    """For when the client is gone and cannot cancel any more."""
+    async with pool(database_url, seconds=1.5) as database:
+        row = await database.fetchrow("SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')")
+        assert row is not None
+        assert tuple(row) == ("1500ms", "1500ms")
+
+
+async def _recovers(database: Database) -> None:
+    """Within a few seconds calls succeed again, by themselves."""
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(DependencyUnavailable):
+                await database.fetchrow("SELECT 1")
+                return
+            await asyncio.sleep(0.05)

@@ -1,0 +1,94 @@
+"""Wakeups over a real Valkey of the test's own, to be killed: who listens, who publishes, and what is called back, counted and logged."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+import redis.asyncio
+from prometheus_client import CollectorRegistry
+
+from devstack.process import Process
+from servicekit.stores import wakeups
+from servicekit.stores.redis import Redis
+from servicekit.stores.wakeups import Wakeups
+from tests.servicekit.stores.valkeys import running_valkey, url_of
+from tests.support.waiting import eventually
+
+QUIET_SECONDS = 0.2
+ANSWER_SECONDS = 0.5
+WITHIN_SECONDS = 10.0
+MANY = 2000
+
+WakeupsFactory: TypeAlias = Callable[..., Awaitable[Wakeups]]
+
+
+class Called:
+    """Counts how often it was called back."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+    async def at_least(self, times: int) -> None:
+        async def check() -> None:
+            assert self.times >= times
+
+        await eventually(check, within=WITHIN_SECONDS, every=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tests need not wait for seconds."""
+    monkeypatch.setattr(wakeups, "RECONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(wakeups, "QUIET_SECONDS", QUIET_SECONDS)
+    monkeypatch.setattr(wakeups, "ANSWER_SECONDS", ANSWER_SECONDS)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Process]:
+    """A Valkey of the test's own, to be killed."""
+    async with running_valkey() as process:
+        yield process
+
+
+@pytest.fixture
+async def listening(server: Process) -> AsyncIterator[WakeupsFactory]:
+    """Starts wakeups for channels, and closes them with the test."""
+    made: list[Wakeups] = []
+
+    async def listen(callbacks: dict[str, Callable[[], None]], url: str | None = None) -> Wakeups:
+        made.append(Wakeups(url or url_of(server)))
+        for channel, callback in callbacks.items():
+            made[-1].subscribe(channel, callback)
+        await made[-1].start()
+        return made[-1]
+
+    yield listen
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+async def publisher(server: Process) -> AsyncIterator[Redis]:
+    client = Redis(url_of(server), CollectorRegistry())
+    yield client
+    await client.close()
+
+
+async def subscribers(server: Process, channel: str) -> int:
+    async with redis.asyncio.Redis.from_url(url_of(server)) as client:
+        [(_, number)] = await client.pubsub_numsub(channel)
+        return int(number)
+
+
+async def subscribers_are(server: Process, channel: str, expected: int) -> None:
+    async def check() -> None:
+        assert await subscribers(server, channel) == expected
+
+    await eventually(check, within=WITHIN_SECONDS)
+
+
+def events(logs: list[Any]) -> list[str]:
+    return [line["event"] for line in logs if line["event"].startswith("wake")]

@@ -1,0 +1,61 @@
+"""The client of auth_service's events, against the running service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from devstack.stack import Stack
+from servicekit.access.revocations import EventKind
+from servicekit.errors import DependencyUnavailable
+from task_service.accounts.auth_events import AuthEvents
+from tests.conftest import AccountFactory
+from tests.contract.insider import secrets_of
+from tests.support.proxy import Proxy, proxied
+
+
+@pytest.fixture
+async def proxy(system: Stack) -> AsyncIterator[Proxy]:
+    async with proxied("127.0.0.1", system.state.processes["auth-1"].grpc_port or 0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def events(system: Stack, proxy: Proxy) -> AsyncIterator[AuthEvents]:
+    events = AuthEvents(f"127.0.0.1:{proxy.port}", secrets_of(system.state).service_token)
+    await events.start()
+    yield events
+    await events.close()
+
+
+async def test_a_connection_that_died_without_a_word_costs_less_than_a_second(events: AuthEvents, proxy: Proxy) -> None:
+    """Together with the second between two polls it must stay below the 2 within which what was revoked bites."""
+    await events.list_events(after=0)
+    proxy.lose()
+    async with asyncio.timeout(0.9):
+        both = await asyncio.gather(events.list_events(after=0), events.list_events(after=0, kind=EventKind.USER_DELETED))
+    assert all(page.last_number >= 0 for page in both)
+
+
+async def test_a_service_that_returns_is_found_again(events: AuthEvents, proxy: Proxy) -> None:
+    await events.list_events(after=0)
+    await proxy.stop()
+    with pytest.raises(DependencyUnavailable):
+        await events.list_events(after=0)
+    await proxy.start()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await events.list_events(after=0)
+            except DependencyUnavailable:
+                continue
+            return
+
+
+async def test_a_wrong_service_token_is_no_way_in(system: Stack, proxy: Proxy, new_account: AccountFactory) -> None:
+    account = await new_account()
+    events = AuthEvents(f"127.0.0.1:{proxy.port}", account.access_token)
+    await events.start()
+    with pytest.raises(DependencyUnavailable):
+        await events.list_events(after=0)
+    await events.close()

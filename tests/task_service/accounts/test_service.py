@@ -1,0 +1,286 @@
+"""What happens to the tasks of accounts that were deleted: nothing is written any more, and all of it goes, whatever fails meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from auth_service.events.repository import PostgresEvents
+from servicekit.access.revocations import EventKind, EventPage
+from servicekit.errors import DependencyUnavailable, TokenInvalid
+from servicekit.stores.postgres import Database
+from task_service.accounts import service as deleted_accounts
+from task_service.accounts.repository import PostgresAccountRows
+from task_service.accounts.service import DeletedAccounts
+from task_service.tasks.domain import Actor, TaskFields
+from task_service.tasks.repository import PostgresTasks
+from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
+
+
+class Rows(PostgresAccountRows):
+    """The rows, with a memory, that fail when told to: at the n-th removal from now."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.removed: list[int] = []
+        self.fail_at: int | None = None
+
+    async def remove_rows(self, user_id: UUID, limit: int) -> int:
+        if self.fail_at == len(self.removed):
+            raise DependencyUnavailable("PostgreSQL")
+        self.removed.append(await super().remove_rows(user_id, limit))
+        return self.removed[-1]
+
+
+class Events:
+    """auth_service's events, from its own table, `page` at a time."""
+
+    def __init__(self, database: Database, page: int = 1000) -> None:
+        self._accounts = PostgresEvents(database)
+        self.page = page
+        self.asked: list[int] = []
+
+    async def list_events(self, *, after: int, max_age_seconds: float | None = None, kind: EventKind | None = None) -> EventPage:
+        assert (max_age_seconds, kind) == (None, EventKind.USER_DELETED)
+        self.asked.append(after)
+        page = await self._accounts.list_events(after=after, kind=kind)
+        if len(page.events) <= self.page:
+            return page
+        return EventPage(page.events[: self.page], page.events[self.page - 1].number, more=True)
+
+
+class Removal:
+    """The work, and what it is about."""
+
+    def __init__(self, database: Database, tasks: PostgresTasks) -> None:
+        self.database, self.tasks = database, tasks
+        self.rows, self.events = Rows(database), Events(database)
+        self.work = DeletedAccounts(self.events, self.rows)
+
+    async def user(self, count: int = 3) -> Actor:
+        """A user with so many tasks."""
+        actor = Actor(uuid4(), uuid4(), "")
+        for _ in range(count):
+            await insert(self.tasks, actor, FIELDS)
+        return actor
+
+    async def delete(self, *actors: Actor) -> None:
+        """What auth_service does, with an event of the other kind between."""
+        for actor in actors:
+            await self.database.fetchrow("SELECT auth.log_event(2::smallint, $1, NULL)", actor.user_id)
+            await self.database.fetchrow("SELECT auth.log_event(1::smallint, $1, $2)", actor.user_id, actor.session_id)
+
+    async def left(self, actor: Actor) -> tuple[int, int]:
+        """How many tasks and changes there are of the user."""
+        sql = "SELECT (SELECT count(*) FROM task.tasks WHERE user_id = $1), (SELECT count(*) FROM task.changes WHERE user_id = $1)"
+        row = await self.database.fetchrow(sql, actor.user_id)
+        assert row is not None
+        return row[0], row[1]
+
+    async def last_number(self) -> int:
+        row = await self.database.fetchrow("SELECT last_number FROM auth.event_counter")
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture
+async def removal(database: Database, tasks: PostgresTasks) -> AsyncIterator[Removal]:
+    made = Removal(database, tasks)
+    yield made
+    made.rows.fail_at = None
+    await made.work.round()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """For transactions that are held open."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def refused(removal: Removal, actor: Actor, tasks: Iterable[UUID] = ()) -> None:
+    """Fails unless every way to write is refused."""
+    with pytest.raises(TokenInvalid):
+        await insert(removal.tasks, actor, FIELDS)
+    for task_id in (new_id(), *tasks):
+        with pytest.raises(TokenInvalid):
+            await update(removal.tasks, actor, task_id, TaskFields(title="Mine still"), ["title"])
+        with pytest.raises(TokenInvalid):
+            await delete(removal.tasks, actor, task_id)
+
+
+async def test_everything_of_a_deleted_account_goes_and_nothing_of_another(removal: Removal) -> None:
+    ada, bob = await removal.user(), await removal.user()
+    await removal.delete(ada)
+    with capture_logs() as logs:
+        await removal.work.round()
+    assert await removal.left(ada) == (0, 0)
+    assert await removal.left(bob) == (3, 3)
+    await refused(removal, ada)
+    await insert(removal.tasks, bob, FIELDS)
+    assert [(line["event"], line["user_id"], line["rows"]) for line in logs] == [("account_removed", str(ada.user_id), 6)]
+
+
+async def test_a_closed_account_is_not_written_to_before_its_rows_are_gone_either(removal: Removal) -> None:
+    ada = await removal.user(0)
+    task = await insert(removal.tasks, ada, FIELDS)
+    for _ in range(2):
+        await removal.rows.close_account(ada.user_id)
+        await refused(removal, ada, [task.id])
+    assert await removal.left(ada) == (1, 1)
+    assert await removal.tasks.find(ada.user_id, task.id) == task
+
+
+async def test_an_account_that_never_wrote_is_closed_as_well(removal: Removal) -> None:
+    ada = await removal.user(0)
+    await removal.delete(ada)
+    await removal.work.round()
+    await refused(removal, ada)
+
+
+async def test_rows_of_an_account_that_is_not_closed_are_never_removed(removal: Removal) -> None:
+    ada = await removal.user()
+    assert await removal.rows.remove_rows(ada.user_id, 100) == 0
+    assert await removal.left(ada) == (3, 3)
+
+
+async def test_closing_waits_for_writes_under_way_and_their_rows_go_too(removal: Removal, connection: asyncpg.Connection) -> None:
+    ada = await removal.user(1)
+    transaction = connection.transaction()
+    await transaction.start()
+    insert = """
+SELECT o_replayed FROM task.write($1, 1::smallint, jsonb_build_array(jsonb_build_object(
+           'n', 0, 'id', $2::uuid, 'title', 'Late', 'description', '', 'status', 1, 'priority', 3, 'labels', '[]'::jsonb)),
+       ROW($1::uuid, $1::uuid, '')::task.actor, NULL, NULL, 0, false)
+"""
+    await connection.execute(insert, ada.user_id, new_id())
+    await removal.delete(ada)
+    working = asyncio.create_task(removal.work.round())
+    await asyncio.sleep(0.2)
+    assert not working.done()
+    assert await removal.left(ada) == (1, 1)
+    await transaction.commit()
+    await working
+    assert await removal.left(ada) == (0, 0)
+
+
+async def test_a_write_that_comes_while_the_account_is_closed_is_refused(removal: Removal, connection: asyncpg.Connection) -> None:
+    ada = await removal.user(1)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT task.close_account($1)", ada.user_id)
+    writing = asyncio.create_task(insert(removal.tasks, ada, FIELDS))
+    await asyncio.sleep(0.2)
+    assert not writing.done()
+    await transaction.commit()
+    with pytest.raises(TokenInvalid):
+        await writing
+    assert await removal.left(ada) == (1, 1)
+
+
+async def test_writes_at_once_leave_nothing_behind(removal: Removal) -> None:
+    ada = await removal.user(5)
+
+    async def write() -> None:
+        for _ in range(20):
+            await insert(removal.tasks, ada, FIELDS)
+
+    writing = [asyncio.create_task(write()) for _ in range(4)]
+    await removal.delete(ada)
+    await removal.work.round()
+    assert await removal.left(ada) == (0, 0)
+    done = await asyncio.gather(*writing, return_exceptions=True)
+    assert {type(result) for result in done} <= {TokenInvalid, type(None)}
+    await removal.delete(ada)
+    await removal.work.round()
+    assert await removal.left(ada) == (0, 0)
+
+
+async def test_rows_go_some_at_a_time(removal: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deleted_accounts, "ROWS_AT_ONCE", 3)
+    ada = await removal.user(8)
+    task = await insert(removal.tasks, ada, FIELDS)
+    await delete(removal.tasks, ada, task.id)
+    assert await removal.left(ada) == (9, 10)
+    await removal.delete(ada)
+    await removal.work.round()
+    # Of nine tasks and ten changes: three of each kind at a time.
+    assert removal.rows.removed == [6, 6, 6, 1, 0]
+    assert await removal.left(ada) == (0, 0)
+
+
+async def test_the_position_is_kept_and_another_replica_goes_on_from_there(removal: Removal, database: Database) -> None:
+    await removal.delete(await removal.user())
+    await removal.work.round()
+    assert await removal.rows.get_deletions() == await removal.last_number()
+    ada = await removal.user()
+    await removal.delete(ada)
+    before = await removal.rows.get_deletions()
+    events, rows = Events(database), Rows(database)
+    await DeletedAccounts(events, rows).round()
+    assert events.asked == [before]
+    assert await removal.left(ada) == (0, 0)
+    assert rows.removed == [6, 0]
+    assert await rows.get_deletions() == await removal.last_number()
+
+
+async def test_the_position_moves_over_events_of_the_other_kind(removal: Removal) -> None:
+    await removal.work.round()
+    before = await removal.rows.get_deletions()
+    await removal.database.fetchrow("SELECT auth.log_event(1::smallint, $1, $1)", uuid4())
+    await removal.work.round()
+    assert await removal.rows.get_deletions() == before + 1
+
+
+async def test_events_are_carried_out_a_page_at_a_time(removal: Removal) -> None:
+    users = [await removal.user(1) for _ in range(5)]
+    await removal.delete(*users)
+    removal.events.page = 2
+    before = await removal.rows.get_deletions()
+    await removal.work.round()
+    assert [await removal.left(user) for user in users] == [(0, 0)] * 5
+    assert removal.events.asked == [before, before + 3, before + 7]
+    assert await removal.rows.get_deletions() == await removal.last_number() == before + 10
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 2, 3, 5])
+async def test_each_account_goes_at_least_once_wherever_a_round_breaks_off(removal: Removal, fail_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deleted_accounts, "ROWS_AT_ONCE", 2)
+    users = [await removal.user() for _ in range(2)]
+    await removal.delete(*users)
+    before = await removal.rows.get_deletions()
+    removal.rows.fail_at = fail_at
+    with pytest.raises(DependencyUnavailable):
+        await removal.work.round()
+    assert await removal.rows.get_deletions() == before
+    # Whatever is left of them, it grows no more.
+    for user in users:
+        await refused(removal, user)
+    removal.rows.fail_at = None
+    await removal.work.round()
+    assert [await removal.left(user) for user in users] == [(0, 0)] * 2
+    assert await removal.rows.get_deletions() == await removal.last_number()
+
+
+async def test_two_replicas_at_once_do_no_harm(removal: Removal, database: Database) -> None:
+    users = [await removal.user() for _ in range(6)]
+    await removal.delete(*users)
+    other = DeletedAccounts(Events(database, page=2), Rows(database))
+    await asyncio.gather(removal.work.round(), other.round())
+    assert [await removal.left(user) for user in users] == [(0, 0)] * 6
+    await removal.work.round()
+    assert await removal.rows.get_deletions() == await removal.last_number()
+
+
+async def test_a_log_that_was_restored_is_carried_out_once_more(removal: Removal) -> None:
+    ada = await removal.user()
+    await removal.delete(ada)
+    await removal.rows.update_deletions(await removal.last_number() + 100)
+    await removal.work.round()
+    assert removal.events.asked[1] == 0
+    assert await removal.left(ada) == (0, 0)
+    assert await removal.rows.get_deletions() == await removal.last_number()

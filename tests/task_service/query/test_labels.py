@@ -1,0 +1,91 @@
+"""The labels that lists are read by follow the tasks, whatever is written to them and by whom."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import asyncpg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from servicekit.stores.postgres import Database
+from task_service.accounts.repository import PostgresAccountRows
+from task_service.query.domain import Status
+from task_service.tasks.domain import Actor, TaskFields
+from task_service.tasks.repository import PostgresTasks
+from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
+
+KEPT = "SELECT label, created_at, task_id, completed FROM task.task_labels WHERE user_id = $1 ORDER BY 1, 2, 3"
+WANTED = """
+    SELECT DISTINCT label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label
+     WHERE user_id = $1 AND deleted_at IS NULL ORDER BY 1, 2, 3
+"""
+# What the functions of later versions will do, and what a person might.
+WRITES = (
+    "UPDATE task.tasks SET deleted_at = NULL WHERE user_id = $1 AND id = $2",
+    "UPDATE task.tasks SET deleted_at = now() WHERE user_id = $1 AND id = $2",
+    "UPDATE task.tasks SET created_at = created_at + interval '1 day' WHERE user_id = $1 AND id = $2",
+    "UPDATE task.tasks SET labels = labels || labels WHERE user_id = $1 AND id = $2 AND cardinality(labels) < 9",
+    "UPDATE task.tasks SET labels = '{}', deleted_at = NULL WHERE user_id = $1 AND id = $2",
+    "UPDATE task.tasks SET id = gen_random_uuid() WHERE user_id = $1 AND id = $2",
+    "DELETE FROM task.tasks WHERE user_id = $1 AND id = $2",
+)
+COUNTED = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE schemaname = 'task' AND relname = 'tasks'"
+
+changes = st.tuples(st.integers(0, 2), st.sampled_from(WRITES) | st.lists(st.sampled_from("abc"), max_size=3, unique=True) | st.sampled_from(Status))
+
+
+async def _labels(database: Database, actor: Actor) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+    return list(await database.fetch(KEPT, actor.user_id)), list(await database.fetch(WANTED, actor.user_id))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes=st.lists(changes, min_size=1, max_size=8))
+async def test_labels_follow_every_write(tasks: PostgresTasks, database: Database, writes: Iterable[tuple[int, object]]) -> None:
+    actor = Actor(new_id(), new_id(), "")
+    made = [await insert(tasks, actor, replace(FIELDS, labels=labels)) for labels in ((), ("a",), ("a", "b"))]
+    for which, write in writes:
+        task_id = made[which].id
+        if isinstance(write, Status):
+            await update(tasks, actor, task_id, TaskFields(status=write), ["status"])
+        elif isinstance(write, str):
+            await database.fetch(write, actor.user_id, task_id)
+        elif isinstance(write, list):
+            await update(tasks, actor, task_id, TaskFields(labels=tuple(write)), ["labels"])
+        kept, wanted = await _labels(database, actor)
+        assert kept == wanted
+
+
+async def test_a_change_of_something_else_leaves_the_labels_alone(tasks: PostgresTasks, database: Database, actor: Actor) -> None:
+    made = await insert(tasks, actor, FIELDS)
+    before = await database.fetch("SELECT xmin, ctid FROM task.task_labels WHERE user_id = $1 ORDER BY label", actor.user_id)
+    await update(tasks, actor, made.id, TaskFields(title="Else", status=Status.IN_PROGRESS), ["title", "status"])
+    assert await database.fetch("SELECT xmin, ctid FROM task.task_labels WHERE user_id = $1 ORDER BY label", actor.user_id) == before
+
+
+async def test_the_labels_of_an_account_go_with_it(tasks: PostgresTasks, database: Database, actor: Actor) -> None:
+    rows = PostgresAccountRows(database)
+    for i in range(3):
+        made = await insert(tasks, actor, replace(FIELDS, labels=("x", f"{i}")))
+    await delete(tasks, actor, made.id)
+    await rows.close_account(actor.user_id)
+    while await rows.remove_rows(actor.user_id, 2):
+        kept, wanted = await _labels(database, actor)
+        assert kept == wanted
+    assert await _labels(database, actor) == ([], [])
+
+
+async def test_a_change_of_a_title_writes_to_no_index(tasks: PostgresTasks, database_url: str, actor: Actor) -> None:
+    """PostgreSQL counts such updates (HOT); an index over what changes with every write would end them."""
+    made = await insert(tasks, actor, FIELDS)
+    # Of this connection alone.
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            for i in range(10):
+                await connection.execute(f"UPDATE task.tasks SET title = '{i}', updated_at = now(), version = {i} WHERE id = $1", made.id)
+            updated, hot = await connection.fetchrow(COUNTED)
+    finally:
+        await connection.close()
+    # All but one, where the task lies in a page that is full.
+    assert updated == 10
+    assert hot >= 9

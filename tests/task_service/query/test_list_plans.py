@@ -1,0 +1,221 @@
+"""Lists at a million tasks: what people list by is read from an index, in order, from any place in it, and costs the same at page 1 and at page 5000.
+
+Read from PostgreSQL's own plans and counts of pages, not from a clock.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from servicekit.stores.postgres import Database, DatabaseOptions
+from task_service.query.filter_syntax import parse_filter
+from task_service.query.list_query import ListQuery, Position
+from task_service.query.list_statement import list_statement
+from task_service.query.order import parse_order
+from task_service.tasks.pages import position_of
+from task_service.tasks.repository import PostgresTasks
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Plan: TypeAlias = dict[str, Any]
+
+USER = UUID("0190b5a0-0000-7000-8000-000000000001")
+TASKS = 1_000_000
+# Generic plans are made for the average user, who has few: with them around, an index must still be what is chosen.
+OTHER_USERS, TASKS_OF_OTHERS = 20_000, 2
+PAGE_SIZE = 20
+PAGE = 5000
+
+INDEXES = """
+    SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
+      FROM pg_index WHERE indrelid IN ('task.tasks'::regclass, 'task.task_labels'::regclass) AND NOT indisprimary
+"""
+# Of a hundred tasks 70 are completed, 40 have the label and 25 no due date; of a thousand one is deleted. Of due dates there are many the same.
+FILL = """
+    INSERT INTO task.tasks
+    SELECT {user}, lpad(to_hex(n), 32, '0')::uuid, 'Task ' || n, '', status, 1 + n / 7 % 5,
+           CASE WHEN n % 4 > 0 THEN timestamptz '2026-01-01' + (n * 7919::bigint % 100003) * interval '1 hour' END,
+           CASE WHEN n % 5 < 2 THEN ARRAY['work', 'l' || n % 100] ELSE '{{}}' END,
+           made_at, made_at, CASE WHEN status = 3 THEN made_at END, CASE WHEN n % 1000 = 7 THEN made_at END, 1
+      FROM generate_series(1, {tasks}) AS n CROSS JOIN {users}
+     CROSS JOIN LATERAL (VALUES (timestamptz '2020-01-01' + n * interval '1 minute', width_bucket(n * 7919::bigint % 100, ARRAY[0, 15, 30])))
+           AS made (made_at, status)
+"""
+FILL_LABELS = """
+    INSERT INTO task.task_labels (user_id, label, created_at, task_id, completed)
+    SELECT user_id, label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label WHERE deleted_at IS NULL
+"""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An order and a filter that people list by, and the index that is there for it."""
+
+    order: str
+    filter: str
+    index: str
+    show_deleted: bool = False
+
+    @property
+    def query(self) -> ListQuery:
+        return ListQuery(USER, None, None, parse_order(self.order), parse_filter(self.filter), self.show_deleted)
+
+    def __str__(self) -> str:
+        return f"{self.order or 'newest'}-{self.filter or 'all'}{'-deleted' if self.show_deleted else ''}"
+
+
+LISTINGS = [
+    Listing("", "", "tasks_by_status"),
+    Listing("created_at", "", "tasks_by_status"),
+    Listing("", "status != COMPLETED", "tasks_by_status"),
+    Listing("", "status = PENDING OR status = IN_PROGRESS", "tasks_by_status"),
+    Listing("", "status = PENDING", "tasks_by_status"),
+    Listing("", "status = COMPLETED", "tasks_by_status"),
+    Listing("due_date", "", "tasks_by_status_and_due_date"),
+    Listing("due_date", "NOT status = COMPLETED", "tasks_by_status_and_due_date"),
+    Listing("due_date", "status = PENDING", "tasks_by_status_and_due_date"),
+    Listing("priority desc, due_date", "", "tasks_by_status_priority_and_due_date"),
+    Listing("priority desc, due_date", "status != COMPLETED", "tasks_by_status_priority_and_due_date"),
+    Listing("priority desc, due_date", "status = IN_PROGRESS", "tasks_by_status_priority_and_due_date"),
+    Listing("", "labels:work", "task_labels_pkey"),
+    Listing("created_at", "labels:work", "task_labels_pkey"),
+    Listing("", "labels:work status != COMPLETED", "task_labels_pkey"),
+    Listing("", "labels:work status = COMPLETED", "task_labels_pkey"),
+    Listing("", "priority = 5", "tasks_by_status_and_priority"),
+    Listing("", "priority = 5 AND status = COMPLETED", "tasks_by_status_and_priority"),
+    Listing("", "", "deleted_tasks_by_created_at", show_deleted=True),
+    Listing("", "", "tasks_by_status", show_deleted=True),
+]
+UNSERVED = Listing("title", "", "")
+
+
+@pytest.fixture(scope="module")
+async def million(database_url: str) -> AsyncIterator[Connection]:
+    """A connection to a database in which one user has a million tasks, and many have a few."""
+    # No cache of statements: what is prepared here is prepared under a name.
+    connection = await asyncpg.connect(database_url, statement_cache_size=0)
+    async with connection.transaction():
+        # Ten times as fast without indexes and triggers, which then are made again as they were.
+        indexes = await connection.fetch(INDEXES)
+        for index in indexes:
+            await connection.execute(f"DROP INDEX {index['name']}")
+        await connection.execute("ALTER TABLE task.tasks DISABLE TRIGGER USER")
+        await connection.execute(FILL.format(user=f"'{USER}'::uuid", tasks=TASKS, users="(SELECT) AS one"))
+        others = f"generate_series(1, {OTHER_USERS}) AS u"
+        await connection.execute(FILL.format(user="lpad(to_hex(u), 32, '0')::uuid", tasks=TASKS_OF_OTHERS, users=others))
+        await connection.execute(FILL_LABELS)
+        for index in indexes:
+            await connection.execute(index["definition"])
+        await connection.execute("ALTER TABLE task.tasks ENABLE TRIGGER USER")
+    await connection.execute("VACUUM ANALYZE task.tasks, task.task_labels")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def repository(database_url: str) -> AsyncIterator[PostgresTasks]:
+    """With time to walk to a place in the middle."""
+    database = Database(DatabaseOptions(database_url, "tests", 1, 100, timeout_seconds=30), CollectorRegistry())
+    await database.start()
+    yield PostgresTasks(database)
+    await database.close()
+
+
+every_listing = pytest.mark.parametrize("listing", LISTINGS, ids=str)
+every_mode = pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+
+
+@every_mode
+@every_listing
+async def test_what_people_list_by_is_read_in_order(million: Connection, repository: PostgresTasks, listing: Listing, mode: str) -> None:
+    first = await _explain(million, listing, None, mode)
+    far = await _explain(million, listing, await _far(repository, listing), mode)
+    for plan in (first, far):
+        assert breaks(plan) == []
+        assert listing.index in {node.get("Index Name") for node in _nodes(plan)}
+    assert pages_read(far) <= 1.5 * pages_read(first) + PAGE_SIZE
+
+
+async def test_a_page_in_the_middle_has_its_tasks(million: Connection, repository: PostgresTasks) -> None:
+    """That the plans above are of something."""
+    for listing in LISTINGS:
+        after = await _far(repository, listing)
+        listed = await repository.list(listing.query, after, 0, PAGE_SIZE)
+        assert len(listed.tasks) == PAGE_SIZE
+        assert after not in {position_of(task, listing.query.order) for task in listed.tasks}
+
+
+# That it can fail.
+
+
+@every_mode
+async def test_an_order_without_an_index_is_found(million: Connection, mode: str) -> None:
+    assert breaks(await _explain(million, UNSERVED, None, mode))
+
+
+@every_mode
+@pytest.mark.parametrize("listing", [LISTINGS[2], LISTINGS[6], LISTINGS[10]], ids=str)
+async def test_an_index_that_is_missing_is_found(million: Connection, listing: Listing, mode: str) -> None:
+    """Either the tasks are sorted, or more of them are looked at than are wanted."""
+    transaction = million.transaction()
+    await transaction.start()
+    try:
+        await million.execute(f"DROP INDEX task.{listing.index}")
+        plan = await _explain(million, listing, None, mode)
+    finally:
+        await transaction.rollback()
+    assert breaks(plan)
+
+
+async def test_a_place_that_is_reached_by_walking_is_found(million: Connection) -> None:
+    walked = await _explain(million, LISTINGS[0], None, "force_custom_plan", skip=(PAGE - 1) * PAGE_SIZE)
+    first = await _explain(million, LISTINGS[0], None, "force_custom_plan")
+    assert pages_read(walked) > 10 * pages_read(first)
+
+
+def breaks(plan: Plan) -> list[str]:
+    """Where a plan looks at more tasks than are on the page, or at them in another way than through an index."""
+    found = []
+    for node in _nodes(plan):
+        looked_at = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0) * node["Actual Loops"]
+        if node.get("Relation Name") in {"tasks", "task_labels"} and node["Node Type"] not in {"Index Scan", "Index Only Scan"}:
+            found.append(f"{node['Node Type']} of {node['Relation Name']}")
+        if node["Node Type"] != "Append" and looked_at > 2 * (PAGE_SIZE + 1):
+            found.append(f"{node['Node Type']} of {looked_at} rows")
+    return found
+
+
+def pages_read(plan: Plan) -> int:
+    """The pages of tables and indexes that were looked at, in memory or on disk."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def _nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)
+
+
+async def _far(repository: PostgresTasks, listing: Listing) -> Position:
+    """The place behind the pages before page 5000."""
+    (last,) = (await repository.list(listing.query, None, (PAGE - 1) * PAGE_SIZE - 1, 1)).tasks
+    return position_of(last, listing.query.order)
+
+
+async def _explain(connection: Connection, listing: Listing, after: Position | None, mode: str, skip: int = 0) -> Plan:
+    """The plan of a page as it was carried out."""
+    sql, args = list_statement(listing.query, after, skip, PAGE_SIZE + 1, with_total=False)
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    await connection.execute(f"PREPARE listing AS {sql}")
+    try:
+        values = ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in args)
+        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE listing ({values})")
+    finally:
+        await connection.execute("DEALLOCATE listing")
+    plan: Plan = json.loads(explained)[0]["Plan"]
+    return plan

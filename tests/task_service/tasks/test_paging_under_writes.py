@@ -1,0 +1,139 @@
+"""Pages while others write: what was not itself moved in the order is on them exactly once, whatever is made, changed and deleted meanwhile."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from servicekit.rpc.paging import page_tokens
+from task_service.query.domain import Status
+from task_service.query.filter_syntax import parse_filter
+from task_service.query.list_query import ListQuery
+from task_service.query.order import parse_order
+from task_service.tasks.domain import Actor, TaskFields
+from task_service.tasks.repository import PostgresTasks
+from task_service.tasks.service import TaskService
+from tests.task_service.conftest import delete, insert, new_id, update
+
+DAY = datetime(2026, 5, 1, tzinfo=UTC)
+TASKS = 120
+WRITERS = 4
+PAUSE_SECONDS = 0.002
+LISTS = [
+    ("", ""),
+    ("created_at", "status != COMPLETED"),
+    ("due_date", ""),
+    ("priority desc, due_date", "status != COMPLETED"),
+    ("priority, due_date desc", ""),
+    ("", "labels:a"),
+    ("title desc", "labels:a OR labels:b"),
+]
+
+
+@dataclass
+class Writers:
+    """Writes without end to a user's tasks, and remembers which of them it touched."""
+
+    tasks: PostgresTasks
+    actor: Actor
+    ids: list[UUID]
+    random: random.Random
+    touched: set[UUID] = field(default_factory=set)
+    described: int = 0
+    inserts: int = 0
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            write = self.random.choice(WRITES)
+            # Half of them are never moved; and they write no faster than pages are read.
+            await write(self, self.random.choice(self.ids if write is Writers.describe else self.ids[::2]))
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def insert(self, _: UUID) -> None:
+        """Not without end: a list that grows at its end as fast as it is read has none."""
+        self.inserts += 1
+        if self.inserts > TASKS:
+            return
+        self.touched.add((await insert(self.tasks, self.actor, _fields(self.random))).id)
+
+    async def move(self, task_id: UUID) -> None:
+        """In every order, and in and out of every filter."""
+        self.touched.add(task_id)
+        await update(self.tasks, self.actor, task_id, _fields(self.random), ["title", "status", "priority", "due_date", "labels"])
+
+    async def describe(self, task_id: UUID) -> None:
+        """Which moves it in no order of these."""
+        self.described += 1
+        await update(self.tasks, self.actor, task_id, TaskFields(description=f"Changed {self.random.random()}"), ["description"])
+
+    async def delete(self, task_id: UUID) -> None:
+        self.touched.add(task_id)
+        await delete(self.tasks, self.actor, task_id)
+
+
+WRITES: list[Callable[[Writers, UUID], Awaitable[None]]] = [Writers.insert, Writers.move, Writers.describe, Writers.delete]
+
+
+def _fields(rng: random.Random) -> TaskFields:
+    due = rng.choice([None, DAY + timedelta(days=rng.randrange(5))])
+    labels = tuple(label for label in "ab" if rng.random() < 0.6)
+    return TaskFields(f"{rng.randrange(30):02}", "", rng.choice(list(Status)), rng.randrange(1, 6), due, labels)
+
+
+@pytest.mark.parametrize("show_deleted", [False, True], ids=["live", "all"])
+@pytest.mark.parametrize(("order", "text"), LISTS)
+async def test_what_was_not_moved_is_on_the_pages_once(tasks: PostgresTasks, actor: Actor, order: str, text: str, *, show_deleted: bool) -> None:
+    rng = random.Random(f"{order}{text}{show_deleted}")
+    before = [await insert(tasks, actor, replace(_fields(rng), description="As made")) for _ in range(TASKS)]
+    query = ListQuery(actor.user_id, None, None, parse_order(order), parse_filter(text), show_deleted)
+    wanted = {task.id for task in (await tasks.list(query, None, 0, TASKS)).tasks}
+    writers = Writers(tasks, actor, [task.id for task in before], rng)
+    writing = [asyncio.create_task(writers.run()) for _ in range(WRITERS)]
+    try:
+        seen = Counter(await _ids(TaskService(tasks, page_tokens("a key for the tests of paging, long enough"), new_id, lambda _: None), query))
+    finally:
+        for writer in writing:
+            writer.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+    assert not [writer for writer in writing if not writer.cancelled()], "a writer failed"
+    assert {task_id: seen[task_id] for task_id in wanted - writers.touched} == dict.fromkeys(wanted - writers.touched, 1)
+    assert {task_id for task_id, times in seen.items() if times > 1} <= writers.touched
+    # That there was something to go wrong, and something that had to go right.
+    assert writers.touched
+    assert writers.described
+    assert wanted - writers.touched
+
+
+async def test_page_total_and_number_of_the_last_change_are_of_one_moment(tasks: PostgresTasks, actor: Actor) -> None:
+    """Of a user who only makes tasks all three are the number of tasks."""
+    rng = random.Random("moment")
+    query = ListQuery(actor.user_id, None, None, parse_order(""))
+    making = [asyncio.create_task(insert(tasks, actor, _fields(rng))) for _ in range(60)]
+    seen = set()
+    while not all(made.done() for made in making):
+        listed = await tasks.list(query, None, 0, 100, with_total=True)
+        assert len(listed.tasks) == listed.total_size == listed.place.seq
+        seen.add(listed.place.seq)
+    await asyncio.gather(*making)
+    assert len(seen) > 1
+
+
+async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
+    """Those on all pages, in the order of the pages."""
+    found: list[UUID] = []
+    token = ""
+    while True:
+        page = await service.list_tasks(query, page_size=4, page_token=token, skip=0)
+        found += [task.id for task in page.tasks]
+        assert len(found) < 10 * TASKS, "the pages have no end"
+        token = page.next_page_token
+        if not token:
+            return found
+        # Some writes come between any two pages.
+        await asyncio.sleep(PAUSE_SECONDS)
