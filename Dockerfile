@@ -71,7 +71,7 @@ LABEL org.opencontainers.image.title="auth-service" \
 COPY --from=auth-application /app /app
 EXPOSE 50051 9091
 # Ready, not merely alive: it is what others wait for. An engine restarts nothing for it.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-m", "servicekit.healthcheck", "50051"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-m", "servicekit.process.healthcheck", "50051"]
 ENTRYPOINT ["python", "-m", "auth_service"]
 CMD ["run"]
 
@@ -80,6 +80,6 @@ LABEL org.opencontainers.image.title="task-service" \
       org.opencontainers.image.description="Tasks of task-manager"
 COPY --from=task-application /app /app
 EXPOSE 50052 9092
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-m", "servicekit.healthcheck", "50052"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-m", "servicekit.process.healthcheck", "50052"]
 ENTRYPOINT ["python", "-m", "task_service"]
 CMD ["run"]

@@ -49,6 +49,7 @@ check: .venv/installed gen/descriptors.binpb helm-lint ## what CI runs beside th
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --cache-dir .ruff_cache/import-linter
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf lint gen/descriptors.binpb --config buf.yaml --path taskmanager
 	$(BIN)/python proto/breaking.py

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from servicekit.runtime import spare_the_collector
+from servicekit.process.runtime import spare_the_collector
 
 # HealthCheckResponse{status: SERVING}.
 HEALTH = {"/grpc.health.v1.Health/Check": b"\x08\x01"}

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from devstack.config import StackConfig
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
-from servicekit.postgres import Database, DatabaseOptions
+from servicekit.stores.postgres import Database, DatabaseOptions
 from tests.support import canary
 from tests.support.accounts import Account, make_account
 from tests.support.databases import cloned, make_template

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.status import CODES
+from servicekit.rpc.status import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = runpy.run_path(str(ROOT / "proto" / "errors.py"))

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from auth_service.keys import key_id
+from auth_service.keys.domain import key_id
 from devstack.state import State
-from servicekit.tokens import CLOCK_SKEW_SECONDS, MAX_LIFETIME_SECONDS
+from servicekit.access.tokens import CLOCK_SKEW_SECONDS, MAX_LIFETIME_SECONDS
 from tests.contract.insider import secrets_of, signing_key
 from tests.support.accounts import Account
 

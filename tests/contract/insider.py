@@ -5,8 +5,9 @@ from pathlib import Path
 import asyncpg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from auth_service.key_repository import LIST
-from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
+from auth_service.keys.domain import StoredKey
+from auth_service.keys.repository import LIST
+from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
 from devstack import keys
 from devstack.state import State
 

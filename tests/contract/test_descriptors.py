@@ -13,7 +13,7 @@ import servicekit
 import task_service
 from gateway.replies import LOCAL_REPLIES
 from servicekit.errors import InvalidField, Kind, ServiceError
-from servicekit.status import CODES, failure_of
+from servicekit.rpc.status import CODES, failure_of
 from tests.contract import rules
 from tests.support.descriptors import Element, Rpc, elements, files, rpcs, rpcs_of
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from auth_service.settings import Settings as AuthSettings
 from devstack.roles import MIGRATOR, SERVICES
 from gateway.settings import GatewaySettings, SettingsError
-from servicekit.commands import MigrationSettings
-from servicekit.runtime import CLOSE_TIMEOUT_SECONDS
-from servicekit.settings import ServiceSettings
+from servicekit.process.commands import MigrationSettings
+from servicekit.process.runtime import CLOSE_TIMEOUT_SECONDS
+from servicekit.process.settings import ServiceSettings
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import GATEWAY_NOTICES_SECONDS
 

@@ -17,10 +17,10 @@ from gateway.config import render
 from gateway.routes import read_routes
 from gateway.settings import GatewaySettings, SettingsError
 from helm.chart import Object
-from servicekit.commands import MigrationSettings
-from servicekit.health import LIVENESS
-from servicekit.runtime import CLOSE_TIMEOUT_SECONDS
-from servicekit.settings import ServiceSettings
+from servicekit.process.commands import MigrationSettings
+from servicekit.process.runtime import CLOSE_TIMEOUT_SECONDS
+from servicekit.process.settings import ServiceSettings
+from servicekit.rpc.health import LIVENESS
 from task_service.settings import Settings as TaskSettings
 from tests.deploy import rollouts
 from tests.deploy.rendered import component, environments, of_kind, pods, title

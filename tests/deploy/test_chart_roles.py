@@ -8,7 +8,7 @@ import asyncpg
 from devstack.roles import MIGRATOR, SERVICES
 from devstack.stack import Stack
 from helm.chart import ROOT
-from task_service.schema import migrations
+from servicekit.stores.migrate import packaged
 from tests.deploy.rendered import environment, get, objects
 from tests.support.databases import as_role, with_database
 
@@ -42,7 +42,8 @@ async def test_the_script_makes_the_roles_that_devstack_makes(system: Stack) -> 
         ours, theirs = [str(await connection.fetchval(RIGHTS, name)) for name in (database, "taskmanager")]
         assert ours.replace(f"_{mark}", "") == theirs
         url = with_database(system.state.database_url, database)
-        applied = await migrations().apply(as_role(url, f"{MIGRATOR}_{mark}", variables["MIGRATOR_PASSWORD"]), f"task_service_{mark}")
+        migrator = as_role(url, f"{MIGRATOR}_{mark}", variables["MIGRATOR_PASSWORD"])
+        applied = await packaged("task", "task_service").apply(migrator, f"task_service_{mark}")
         assert applied
         service = await asyncpg.connect(as_role(url, f"task_service_{mark}", variables["TASK_SERVICE_PASSWORD"]))
         assert await service.fetchval("SELECT max(version) FROM task.schema_migrations") == len(applied)

@@ -13,7 +13,7 @@ import yaml
 from auth_service.settings import Settings as AuthSettings
 from deploy import env
 from gateway.settings import GatewaySettings
-from servicekit.commands import MigrationSettings
+from servicekit.process.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.compose import FILE, ROOT, defaults, filled, passed_on, project, required, services
 

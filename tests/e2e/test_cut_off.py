@@ -20,8 +20,8 @@ from redis.asyncio import Redis as Client
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from servicekit.redis import HOOK_TIMEOUT_SECONDS, PROBE_INTERVAL_SECONDS, TIMEOUT_SECONDS
-from task_service.cache import VALUE, key_of
+from servicekit.stores.redis import HOOK_TIMEOUT_SECONDS, PROBE_INTERVAL_SECONDS, TIMEOUT_SECONDS
+from task_service.tasks.cache import VALUE, key_of
 from tests.support.accounts import Account, make_account
 from tests.support.outage import heal
 from tests.support.proxy import Proxy, proxied

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
-from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
+from auth_service.keys.domain import StoredKey
+from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account, make_account

@@ -33,8 +33,8 @@ TITLE, CHANGED, DESCRIPTION = "a title that is nobody's business", "a change tha
 # Builds a service's parts as its process does, and tells what that made of OpenTelemetry.
 PROBE = """
 import json, sys
-from servicekit.settings import load
-from servicekit.telemetry import Tracing
+from servicekit.process.settings import load
+from servicekit.process.telemetry import Tracing
 from {service}.app import parts
 from {service}.settings import Settings
 settings = load(Settings)

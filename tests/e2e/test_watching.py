@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from devstack.stack import Stack
-from servicekit.upkeep import BATCH
-from task_service.upkeep_repository import SWEEP
+from servicekit.stores.upkeep import BATCH
+from task_service.tasks.repository import SWEEP
 from tests.conftest import AccountFactory
 from tests.contract.forgery import forge_of
 from tests.support.accounts import PASSWORD, Account, log_in

@@ -16,7 +16,8 @@ import httpx
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from task_service.domain import ChangeKind, Status
+from task_service.feed.domain import ChangeKind
+from task_service.query.domain import Status
 from tests.faults.followers import Change, Follower
 from tests.faults.writers import User, Writer, by_grpc, by_rest
 from tests.support.accounts import log_in, make_account

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from task_service.cache import FILL, FINISH, VALUE, key_of
+from task_service.tasks.cache import FILL, FINISH, VALUE, key_of
 from tests.faults.witness import Witness
 from tests.support.accounts import Account, make_account
 from tests.support.history import History
@@ -41,7 +41,7 @@ RUSH_SECONDS, CALM_SECONDS = 0.4, 1.2
 # How long a write can go on that nobody waits for any more: the systems' DATABASE_TIMEOUT_SECONDS is 2.
 GONE_AFTER_SECONDS = 2.5
 BEFORE_SECONDS = 0.5
-# Until every replica believes what Redis holds again (servicekit.redis), and a while of that.
+# Until every replica believes what Redis holds again (servicekit.stores.redis), and a while of that.
 AFTER_SECONDS = 2.5
 WHOLE_WITHIN_SECONDS = 15.0
 CAUGHT_WITHIN_SECONDS = 10.0

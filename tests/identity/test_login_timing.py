@@ -19,7 +19,7 @@ import grpc.aio
 import pytest
 from google.protobuf.message import Message
 
-from auth_service.passwords import SCHEME, _prehash
+from auth_service.passwords.hasher import SCHEME, _prehash
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 from tests.conftest import ENVIRONMENT

@@ -4,8 +4,8 @@ from typing import Final
 
 from tests.planted.bug import Bug
 
-CACHE: Final = "task_service/cache.py"
-REPOSITORY: Final = "task_service/repository.py"
+CACHE: Final = "task_service/tasks/cache.py"
+REPOSITORY: Final = "task_service/tasks/repository.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
 LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
 
@@ -15,14 +15,14 @@ CACHE_BUGS: Final = (
         CACHE,
         "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
         "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
-        ("tests/task_service/test_cache.py",),
+        ("tests/task_service/tasks/test_cache.py",),
     ),
     Bug(
         "a replica that makes good only what it wrote itself",
         CACHE,
         "self._suspects.add(*(key_of(user_id, task_id) for user_id, task_id in unfenced))",
         "del unfenced",
-        ("tests/task_service/test_cache.py", "-k", "that_died"),
+        ("tests/task_service/tasks/test_cache.py", "-k", "that_died"),
     ),
     Bug(
         "a list whose resume token is of another moment than its page",
@@ -30,7 +30,7 @@ CACHE_BUGS: Final = (
         """        return Listed(tasks, Place(str(rows[0]["epoch"]), rows[0]["last_seq"]),""",
         """        now = await self._database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", query.user_id)
         return Listed(tasks, Place(str(rows[0]["epoch"]), now["last_seq"] if now else 0),""",
-        ("tests/task_service/test_sync.py",),
+        ("tests/task_service/feed/test_sync.py",),
     ),
     Bug(
         "a late fill that counts although its lease is gone",
@@ -62,21 +62,21 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "reads that are believed before Redis has settled",
-        "servicekit/redis.py",
+        "servicekit/stores/redis.py",
         "return not self._open and time.monotonic() >= self._settled_at",
         "return not self._open",
         (*LINEARIZABILITY, "-k", "has_redis_last"),
     ),
     Bug(
         "a connection whose end nobody notices who waits for no answer",
-        "servicekit/redis_reads.py",
+        "servicekit/stores/redis_reads.py",
         "            self.end(error)\n            self._on_lost(error)\n",
         "            self.end(error)\n",
-        ("tests/servicekit/test_redis.py", "-k", "nobody_uses"),
+        ("tests/servicekit/stores/test_redis.py", "-k", "nobody_uses"),
     ),
     Bug(
         "a replica that believes Redis from its start",
-        "servicekit/redis.py",
+        "servicekit/stores/redis.py",
         "        self._open = True\n        self._probing = asyncio.create_task(self._probe(after_seconds=0))\n",
         "",
         (*LINEARIZABILITY, "-k", "that_starts"),

@@ -6,9 +6,9 @@ from tests.planted.bug import Bug
 
 APP: Final = "task_service/app.py"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
-PIPELINE: Final = "servicekit/pipeline.py"
-SERVICE: Final = "task_service/service.py"
-WATCHING: Final = "task_service/watching.py"
+PIPELINE: Final = "servicekit/rpc/pipeline.py"
+SERVICE: Final = "task_service/feed/service.py"
+WATCHING: Final = "task_service/feed/watching.py"
 AFTER_RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
 BACKUP: Final = "helm/task-manager/charts/backup/files/backup.sh"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
@@ -26,21 +26,21 @@ FEED_BUGS: Final = (
         SERVICE,
         "or not is_next or (not seqs",
         "or (not seqs",
-        ("tests/task_service/test_watching.py",),
+        ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
         "a wake-up that is forgotten when it comes while a stream reads",
         SERVICE,
         "while place.seq == found.last_seq and not await watch.wait():",
         "watch._woken.clear()\n                while place.seq == found.last_seq and not await watch.wait():",
-        ("tests/task_service/test_watching.py",),
+        ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
         "a stream that outlives its session",
         WATCHING,
         "                    watch.end(error)\n\n    async def round",
         "                    del error\n\n    async def round",
-        ("tests/task_service/test_watching.py",),
+        ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
         "a stream that resumes with what was told already",
@@ -83,7 +83,7 @@ FEED_BUGS: Final = (
         WATCHING,
         "return seqs.pop() if len(seqs) == 1 else UNKNOWN",
         "return max(seqs)",
-        ("tests/task_service/test_watching.py", "-k", "another_stream"),
+        ("tests/task_service/feed/test_watching.py", "-k", "another_stream"),
     ),
     Bug(
         "streams that nobody checks for their sessions",
@@ -97,7 +97,7 @@ FEED_BUGS: Final = (
         SERVICE,
         "                    watch.check()\n",
         "",
-        ("tests/task_service/test_watching.py", "-k", "much_to_tell"),
+        ("tests/task_service/feed/test_watching.py", "-k", "much_to_tell"),
     ),
     Bug(
         "a stream that does not end when the service stops",
@@ -117,7 +117,7 @@ FEED_BUGS: Final = (
         "a gateway that holds for some streams all that it can hold for all",
         GATEWAY,
         """            initial_stream_window_size: 262144
-            # Room for all of them: else some whose clients do not read would hold up all others to this replica.
+            # Large enough for all streams. Otherwise streams whose clients do not read would block all other streams to this replica.
             initial_connection_window_size: 268435456
 """,
         """            initial_stream_window_size: 1048576

@@ -4,27 +4,27 @@ from typing import Final
 
 from tests.planted.bug import Bug
 
-KEYS: Final = "auth_service/keys.py"
-KEY_REPOSITORY: Final = "auth_service/key_repository.py"
-ROTATION: Final = "auth_service/rotation.py"
-REPOSITORY: Final = "auth_service/repository.py"
-SESSIONS: Final = "auth_service/sessions.py"
-PASSWORDS: Final = "auth_service/passwords.py"
-RULES: Final = "auth_service/password_rules.py"
-HANDLER: Final = "auth_service/handler.py"
-GUARD: Final = "auth_service/login_guard.py"
-SERVICE: Final = "auth_service/service.py"
-UPKEEP: Final = "auth_service/upkeep_repository.py"
+KEY_RING: Final = "auth_service/keys/ring.py"
+KEY_POLICY: Final = "auth_service/keys/domain.py"
+KEY_REPOSITORY: Final = "auth_service/keys/repository.py"
+ROTATION: Final = "auth_service/keys/service.py"
+REPOSITORY: Final = "auth_service/sessions/repository.py"
+SESSIONS: Final = "auth_service/sessions/tokens.py"
+PASSWORDS: Final = "auth_service/passwords/hasher.py"
+RULES: Final = "auth_service/passwords/rules.py"
+HANDLER: Final = "auth_service/sessions/handler.py"
+GUARD: Final = "auth_service/passwords/login_guard.py"
+SERVICE: Final = "auth_service/sessions/service.py"
 IDENTITY: Final = "auth_service/migrations/0002_identity.sql"
-JWKS: Final = "servicekit/jwks.py"
-TOKENS: Final = "servicekit/tokens.py"
-REVOCATIONS: Final = "servicekit/revocations.py"
-RATE_LIMIT: Final = "servicekit/rate_limit.py"
-MIGRATE: Final = "servicekit/migrate.py"
+JWKS: Final = "servicekit/access/jwks.py"
+TOKENS: Final = "servicekit/access/tokens.py"
+REVOCATIONS: Final = "servicekit/access/revocations.py"
+RATE_LIMIT: Final = "servicekit/access/rate_limit.py"
+MIGRATE: Final = "servicekit/stores/migrate.py"
 CLOSING: Final = "task_service/migrations/0002_deleted_accounts.sql"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
-AUTH_EVENTS: Final = "task_service/auth_events.py"
-DELETED_ACCOUNTS: Final = "task_service/deleted_accounts.py"
+AUTH_EVENTS: Final = "task_service/accounts/auth_events.py"
+DELETED_ACCOUNTS: Final = "task_service/accounts/service.py"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
 
 KEY_ROTATION: Final = "tests/e2e/test_key_rotation.py"
@@ -38,31 +38,31 @@ FOREIGN: Final = "tests/contract/test_foreign_objects.py"
 _KEYS: Final = (
     Bug(
         "a key that signs as soon as it is made",
-        KEYS,
+        KEY_POLICY,
         "timedelta(seconds=self.lead_seconds if stored.keys else 0)",
         "timedelta(seconds=0)",
         (KEY_ROTATION, "-k", "under_load"),
     ),
     Bug(
         "a key that is withdrawn before its last token has expired",
-        KEYS,
+        KEY_POLICY,
         "timedelta(seconds=self.token_seconds + self.lead_seconds)",
         "timedelta(seconds=self.lead_seconds)",
         (KEY_ROTATION, "-k", "under_load"),
     ),
     Bug(
         "a key that signs though no replica was there to publish it",
-        KEYS,
+        KEY_RING,
         "if signing else due\n",
         "if not stored.keys else due\n",
-        ("tests/auth_service/test_keys.py", "-k", "published_in_time"),
+        ("tests/auth_service/keys/test_ring.py", "-k", "published_in_time"),
     ),
     Bug(
         "keys that are made without the lock",
         KEY_REPOSITORY,
         "            await connection.execute(LOCK)\n",
         "",
-        ("tests/auth_service/test_rotation.py", "-k", "at_once"),
+        ("tests/auth_service/keys/test_service.py", "-k", "at_once"),
     ),
     Bug(
         "a replica with another key encryption key that makes a key all the same",
@@ -90,14 +90,14 @@ _KEYS: Final = (
         JWKS,
         "interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS",
         "interval = 0.0",
-        ("tests/servicekit/test_jwks.py", "-k", "made_up"),
+        ("tests/servicekit/access/test_jwks.py", "-k", "made_up"),
     ),
     Bug(
         "keys that are forgotten while auth_service is away",
         JWKS,
         "            self._failed = True\n",
         "            self._failed, self._keys = True, {}\n",
-        ("tests/servicekit/test_jwks.py", "-k", "last_good_set"),
+        ("tests/servicekit/access/test_jwks.py", "-k", "last_good_set"),
     ),
 )
 
@@ -135,13 +135,13 @@ _SESSIONS: Final = (
         SESSIONS,
         "return hashlib.sha256(token.encode()).digest()",
         "return token.encode()",
-        ("tests/auth_service/test_sessions.py",),
+        ("tests/auth_service/sessions/test_tokens.py",),
     ),
     Bug(
         "a successor that is kept for ever",
-        UPKEEP,
-        "for sql in (SUCCESSORS, SESSIONS, EVENTS, NETWORKS)]",
-        "for sql in (SESSIONS, EVENTS, NETWORKS)]",
+        REPOSITORY,
+        "(Removal(REMOVE_SUCCESSORS), Removal(REMOVE_SESSIONS), Removal(REMOVE_NETWORKS))",
+        "(Removal(REMOVE_SESSIONS), Removal(REMOVE_NETWORKS))",
         (REFRESH, "-k", "only_hashes"),
     ),
     Bug(
@@ -202,7 +202,7 @@ _REVOCATION: Final = (
         AUTH_EVENTS,
         "TIMEOUTS_SECONDS: Final = (0.5, 2.0)",
         "TIMEOUTS_SECONDS: Final = (2.0, 2.0)",
-        ("tests/task_service/test_auth_events.py", "-k", "died_without_a_word"),
+        ("tests/task_service/accounts/test_auth_events.py", "-k", "died_without_a_word"),
     ),
     Bug(
         "a replica that lets everybody in before it has read who is out",
@@ -254,7 +254,7 @@ _LOGINS: Final = (
         REPOSITORY,
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND password_version = $2",
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND $2::int IS NOT NULL",
-        ("tests/auth_service/test_repository.py", "-k", "hash or change"),
+        ("tests/auth_service/sessions/test_repository.py", "-k", "hash or change"),
     ),
     Bug(
         "a hash of the first 72 bytes",
@@ -286,7 +286,7 @@ _ACCOUNTS: Final = (
         "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
         "            await self._rows.update_deletions(page.last_number)\n"
         "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
-        ("tests/task_service/test_deleted_accounts.py", "-k", "at_least_once"),
+        ("tests/task_service/accounts/test_service.py", "-k", "at_least_once"),
     ),
     Bug(
         "an account that goes without a word",

@@ -4,15 +4,15 @@ from typing import Final
 
 from tests.planted.bug import Bug
 
-CACHE: Final = "task_service/cache.py"
-HANDLER: Final = "task_service/handler.py"
-MESSAGES: Final = "task_service/messages.py"
-REPOSITORY: Final = "task_service/repository.py"
-RETRY_METADATA: Final = "servicekit/retry_metadata.py"
-SERVER: Final = "servicekit/server.py"
-DOMAIN: Final = "task_service/domain.py"
-SERVICE: Final = "task_service/service.py"
-LISTS: Final = "task_service/list_statement.py"
+CACHE: Final = "task_service/tasks/cache.py"
+HANDLER: Final = "task_service/tasks/handler.py"
+MESSAGES: Final = "task_service/tasks/messages.py"
+REPOSITORY: Final = "task_service/tasks/repository.py"
+RETRY_METADATA: Final = "servicekit/rpc/retry.py"
+SERVER: Final = "servicekit/rpc/server.py"
+DOMAIN: Final = "task_service/tasks/domain.py"
+SERVICE: Final = "task_service/tasks/service.py"
+LISTS: Final = "task_service/query/list_statement.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
 MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
@@ -26,7 +26,7 @@ WRITES_BUGS: Final = (
         CACHE,
         "task = None if written.replayed or len(keys) > 1",
         "task = None if len(keys) > 1",
-        ("tests/task_service/test_writes.py",),
+        ("tests/task_service/tasks/test_writes.py",),
     ),
     Bug(
         "an idempotency key that is read before the counter's lock",
@@ -53,14 +53,14 @@ BEGIN
     IF p_key IS NOT NULL THEN
         PERFORM WHERE v_kept.key IS NOT NULL;
 """,
-        ("tests/task_service/test_writes.py", "-k", "two_at_once"),
+        ("tests/task_service/tasks/test_writes.py", "-k", "two_at_once"),
     ),
     Bug(
         "an etag that nobody looks at",
         WRITES,
         "IF v_task.version <> ALL (p_versions) THEN",
         "IF false THEN",
-        ("tests/task_service/test_writes.py", "-k", "etag"),
+        ("tests/task_service/tasks/test_writes.py", "-k", "etag"),
     ),
     Bug(
         "an idempotency key that is everybody's",
@@ -221,8 +221,8 @@ BEGIN
     ),
     Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
     Bug("a list of the tasks of one status too few", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
-    Bug("a list that merges without order", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/test_paging.py",)),
-    Bug("a filter that forgets what is absent", "task_service/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
-    Bug("a page token without the tiebreak", "task_service/filtering.py", "for key in order), task.id)", "for key in order), UUID(int=0))", MODEL),
+    Bug("a list that merges without order", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/tasks/test_paging.py",)),
+    Bug("a filter that forgets what is absent", "task_service/query/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
+    Bug("a page token without the tiebreak", "task_service/tasks/pages.py", "for key in order), task.id)", "for key in order), UUID(int=0))", MODEL),
     Bug("a list whose ties are in any order", LISTS, 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
 )

@@ -19,7 +19,8 @@ import httpx
 import hypothesis
 import redis.asyncio
 
-from auth_service.keys import KeySeal, StoredKey, parse_key_encryption_keys
+from auth_service.keys.domain import StoredKey
+from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
 from devstack.config import HOST
 from devstack.data_dir import DataDir
 from devstack.stack import Stack

@@ -8,18 +8,17 @@ from uuid import uuid4
 
 import asyncpg
 
-from auth_service.schema import migrations as auth_migrations
 from devstack.keys import password_file
 from devstack.state import State
-from task_service.schema import migrations as task_migrations
+from servicekit.stores.migrate import packaged
 
 
 async def make_template(database_url: str) -> str:
     """A database with both schemas and no rows. Returns its name."""
     name = f"template_{uuid4().hex[:12]}"
     await _execute(database_url, f"CREATE DATABASE {name}")
-    for migrations in (auth_migrations(), task_migrations()):
-        await migrations.apply(with_database(database_url, name))
+    for schema in ("auth", "task"):
+        await packaged(schema, f"{schema}_service").apply(with_database(database_url, name))
     return name
 
 

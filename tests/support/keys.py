@@ -3,7 +3,9 @@
 import os
 from datetime import UTC, datetime
 
-from auth_service.keys import KeyPolicy, KeyRing, KeySeal, StoredKeys
+from auth_service.keys.domain import KeyPolicy, StoredKeys
+from auth_service.keys.ring import KeyRing
+from auth_service.keys.seal import KeySeal
 
 
 def key_ring() -> KeyRing:

@@ -11,7 +11,7 @@ from typing import Any
 
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
-from servicekit.commands import MigrationSettings
+from servicekit.process.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,7 @@ How a pod ends, in terminationGracePeriodSeconds, which count from the first ste
    roll-out, and not who empties a node.
 2. SIGTERM, drain.delaySeconds. The process says NOT_SERVING and still takes calls, for balancers that ask for health to look away. That is all the
    warning there is when a process is told to stop by other means, without a hook.
-3. drain.graceSeconds. It takes no new calls, ends its streams, and finishes the calls under way (servicekit/runtime.py).
+3. drain.graceSeconds. It takes no new calls, ends its streams, and finishes the calls under way (servicekit/process/runtime.py).
 4. Pools and clients are closed.
 */}}
 {{- define "grpc-service.deployment" -}}
