@@ -1,1 +1,1 @@
-"""The Envoy gateway: its configuration, rendered from one template for every environment. Nothing here runs while requests are served."""
+"""The Envoy gateway: renders its configuration from one template for every environment. No Python of this package handles requests."""

@@ -1,4 +1,4 @@
-"""`python -m gateway [run]`."""
+"""Entry point of `python -m gateway [run]`."""
 
 import sys
 

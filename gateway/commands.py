@@ -1,6 +1,6 @@
-"""`python -m gateway`: writes Envoy's configuration for the settings of the environment; `python -m gateway run` runs Envoy on it as well.
+"""`python -m gateway` writes Envoy's configuration for the settings in the environment. `python -m gateway run` also runs Envoy with it.
 
-Exit status 2 means that a setting is wrong, or that there is no place to write to.
+Exit status 2 means that a setting is wrong, Envoy is not installed, or the configuration cannot be written.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from gateway.settings import SettingsError
 
 
 def main() -> int:
-    """Renders to stdout or to a file, or becomes the running gateway, and returns the exit status."""
+    """Writes the configuration to standard output or a file, or runs the gateway. Returns the exit status."""
     options = _options()
     try:
         settings = GatewaySettings.from_environment()
@@ -37,23 +37,23 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gateway", description="Writes Envoy's configuration from the settings in the environment.")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of to the standard output")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of standard output")
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("run", help="run Envoy on it until SIGTERM; the configuration goes to the directory for temporary files (TMPDIR)")
+    commands.add_parser("run", help="run Envoy until SIGTERM; the configuration is written to the temporary directory (TMPDIR)")
     return parser.parse_args()
 
 
 def _run(settings: GatewaySettings, text: str) -> int:
     envoy = shutil.which("envoy")
     if envoy is None:
-        return _refuse("there is no envoy on the PATH")
+        return _refuse("the program envoy is not on the PATH")
     try:
         config = Path(tempfile.gettempdir(), "envoy.yaml")
         config.unlink(missing_ok=True)
-        with config.open("x", encoding="utf-8") as file:  # never through a link that somebody else put there
+        with config.open("x", encoding="utf-8") as file:  # mode x never follows a symbolic link that another user created
             file.write(text)
     except OSError as error:
-        return _refuse(f"no place for the configuration: {error}; give a writable directory at /tmp, or name one by TMPDIR")
+        return _refuse(f"cannot write the configuration: {error}; provide a writable directory at /tmp, or set TMPDIR to one")
     return _become_supervisor(settings, [envoy, *envoy_arguments(settings, config), "--disable-hot-restart"])
 
 
@@ -64,8 +64,8 @@ def _become_supervisor(settings: GatewaySettings, command: list[str]) -> NoRetur
         "drain_delay_seconds": settings.drain_delay_seconds,
         "shutdown_grace_seconds": settings.shutdown_grace_seconds,
     }
-    # In place of this process, whose libraries nobody needs any more.
-    os.execv(sys.executable, [sys.executable, "-I", "-S", supervise.__file__, json.dumps(orders)])  # noqa: S606 - words of our own
+    # exec replaces this process, whose libraries are no longer needed, and so frees their memory.
+    os.execv(sys.executable, [sys.executable, "-I", "-S", supervise.__file__, json.dumps(orders)])  # noqa: S606 - no untrusted input
 
 
 def _refuse(message: str) -> int:

@@ -1,4 +1,4 @@
-"""Renders Envoy's configuration from the template, the settings and the descriptor set. It decides nothing itself."""
+"""Renders Envoy's configuration from the template, the settings and the descriptor set."""
 
 import base64
 from pathlib import Path
@@ -17,12 +17,12 @@ _HERE: Final = Path(__file__).resolve().parent
 
 
 def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
-    """Envoy's bootstrap configuration as YAML; the descriptor set is the settings' unless another is given.
+    """Returns Envoy's bootstrap configuration as YAML. `descriptors` overrides the descriptor set of the settings.
 
-    The descriptors are embedded, so that the text is all that Envoy needs (but for the certificate).
+    The descriptors are embedded in the text, so Envoy needs no other file except the certificate and its key.
 
-    Raises DescriptorError if the descriptor set cannot be read, does not say of each method who may call it, or has a service that the
-    settings have no endpoints for.
+    Raises DescriptorError if the descriptor set cannot be read, a method in it lacks the access option, or the settings have no endpoints for one of
+    its services.
     """
     try:
         content = (descriptors or settings.descriptors).read_bytes()
@@ -56,14 +56,14 @@ def _lua() -> str:
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
-    """The arguments to run Envoy with: what cannot be said in its configuration file."""
-    log = ["--log-level", settings.log_level, "--file-flush-interval-msec", "1000"]  # a line in the access log is seen within a second, not ten
+    """Returns the command line arguments of Envoy. They hold the options that its configuration file cannot."""
+    log = ["--log-level", settings.log_level, "--file-flush-interval-msec", "1000"]  # writes access log lines within 1 s; the default is 10 s
     drain = ["--drain-time-s", "10", "--drain-strategy", "immediate"]
     return ["--config-path", str(config_file), *log, *drain]
 
 
 def _without_source(content: bytes) -> bytes:
-    """The descriptor set without comments and positions, which the transcoder does not need."""
+    """Returns the descriptor set without comments and positions, which the transcoder does not need."""
     files = descriptor_pb2.FileDescriptorSet.FromString(content)
     for file in files.file:
         file.ClearField("source_code_info")

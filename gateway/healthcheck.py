@@ -1,6 +1,6 @@
-"""`python -m gateway.healthcheck`: asks the gateway beside it whether it is ready, for a container engine. Exit status 0 ready, 1 not.
+"""`python -m gateway.healthcheck`: a container engine's health check of the gateway in the same container. Exit status 0 if ready, else 1.
 
-It must not import the settings: what they need takes longer to load than the question takes.
+It must not import gateway.settings: loading their dependencies takes longer than the check itself.
 """
 
 import http.client
@@ -8,15 +8,15 @@ import os
 import sys
 from typing import Final
 
-# Shorter than the engine's own limit (Dockerfile), so that the reason is still said.
+# Shorter than the container engine's timeout (Dockerfile), so that the check can still print the reason.
 TIMEOUT_SECONDS: Final = 2.0
 DEFAULT_OPS_PORT: Final = 9094
-# What a server that listens everywhere is asked by.
-EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+# Values of BIND_HOST that mean all interfaces. The check then connects to 127.0.0.1.
+EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - only compared, not bound
 
 
 def main() -> int:
-    """Says the state and returns the exit status."""
+    """Prints the gateway's state and returns the exit status."""
     host = os.environ.get("BIND_HOST", "")
     connection = http.client.HTTPConnection(
         "127.0.0.1" if host in EVERYWHERE else host, int(os.environ.get("OPS_PORT") or DEFAULT_OPS_PORT), timeout=TIMEOUT_SECONDS

@@ -1,8 +1,9 @@
-"""Gathers the Python that it runs on, for an image that has nothing but the C library: `python3 interpreter.py ENVIRONMENT TARGET`.
+"""Copies the Python that runs it into an image that has only the C library: `python3 interpreter.py ENVIRONMENT TARGET`.
 
-TARGET is to be laid over that image's root. Interpreter and standard library are in it where they are here, since there the virtual environment looks
-for them; the shared libraries that they and the environment's packages need are in /usr/lib, where every loader looks. What of the
-standard library needs others (OpenSSL, SQLite, curses …) stays behind: the gateway does without, and each is one more thing to patch.
+TARGET is a directory tree to copy over the image's root. The interpreter and the standard library keep their paths, because the virtual environment
+expects them there. The shared libraries that they and the environment's packages need are in /usr/lib, where every loader searches. Extension modules
+of the standard library that need other libraries (OpenSSL, SQLite, curses …) are left out: the gateway does not use them, and each would need
+security updates.
 """
 
 import compileall
@@ -16,16 +17,16 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final
 
-# Of the standard library, what nobody imports here.
+# The parts of the standard library that the gateway does not import.
 UNUSED: Final = ("__pycache__", "_test*", "config-*", "ensurepip", "idlelib", "pydoc_data", "site-packages", "test", "tkinter", "venv")
-# Of the standard library's extensions, what brings its libraries along: base64 needs it, and it needs zlib.
+# The standard library's extension module whose shared libraries are copied too: base64 needs binascii, and binascii needs zlib.
 EXTENSION: Final = "binascii.*"
-# Where distroless images have what a scanner reads, a file for each package.
+# The directory of the package records in distroless images, one file for each package. Security scanners read it.
 PACKAGES: Final = Path("var/lib/dpkg/status.d")
 
 
 def main(environment: Path, target: Path) -> None:
-    """Fills TARGET."""
+    """Fills the target directory."""
     interpreter, standard = Path(sys.executable), Path(sysconfig.get_path("stdlib"))
     glibc = {Path(line).name for line in _output("dpkg-query", "--listfiles", "libc6").splitlines()}
     programs = [interpreter, *environment.rglob("*.so"), *(standard / "lib-dynload").glob(EXTENSION)]
@@ -39,14 +40,14 @@ def main(environment: Path, target: Path) -> None:
     for extension in (copy / "lib-dynload").iterdir():
         if libraries(extension).keys() - needed.keys() - glibc:
             extension.unlink()
-    # Here, since the root is read-only where it runs; by the hash, so that the times of files do not matter.
+    # Compiled at build time, because the container's root is read-only. By hash, so that the files' modification times do not matter.
     mode = PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(copy, quiet=1, workers=0, stripdir=target, prependdir="/", invalidation_mode=mode)
     _record(needed, target / PACKAGES)
 
 
 def libraries(program: Path) -> dict[str, Path]:
-    """The shared libraries that a program or a library loads, by name. One that is not there has a path that is not there either."""
+    """Returns the paths of the shared libraries that a program or library loads, by name. The path of a missing library does not exist."""
     return {name: Path(path) for name, path in re.findall(r"^\s+(\S+) => (/\S+|not found)", _output("ldd", str(program)), re.MULTILINE)}
 
 
@@ -56,7 +57,7 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def _record(names: Iterable[str], folder: Path) -> None:
-    """Says for scanners which of Debian's packages the libraries are from. Python's own may be from none."""
+    """Writes the records of the Debian packages that the libraries come from, for security scanners. Python itself may come from no package."""
     folder.mkdir(parents=True)
     found = _output("dpkg-query", "--search", *(f"*/{name}" for name in names), check=False)
     for package in {line.partition(":")[0] for line in found.splitlines()}:
@@ -64,7 +65,7 @@ def _record(names: Iterable[str], folder: Path) -> None:
 
 
 def _output(*command: str, check: bool = True) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=check).stdout  # noqa: S603 - words of our own
+    return subprocess.run(command, capture_output=True, text=True, check=check).stdout  # noqa: S603 - no untrusted input
 
 
 if __name__ == "__main__":

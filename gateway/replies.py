@@ -1,6 +1,6 @@
-"""How Envoy's own replies look: one table from HTTP status to the error that a REST client and a gRPC client see.
+"""The format of Envoy's own replies: one table from HTTP status to the error that a REST client and a gRPC client see.
 
-It must not cover what the services answer; the transcoder prints that in the same shape.
+The table must not cover the services' answers. The transcoder formats those in the same shape.
 """
 
 import base64
@@ -15,19 +15,19 @@ from taskmanager.rpc.v1 import error_reason_pb2
 _DOMAIN: Final = "taskmanager"
 _TYPE_PREFIX: Final = "type.googleapis.com/google.rpc."
 
-# The text that the filter which replied has for it; used where it helps the client and holds nothing of the inside.
+# The replying filter's own text. It is used where it helps the client and reveals nothing internal.
 _OWN_TEXT: Final = "%LOCAL_REPLY_BODY%"
 
 
 @dataclass(frozen=True)
 class LocalReply:
-    """What a client sees when Envoy itself answers with an HTTP status.
+    """The reply that a client sees if Envoy itself answers with an HTTP status.
 
-    status: the HTTP status that the reply is for, and that a REST client sees unless `becomes` says another.
-    code: the google.rpc.Code in the JSON of a REST client; `grpc_code` is what a gRPC client sees where that differs.
-    reason: the ErrorReason of its google.rpc.ErrorInfo; None where the catalogue has none.
+    status: the HTTP status that the reply is for. A REST client sees it too, unless `becomes` replaces it.
+    code: the google.rpc.Code in the JSON for a REST client. A gRPC client sees `grpc_code` if it is set.
+    reason: the ErrorReason of the google.rpc.ErrorInfo; None if the catalogue has no reason for it.
     challenge: the parameters of the `www-authenticate: Bearer` header (RFC 6750 section 3).
-    condition: an extra access log filter (as Envoy takes it) that must match; None means any reply with the status.
+    condition: an additional access log filter (in Envoy's format) that must match; None matches every reply with the status.
     """
 
     status: int
@@ -42,17 +42,17 @@ class LocalReply:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body for a REST client, in the shape that the transcoder gives to the services' errors."""
+        """The body for a REST client, in the same shape as the transcoder's errors."""
         return {"code": self.code, "message": self.message, "details": list(self._details())}
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that every client gets."""
+        """The headers for every client."""
         return {} if self.challenge is None else {"www-authenticate": f"Bearer {self.challenge}"}
 
     @property
     def grpc_headers(self) -> dict[str, str]:
-        """The headers that make the reply to a gRPC client: grpc-status and, where there is a reason, the details of the error."""
+        """The headers for a gRPC client: grpc-status and, if the reply has a reason, the error details."""
         code = self.code if self.grpc_code is None else self.grpc_code
         headers = {**self.headers, "grpc-status": str(code)}
         if self.reason is not None and self.message != _OWN_TEXT:
@@ -77,7 +77,7 @@ class LocalReply:
 
 
 def grpc_codes() -> dict[str, str]:
-    """The gRPC code for each HTTP status that a reply of Envoy's goes out with, as a gRPC client sees it."""
+    """Returns the gRPC code that a gRPC client sees, for each HTTP status of Envoy's replies."""
     codes: dict[str, str] = {}
     for reply in LOCAL_REPLIES:
         codes.setdefault(str(reply.becomes or reply.status), str(reply.code if reply.grpc_code is None else reply.grpc_code))
@@ -85,7 +85,7 @@ def grpc_codes() -> dict[str, str]:
 
 
 def has_status(status: int) -> dict[str, Any]:
-    """The access log filter that a reply with this HTTP status matches."""
+    """Returns the access log filter that matches a reply with this HTTP status."""
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "gateway.no_runtime_value"}}}}
 
 
@@ -101,21 +101,21 @@ def _cel(expression: str) -> dict[str, Any]:
     }
 
 
-# The filter's own challenge repeats the URL, query and all.
+# This replaces the JWT filter's own challenge, which contains the URL with its query.
 _REALM: Final = 'realm="task-manager"'
 _INVALID_TOKEN: Final = f'{_REALM}, error="invalid_token"'
-_TOKEN_REFUSED: Final = "The access token is not valid."  # noqa: S105 - words, not a secret
+_TOKEN_REFUSED: Final = "The access token is not valid."  # noqa: S105 - a message, not a secret
 
 _NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "present_match": False}}}
-# A gateway that has no keys to check a token with must not tell the client that the token is wrong.
+# If the gateway has no keys to verify a token with, it must not report the token as invalid.
 _NO_KEYS: Final = _cel("response.code_details.contains('Jwks_remote_fetch')")
 
-# The filter answers 403 to a token for another audience, which is as invalid as any.
+# The JWT filter answers 403 for a token with another audience. The gateway reports it as an invalid token.
 _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
-# The transcoder says what is wrong with a body or a query; other filters say nothing, or something of their inside.
+# The transcoder's text says what is wrong with a body or a query. Other filters have no text, or one about their internals.
 _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
 
-# In order: the first that fits is used. A status that is not here keeps the words of the filter that replied, as an unknown error.
+# The first reply that matches is used. For a status that is not listed, the client sees the replying filter's text and the code UNKNOWN.
 LOCAL_REPLIES: Final = (
     LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),
     LocalReply(400, code_pb2.INVALID_ARGUMENT, "The request is malformed.", error_reason_pb2.MALFORMED_REQUEST),

@@ -1,7 +1,7 @@
-"""What the gateway knows about the RPCs, all of it read from the descriptor set. It must not know any RPC, path or message by name.
+"""The RPCs that the gateway routes, read from the descriptor set. This module must not contain the name of any RPC, path or message.
 
-An ordinary new RPC therefore changes nothing here: its `taskmanager.rpc.v1.access` option, its `google.api.http` rule and its
-`idempotency_level` are all that the gateway goes by.
+So an ordinary new RPC changes nothing here. The gateway uses only its `taskmanager.rpc.v1.access` option, its `google.api.http` rule and its
+`idempotency_level`.
 """
 
 import re
@@ -13,38 +13,38 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from taskmanager.rpc.v1 import access_pb2
 
-# AIP-133 names a method that makes a resource Create<Resource>; Register is the one word beside it. BatchCreate… (AIP-231) is a custom method
-# whose answer is a list, and answers 200.
+# AIP-133 names a method that creates a resource Create<Resource>. Register is the only other name. BatchCreate… (AIP-233) is a custom method that
+# returns a list, and its status is 200.
 CREATING_NAMES: Final = ("Create", "Register")
 
-# What comes between the slashes of an HTTP rule's template: `{id}`, `{name=shelves/*}`, `*`, `**` or a literal.
+# A token of an HTTP rule's path template: `{id}`, `{name=shelves/*}`, `*`, `**` or a literal.
 _TOKEN: Final = re.compile(r"\{[^{}=]+(?:=(?P<pattern>[^{}]+))?\}|\*\*|\*|[^{}*]+")
 
 
 class DescriptorError(ValueError):
-    """Returned to the operator when the descriptor set lacks something that the gateway goes by."""
+    """The descriptor set lacks something that the gateway needs."""
 
 
 @dataclass(frozen=True)
 class RestPath:
-    """A REST path of an RPC: the HTTP method and the template as `google.api.http` gives them."""
+    """A REST path of an RPC: the HTTP method and the path template from `google.api.http`."""
 
     method: str
     template: str
 
     @property
     def regex(self) -> str:
-        """The paths that the template matches, query left out, as an RE2 expression for the whole path."""
+        """An RE2 expression that matches the whole path, without the query."""
         return "".join(_token_regex(token) for token in _TOKEN.finditer(self.template))
 
 
 @dataclass(frozen=True)
 class Rpc:
-    """A method that clients can reach through the gateway.
+    """A method that clients can call through the gateway.
 
-    safe: has no side effects, so that it may be sent again although a first try may have arrived.
-    creates: makes a resource, so that its REST answer is 201.
-    streams: either side sends more than one message, so that no time limit applies to the whole call.
+    safe: the method has no side effects, so Envoy may retry it even if the first attempt may have reached the service.
+    creates: the method creates a resource, so the status of its REST answer is 201.
+    streams: at least one side sends more than one message, so the whole call has no time limit.
     """
 
     service: str
@@ -64,7 +64,7 @@ class Rpc:
 
 @dataclass(frozen=True)
 class RouteTable:
-    """Every RPC that is routed, in the order of the descriptor set. Methods with ACCESS_INTERNAL are not in it."""
+    """Every routed RPC, in the order of the descriptor set. It contains no method with ACCESS_INTERNAL."""
 
     rpcs: tuple[Rpc, ...]
 
@@ -75,19 +75,19 @@ class RouteTable:
 
     @property
     def transcoded_services(self) -> tuple[str, ...]:
-        """The services with at least one REST path, each once."""
+        """The services with at least one REST path, without duplicates."""
         return tuple(dict.fromkeys(rpc.service for rpc in self.rpcs if rpc.rest))
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """The clusters that the methods are routed to, each once."""
+        """The clusters of the methods, without duplicates."""
         return tuple(dict.fromkeys(rpc.cluster for rpc in self.rpcs))
 
 
 def read_routes(descriptors: bytes) -> RouteTable:
-    """The route table of a serialized FileDescriptorSet.
+    """Returns the route table of a serialized FileDescriptorSet.
 
-    Raises DescriptorError if it cannot be read, or if a method does not say who may call it.
+    Raises DescriptorError if the bytes are not a descriptor set, or if a method lacks the access option.
     """
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
@@ -122,7 +122,7 @@ def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProt
 
 
 def cluster_of(package: str) -> str:
-    """The service program that serves a package: `taskmanager.task.v1` is served by `task_service`."""
+    """Returns the service that serves a package: `task_service` for `taskmanager.task.v1`. Raises DescriptorError for another form of name."""
     parts = package.split(".")
     if len(parts) != 3:
         raise DescriptorError(f"package {package} is not of the form taskmanager.<service>.<version>")

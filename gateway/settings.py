@@ -1,4 +1,4 @@
-"""The gateway's settings, read from the environment. Nothing else in the gateway reads the environment."""
+"""The gateway's settings, read from the environment."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,19 +13,19 @@ _MEBIBYTE: Final = 1024 * 1024
 
 
 class SettingsError(ValueError):
-    """Raised with one line for every setting that is wrong."""
+    """One or more settings are wrong. The message has one line for each."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A host, by name or address (IPv6 without brackets), and a TCP port."""
+    """A host (a name or an address, IPv6 without brackets) and a TCP port."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The endpoint written as `host:port` or `[address]:port`. Raises ValueError if it is not one."""
+        """Parses `host:port` or `[address]:port`. Raises ValueError if the text has another form."""
         parts = urlsplit(f"//{text}")
         if not parts.hostname or not parts.port or parts.netloc != text or parts.username is not None:
             raise ValueError(f"'{text}' is not host:port")
@@ -33,7 +33,7 @@ class Endpoint:
 
 
 def _receiver(text: str) -> Endpoint | None:
-    """The receiver at an `http://host:port` URL; None for an empty one."""
+    """Parses the `http://host:port` URL of an OTLP receiver. Returns None for an empty text."""
     if not text:
         return None
     if not text.startswith("http://"):
@@ -46,7 +46,7 @@ def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 def _split(parse: Callable[[str], Any]) -> BeforeValidator:
-    """Splits text at its commas and parses each part."""
+    """Splits the text at its commas and parses each part."""
     return _from_text(lambda text: tuple(parse(part.strip()) for part in text.split(",") if part.strip()))
 
 
@@ -56,40 +56,41 @@ Origins = Annotated[tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$
 
 
 class GatewaySettings(BaseModel):
-    """Every setting of the gateway. The environment variable has the field's name in capitals; an empty variable counts as not set."""
+    """Every setting of the gateway. The environment variable is the field's name in capitals. An empty variable counts as unset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gateway_port: Port = 8080
-    bind_host: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached from outside
+    bind_host: str = "0.0.0.0"  # noqa: S104 - clients outside the host must reach the gateway
     ops_port: Port = 9094
-    admin_port: Port = 9901  # always on 127.0.0.1: whoever reaches it can stop the gateway
+    admin_port: Port = 9901  # always on 127.0.0.1, because a client of this port can stop the gateway
     tls_port: Port = 8443
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
 
     auth_grpc_endpoints: Endpoints = (Endpoint("localhost", 50051),)
     task_grpc_endpoints: Endpoints = (Endpoint("localhost", 50052),)
-    # Of a hundred calls of task_service, so many go to another version of it. 100 is blue/green; 0 takes it back.
+    # The canary, another version of task_service, and the percentage of calls that it gets. 100 switches over completely (blue/green), 0 switches
+    # back.
     task_canary_endpoints: Annotated[tuple[Endpoint, ...], _split(Endpoint.parse)] = ()
     task_canary_weight: Annotated[int, Field(ge=0, le=100)] = 0
     jwks_endpoint: Annotated[Endpoint, _from_text(Endpoint.parse)] = Endpoint("localhost", 9091)
-    jwks_refresh_seconds: Annotated[int, Field(ge=1, le=60)] = 30  # auth_service publishes a key for longer before it signs, in production for 120
+    jwks_refresh_seconds: Annotated[int, Field(ge=1, le=60)] = 30  # shorter than auth_service's KEY_LEAD_SECONDS, in production at least 120
     token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "task-manager"  # noqa: S105 - a name, not a secret
 
     cors_allowed_origins: Origins = ()
     rate_limit_per_second: Annotated[int, Field(ge=0)] = 0  # 0 means no limit
     rate_limit_burst: Annotated[int, Field(ge=1)] = 100
-    rate_limit_max_addresses: Annotated[int, Field(ge=1)] = 10_000  # the least recently seen address is forgotten first
+    rate_limit_max_addresses: Annotated[int, Field(ge=1)] = 10_000  # beyond this number, Envoy drops the least recently used address
     trusted_hops: Annotated[int, Field(ge=0)] = 0
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 15
-    stream_idle_timeout_seconds: Annotated[int, Field(ge=1)] = 120  # several times as long as a feed is ever silent, and a slow reader given
+    stream_idle_timeout_seconds: Annotated[int, Field(ge=1)] = 120  # more than twice the heartbeat interval of streams (45 s)
     max_request_bytes: Annotated[int, Field(ge=1)] = 3 * _MEBIBYTE
     max_heap_bytes: Annotated[int, Field(ge=64 * _MEBIBYTE)] = 512 * _MEBIBYTE
     max_connections: Annotated[int, Field(ge=1)] = 10_000
-    drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0  # from "not ready" to taking no more connections
-    shutdown_grace_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0  # for calls under way after that
+    drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0  # from the failing readiness probe to the end of new connections
+    shutdown_grace_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0  # then the maximum wait for running calls
 
     otel_exporter_otlp_endpoint: Annotated[Endpoint | None, _from_text(_receiver)] = None
     otel_service_name: str = "gateway"
@@ -99,7 +100,7 @@ class GatewaySettings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """The settings that an environment holds. Raises SettingsError, which names all that are wrong."""
+        """Reads the settings from environment variables. Raises SettingsError, which names every wrong setting."""
         given = {name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())}
         try:
             return cls.model_validate(given)
@@ -121,21 +122,21 @@ class GatewaySettings(BaseModel):
 
     @property
     def canary_weights(self) -> dict[str, int]:
-        """Of the service programs that have a canary with a share of the calls: how many of a hundred it gets."""
+        """The percentage of calls that the canary of each service gets. Services without a canary are left out."""
         return {"task_service": self.task_canary_weight} if self.task_canary_weight else {}
 
     @property
     def upstreams(self) -> dict[str, tuple[Endpoint, ...]]:
-        """The endpoints of each service program, by the name of its cluster."""
+        """The endpoints of each service and canary, by the name of its cluster."""
         stable = {"auth_service": self.auth_grpc_endpoints, "task_service": self.task_grpc_endpoints}
         return stable | {canary_of("task_service"): self.task_canary_endpoints} if self.canary_weights else stable
 
     @property
     def tls(self) -> bool:
-        """Whether the TLS listener is there."""
+        """Whether the gateway has a TLS listener."""
         return self.tls_cert_file is not None
 
 
 def canary_of(cluster: str) -> str:
-    """The name of the cluster of a service program's canary."""
+    """Returns the name of the cluster of a service's canary."""
     return f"{cluster}_canary"

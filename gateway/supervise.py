@@ -1,8 +1,8 @@
-"""Stays before Envoy in its container, since Envoy ends at once on SIGTERM: lets balancers look away and calls end first.
+"""Runs Envoy and drains it before it stops. Without this supervisor Envoy would exit immediately on SIGTERM.
 
-On SIGTERM or SIGINT: /readyz falls → `drain_delay_seconds` for balancers to look away → no new connections, and those there are are told to go →
-calls under way end, at most `shutdown_grace_seconds` → Envoy ends. It imports the standard library alone and is started as a file, which keeps it
-at a few megabytes beside Envoy.
+On SIGTERM or SIGINT it makes /readyz fail and waits `drain_delay_seconds`, until load balancers stop routing to the gateway. Then Envoy accepts no
+new connections and asks clients to close the existing ones. The supervisor waits at most `shutdown_grace_seconds` for the running calls and then
+stops Envoy. It imports only the standard library and runs as a file, so it needs only a few megabytes of memory.
 """
 
 import http.client
@@ -17,37 +17,37 @@ from typing import Any, Final
 TIMEOUT_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.1
 ASKING: Final = (signal.SIGTERM, signal.SIGINT)
-# Calls of clients; probes and the admin's own requests are not waited for.
+# The number of the clients' running calls. It leaves out probes and requests to the admin port.
 ACTIVE: Final = re.compile(r"^http\.gateway(_tls)?\.downstream_rq_active: (\d+)$", re.MULTILINE)
 
 
 class Envoy:
-    """The process, and what it is told over its admin port."""
+    """The Envoy process and its admin port."""
 
     def __init__(self, command: list[str], admin_port: int) -> None:
-        """Starts it. It must not inherit that the signals are held back."""
+        """Starts Envoy with an empty signal mask, so that it does not inherit the supervisor's blocked signals."""
         self._pid = os.posix_spawn(command[0], command, os.environ, setsigmask=())
         self._admin_port = admin_port
         self.status: int | None = None
 
     def look(self) -> None:
-        """Notices its end: `status` is its exit status then, and a signal's number negative."""
+        """If Envoy has ended, sets `status` to its exit status. If a signal ended it, `status` is the negative signal number."""
         if self.status is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             self.status = os.waitstatus_to_exitcode(status) if pid else None
 
     def end(self) -> None:
-        """Tells it to end, and waits."""
+        """Sends SIGTERM and waits until Envoy ends."""
         if self.status is None:
             os.kill(self._pid, signal.SIGTERM)
             self.status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def tell(self, path: str) -> None:
-        """Gives an order. One that cannot be given is left out: the end must come all the same."""
+        """Sends a POST to the admin port. Ignores errors, because the shutdown must continue without it."""
         self._request("POST", path)
 
     def calls(self) -> int:
-        """How many calls are under way; 0 when nobody can say."""
+        """Returns the number of running calls, or 0 if the admin port does not answer."""
         return sum(int(match[2]) for match in ACTIVE.finditer(self._request("GET", "/stats?filter=downstream_rq_active")))
 
     def _request(self, method: str, path: str) -> str:
@@ -62,7 +62,7 @@ class Envoy:
 
 
 def run(orders: dict[str, Any]) -> int:
-    """Runs Envoy until it ends or a signal asks for it. Returns Envoy's exit status."""
+    """Runs Envoy until it ends by itself or a signal stops it. Returns Envoy's exit status."""
     waited = {*ASKING, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     envoy = Envoy(orders["command"], orders["admin_port"])
@@ -75,7 +75,7 @@ def run(orders: dict[str, Any]) -> int:
 
 
 def drain(envoy: Envoy, delay_seconds: float, grace_seconds: float) -> None:
-    """Returns when no call is under way, or when the grace is over. A second signal ends the waiting."""
+    """Drains Envoy. Returns when no call is running, after the grace period, or at a second signal."""
     envoy.tell("/healthcheck/fail")
     if pause(envoy, delay_seconds):
         return
@@ -87,7 +87,7 @@ def drain(envoy: Envoy, delay_seconds: float, grace_seconds: float) -> None:
 
 
 def pause(envoy: Envoy, seconds: float) -> bool:
-    """Waits, and tells whether to wait no more: Envoy has ended, or a signal hurries."""
+    """Waits for the given time. Returns True early if Envoy has ended or another signal has arrived."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         found = signal.sigtimedwait({*ASKING, signal.SIGCHLD}, left)
@@ -99,5 +99,5 @@ def pause(envoy: Envoy, seconds: float) -> bool:
 
 if __name__ == "__main__":
     status = run(json.loads(sys.argv[1]))
-    # As a shell would say it: a process that a signal ended has 128 and its number.
+    # As in a shell: if a signal ended Envoy, the exit status is 128 plus the signal's number.
     sys.exit(status if status >= 0 else 128 - status)
