@@ -1,18 +1,18 @@
-"""What a call costs, beside what it would cost if the services did nothing: `python -m bench`.
+"""Measures the cost of a call and compares it with the cost of a service that does nothing: `python -m bench`.
 
-The figures come from an ephemeral stack with one replica of each service and one Envoy worker. Each row of ours has a floor in the same run: a
-grpc.aio server on uvloop whose handler takes bytes and returns bytes of the same sizes (`bench.floor`), reached the same way: straight; over gRPC
-through an Envoy that only routes; over REST through an Envoy with the gateway's own configuration, every filter of it. Short rounds of floor and
-service alternate, and every other cycle runs backwards, so that a machine that gets slower or busier meanwhile does so for both.
+The benchmark runs a stack with one replica of each service and one Envoy worker. Each row has a floor in the same run: a grpc.aio server on uvloop
+whose handler takes bytes and returns bytes of the same sizes (`bench.floor`). The client reaches the floor in the same way as the service: directly;
+over gRPC through an Envoy that only routes; over REST through an Envoy with the gateway's complete configuration. Short rounds of floor and service
+alternate, and every other cycle runs in reverse order. So if the machine becomes slower during the run, both are affected equally.
 
-Which figure to believe: **CPU per call**. The load generator, Postgres and Valkey run on the same machine; on few cores they take turns with what is
-measured, and calls per second and latency then tell of the machine as much as of the service. CPU per call is what a pod is sized by, and hardly
-moves with the load beside it. Calls per second compare a row with its floor, and with the same row on the same idle machine, and no further.
+The figure to trust is **CPU per call**. The load generator, PostgreSQL and Valkey run on the same machine. With few cores they compete with the
+measured service, so calls per second and latency depend on the machine as much as on the service. CPU per call determines the size of a pod and
+hardly depends on other load. Use calls per second only to compare a row with its floor, or with the same row on the same idle machine.
 
-What a call costs depends on how many there are: grpc.aio spares wake-ups when several wait for it. The floor of one caller costs over twice that of
-32 (`--callers 1`), so a ratio holds for its number of callers and for no other.
+The cost of a call depends on the number of concurrent calls, because grpc.aio saves wake-ups when several calls are waiting. With one caller
+(`--callers 1`) a call of the floor costs more than twice as much as with 32 callers. So a ratio is valid only for its number of callers.
 
-The load: a closed loop of concurrent callers, from a process of its own, with one client for service and floor: asyncio protocols that write
-prebuilt HTTP/2 or HTTP/1.1 bytes and count answers (`bench.load_grpc`, `bench.load_http`), at about a tenth of what a grpc.aio client takes per call.
-Its CPU is reported too: a row whose client had a whole core to itself is marked, since then the client was the limit.
+The load is a closed loop of concurrent callers in a separate process. Service and floor get the same client: asyncio protocols that write prebuilt
+HTTP/2 or HTTP/1.1 bytes and count answers (`bench.load_grpc`, `bench.load_http`). It needs about a tenth of the CPU of a grpc.aio client. The report
+also shows the client's CPU. It marks a row if the client used a whole core, because then the client may have been the limit.
 """

@@ -12,18 +12,18 @@ from bench.system import System
 
 
 def main() -> None:
-    """Does what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Calls per second, latency and CPU per call, beside floors in the same run.")
-    parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"), metavar="FILE", help="where the JSON goes")
-    parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it works, measures little")
+    """Parses the command line and runs the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures calls per second, latency and CPU per call, beside their floors.")
+    parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"), metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--quick", action="store_true", help="two short rounds: a smoke test, the figures are imprecise")
     parser.add_argument("--callers", type=int, metavar="N", help="concurrent callers (32)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (3)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="of each round (1.3)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="seconds of each round (1.3)")
     parser.add_argument(
-        "--only", default="", metavar="WORD", help="only rows with this in their name: GetTask, REST, 'straight to the service GetTask' …"
+        "--only", default="", metavar="WORD", help="only rows whose name contains WORD: GetTask, REST, 'straight to the service GetTask' …"
     )
     parser.add_argument(
-        "--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which slows it, and leave the profile here"
+        "--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which makes it slower, and write the profile to FILE"
     )
     args = parser.parse_args()
     settings = Settings.quick() if args.quick else Settings()
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 async def run(settings: Settings, output: Path) -> None:
-    """Measures, prints and writes."""
+    """Runs the measurements, writes the JSON and prints the table."""
     async with System(settings.profile) as system:
         rows = await measure(system, settings)
         beside = logins.figures(await logins.measure(system, settings)) if settings.only.lower() in logins.NAME else None

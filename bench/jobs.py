@@ -1,4 +1,4 @@
-"""What the benchmark and its load generator say to each other: one JSON line each way. Values only."""
+"""The messages between the benchmark and its load generator: one JSON line in each direction. Values only."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ Protocol = Literal["grpc", "http"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call to make. `body` is the message of gRPC, or the JSON of REST."""
+    """One call to make. `body` is the gRPC message, or the JSON of REST."""
 
     method: str
     path: str
@@ -21,9 +21,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A round: the requests are made in turn by `callers` at a time. `settle_seconds` come before what is measured.
+    """A round to run: `callers` concurrent callers make the requests in turn. The measurement of `seconds` starts after `settle_seconds`.
 
-    `processes` are the pids whose CPU is read at the begin and the end of it, each with its children.
+    `processes` maps names to pids. The CPU time of each process and its children is read at the start and at the end of the measurement.
     """
 
     protocol: Protocol
@@ -35,12 +35,12 @@ class Job:
     requests: tuple[Request, ...]
 
     def to_json(self) -> str:
-        """As one line."""
+        """Returns the job as one line of JSON."""
         return json.dumps(asdict(self), default=lambda data: base64.b64encode(data).decode())
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """What `to_json` wrote."""
+        """Parses the output of `to_json`."""
         fields = json.loads(line)
         requests = tuple(Request(r["method"], r["path"], r["token"], base64.b64decode(r["body"])) for r in fields.pop("requests"))
         return cls(**fields, requests=requests)
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came of a job. Latencies in µs, one for each call that was answered well; CPU in seconds, `client` among it."""
+    """The result of a job. Latencies are in µs, one for each successful call. CPU times are in seconds and include `client`."""
 
     seconds: float
     latencies: list[int]

@@ -1,4 +1,4 @@
-"""The load generator, a process of its own so that it shares no interpreter lock with what starts it: jobs on stdin, rounds on stdout."""
+"""The load generator: reads jobs from stdin and writes rounds to stdout. It is a separate process and shares no interpreter lock with its parent."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from bench.load_grpc import GrpcConnection, encode_call
 from bench.load_http import HttpConnection, encode_request
 from bench.tally import Tally
 
-# As Envoy and busy clients have it: few connections with several calls each. HTTP/1.1 needs a connection for each caller.
+# Like Envoy and busy clients: few connections with several calls each. HTTP/1.1 needs one connection for each caller.
 CALLERS_PER_GRPC_CONNECTION = 4
 CONNECT_SECONDS = 5.0
 
@@ -45,7 +45,7 @@ async def run(job: Job) -> Round:
 
 
 async def _connect(job: Job, tally: Tally) -> list[Connection]:
-    """As many connections as the job's callers take. All walk the same ring of requests."""
+    """Opens the connections for the job's callers. All connections take their requests in turn from the same cycle."""
     if job.protocol == "grpc":
         calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
         shares = [min(CALLERS_PER_GRPC_CONNECTION, job.callers - at) for at in range(0, job.callers, CALLERS_PER_GRPC_CONNECTION)]
@@ -61,7 +61,7 @@ async def _connected(connection: C, port: int) -> C:
 
 
 async def _serve() -> None:
-    # Reading blocks, between rounds, when there is nothing else to do.
+    # readline blocks the event loop, but between rounds the loop has nothing else to do.
     for line in iter(sys.stdin.readline, ""):
         gc.collect()
         print(json.dumps(asdict(await run(Job.from_json(line)))), flush=True)

@@ -1,7 +1,8 @@
-"""gRPC over HTTP/2 (RFC 9113), only as much as a benchmark needs: prebuilt frames out, frames counted in. Not a client for anything else.
+"""A minimal gRPC client over HTTP/2 (RFC 9113) for the benchmark only: it sends prebuilt frames and counts the received ones.
 
-An answer is good if it has a message, since a call that fails has none. Headers are not decoded; those sent are literals that enter no table, so
-that every call's bytes are the same. Flow control is left to windows that a round does not fill: ours is 2 GiB, and requests are small.
+A call succeeded if its answer has a message: a failed call has none. The client does not decode headers. It sends headers as literals without
+indexing, so the bytes of a call never change. It does not update flow control windows: its receive window is 2 GiB, which no round fills, and
+requests are small.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ INITIAL_WINDOW_SIZE = 4
 MAX_WINDOW = 2**31 - 1
 DEFAULT_WINDOW = 65_535
 
-# A call but for its stream id: the header block and the data.
+# A call without its stream id: the header block and the data.
 Call = tuple[bytes, bytes]
 
 
 def encode_call(request: Request, port: int) -> Call:
-    """A call as it goes over the wire."""
+    """Encodes a call for the wire."""
     headers = {
         ":path": request.path,
         ":authority": f"127.0.0.1:{port}",
@@ -42,7 +43,7 @@ def encode_call(request: Request, port: int) -> Call:
 
 
 def _string(text: str) -> bytes:
-    """A string literal without Huffman coding (RFC 7541 §5.1, §5.2)."""
+    """Encodes a string literal without Huffman coding (RFC 7541 §5.1, §5.2)."""
     data = text.encode()
     if len(data) < 127:
         return bytes((len(data),)) + data
@@ -54,7 +55,7 @@ def _string(text: str) -> bytes:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame (RFC 9113 §4.1)."""
+    """Encodes a frame (RFC 9113 §4.1)."""
     return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
 
 
@@ -66,7 +67,7 @@ HELLO = (
 
 
 class GrpcConnection(asyncio.Protocol):
-    """A connection with a fixed number of calls under way: each answer makes room for the next."""
+    """A connection with a fixed number of concurrent calls. After each answer it starts the next call."""
 
     def __init__(self, calls: Iterator[Call], tally: Tally, callers: int) -> None:
         self._calls = calls
@@ -80,28 +81,28 @@ class GrpcConnection(asyncio.Protocol):
         self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Says hello."""
+        """Sends the connection preface and the settings."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(HELLO)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody but us should end a connection."""
+        """Counts a failure if the server closed the connection."""
         if not self._closing:
             self._tally.failed(f"the connection was lost: {exc}")
 
     def begin(self) -> None:
-        """Starts all callers."""
+        """Starts the first call of every caller."""
         for _ in range(self._callers):
             self._call()
         self._flush()
 
     def close(self) -> None:
-        """Ends the connection with what is under way."""
+        """Closes the connection and abandons the running calls."""
         self._closing = True
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Takes the frames that are complete."""
+        """Processes every complete frame."""
         if self._closing:
             return
         data, at = self._rest + data, 0
@@ -119,13 +120,13 @@ class GrpcConnection(asyncio.Protocol):
         if stream:
             if kind == DATA:
                 self._with_message.add(stream)
-            # gRPC ends a stream by its trailers.
+            # In gRPC the trailers end a stream.
             if (kind == HEADERS and flags & END_STREAM) or kind == RST_STREAM:
                 self._ended(stream, payload)
         elif kind in {SETTINGS, PING} and not flags & ACK:
             self._out.append(frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind == GOAWAY:
-            self._tally.failed(f"the server said goodbye: {payload[4:]!r}")
+            self._tally.failed(f"the server sent GOAWAY: {payload[4:]!r}")
 
     def _ended(self, stream: int, trailers: bytes) -> None:
         began = self._began.pop(stream)
@@ -133,7 +134,7 @@ class GrpcConnection(asyncio.Protocol):
             self._with_message.discard(stream)
             self._tally.answered(began)
         else:
-            self._tally.failed(f"a call was answered without a message; its trailers, still coded: {trailers!r}")
+            self._tally.failed(f"the answer of a call has no message; its encoded trailers: {trailers!r}")
         self._call()
 
     def _call(self) -> None:

@@ -1,4 +1,4 @@
-"""REST over HTTP/1.1 with connections that are kept, only as much as a benchmark needs: prebuilt requests out, answers counted in."""
+"""A minimal REST client over persistent HTTP/1.1 connections for the benchmark only: it sends prebuilt requests and counts answers."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 def encode_request(request: Request, port: int) -> bytes:
-    """A request as it goes over the wire."""
+    """Encodes a request for the wire."""
     head = f"{request.method} {request.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\nauthorization: Bearer {request.token}\r\n"
     if request.body:
         head += f"content-type: application/json\r\ncontent-length: {len(request.body)}\r\n"
@@ -22,7 +22,7 @@ def encode_request(request: Request, port: int) -> bytes:
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection with one caller: each answer makes room for the next request. Answers must say their length, as Envoy's do."""
+    """A connection with one caller. After each answer it sends the next request. Answers must have a content-length, as Envoy's answers do."""
 
     def __init__(self, requests: Iterator[bytes], tally: Tally) -> None:
         self._requests = requests
@@ -32,27 +32,27 @@ class HttpConnection(asyncio.Protocol):
         self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Nothing is said before the first request."""
+        """Stores the transport. The client sends nothing before the first request."""
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody but us should end a connection."""
+        """Counts a failure if the server closed the connection."""
         if not self._closing:
             self._tally.failed(f"the connection was lost: {exc}")
 
     def begin(self) -> None:
-        """Sends a request."""
+        """Sends the next request."""
         self._received = b""
         self._began = time.perf_counter()
         self._transport.write(next(self._requests))
 
     def close(self) -> None:
-        """Ends the connection with what is under way."""
+        """Closes the connection and abandons the running request."""
         self._closing = True
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Takes the answer when it is complete."""
+        """Processes the answer as soon as it is complete."""
         self._received += data
         end_of_head = self._received.find(END_OF_HEAD)
         if self._closing or end_of_head < 0:

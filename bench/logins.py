@@ -1,4 +1,4 @@
-"""What a burst of logins does to the calls beside it: GetTask with nothing else to do, and with so many logins at once all the time, in turn."""
+"""Measures how a burst of logins affects other calls: GetTask alternately on an idle system and with 16 concurrent logins."""
 
 import asyncio
 import contextlib
@@ -16,20 +16,20 @@ from devstack.config import HOST
 from tests.support.accounts import PASSWORD, Account
 
 LOGINS_AT_ONCE: Final = 16
-# Few, so that the machine is idle but for them: what is asked is how long a call takes, not how many there can be.
+# One caller keeps the machine otherwise idle. This measures the latency of a call, not the throughput.
 CALLERS: Final = 1
-# For the queue of hashes to fill.
+# The time in which the queue of password hashes fills.
 BURST_SETTLE_SECONDS: Final = 1.0
-# How many times the idle p99 the other one may be.
+# The goal: the p99 with logins is at most this many times the idle p99.
 AIM: Final = 3
-# What `--only` is compared with.
+# The name that `--only` is matched against.
 NAME: Final = "beside logins gettask"
 LOGIN: Final = "/taskmanager.auth.v1.AuthService/Login"
 
 
 @dataclass(slots=True)
 class BesideLogins:
-    """Rounds of GetTask, and the logins that were answered meanwhile."""
+    """The rounds of GetTask, and the number of logins that succeeded meanwhile."""
 
     idle: list[Round] = field(default_factory=list)
     busy: list[Round] = field(default_factory=list)
@@ -37,7 +37,7 @@ class BesideLogins:
 
 
 async def measure(system: System, settings: Settings) -> BesideLogins:
-    """As many rounds of each as the other rows have. Raises CallsFailed."""
+    """Measures both cases, with as many rounds as the other rows. Raises CallsFailed."""
     found = BesideLogins()
     for _ in range(settings.rounds):
         found.idle.append(await _round(system, settings))
@@ -84,7 +84,7 @@ def _accounts(system: System) -> Sequence[Account]:
 
 
 def figures(found: BesideLogins) -> dict[str, Any]:
-    """Percentiles of all calls of either kind, in ms."""
+    """Returns the percentiles of all calls in each case, in ms."""
     idle, busy = (sorted(latency for round_ in rounds for latency in round_.latencies) for rounds in (found.idle, found.busy))
     at = {"p50_ms": 50, "p99_ms": 99}
     values = {

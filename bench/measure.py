@@ -1,4 +1,4 @@
-"""Rounds of floor and service in turn."""
+"""Runs the rounds of floor and service alternately."""
 
 import sys
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from bench.workload import Rpc
 
 
 class CallsFailed(Exception):
-    """Something was answered badly, and what is counted would not be what was meant."""
+    """A call failed, so the figures would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is measured. `only` is a word that a row's name must have; `profile` is where the task service's profile goes."""
+    """The extent of the measurement. Only rows whose name contains `only` are measured. `profile` is the file for the task service's profile."""
 
     callers: int = 32
     rounds: int = 3
@@ -28,13 +28,13 @@ class Settings:
 
     @classmethod
     def quick(cls) -> "Settings":
-        """Enough to see that it works."""
+        """Returns the settings of a smoke test."""
         return cls(rounds=2, seconds=0.25, settle_seconds=0.05, warm_up_seconds=0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An RPC by one way: the rounds of the service and of the floor."""
+    """The rounds of one RPC on one way, of the service and of the floor."""
 
     way: str
     rpc: str
@@ -53,13 +53,13 @@ class _Pair:
 
 
 async def measure(system: System, settings: Settings) -> list[Row]:
-    """All rows. Raises CallsFailed."""
+    """Measures all rows. Raises CallsFailed."""
     pairs = list(_pairs(system, settings.only))
     for pair in pairs:
         for target, _ in pair.turns():
             await _round(system, settings, pair, target, settings.warm_up_seconds)
     for number in range(settings.rounds):
-        # Backwards every other time: a drift of the machine then weighs on both of a pair alike.
+        # Every other cycle runs in reverse order, so that a drift of the machine affects floor and service equally.
         step = -1 if number % 2 else 1
         for pair in pairs[::step]:
             for target, rounds in pair.turns()[::step]:
@@ -71,7 +71,7 @@ async def measure(system: System, settings: Settings) -> list[Row]:
 def _pairs(system: System, only: str) -> Iterator[_Pair]:
     for way in system.ways:
         for rpc in system.rpcs:
-            # Of gRPC through the gateway one RPC tells it all: what the gateway adds does not depend on it.
+            # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
             if (way.protocol == "http" or rpc is system.rpcs[0] or way is system.ways[0]) and only.lower() in f"{way.name} {rpc.name}".lower():
                 yield _Pair(way, rpc, Row(way.name, rpc.name))
 

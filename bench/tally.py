@@ -1,10 +1,10 @@
-"""What a round has seen so far, shared by all of its connections."""
+"""The counters of a round, shared by all of its connections."""
 
 import time
 
 
 class Tally:
-    """Counts answers while it is told to, and failures always: none is expected at any time."""
+    """Counts answers while `counting` is set. Counts failures always, because no failure is expected at any time."""
 
     def __init__(self) -> None:
         self.counting = False
@@ -13,11 +13,11 @@ class Tally:
         self.first_failure = ""
 
     def answered(self, began: float) -> None:
-        """A call that began then, on the clock of `time.perf_counter`, was answered well."""
+        """Counts a successful call that began at `began` (`time.perf_counter`)."""
         if self.counting:
             self.latencies.append(round((time.perf_counter() - began) * 1e6))
 
     def failed(self, what: str) -> None:
-        """A call, or its connection, failed."""
+        """Counts a failed call or connection."""
         self.failures += 1
         self.first_failure = self.first_failure or what

@@ -1,4 +1,4 @@
-"""What idle watches cost: two thousand streams of as many users on one replica, in which nothing happens but a sign of life now and then."""
+"""Measures the cost of idle watches: 2000 streams of 2000 users on one replica, which carry only heartbeats."""
 
 import asyncio
 import contextlib
@@ -20,20 +20,20 @@ from tests.contract.forgery import forge_of
 from tests.support.observed import metric
 
 WATCHES: Final = 2000
-# Streams of a connection, as a gateway would have them.
+# The number of streams on one connection, similar to a gateway.
 PER_CONNECTION: Final = 100
-# At rest one replica should use less than this of a core.
+# The goal: one replica with idle watches uses less than this share of a core.
 AIM: Final = 0.03
-# What `--only` is compared with.
+# The name that `--only` is matched against.
 NAME: Final = "idle watches"
 SETTLE_SECONDS: Final = 3.0
-# Each stream has a sign of life in so long.
+# The heartbeat interval: each stream sends one heartbeat in this time.
 REST_SECONDS: Final = 45.0
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What was found. Memory in bytes, of the service's process; CPU as a share of one core."""
+    """The results. Memory of the service's process in bytes, CPU as a share of one core."""
 
     memory_before: int
     memory_with: int
@@ -42,14 +42,14 @@ class Idle:
 
 
 async def measure(system: System) -> Idle:
-    """Opens the streams and lets them be. Raises CallsFailed if one ends."""
+    """Opens the streams and measures while they are idle. Raises CallsFailed if a stream ends."""
     target = system.ways[0].service
     pid = target.processes["service"]
     memory_before, cpu_before = _memory(pid), await _cpu(pid, SETTLE_SECONDS * 2)
     async with contextlib.AsyncExitStack() as exits:
         channels = [
             await exits.enter_async_context(
-                # Else all channels to one address would share one connection.
+                # Without this option all channels to the same address would share one connection.
                 grpc.aio.insecure_channel(f"{HOST}:{target.port}", options=[("grpc.use_local_subchannel_pool", 1)])
             )
             for _ in range(WATCHES // PER_CONNECTION)
@@ -91,7 +91,7 @@ async def _cpu(pid: int, seconds: float) -> float:
 
 
 def figures(found: Idle) -> dict[str, Any]:
-    """As they are written and shown."""
+    """Returns the figures for the JSON file and the table."""
     return {
         "watches": WATCHES,
         "bytes_per_watch": round((found.memory_with - found.memory_before) / WATCHES),

@@ -1,4 +1,4 @@
-"""What is called: accounts with tasks, the calls of each RPC over gRPC and REST, and an answer of each for the floor to give."""
+"""The workload: accounts with tasks, the calls of each RPC over gRPC and REST, and one answer of each RPC for the floor."""
 
 import asyncio
 import itertools
@@ -20,16 +20,16 @@ from tests.support.accounts import Account, make_account
 SERVICE = "/taskmanager.task.v1.TaskService/"
 REST = "/api/v1/tasks"
 
-# Writes of one user wait for each other, on purpose; so there are about as many users as the database pool has connections, and then some.
+# Writes of one user wait for each other by design. So the benchmark uses a few more users than the database pool has connections.
 ACCOUNTS = 16
-# With 20 on a page another one follows.
+# More than the page size, so that a next page follows.
 TASKS_EACH = 24
 PAGE_SIZE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """An RPC's calls, the same over gRPC and over REST, and one of its answers."""
+    """The calls of an RPC, the same over gRPC and over REST, and one of its answers."""
 
     name: str
     grpc: tuple[Request, ...]
@@ -43,13 +43,13 @@ class Rpc:
 
 
 async def make_accounts(url: str) -> list[Account]:
-    """Accounts, made through the gateway at `url`."""
+    """Creates the accounts through the gateway at `url`."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as rest:
         return await asyncio.gather(*(make_account(rest) for _ in range(2 * ACCOUNTS)))
 
 
 async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> list[Rpc]:
-    """Makes the accounts' tasks through the channel. Writers are not readers: lists stay as long as they are."""
+    """Creates the tasks through the channel and returns the calls. Readers and writers are different accounts, so lists keep their length."""
     readers, writers = accounts[:ACCOUNTS], accounts[ACCOUNTS:]
     create = [_call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=new_task(0))) for account in writers]
     ids = await asyncio.gather(*(_create(channel, account, number) for number, account in itertools.product(range(TASKS_EACH), readers)))
@@ -65,7 +65,7 @@ async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> lis
 
 
 def new_task(number: int) -> task_pb2.Task:
-    """A task of ordinary size."""
+    """Returns a task of typical size."""
     task = task_pb2.Task(
         title=f"Write down what was decided, part {number}",
         description="Who was there, what was said, and what is to be done by whom. " * 3,
@@ -77,7 +77,7 @@ def new_task(number: int) -> task_pb2.Task:
 
 
 def call_of(name: str, account: Account, body: bytes) -> Request:
-    """A call over gRPC."""
+    """Returns a call over gRPC."""
     return Request("POST", SERVICE + name, account.access_token, body)
 
 
@@ -95,7 +95,7 @@ async def _create(channel: grpc.aio.Channel, account: Account, number: int) -> s
 
 
 async def _answer(channel: grpc.aio.Channel, request: Request) -> bytes:
-    # Without serializers the messages are bytes.
+    # Without serializers, grpc passes the messages as bytes.
     method: Any = channel.unary_unary(request.path)
     answer: bytes = await method(request.body, metadata=grpc.aio.Metadata(("authorization", f"Bearer {request.token}")), timeout=20)
     return answer
