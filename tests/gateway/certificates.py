@@ -1,4 +1,4 @@
-"""A self-signed certificate for 127.0.0.1, good for an hour."""
+"""A self-signed certificate for 127.0.0.1, valid for an hour."""
 
 import datetime as dt
 import ipaddress
@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def write(folder: Path) -> tuple[Path, Path]:
-    """Writes certificate and key, in PEM, into the folder: (certificate, key)."""
+    """Writes a certificate and its key as PEM files into the folder. Returns the paths (certificate, key)."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
     now = dt.datetime.now(dt.UTC)

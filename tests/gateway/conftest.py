@@ -15,7 +15,7 @@ def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(_stack: Stack) -> Iterator[Stack]:
-    """The stub services and the key of the tokens. What a test made them do is undone after it."""
+    """The stub services and the key server. After each test the stubs return to their default behavior."""
     yield _stack
     _stack.reset()
 
@@ -28,5 +28,5 @@ def _gateway(_stack: Stack) -> Iterator[Gateway]:
 
 @pytest.fixture
 def gateway(_gateway: Gateway, stack: Stack) -> Gateway:
-    """The gateway that most tests share: two replicas of task_service, one of auth_service, CORS for https://app.example, calls of two seconds."""
+    """The gateway that most tests share: two replicas of task_service, one of auth_service, CORS for https://app.example, a timeout of 2 s."""
     return _gateway

@@ -1,4 +1,4 @@
-"""What an error must look like, whoever answers."""
+"""Assertions on the form of an error, whether Envoy or a service returns it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from grpc_status import rpc_status
 
 
 def assert_error(response: httpx.Response, status: int, code: int, reason: str | None = None) -> None:
-    """The response is an error in the one shape, with this HTTP status, gRPC code and reason (None: no ErrorInfo)."""
+    """Asserts that the response is an error in the common form with this HTTP status, gRPC code and reason (None: no ErrorInfo)."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -23,7 +23,7 @@ def assert_error(response: httpx.Response, status: int, code: int, reason: str |
 
 
 def reason_of(error: Any) -> str | None:
-    """The reason in the ErrorInfo of a gRPC error; None without one."""
+    """Returns the reason in the ErrorInfo of a gRPC error, or None if it has no ErrorInfo."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         info = error_details_pb2.ErrorInfo()

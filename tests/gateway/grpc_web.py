@@ -1,17 +1,17 @@
-"""gRPC-Web by hand: how messages stand in a body."""
+"""Encodes and decodes gRPC-Web bodies."""
 
 import struct
 from typing import Any
 
 
 def frame(message: Any) -> bytes:
-    """A message as gRPC-Web sends it."""
+    """Encodes a message as a gRPC-Web frame."""
     content = message.SerializeToString()
     return struct.pack(">BI", 0, len(content)) + content
 
 
 def frames(content: bytes) -> list[tuple[int, bytes]]:
-    """(flags, payload) of each frame of a gRPC-Web body; the flag 128 marks the trailers."""
+    """Returns (flags, payload) for each frame of a gRPC-Web body. The flag 128 marks the trailers."""
     found = []
     while content:
         flags, size = struct.unpack(">BI", content[:5])

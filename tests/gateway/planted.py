@@ -1,4 +1,4 @@
-"""A descriptor set with RPCs that the gateway has never seen, to show that its tables are derived."""
+"""A descriptor set with RPCs that the gateway does not know, to show that it derives its tables from the descriptors."""
 
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
@@ -8,7 +8,7 @@ SERVICE = "taskmanager.task.v1.PlantedService"
 
 
 def planted(descriptors: bytes) -> bytes:
-    """The descriptor set with one more service: a creating, a public, an internal and a streaming method."""
+    """Adds a service with a creating, a public, an internal and a streaming method to the descriptor set."""
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
     file = files.file.add(name="taskmanager/task/v1/planted.proto", package="taskmanager.task.v1", syntax="proto3")
     file.dependency.extend(

@@ -1,4 +1,4 @@
-"""A real Envoy in front of the stubs, and clients of it."""
+"""A real Envoy in front of the stubs, and its clients."""
 
 import re
 import socket
@@ -30,18 +30,18 @@ def routes() -> RouteTable:
 
 
 def rest_cases() -> list[Any]:
-    """(rpc, HTTP method, a path that fits) for every REST path of every routed RPC."""
+    """Returns (rpc, HTTP method, a matching path) for every REST path of every routed RPC."""
     return [(rpc, rest.method, concrete(rest.template)) for rpc in routes().rpcs for rest in rpc.rest]
 
 
 def concrete(template: str) -> str:
-    """A path that fits an HTTP rule's template."""
+    """Returns a path that matches an HTTP rule's template."""
     return re.sub(r"\{[^}]+\}", "0190b5a0-0000-7000-8000-000000000001", template)
 
 
 @dataclass
 class Stack:
-    """Everything behind the gateway."""
+    """The stub services and the key server behind the gateway."""
 
     folder: Path
     messages: Messages
@@ -52,7 +52,7 @@ class Stack:
     @classmethod
     @contextmanager
     def started(cls, folder: Path, descriptors: bytes | None = None) -> Iterator["Stack"]:
-        """A stack with one auth_service and two replicas of task_service."""
+        """Starts a stack with one auth_service and two replicas of task_service."""
         descriptors = descriptors or DESCRIPTORS.read_bytes()
         messages = Messages(descriptors)
         services = sorted({rpc.service for rpc in read_routes(descriptors).rpcs})
@@ -70,20 +70,20 @@ class Stack:
         return [self.auth, *self.tasks]
 
     def behave(self, path: str, behaviour: Behaviour) -> None:
-        """Every replica of every service behaves so."""
+        """Sets the behavior of a method on every replica of every service."""
         for service in self.services:
             service.behave(path, behaviour)
 
     def calls(self, path: str) -> int:
-        """How often a method was called, all replicas together."""
+        """Returns the number of a method's calls on all replicas together."""
         return sum(service.calls[path] for service in self.services)
 
     def metadata(self) -> dict[str, str]:
-        """The metadata of the last call, whichever replica had it."""
+        """Returns the metadata of the last call, from the first replica that has one."""
         return next(service.metadata for service in self.services if service.metadata)
 
     def requests(self) -> list[Any]:
-        """The requests that arrived, all replicas together."""
+        """Returns the requests that all replicas received."""
         return [request for service in self.services for request in service.requests]
 
     def reset(self) -> None:
@@ -92,7 +92,7 @@ class Stack:
 
 
 class Gateway:
-    """A running Envoy, and clients of it."""
+    """A running Envoy, and its clients."""
 
     def __init__(self, stack: Stack, settings: GatewaySettings, log: Path) -> None:
         self.stack = stack
@@ -108,11 +108,11 @@ class Gateway:
         self.channel.close()
 
     def bearer(self, **claims: Any) -> dict[str, str]:
-        """The header of a caller with a valid token."""
+        """Returns the authorization header with a valid token."""
         return {"authorization": f"Bearer {self.stack.keys.token(**claims)}"}
 
     def request(self, method: str, path: str, *, token: bool = True, **options: Any) -> httpx.Response:
-        """A REST call, with a valid token unless told otherwise."""
+        """Makes a REST call, by default with a valid token."""
         headers = {**(self.bearer() if token else {}), **options.pop("headers", {})}
         return self.http.request(method, path, headers=headers, **options)
 
@@ -126,7 +126,7 @@ class Gateway:
         timeout: float | None = 10,
         metadata: dict[str, str] | None = None,
     ) -> Any:
-        """A gRPC call: (the response, the call); of one that streams all responses. Raises grpc.RpcError."""
+        """Makes a gRPC call. Returns (response, call), or all responses of a streaming method. Raises grpc.RpcError."""
         request = message if message is not None else self.stack.messages.request(path)()
         codec = (lambda sent: sent.SerializeToString(), self.stack.messages.response(path).FromString)
         headers = {**(self.bearer() if token else {}), **(metadata or {})}
@@ -136,7 +136,7 @@ class Gateway:
         return method.with_call(request, timeout=timeout, metadata=tuple(headers.items()))
 
     def failure(self, path: str, message: Message | None = None, **options: Any) -> grpc.RpcError:
-        """The error of a gRPC call that must fail."""
+        """Makes a gRPC call that must fail and returns its error."""
         try:
             self.call(path, message, **options)
         except grpc.RpcError as error:
@@ -150,7 +150,7 @@ LOGIN = "/taskmanager.auth.v1.AuthService/Login"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
+    """Returns ports that were free a moment ago."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -162,7 +162,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def settings_for(stack: Stack, **overrides: Any) -> GatewaySettings:
-    """Settings for a gateway on free ports of loopback in front of the stack."""
+    """Returns settings for a gateway on free loopback ports in front of the stack."""
     gateway, ops, admin, tls = free_ports(4)
     ports: dict[str, Any] = {"gateway_port": gateway, "ops_port": ops, "admin_port": admin, "tls_port": tls}
     upstreams: dict[str, Any] = {
@@ -177,9 +177,9 @@ def settings_for(stack: Stack, **overrides: Any) -> GatewaySettings:
 def gateway_behind(
     stack: Stack, *, ready: bool = True, descriptors: Path = DESCRIPTORS, sooner: Mapping[str, str] | None = None, **overrides: Any
 ) -> Iterator[Gateway]:
-    """An Envoy in front of the stack, with some settings of its own; it has begun to serve and, unless told otherwise, sees every service healthy.
+    """Runs an Envoy in front of the stack with the given settings. It serves already and, if `ready` is set, sees every service as healthy.
 
-    `sooner`: what stands in the configuration, and what is to stand there instead, for times that no test can wait for.
+    `sooner` maps texts of the configuration to replacements. Tests shorten timeouts with it.
     """
     settings = settings_for(stack, **overrides)
     config = stack.folder / f"envoy-{settings.gateway_port}.yaml"
@@ -205,8 +205,8 @@ def gateway_behind(
         process.wait()
 
 
-def wait_until(condition: Callable[[], Any], *, timeout: float = 15, what: Callable[[], str] = lambda: "it did not come about") -> None:
-    """Returns once the condition holds; fails when it does not within the timeout in seconds."""
+def wait_until(condition: Callable[[], Any], *, timeout: float = 15, what: Callable[[], str] = lambda: "it did not become true") -> None:
+    """Returns as soon as the condition is true. Fails if it is not true within `timeout` seconds."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, what()

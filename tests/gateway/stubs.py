@@ -1,6 +1,6 @@
-"""Stub services of the generated protos, and a key server.
+"""Stub services for the generated protos, and a key server.
 
-Hand-written, to force what real services cannot easily do: slow, failing and huge answers, and to see what arrives.
+The stubs give answers that are hard to force with real services (slow, failing and huge ones) and record the requests that they receive.
 """
 
 import json
@@ -32,20 +32,20 @@ class Messages:
             self._pool.Add(file)
 
     def method(self, path: str) -> Any:
-        """The descriptor of the method that a gRPC path names."""
+        """Returns the descriptor of the method with this gRPC path."""
         return self._pool.FindMethodByName(path.removeprefix("/").replace("/", "."))
 
     def request(self, path: str) -> type[Message]:
-        """The class of a method's request."""
+        """Returns the class of a method's request."""
         return message_factory.GetMessageClass(self.method(path).input_type)
 
     def response(self, path: str) -> type[Message]:
-        """The class of a method's response."""
+        """Returns the class of a method's response."""
         return message_factory.GetMessageClass(self.method(path).output_type)
 
 
 class StubService(grpc.GenericRpcHandler):
-    """A service program that answers every method of the descriptors with an empty message, unless it was told to behave otherwise."""
+    """A service that answers every method of the descriptors with an empty message, unless `behave` sets another behavior."""
 
     def __init__(self, services: list[str], messages: Messages) -> None:
         self.port = 0
@@ -55,7 +55,7 @@ class StubService(grpc.GenericRpcHandler):
         self._behaviours: dict[str, Behaviour] = {}
         self._messages = messages
         self._health = health.HealthServicer()
-        # A thread for each stream too.
+        # Every stream also needs a thread.
         self._server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 4 * 1024 * 1024)])
         self._server.add_generic_rpc_handlers((self,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -70,11 +70,11 @@ class StubService(grpc.GenericRpcHandler):
         self._server.stop(grace).wait()
 
     def set_health(self, *, serving: bool) -> None:
-        """What the health service says from now on."""
+        """Sets the status that the health service reports."""
         self._health.set("", health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def behave(self, path: str, behaviour: Behaviour) -> None:
-        """From now on a method answers as `behaviour(request, context)` does."""
+        """Makes a method answer with the result of `behaviour(request, context)`."""
         self._behaviours[path] = behaviour
 
     def reset(self) -> None:
@@ -109,7 +109,7 @@ class StubService(grpc.GenericRpcHandler):
 
 
 class KeyServer:
-    """The ops HTTP of auth_service: /.well-known/jwks.json."""
+    """A stand-in for auth_service's ops HTTP server: /.well-known/jwks.json."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -119,7 +119,7 @@ class KeyServer:
         self.rotate()
 
     def rotate(self) -> None:
-        """Another key from now on, and the old one no more."""
+        """Replaces the key with a new one. The old key is no longer published."""
         self._generations += 1
         self.kid = f"key-{self._generations}"
         self._key = Ed25519PrivateKey.generate()
@@ -152,7 +152,7 @@ class KeyServer:
         self._server.server_close()
 
     def token(self, **claims: Any) -> str:
-        """An access token as auth_service makes them; a claim of None is left out."""
+        """Returns an access token in the form of auth_service's. A claim with the value None is left out."""
         now = int(time.time())
         defaults = {
             "iss": "https://task-manager.local",

@@ -1,4 +1,4 @@
-"""Who gets through: tokens, public methods, CORS, and headers that a client must not set."""
+"""Access through the gateway: tokens, public methods, CORS, and headers that a client must not set."""
 
 import time
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_a_token_in_the_query_does_not_count_and_is_not_repeated(gateway: Gatewa
         "/grpc.reflection.v1/",
         "/healthy",
         "//health",
-        # What is there for operators, and what scanners look for.
+        # Paths for operators, and paths that scanners try.
         "/metrics",
         "/livez",
         "/readyz",
@@ -170,7 +170,7 @@ def test_a_grpc_client_cannot_set_internal_headers(gateway: Gateway, stack: Stac
     metadata = stack.metadata()
     assert "x-envoy-original-path" not in metadata
     assert not set(SPOOFED.values()) & set(metadata.values())
-    # Nor does it get the reply that is meant for REST.
+    # The client also does not get the reply for REST clients.
     assert gateway.failure(GET_TASK, token=False, metadata=SPOOFED).details() == "The call has no access token."
 
 
@@ -203,7 +203,7 @@ def test_a_preflight_needs_no_token(gateway: Gateway, stack: Stack, path: str) -
 
 def test_a_preflight_from_elsewhere_is_given_no_origin(gateway: Gateway) -> None:
     answer = gateway.request("OPTIONS", TASKS, token=False, headers={"origin": "https://evil.example", **PREFLIGHT})
-    assert answer.status_code == 200  # no 401, which would say that a token could help
+    assert answer.status_code == 200  # not 401, which would suggest that a token helps
     assert "access-control-allow-origin" not in answer.headers
 
 
@@ -238,7 +238,7 @@ def test_new_keys_are_fetched(tmp_path: Path) -> None:
         assert gateway.request("GET", TASKS, token=False, headers=seen).status_code == 200
         stack.keys.rotate()
         wait_until(lambda: gateway.request("GET", TASKS).status_code == 200, timeout=5)
-        # Envoy's token cache outlives the keys, so a token seen before still passes: the services verify again.
+        # Envoy's token cache outlives the keys, so a token that Envoy has verified before still passes. The services verify it again.
         assert_error(gateway.request("GET", TASKS, token=False, headers=unseen), 401, 16, "TOKEN_INVALID")
 
 

@@ -1,4 +1,4 @@
-"""By which name the services are called: by the one that the gateway was told, whatever the client calls the gateway. A mesh routes by it."""
+"""The gateway calls a service by the host name in its settings, not by the name that the client used. A service mesh routes by this name."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.gateway.stack import GET_TASK, Gateway, Stack, gateway_behind
 
 def _record(stack: Stack, names: list[str]) -> None:
     def behave(_: Any, context: grpc.ServicerContext) -> Any:
-        # The only place where the server keeps :authority.
+        # grpc's server keeps :authority only here.
         names.append(context._rpc_event.call_details.host.decode())
         return stack.messages.response(GET_TASK)()
 

@@ -1,4 +1,4 @@
-"""Another version of task_service beside the one there is: it gets its share of the calls, and a canary that is ill costs none."""
+"""A canary of task_service: it gets its share of the calls, and an unhealthy canary makes no call fail."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, ga
 
 CALLS = 2000
 WEIGHT = 10
-# Envoy draws for each call. So far from the mean it is once in two million runs.
+# Envoy chooses at random for each call. A deviation of this many standard deviations happens once in two million runs.
 DEVIATIONS = 5
 
 
@@ -76,13 +76,13 @@ def test_a_share_for_nobody_is_refused() -> None:
 
 
 def _call(gateway: Gateway, path: str, times: int) -> None:
-    """All of them must end well."""
+    """Makes the calls. Every one of them must succeed."""
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: gateway.call(path), range(times)))
 
 
 def _healthy(gateway: Gateway) -> int:
-    """How many versions of task_service have a healthy host."""
+    """Returns how many versions of task_service have a healthy host."""
     text = gateway.http.get(f"http://127.0.0.1:{gateway.settings.admin_port}/clusters").text
     lines = [line for line in text.splitlines() if line.startswith(("task_service::", "task_service_canary::")) and "::health_flags::" in line]
     return sum(line.endswith("::healthy") for line in lines)

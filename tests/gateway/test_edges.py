@@ -1,4 +1,4 @@
-"""The other ways in (TLS, gRPC-Web, reflection, the ops port), and what is limited and recorded there."""
+"""The other entry points of the gateway (TLS, gRPC-Web, reflection, the ops port), rate limits, logs and traces."""
 
 import base64
 import json
@@ -87,13 +87,13 @@ def test_cleartext_http_1_and_2(gateway: Gateway, *, http2: bool) -> None:
     ],
 )
 def test_browsers_and_caches_keep_nothing_and_show_nothing(gateway: Gateway, method: str, path: str, status: int, *, token: bool) -> None:
-    """OWASP ASVS 5 §3.4, §14.3.2, RFC 6749 §5.1: whoever answers."""
+    """OWASP ASVS 5 §3.4, §14.3.2, RFC 6749 §5.1. It holds for answers of Envoy and of the services."""
     answer = gateway.request(method, path, token=token, **({"json": {}} if method == "POST" else {}))
     assert answer.status_code == status
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
-    # It would mean nothing, and is said over TLS.
+    # Without TLS this header has no effect. The gateway sends it only over TLS.
     assert "strict-transport-security" not in answer.headers
 
 
@@ -115,7 +115,7 @@ def test_tls(stack: Stack, tmp_path: Path) -> None:
         trust.minimum_version = ssl.TLSVersion.TLSv1_2
         assert _handshake(port, trust) == "TLSv1.2"
         old = ssl.create_default_context(cafile=str(certificate))
-        old.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that it is the gateway that refuses
+        old.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that the gateway rejects the handshake, not the client
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             old.minimum_version = ssl.TLSVersion.TLSv1
             old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -140,7 +140,7 @@ def test_the_rate_limit_counts_each_address_apart(stack: Stack) -> None:
             error = gateway.failure(GET_TASK, metadata=headers)
             assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert gateway.request("GET", TASK, headers={"x-forwarded-for": f"{address}, 198.51.100.3"}).status_code == 200
-        # A probe is never limited.
+        # The rate limit never applies to a probe.
         assert {gateway.http.get("/health", headers=headers).status_code for _ in range(9)} == {200}
         wait_until(lambda: gateway.request("GET", TASK, headers=headers).status_code == 200, timeout=5)
 
@@ -214,7 +214,7 @@ def test_the_access_log_tells_what_happened_and_no_secrets(gateway: Gateway) -> 
 
 
 class _Collector(grpc.GenericRpcHandler):
-    """An OTLP receiver that keeps what it is sent."""
+    """An OTLP receiver that stores the data it receives."""
 
     def __init__(self) -> None:
         self.received = b""

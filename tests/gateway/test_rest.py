@@ -1,4 +1,4 @@
-"""REST: how requests become messages, how answers and errors look, and how large either may be."""
+"""REST: the mapping of requests to messages, the form of answers and errors, and the size limits of both."""
 
 import runpy
 from typing import Any
@@ -14,7 +14,7 @@ from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, ROOT, Gateway, Sta
 
 TASKS = "/api/v1/tasks"
 MEBIBYTE = 1024 * 1024
-# What docs/errors.md says.
+# The HTTP statuses that docs/errors.md lists.
 HTTP_STATUS: dict[str, int] = runpy.run_path(str(ROOT / "proto" / "errors.py"))["HTTP_STATUS"]
 LIMIT = 3 * MEBIBYTE
 

@@ -1,4 +1,4 @@
-"""`python -m gateway run`: Envoy on the settings of the environment, and what SIGTERM does to it."""
+"""`python -m gateway run`: it runs Envoy with the settings in the environment, and drains it on SIGTERM."""
 
 import concurrent.futures
 import os

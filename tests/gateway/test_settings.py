@@ -1,4 +1,4 @@
-"""The settings, the command, and that Envoy takes what is rendered from any of them."""
+"""The settings and the command. Envoy accepts the configuration that is rendered from any valid settings."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         "AUTH_GRPC_ENDPOINTS": "nowhere",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://x:1",
         "LOG_LEVEL": "loud",
-        # As long as a key is published at least, in production, before it signs.
+        # The minimum time in production for which a key is published before it signs.
         "JWKS_REFRESH_SECONDS": "120",
     }
     with pytest.raises(SettingsError) as error:

@@ -1,4 +1,4 @@
-"""Methods that stream: server-sent events, gRPC and gRPC-Web, and what ends them. The method is one that the gateway has never seen."""
+"""Streaming methods over server-sent events, gRPC and gRPC-Web, and how they end. The tests use a method that the gateway does not know."""
 
 import contextlib
 import json
@@ -25,15 +25,15 @@ from tests.gateway.stack import DESCRIPTORS, GET_TASK, Gateway, Stack, gateway_b
 PATH = "/api/v1/things:watch"
 RPC = f"/{SERVICE}/WatchThings"
 ORIGIN = "https://app.example"
-# How long streams may be silent here, where it is 90 s else; and the connections' own bound, which must not count.
+# The idle timeout of streams in these tests (120 s in production), and the shorter one of connections, which must not apply to streams.
 IDLE_SECONDS, CONNECTION_IDLE_SECONDS = 1.5, 0.5
 SOONER = {"idle_timeout: 120s": f"idle_timeout: {IDLE_SECONDS:g}s", "stream_idle_timeout: 60s": f"stream_idle_timeout: {CONNECTION_IDLE_SECONDS:g}s"}
 PINGS = {"connection_keepalive: {interval: 15s, timeout: 5s}": "connection_keepalive: {interval: 1s, timeout: 1s}"}
-# Of two workers, each with a connection to the replica: some times as many as take up what HTTP/2 usually has room for on a connection.
+# Envoy has two workers, each with one connection to the replica. This many readers exceed the usual HTTP/2 connection window several times.
 READERS_THAT_DO_NOT = 40
 KIBIBYTE = 1024
 
-# A service program that streams, as a process that can be frozen.
+# A streaming service in a process of its own, so that a test can freeze it.
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -72,13 +72,13 @@ def _streaming(descriptors: Path) -> Iterator[Gateway]:
 
 @pytest.fixture
 def streaming(_streaming: Gateway) -> Iterator[Gateway]:
-    """A gateway that knows a method which streams, with short times."""
+    """A gateway with a streaming method and short timeouts."""
     yield _streaming
     _streaming.stack.reset()
 
 
 class Feed:
-    """What the stubs stream: `count` things, one each `seconds`; then the error, if there is one. `request.id` = flood: large ones without end."""
+    """The stubs' stream: `count` things, one every `seconds`, then `error` if it is set. If `request.id` is `flood`: large things without end."""
 
     def __init__(self, gateway: Gateway, count: int, seconds: float = 0.0, error: grpc.StatusCode | None = None) -> None:
         self._thing = gateway.stack.messages.response(RPC)
@@ -108,7 +108,7 @@ def _grpc(gateway: Gateway, **options: Any) -> Any:
 
 
 def _events(body: str) -> list[Any]:
-    """The events of a stream, each of which must be one line of data and a blank one."""
+    """Returns the events of a stream. Each event must be one line of data and one blank line."""
     *events, rest = body.split("\n\n")
     assert rest == ""
     assert all(event.startswith("data: ") and "\n" not in event for event in events)
@@ -131,7 +131,7 @@ def test_over_rest_it_is_server_sent_events_as_they_come(streaming: Gateway, *, 
     assert {"content-length", "grpc-status", "grpc-message", "content-encoding"}.isdisjoint(answer.headers)
     assert [event["id"] for event in _events("".join(part for part, _ in parts))] == ["0", "1", "2"]
     assert _events(parts[0][0])[0] == {"id": "0", "user_id": "", "title": "line 1\nline 2 ☂", "labels": [], "etag": ""}
-    # Each by itself, when it came: nothing waits for more.
+    # Each event arrives alone: the gateway does not wait for further events.
     assert [len(_events(part)) for part, _ in parts if part] == [1, 1, 1]
     assert parts[-1][1] - parts[0][1] > 0.4
 
@@ -191,7 +191,7 @@ def test_over_grpc_web(streaming: Gateway) -> None:
 
 @pytest.mark.parametrize("http2", [False, True])
 def test_it_may_be_silent_for_longer_than_a_call_or_a_connection_and_not_for_ever(streaming: Gateway, *, http2: bool) -> None:
-    """The route that counts is the one of the gRPC path, with which the transcoder replaces the one before."""
+    """The idle timeout of the gRPC path's route applies, because the transcoder replaces the REST path's route."""
     Feed(streaming, 2, seconds=1.2)
     with httpx.Client(http1=not http2, http2=http2, timeout=10) as client:
         assert len(_events(client.get(streaming.url + PATH, headers=streaming.bearer()).text)) == 2
@@ -199,7 +199,7 @@ def test_it_may_be_silent_for_longer_than_a_call_or_a_connection_and_not_for_eve
         began = time.monotonic()
         with pytest.raises(httpx.TransportError):
             client.get(streaming.url + PATH, headers=streaming.bearer())
-    # And a second more until a connection of HTTP/1.1 is closed.
+    # Envoy closes an HTTP/1.1 connection up to a second later.
     assert IDLE_SECONDS - 0.1 < time.monotonic() - began < IDLE_SECONDS + 2
     wait_until(lambda: feed.under_way == 0)
 
@@ -222,7 +222,7 @@ def test_a_client_that_leaves_is_gone_for_the_service_too(streaming: Gateway, *,
 
 
 def test_readers_that_do_not_read_are_in_nobodys_way_and_are_let_go_of(streaming: Gateway, descriptors: Path) -> None:
-    """All of a gateway's streams to a replica share a connection: what it holds for some must not be all that it has for the others."""
+    """All streams of a gateway worker to a replica share one connection. Unread data of some streams must not use up the window of the others."""
     feed = Feed(streaming, 3)
     address, sooner = f"127.0.0.1:{streaming.stack.tasks[0].port}", {"idle_timeout: 120s": "idle_timeout: 6s"}
     with (
@@ -232,19 +232,19 @@ def test_readers_that_do_not_read_are_in_nobodys_way_and_are_let_go_of(streaming
         for _ in range(READERS_THAT_DO_NOT):
             readers.enter_context(_open(gateway, f"{PATH}?id=flood"))
         wait_until(lambda: feed.under_way == READERS_THAT_DO_NOT)
-        # For what the buffers take.
+        # The time in which the buffers fill.
         time.sleep(2)
         for _ in range(4):
             assert len(list(_grpc(gateway, timeout=2))) == 3
             assert len(_events(httpx.get(gateway.url + PATH, headers=gateway.bearer(), timeout=2).text)) == 3
-        # Though they are still there.
+        # The gateway resets these streams although their clients are still connected.
         wait_until(lambda: feed.under_way == 0, timeout=12)
 
 
 def _open(gateway: Gateway, path: str) -> socket.socket:
-    """A connection on which a stream was asked for, and of which nothing is read."""
+    """Requests a stream on a new connection and reads nothing from it."""
     reader = socket.socket()
-    # Small, so that it is Envoy that has to hold what comes.
+    # A small receive buffer, so that Envoy must buffer the data.
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIBIBYTE)
     reader.connect(("127.0.0.1", gateway.settings.gateway_port))
     reader.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {gateway.bearer()['authorization']}\r\n\r\n".encode())

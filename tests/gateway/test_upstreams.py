@@ -1,4 +1,4 @@
-"""The way to the services: health, balance, retries, time limits, and replicas that come and go."""
+"""The gateway's connections to the services: health, load balancing, retries, timeouts, and replicas that start and stop."""
 
 import contextlib
 import json
@@ -22,13 +22,13 @@ WATCH = "/api/v1/things:watch"
 MEBIBYTE = 1024 * 1024
 # Longer than the pauses of the streams below.
 STREAM_IDLE_SECONDS = 4
-# Together they leave more unread than the windows of all connections to the services; fewer than a stub has threads.
+# Together their unread data exceeds the windows of all connections to the services. The number is smaller than a stub's number of threads.
 SLOW_READERS = 48
 CALLERS = 4
 
 
 def _once_unavailable(stack: Stack, path: str, *, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
-    """The method fails on its first call, whichever replica gets it, and then works."""
+    """Makes the method fail on its first call, on any replica, and succeed afterwards."""
     failed = threading.Event()
 
     def behave(_: Any, context: grpc.ServicerContext) -> Any:
@@ -76,13 +76,13 @@ def _slow(stack: Stack, path: str, seconds: float) -> None:
 
 
 def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
-    """Envoy tells the service of the deadline, so at that moment either of the two may be the first to give up: the code counts."""
+    """Envoy passes the deadline to the service, so either of them may time out first. The test therefore checks only the code."""
     _slow(stack, CREATE_TASK, 3)
     begun = time.monotonic()
     answer = gateway.request("POST", "/api/v1/tasks", json={})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)
     assert 1.8 < time.monotonic() - begun < 2.9
-    for deadline in (None, 60):  # no deadline, and one that is longer than the gateway's
+    for deadline in (None, 60):  # no deadline, and a deadline longer than the gateway's
         begun = time.monotonic()
         assert gateway.failure(CREATE_TASK, timeout=deadline).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert 1.8 < time.monotonic() - begun < 2.9
@@ -97,7 +97,7 @@ def test_a_service_that_accepts_and_says_nothing(stack: Stack) -> None:
         port = silent.getsockname()[1]
         with gateway_behind(stack, ready=False, task_grpc_endpoints=f"127.0.0.1:{port}", request_timeout_seconds=1) as gateway:
             status = gateway.request("GET", TASK).status_code
-            assert status in (503, 504)  # before and after the health check has found out
+            assert status in (503, 504)  # before and after the health check fails
             wait_until(lambda: gateway.request("GET", TASK).status_code == 503)
             assert_error(gateway.request("GET", TASK), 503, 14, "DEPENDENCY_UNAVAILABLE")
 
@@ -143,22 +143,22 @@ def test_a_service_that_is_not_there(stack: Stack) -> None:
 
 
 def test_no_call_fails_while_a_replica_drains(tmp_path: Path) -> None:
-    """It tells the health check first; the rest is GOAWAY's and the retries' work, for writes too."""
+    """The replica first reports NOT_SERVING. After that, GOAWAY and retries keep every call from failing, writes included."""
     answered, failures = _while_one_stops(tmp_path, announced=True)
     assert failures == []
     assert answered > 100
 
 
 def test_a_replica_that_stops_unannounced_loses_no_call_that_began(tmp_path: Path) -> None:
-    """Which no replica of ours does. grpc's core resets now and then a call that it had not handed up yet, and the gateway cannot know that."""
+    """No replica of this system stops unannounced. grpc's core sometimes resets a call that no handler has seen. The gateway cannot know that."""
     answered, failures = _while_one_stops(tmp_path, announced=False)
     assert {failure.code() for failure in failures} <= {grpc.StatusCode.CANCELLED}, failures[0]
-    assert len(failures) <= CALLERS  # what was under way at that moment
+    assert len(failures) <= CALLERS  # the calls that were running at that moment
     assert answered > 100
 
 
 def _while_one_stops(folder: Path, *, announced: bool) -> tuple[int, list[grpc.RpcError]]:
-    """How many writes were answered, and the failures of the others, none of which began."""
+    """Returns the number of successful writes, and the errors of the others. No handler saw a failed write."""
     with Stack.started(folder) as stack, gateway_behind(stack) as gateway:
         stack.behave(CREATE_TASK, lambda _, __: time.sleep(0.01) or stack.messages.response(CREATE_TASK)())
         failures: list[grpc.RpcError] = []
@@ -236,11 +236,11 @@ def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> 
     assert [event["id"] for event in events(gateway.request("GET", WATCH).text)] == ["0", "1", "2"]
     with pytest.raises(grpc.RpcError) as late:
         list(call(messages.request(path)(), timeout=1, metadata=tuple(gateway.bearer().items())))
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # a reset by Envoy would be INTERNAL
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # a reset by Envoy would give INTERNAL
 
 
 def events(text: str) -> list[Any]:
-    """The data of a text/event-stream (HTML living standard §9.2) of one line each."""
+    """Returns the data of a text/event-stream (HTML living standard §9.2) whose events have one line each."""
     assert all(event.startswith("data: ") for event in text.split("\n\n") if event), text
     return [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
 
@@ -285,7 +285,7 @@ def test_an_error_before_the_first_message_is_an_answer_like_any_other(planted_g
 
 
 def test_a_stream_that_a_replica_would_not_begin_begins_elsewhere(planted_gateway: Gateway) -> None:
-    """As one does that drains; after the first message it is the client that goes on elsewhere."""
+    """A draining replica does this. After the first message, the client itself must resume on another replica."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     thing = gateway.stack.messages.response(path)
     gateway.stack.tasks[0].behave(path, _drained)
@@ -300,7 +300,7 @@ def _drained(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
-    """What grpc cannot do: the service's status waits behind what is not read."""
+    """grpc cannot reset such a stream, because the service's status waits behind the unread messages."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     thing, ended = gateway.stack.messages.response(path), threading.Event()
 
@@ -317,7 +317,7 @@ def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
 
 @contextlib.contextmanager
 def _unread(gateway: Gateway, path: str) -> Iterator[None]:
-    """A client that asks and does not read."""
+    """A client that sends a request and does not read the answer."""
     request = f"GET {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: {gateway.bearer()['authorization']}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.settings.gateway_port)) as client:
         client.sendall(request.encode())
@@ -325,7 +325,7 @@ def _unread(gateway: Gateway, path: str) -> Iterator[None]:
 
 
 def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gateway) -> None:
-    """The streams of all clients share a few connections to a replica, and what nobody reads takes of their windows."""
+    """The streams of all clients share a few connections to a replica. Unread messages use up the windows of these connections."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     thing = gateway.stack.messages.response(path)
 
