@@ -3,7 +3,9 @@
 import errno
 import random
 import socket
-from collections.abc import Iterable
+import sys
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from devstack.config import HOST, Ports, StackConfig
@@ -12,6 +14,22 @@ from devstack.errors import PortsTaken
 # The kernel uses none of these ports for outgoing connections (it uses 32768 and up on Linux, 49152 and up on other systems), so a free port stays
 # free until its process binds it.
 _FREE_RANGE = range(20_000, 32_000)
+
+
+class Reservation:
+    """A port that no other stack on this machine picks while this object lives, not even while the port's process is down.
+
+    The mark is an abstract Unix socket: the kernel gives its name to one process at a time and removes it when that process ends. Only Linux has
+    such names; on other systems nothing is reserved.
+    """
+
+    def __init__(self, port: int) -> None:
+        """Raises OSError if another stack has reserved the port."""
+        self.port = port
+        if sys.platform == "linux":
+            mark = socket.socket(socket.AF_UNIX)
+            weakref.finalize(self, mark.close)
+            mark.bind(f"\0task-manager-port-{port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Every port of a stack. None of them is 0."""
+    """Every port of a stack. None of them is 0. Those that were picked stay reserved while this object lives."""
 
     gateway: int
     gateway_ops: int
@@ -35,6 +53,7 @@ class Allocation:
     valkey: int
     auth: tuple[Replica, ...]
     task: tuple[Replica, ...]
+    reservations: Sequence[Reservation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +69,18 @@ def allocate(config: StackConfig) -> Allocation:
     claims = list(_claims(config))
     _check(claims)
     avoid = {claim.port for claim in claims}
+    reservations: list[Reservation] = []
 
     def number(asked: int) -> int:
-        return asked or _pick(avoid)
+        return asked or picked()
+
+    def picked() -> int:
+        reservations.append(_reserve(avoid))
+        return reservations[-1].port
+
+    def replicas(kind: str, count: int, grpc: int, ops: int) -> tuple[Replica, ...]:
+        first = Replica(f"{kind}-1", number(grpc), number(ops))
+        return (first, *(Replica(f"{kind}-{index}", picked(), picked()) for index in range(2, count + 1)))
 
     return Allocation(
         gateway=number(ports.gateway),
@@ -61,14 +89,16 @@ def allocate(config: StackConfig) -> Allocation:
         tls=None if config.tls is None else number(config.tls.port),
         postgres=number(ports.postgres),
         valkey=number(ports.valkey),
-        auth=_replicas("auth", config.auth_replicas, ports.auth_grpc, ports.auth_ops, avoid),
-        task=_replicas("task", config.task_replicas, ports.task_grpc, ports.task_ops, avoid),
+        auth=replicas("auth", config.auth_replicas, ports.auth_grpc, ports.auth_ops),
+        task=replicas("task", config.task_replicas, ports.task_grpc, ports.task_ops),
+        reservations=reservations,
     )
 
 
-def _replicas(kind: str, count: int, grpc: int, ops: int, avoid: set[int]) -> tuple[Replica, ...]:
-    first = Replica(f"{kind}-1", grpc or _pick(avoid), ops or _pick(avoid))
-    return (first, *(Replica(f"{kind}-{number}", _pick(avoid), _pick(avoid)) for number in range(2, count + 1)))
+def reserve(count: int) -> Sequence[Reservation]:
+    """Reserves free ports for processes of no stack. Raises PortsTaken."""
+    avoid: set[int] = set()
+    return [_reserve(avoid) for _ in range(count)]
 
 
 def _claims(config: StackConfig) -> Iterable[_Claim]:
@@ -125,9 +155,16 @@ def _refusal(port: int) -> str | None:
     return None
 
 
-def _pick(avoid: set[int]) -> int:
+def _reserve(avoid: set[int]) -> Reservation:
     for port in random.sample(_FREE_RANGE, len(_FREE_RANGE)):
-        if port not in avoid and _refusal(port) is None:
+        if port in avoid:
+            continue
+        try:
+            reservation = Reservation(port)
+        except OSError:
+            continue
+        # Only now, so that no other stack can pick it in between.
+        if _refusal(port) is None:
             avoid.add(port)
-            return port
+            return reservation
     raise PortsTaken(f"no free port between {_FREE_RANGE.start} and {_FREE_RANGE.stop}")

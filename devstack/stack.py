@@ -40,6 +40,7 @@ class Stack:
         self._config = config
         self._report = report
         self._data: DataDir | None = None
+        self._allocation: ports.Allocation | None = None
         self._processes: dict[str, Process] = {}
         self._urls = {"url": "", "database_url": "", "redis_url": ""}
         self._tls_url: str | None = None
@@ -101,6 +102,7 @@ class Stack:
         if self._data is not None:
             self._data.close()
             self._data = None
+        self._allocation = None
 
     def hurry(self) -> None:
         """Makes the current stop, or a later one, kill processes instead of waiting for them."""
@@ -154,7 +156,7 @@ class Stack:
         config = self._config
         gateway.require_files(config)
         data = self._data = await DataDir.opened(config.data_dir, config.log_dir)
-        allocation = ports.allocate(config)
+        allocation = self._allocation = ports.allocate(config)
         secrets = keys.load_or_create(data.secrets)
         database = Postgres(data, allocation.postgres, secrets.passwords, config.start_timeout_seconds)
         redis_url = valkey.url(allocation.valkey)

@@ -18,8 +18,8 @@ from devstack.process import Spec
 from devstack.stack import Stack
 from tests.deploy.compose import ROOT, services
 from tests.devstack.supervisor import COMMANDS
-from tests.gateway.stack import free_ports
 from tests.support.databases import as_role
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}

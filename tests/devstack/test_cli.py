@@ -2,6 +2,8 @@
 
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,24 @@ def test_free_ports_are_distinct_and_free() -> None:
     found += [port for replica in replicas for port in (replica.grpc, replica.ops)]
     assert len(set(found)) == len(found) == 5 + 2 * 8
     assert [replica.name for replica in replicas] == ["auth-1", "auth-2", "auth-3", "task-1", "task-2", "task-3", "task-4", "task-5"]
+
+
+def test_a_port_stays_reserved_as_long_as_its_stack_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_FREE_RANGE", range(31_900, 31_910))
+    first = ports.allocate(StackConfig())
+    with pytest.raises(PortsTaken, match="no free port between 31900 and 31910"):
+        ports.allocate(StackConfig())
+    del first
+    assert ports.allocate(StackConfig()).gateway in range(31_900, 31_910)
+
+
+def test_another_process_does_not_pick_a_reserved_port() -> None:
+    reservations = ports.reserve(3)
+    program = f"from devstack.ports import Reservation\nfor port in {[each.port for each in reservations]}:\n    Reservation(port)"
+    refused = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=False)
+    assert "Address already in use" in refused.stderr
+    del reservations
+    subprocess.run((sys.executable, "-c", program), check=True)
 
 
 def test_a_port_wanted_twice_is_said() -> None:

@@ -14,9 +14,9 @@ from aiohttp import web
 
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
-from tests.gateway.stack import free_ports
 from tests.support import chromium
 from tests.support.accounts import Account, make_account
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 from tests.support.writes import writes
 

@@ -18,10 +18,10 @@ from devstack.stack import Stack
 from tests.conftest import ENVIRONMENT
 from tests.contract.insider import secrets_of
 from tests.e2e.scenes import WITHIN_SECONDS, WRITES, Scene, SceneFactory, Way, done, every_write, make_scene, over_grpc, over_rest, require_replays
-from tests.gateway.stack import free_ports
 from tests.support.answers import Answer
 from tests.support.databases import login
 from tests.support.descriptors import Rpc
+from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 

@@ -1,7 +1,6 @@
 """A real Envoy in front of the stubs, and its clients."""
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from gateway.config import envoy_arguments, render
 from gateway.routes import RouteTable, read_routes
 from gateway.settings import GatewaySettings
 from tests.gateway.stubs import Behaviour, KeyServer, Messages, StubService
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTORS = ROOT / "gen" / "descriptors.binpb"
@@ -147,18 +147,6 @@ class Gateway:
 GET_TASK = "/taskmanager.task.v1.TaskService/GetTask"
 CREATE_TASK = "/taskmanager.task.v1.TaskService/CreateTask"
 LOGIN = "/taskmanager.auth.v1.AuthService/Login"
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def settings_for(stack: Stack, **overrides: Any) -> GatewaySettings:

@@ -11,6 +11,7 @@ from devstack import ports
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
 from tests.support.observed import value_in
+from tests.support.ports import free_ports
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -27,8 +28,7 @@ class Replica:
         self._name = name
         self._kind = name.partition("-")[0]
         self._settings = settings
-        allocated = ports.allocate(StackConfig())
-        self._ports = {"auth": allocated.auth, "task": allocated.task}[self._kind][0]
+        self._ports = ports.Replica(name, *free_ports(2))
         self._process: asyncio.subprocess.Process | None = None
 
     @property

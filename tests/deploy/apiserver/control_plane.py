@@ -1,7 +1,6 @@
 """A control plane of Kubernetes, in a folder and on ports of its own: etcd, kube-apiserver and kube-controller-manager. Nothing in it runs pods."""
 
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.deploy.cluster import kubeconfig as kubeconfig_text
+from tests.support.ports import free_ports
 
 START_TIMEOUT_SECONDS = 120
 
@@ -34,7 +34,7 @@ class ControlPlane:
 @contextmanager
 def control_plane(programs: Path, folder: Path) -> Iterator[ControlPlane]:
     """Starts the three, and ends them."""
-    etcd, peer, port = _free_ports(3)
+    etcd, peer, port = free_ports(3)
     token, key = secrets.token_hex(), folder / "service-accounts.key"
     key.write_bytes(_private_key())
     (folder / "tokens.csv").write_text(f"{token},tests,tests,system:masters\n")
@@ -99,14 +99,6 @@ def _wait_ready(api: httpx.Client, log: Path) -> None:
                 return
         time.sleep(0.3)
     raise AssertionError(f"the API server is not ready:\n{log.read_text()[-3000:]}")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _private_key() -> bytes:

@@ -3,17 +3,17 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from devstack import ports, valkey
-from devstack.config import StackConfig
+from devstack import valkey
 from devstack.data_dir import DataDir
 from devstack.process import Process
+from tests.support.ports import free_ports
 
 
 @contextlib.asynccontextmanager
 async def running_valkey() -> AsyncIterator[Process]:
     """The process, which runs."""
     data = await DataDir.opened(None, None)
-    spec = valkey.server(data, ports.allocate(StackConfig()).valkey, 10)
+    spec = valkey.server(data, free_ports(1)[0], 10)
     process = Process(spec, data.held, lambda _: None, lambda _: None)
     try:
         await process.start()
