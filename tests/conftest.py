@@ -12,7 +12,7 @@ from devstack.config import StackConfig
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
 from servicekit.stores.postgres import Database, DatabaseOptions
-from tests.support import canary
+from tests.support import canary, systems
 from tests.support.accounts import Account, make_account
 from tests.support.databases import cloned, make_template
 
@@ -27,6 +27,14 @@ ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "
 def secrets() -> canary.Secrets:
     """What must appear nowhere: all that goes over REST, and what tests add to it."""
     return canary.Secrets()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _systems_are_noted() -> Iterator[None]:
+    """For the report of a failed test."""
+    with pytest.MonkeyPatch.context() as patch:
+        systems.note(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
