@@ -1,1 +1,1 @@
-"""Bugs that are planted on purpose, each to show that a test finds it: `python -m tests.planted [NAME …]`."""
+"""Bugs that are planted on purpose. Each one proves that a test can find it: `python -m tests.planted [NAME …]`."""

@@ -1,4 +1,4 @@
-"""Plants each bug in a copy of the tree and runs the tests that must find it. Status 1 if one is not found."""
+"""Plants each bug in a copy of the source tree and runs the tests that must find it. Exits with status 1 if a bug is not found."""
 
 import argparse
 import shutil
@@ -13,12 +13,12 @@ from tests.planted.bugs import BUGS, Bug
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 900
-# pytest's status for "tests ran and some failed": anything else (no test, a broken import) shows nothing.
+# pytest's exit status for "tests ran and some failed". Any other status (no test ran, an import failed) proves nothing.
 TESTS_FAILED = 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.planted", description="Shows that the tests find what they are there to find.")
+    parser = argparse.ArgumentParser(prog="python -m tests.planted", description="Plants bugs and checks that the tests find them.")
     parser.add_argument("names", nargs="*", help="words in the names of the bugs to plant (default: all)")
     wanted: Sequence[str] = parser.parse_args().names
     bugs = [bug for bug in BUGS if not wanted or any(word in bug.name for word in wanted)]
@@ -34,11 +34,11 @@ def _is_found(bug: Bug) -> bool:
         file = copy / bug.file
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
-        # `-m`: the copy's packages come before those that are installed.
+        # `-m` puts the copy's packages before the installed ones.
         command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *bug.tests)
         run = subprocess.run(command, cwd=copy, timeout=LIMIT_SECONDS, capture_output=True, text=True, check=False)
     failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
-    # A fixture that breaks gives the same status, and shows nothing.
+    # A fixture that fails gives the same status but proves nothing.
     found = run.returncode == TESTS_FAILED and bool(failed)
     sys.stdout.write(f"{'found' if found else 'NOT FOUND'} ({time.monotonic() - began:.0f} s): {bug.name}\n")
     sys.stdout.write("".join(f"    {line[:140]}\n" for line in failed) if found else run.stdout[-3000:] + run.stderr[-1000:])
@@ -47,7 +47,7 @@ def _is_found(bug: Bug) -> bool:
 
 
 def _copy(to: Path) -> None:
-    """What git knows or would take, and the generated code."""
+    """Copies the files that git tracks or does not ignore, and the generated code."""
     listed = subprocess.run(("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():

@@ -1,4 +1,4 @@
-"""What a planted bug is. Values only."""
+"""The data class of a planted bug."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """In `file`, what stands there once as `old` becomes `new`; `tests` (arguments for pytest) must fail then."""
+    """A replacement in `file`: `old`, which must occur exactly once, becomes `new`. `tests` (arguments for pytest) must then fail."""
 
     name: str
     file: str

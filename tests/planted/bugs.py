@@ -1,4 +1,4 @@
-"""All the bugs, by what they are about. Kept from rotting by test_bugs.py."""
+"""All planted bugs, grouped by subject. test_bugs.py checks that they still match the source."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Bugs of the cache, and of what readers see beside writers."""
+"""Bugs of the cache, and of reads that run concurrently with writes."""
 
 from typing import Final
 
@@ -11,21 +11,21 @@ LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
 
 CACHE_BUGS: Final = (
     Bug(
-        "a fill that counts although its lease is gone",
+        "a cache fill does not check its lease",
         CACHE,
         "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
         "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
         ("tests/task_service/tasks/test_cache.py",),
     ),
     Bug(
-        "a replica that makes good only what it wrote itself",
+        "a replica deletes only the cache keys of its own unfenced writes",
         CACHE,
         "self._suspects.add(*(key_of(user_id, task_id) for user_id, task_id in unfenced))",
         "del unfenced",
         ("tests/task_service/tasks/test_cache.py", "-k", "that_died"),
     ),
     Bug(
-        "a list whose resume token is of another moment than its page",
+        "a list's resume token comes from another snapshot than its page",
         REPOSITORY,
         """        return Listed(tasks, Place(str(rows[0]["epoch"]), rows[0]["last_seq"]),""",
         """        now = await self._database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", query.user_id)
@@ -33,21 +33,21 @@ CACHE_BUGS: Final = (
         ("tests/task_service/feed/test_sync.py",),
     ),
     Bug(
-        "a late fill that counts although its lease is gone",
+        "a late cache fill does not check its lease",
         CACHE,
         "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
         "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
         (*LINEARIZABILITY, "-k", "no_reader"),
     ),
     Bug(
-        "a write that sets no fence",
+        "a write sets no fence",
         CACHE,
         "        fence = FENCE + secrets.token_bytes(12)\n        try:",
         "        fence = FENCE + secrets.token_bytes(12)\n        return NO_FENCE\n        try:",
         (*LINEARIZABILITY, "-k", "that_died"),
     ),
     Bug(
-        "numbers that are taken without the counter's lock",
+        "sequence numbers are assigned without the counter's lock",
         WRITES,
         """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, p_count)
     ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL
@@ -61,28 +61,28 @@ CACHE_BUGS: Final = (
         (*LINEARIZABILITY, "-k", "no_reader"),
     ),
     Bug(
-        "reads that are believed before Redis has settled",
+        "cached values are used before Redis has settled",
         "servicekit/stores/redis.py",
         "return not self._open and time.monotonic() >= self._settled_at",
         "return not self._open",
         (*LINEARIZABILITY, "-k", "has_redis_last"),
     ),
     Bug(
-        "a connection whose end nobody notices who waits for no answer",
+        "the loss of an idle Redis connection is not noticed",
         "servicekit/stores/redis_reads.py",
         "            self.end(error)\n            self._on_lost(error)\n",
         "            self.end(error)\n",
         ("tests/servicekit/stores/test_redis.py", "-k", "nobody_uses"),
     ),
     Bug(
-        "a replica that believes Redis from its start",
+        "a replica uses the cache at its start without a probe of Redis",
         "servicekit/stores/redis.py",
         "        self._open = True\n        self._probing = asyncio.create_task(self._probe(after_seconds=0))\n",
         "",
         (*LINEARIZABILITY, "-k", "that_starts"),
     ),
     Bug(
-        "keys that were written without Redis and are not deleted when it is back",
+        "cache keys of writes without Redis are not deleted when Redis is back",
         CACHE,
         "        redis.before_close(self._make_good)\n",
         "",

@@ -1,4 +1,4 @@
-"""Bugs of the change feed, of who follows it, and of what is restored under it."""
+"""Bugs of the change feed, its streams, backup and restore."""
 
 from typing import Final
 
@@ -15,49 +15,49 @@ WRITES: Final = "task_service/migrations/0004_writes.sql"
 
 FEED_BUGS: Final = (
     Bug(
-        "a resume token that is good for anybody",
+        "a resume token is accepted from another user",
         SERVICE,
         '    return ["WatchTasks", str(user_id)]',
         '    return ["WatchTasks", "" and str(user_id)]',
         ("tests/contract/test_foreign_objects.py", "-k", "WatchTasks"),
     ),
     Bug(
-        "a stream that takes a gap for the next change",
+        "a stream accepts a gap in the sequence numbers",
         SERVICE,
         "or not is_next or (not seqs",
         "or (not seqs",
         ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
-        "a wake-up that is forgotten when it comes while a stream reads",
+        "a wake-up is lost if it arrives while the stream reads",
         SERVICE,
         "while place.seq == found.last_seq and not await watch.wait():",
         "watch._woken.clear()\n                while place.seq == found.last_seq and not await watch.wait():",
         ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
-        "a stream that outlives its session",
+        "a stream stays open after its session has ended",
         WATCHING,
         "                    watch.end(error)\n\n    async def round",
         "                    del error\n\n    async def round",
         ("tests/task_service/feed/test_watching.py",),
     ),
     Bug(
-        "a stream that resumes with what was told already",
+        "a resumed stream repeats the last change",
         SERVICE,
         "                return Place(epoch, seq)",
         "                return Place(epoch, max(seq - 1, 0))",
         ("tests/e2e/test_feed.py",),
     ),
     Bug(
-        "a stream that resumes one change too late",
+        "a resumed stream skips one change",
         SERVICE,
         "        _require_whole(place, found)\n        return place",
         "        _require_whole(place, found)\n        return Place(place.epoch, min(place.seq + 1, found.last_seq))",
         ("tests/e2e/test_feed.py",),
     ),
     Bug(
-        "a first checkpoint ahead of what was told",
+        "the first checkpoint is ahead of the sent changes",
         SERVICE,
         "            yield self._event(identity.user_id, None, place)\n            while True:",
         "            now = (await self._log.list(identity.user_id, None, 1)).last_seq\n"
@@ -65,56 +65,56 @@ FEED_BUGS: Final = (
         ("tests/e2e/test_feed.py",),
     ),
     Bug(
-        "numbers that the changes of all users share",
+        "all users share one sequence of change numbers",
         WRITES,
         "DO UPDATE SET last_seq = c.last_seq + p_count WHERE",
         "DO UPDATE SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
         ("tests/e2e/test_feed.py",),
     ),
     Bug(
-        "polling that is switched off",
+        "polling of the change log is switched off",
         WATCHING,
         "user.moved(last_seq, self._by_poll)",
         "del last_seq",
         ("tests/e2e/test_watching_outages.py", "-k", "without_valkey"),
     ),
     Bug(
-        "a change that is taken for told since another stream was told",
+        "a change counts as sent because another stream has sent it",
         WATCHING,
         "return seqs.pop() if len(seqs) == 1 else UNKNOWN",
         "return max(seqs)",
         ("tests/task_service/feed/test_watching.py", "-k", "another_stream"),
     ),
     Bug(
-        "streams that nobody checks for their sessions",
+        "the sessions of open streams are not checked",
         APP,
         "wakeups, revocations.check, metrics)",
         "wakeups, lambda _: None, metrics)",
         ("tests/e2e/test_watching.py", "-k", "ends_with_its_session"),
     ),
     Bug(
-        "a stream that ends only when it has told all",
+        "a stream sends all pending changes before it ends",
         SERVICE,
         "                    watch.check()\n",
         "",
         ("tests/task_service/feed/test_watching.py", "-k", "much_to_tell"),
     ),
     Bug(
-        "a stream that does not end when the service stops",
+        "a stream does not end when the service stops",
         WATCHING,
         "watch.end(ServiceStopping())",
         "del watch",
         ("tests/e2e/test_watching_outages.py", "-k", "replica_that_stops"),
     ),
     Bug(
-        "a reader for whom all that it does not read is kept",
+        "a stream whose client does not read is not closed",
         PIPELINE,
         "async with _AtMost(self.slow_reader_seconds, SlowReader):",
         "async with _AtMost(3600, SlowReader):",
         ("tests/e2e/test_watching_outages.py", "-k", "does_not_read"),
     ),
     Bug(
-        "a gateway that holds for some streams all that it can hold for all",
+        "the gateway's connection window is too small for all streams",
         GATEWAY,
         """            initial_stream_window_size: 262144
             # Large enough for all streams. Otherwise streams whose clients do not read would block all other streams to this replica.
@@ -126,21 +126,21 @@ FEED_BUGS: Final = (
         ("tests/gateway/test_streams.py", "-k", "do_not_read"),
     ),
     Bug(
-        "a restore after which refresh tokens of before are good",
+        "refresh tokens from before a restore stay valid",
         AFTER_RESTORE,
         "UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;",
         "",
         ("tests/deploy/test_restore.py", "-k", "lost"),
     ),
     Bug(
-        "a restore after which access tokens of before are good",
+        "access tokens from before a restore stay valid",
         AFTER_RESTORE,
         "DELETE FROM auth.signing_keys;",
         "",
         ("tests/deploy/test_restore.py", "-k", "lost"),
     ),
     Bug(
-        "a backup that nobody has read back",
+        "a backup is not verified by reading it back",
         BACKUP,
         'pg_restore --file=/dev/null "$draft" || fail "the dump cannot be read back"',
         "",

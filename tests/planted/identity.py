@@ -37,63 +37,63 @@ FOREIGN: Final = "tests/contract/test_foreign_objects.py"
 
 _KEYS: Final = (
     Bug(
-        "a key that signs as soon as it is made",
+        "a new signing key signs at once",
         KEY_POLICY,
         "timedelta(seconds=self.lead_seconds if stored.keys else 0)",
         "timedelta(seconds=0)",
         (KEY_ROTATION, "-k", "under_load"),
     ),
     Bug(
-        "a key that is withdrawn before its last token has expired",
+        "a signing key is withdrawn before its last token has expired",
         KEY_POLICY,
         "timedelta(seconds=self.token_seconds + self.lead_seconds)",
         "timedelta(seconds=self.lead_seconds)",
         (KEY_ROTATION, "-k", "under_load"),
     ),
     Bug(
-        "a key that signs though no replica was there to publish it",
+        "a signing key signs before it was published long enough",
         KEY_RING,
         "if signing else due\n",
         "if not stored.keys else due\n",
         ("tests/auth_service/keys/test_ring.py", "-k", "published_in_time"),
     ),
     Bug(
-        "keys that are made without the lock",
+        "signing keys are created without the lock",
         KEY_REPOSITORY,
         "            await connection.execute(LOCK)\n",
         "",
         ("tests/auth_service/keys/test_service.py", "-k", "at_once"),
     ),
     Bug(
-        "a replica with another key encryption key that makes a key all the same",
+        "a replica with a wrong key encryption key creates a signing key",
         ROTATION,
         "        if stored.active is not None:\n            self._seal.open(stored.active)\n",
         "",
         (KEY_ROTATION, "-k", "refused"),
     ),
     Bug(
-        "a token that stays good when its key is withdrawn",
+        "a token stays valid after its key is withdrawn",
         TOKENS,
         "if identity.expires_at <= time.time() or not self._keys.holds(kid):",
         "if identity.expires_at <= time.time():",
         (KEY_ROTATION, "-k", "replacing"),
     ),
     Bug(
-        "a key that nobody asks for before the set is old",
+        "an unknown key id does not cause a fetch of the key set",
         JWKS,
         "        if key is None:\n            await self._fetched()\n            key = self._keys.get(kid)\n",
         "        if not self._keys:\n            await self._fetched()\n            key = self._keys.get(kid)\n",
         (KEY_ROTATION, "-k", "under_load"),
     ),
     Bug(
-        "keys that are asked for as often as somebody makes up an id",
+        "made-up key ids cause any number of fetches of the key set",
         JWKS,
         "interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS",
         "interval = 0.0",
         ("tests/servicekit/access/test_jwks.py", "-k", "made_up"),
     ),
     Bug(
-        "keys that are forgotten while auth_service is away",
+        "the key set is discarded while auth_service is unavailable",
         JWKS,
         "            self._failed = True\n",
         "            self._failed, self._keys = True, {}\n",
@@ -103,70 +103,70 @@ _KEYS: Final = (
 
 _SESSIONS: Final = (
     Bug(
-        "a repeated refresh that is taken for a theft",
+        "a repeated refresh is treated as a theft",
         IDENTITY,
         "ELSIF v_token.used_at > v_now - p_grace AND",
         "ELSIF v_token.used_at > v_now AND",
         (REFRESH, "-k", "at_once_get_one_successor"),
     ),
     Bug(
-        "a grace that lasts twice as long",
+        "the grace period is twice as long",
         IDENTITY,
         "ELSIF v_token.used_at > v_now - p_grace AND",
         "ELSIF v_token.used_at > v_now - 2 * p_grace AND",
         (REFRESH, "-k", "end_of_the_grace"),
     ),
     Bug(
-        "a family whose tokens are used without its lock",
+        "a refresh token is used without a lock on its session",
         IDENTITY,
         "     WHERE token.token_hash = p_hash FOR UPDATE OF session;\n",
         "     WHERE token.token_hash = p_hash;\n",
         (REFRESH, "-k", "at_once_get_one_successor"),
     ),
     Bug(
-        "a stolen refresh token that ends nothing",
+        "the reuse of a refresh token does not end its session",
         IDENTITY,
         "        PERFORM auth.end_sessions(v_session.user_id, ARRAY[v_session.id]);\n",
         "",
         (REFRESH, "-k", "after_the_grace"),
     ),
     Bug(
-        "a refresh token that is kept as it is",
+        "a refresh token is stored unhashed",
         SESSIONS,
         "return hashlib.sha256(token.encode()).digest()",
         "return token.encode()",
         ("tests/auth_service/sessions/test_tokens.py",),
     ),
     Bug(
-        "a successor that is kept for ever",
+        "the sealed successor of a refresh token is never removed",
         REPOSITORY,
         "(Removal(REMOVE_SUCCESSORS), Removal(REMOVE_SESSIONS), Removal(REMOVE_NETWORKS))",
         "(Removal(REMOVE_SESSIONS), Removal(REMOVE_NETWORKS))",
         (REFRESH, "-k", "only_hashes"),
     ),
     Bug(
-        "a session that lasts as long as it is used",
+        "a session has no maximum lifetime while it is used",
         IDENTITY,
         "v_session.expires_at := least(v_now + p_idle, v_session.ends_at);",
         "v_session.expires_at := v_now + p_idle;",
         (REFRESH, "-k", "time_is_over"),
     ),
     Bug(
-        "an access token that outlives its session",
+        "an access token expires after its session",
         SESSIONS,
         "seconds = max(1, min(self._ttl_seconds, int(session_expires_at.timestamp()) - issued_at))",
         "seconds = self._ttl_seconds",
         (REFRESH, "-k", "time_is_over"),
     ),
     Bug(
-        "as many sessions as somebody likes",
+        "the number of a user's sessions is not limited",
         IDENTITY,
         "    PERFORM auth.end_sessions(p_user, v_surplus);\n",
         "",
         (REFRESH, "-k", "one_session_too_many"),
     ),
     Bug(
-        "a change of password that leaves the other sessions",
+        "a password change does not end the other sessions",
         IDENTITY,
         "    PERFORM auth.end_sessions(p_user, ARRAY(SELECT id FROM auth.sessions"
         " WHERE user_id = p_user AND ended_at IS NULL AND id <> p_session));\n",
@@ -174,7 +174,7 @@ _SESSIONS: Final = (
         (REVOCATION, "-k", "change_of_password"),
     ),
     Bug(
-        "a session that anybody ends who knows its id",
+        "any user can end a session by its id",
         REPOSITORY,
         "SELECT auth.end_sessions($1, ARRAY[id]) FROM auth.sessions WHERE id = $2 AND user_id = $1",
         "SELECT auth.end_sessions(user_id, ARRAY[id]) FROM auth.sessions WHERE id = $2 AND $1::uuid IS NOT NULL",
@@ -184,28 +184,28 @@ _SESSIONS: Final = (
 
 _REVOCATION: Final = (
     Bug(
-        "access tokens that outlive their sessions",
+        "access tokens stay valid after their session has ended",
         REVOCATIONS,
         "        if identity.session_id in self._ended or identity.user_id in self._ended:\n            raise TokenInvalid\n",
         "",
         (REVOCATION, "-k", "every_replica and there"),
     ),
     Bug(
-        "ends of sessions that only Redis tells of",
+        "replicas learn of ended sessions only through Redis",
         REVOCATIONS,
         "POLL_SECONDS: Final = 1.0",
         "POLL_SECONDS: Final = 60.0",
         (REVOCATION, "-k", "every_replica and killed"),
     ),
     Bug(
-        "ends of sessions that wait for a replica that hangs",
+        "an unresponsive replica delays the end of sessions",
         AUTH_EVENTS,
         "TIMEOUTS_SECONDS: Final = (0.5, 2.0)",
         "TIMEOUTS_SECONDS: Final = (2.0, 2.0)",
         ("tests/task_service/accounts/test_auth_events.py", "-k", "died_without_a_word"),
     ),
     Bug(
-        "a replica that lets everybody in before it has read who is out",
+        "a replica accepts tokens before it has read which sessions have ended",
         REVOCATIONS,
         '        if self._after is None:\n            raise DependencyUnavailable("auth_service")\n        if identity',
         "        if identity",
@@ -215,56 +215,56 @@ _REVOCATION: Final = (
 
 _LOGINS: Final = (
     Bug(
-        "strangers who lock the owner out",
+        "failed logins of strangers lock the owner out",
         GUARD,
         "        if known:\n            await self._take",
         "        if known and not key:\n            await self._take",
         (LIMITS, "-k", "lock_the_owner_out"),
     ),
     Bug(
-        "an address that the client says itself",
+        "the client address is taken from a header that the client sets",
         GATEWAY,
         "xff_num_trusted_hops: {{ settings.trusted_hops }}",
         "xff_num_trusted_hops: {{ settings.trusted_hops + 1 }}",
         (REVOCATION, "-k", "listed_as_they_are"),
     ),
     Bug(
-        "a limit that is none without Redis",
+        "the login limit is off while Redis is down",
         RATE_LIMIT,
         "            return self._local.take(key, limit)\n",
         "            return 0.0\n",
         (LIMITS, "-k", "without_valkey"),
     ),
     Bug(
-        "a limit of an address that each of its IPv6 addresses has apart",
+        "each address of an IPv6 network has its own login limit",
         GUARD,
         "return str(ip.ipv4_mapped or ipaddress.ip_network((ip, IPV6_PREFIX_BITS), strict=False))",
         "return str(ip.ipv4_mapped or ip)",
         (LIMITS, "-k", "ipv6_customer"),
     ),
     Bug(
-        "a login that is quicker where there is no account",
+        "a login fails faster if there is no account",
         PASSWORDS,
         "        matches = await self._run(lambda: _verify(password, password_hash or self._nobody, self._cost))\n",
         "        matches = password_hash is not None and await self._run(lambda: _verify(password, password_hash, self._cost))\n",
         ("tests/identity/test_login_timing.py", "-k", "as_long_for_an_account"),
     ),
     Bug(
-        "a new hash that brings a changed password back",
+        "a rehash overwrites a changed password",
         REPOSITORY,
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND password_version = $2",
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND $2::int IS NOT NULL",
         ("tests/auth_service/sessions/test_repository.py", "-k", "hash or change"),
     ),
     Bug(
-        "a hash of the first 72 bytes",
+        "only the first 72 bytes of a password are hashed",
         PASSWORDS,
         "return base64.b64encode(hmac.digest(LABEL, normalize(password).encode(), hashlib.sha256))",
         "return normalize(password).encode()[:72]",
         ("tests/identity/test_arbitrary_credentials.py", "-k", "alike"),
     ),
     Bug(
-        "a password that is another one on another keyboard",
+        "a password is not normalized to NFC",
         RULES,
         '    return unicodedata.normalize("NFC", password)\n',
         "    return password\n",
@@ -274,14 +274,14 @@ _LOGINS: Final = (
 
 _ACCOUNTS: Final = (
     Bug(
-        "a token that writes after its account is gone",
+        "a token can write after its account was deleted",
         WRITES,
         "    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL\n",
         "    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count\n",
         (DELETION, "-k", "living_token"),
     ),
     Bug(
-        "a deletion that is done when it was begun",
+        "an account deletion is recorded as done before it is done",
         DELETED_ACCOUNTS,
         "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
         "            await self._rows.update_deletions(page.last_number)\n"
@@ -289,7 +289,7 @@ _ACCOUNTS: Final = (
         ("tests/task_service/accounts/test_service.py", "-k", "at_least_once"),
     ),
     Bug(
-        "an account that goes without a word",
+        "an account deletion logs no event",
         IDENTITY,
         "    PERFORM auth.log_event(2::smallint, p_user, NULL);\n",
         "",
@@ -298,10 +298,16 @@ _ACCOUNTS: Final = (
 )
 
 _TOKENS: Final = (
-    Bug("a token of any type", TOKENS, ' or str(header.get("typ", "")).lower() != TOKEN_TYPE', "", (BAD_TOKENS, "-k", "bad_token")),
-    Bug("a token of tomorrow", TOKENS, " or issued_at > time.time() + CLOCK_SKEW_SECONDS:", ":", (BAD_TOKENS, "-k", "bad_token")),
+    Bug("a token of any type is accepted", TOKENS, ' or str(header.get("typ", "")).lower() != TOKEN_TYPE', "", (BAD_TOKENS, "-k", "bad_token")),
     Bug(
-        "a token in the query",
+        "a token that was issued in the future is accepted",
+        TOKENS,
+        " or issued_at > time.time() + CLOCK_SKEW_SECONDS:",
+        ":",
+        (BAD_TOKENS, "-k", "bad_token"),
+    ),
+    Bug(
+        "an access token in the query is accepted",
         GATEWAY,
         '                from_headers: [{name: authorization, value_prefix: "Bearer "}]\n',
         '                from_headers: [{name: authorization, value_prefix: "Bearer "}]\n                from_params: [access_token]\n',
@@ -311,21 +317,21 @@ _TOKENS: Final = (
 
 _SECRETS: Final = (
     Bug(
-        "a log that has a password",
+        "a password is written to the log",
         HANDLER,
         '        """Login."""\n',
         "        print(f'{request.email} {request.password}', flush=True)\n",
         ("tests/identity/test_canary.py", "-k", "log_tells"),
     ),
     Bug(
-        "a service that may read the other's tables",
+        "a service can read the other service's tables",
         MIGRATE,
         "        GRANT USAGE ON SCHEMA {schema} TO {role};\n",
         "        GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;\n",
         ("tests/e2e/test_least_privilege.py",),
     ),
     Bug(
-        "a service that may empty its tables at once",
+        "a service can truncate its tables",
         MIGRATE,
         "        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};\n",
         "        GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};\n",

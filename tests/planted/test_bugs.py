@@ -1,4 +1,4 @@
-"""The list of planted bugs fits the code as it is, and docs/testing.md names each."""
+"""Each planted bug matches the current source, and docs/testing.md lists it."""
 
 from pathlib import Path
 

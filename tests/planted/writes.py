@@ -1,4 +1,4 @@
-"""Bugs of writes: masks, etags, keys, batches and the bin."""
+"""Bugs of writes: update masks, etags, idempotency keys, batches and the bin."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ BATCHES: Final = "tests/contract/test_batches.py"
 
 WRITES_BUGS: Final = (
     Bug(
-        "an answer of then that is kept as a value of now",
+        "a replayed answer is cached as the current value",
         CACHE,
         "task = None if written.replayed or len(keys) > 1",
         "task = None if len(keys) > 1",
         ("tests/task_service/tasks/test_writes.py",),
     ),
     Bug(
-        "an idempotency key that is read before the counter's lock",
+        "an idempotency key is read before the counter's lock is taken",
         WRITES,
         """    v_count   integer := jsonb_array_length(p_operations);
     v_seq     bigint := task.take_seqs(p_user, v_count);
@@ -56,43 +56,45 @@ BEGIN
         ("tests/task_service/tasks/test_writes.py", "-k", "two_at_once"),
     ),
     Bug(
-        "an etag that nobody looks at",
+        "an etag is not checked",
         WRITES,
         "IF v_task.version <> ALL (p_versions) THEN",
         "IF false THEN",
         ("tests/task_service/tasks/test_writes.py", "-k", "etag"),
     ),
     Bug(
-        "an idempotency key that is everybody's",
+        "an idempotency key is shared by all users",
         WRITES,
         "         WHERE user_id = p_user AND key = p_key AND created_at >",
         "         WHERE key = p_key AND created_at >",
         (IDEMPOTENCY, "-k", "another_users_key"),
     ),
     Bug(
-        "an idempotency key that is good for ever",
+        "an idempotency key never expires",
         WRITES,
         "AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';",
         "AND key = p_key;",
         (IDEMPOTENCY, "-k", "after_a_day"),
     ),
     Bug(
-        "a request's hash without If-Match",
+        "the request hash omits If-Match",
         RETRY_METADATA,
         'said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")',
         'said = (request.DESCRIPTOR.full_name, "", "")',
         (IDEMPOTENCY, "-k", "another_if_match"),
     ),
     Bug(
-        "a request's hash without the method",
+        "the request hash omits the method",
         RETRY_METADATA,
         'said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")',
         'said = ("", call.metadata.get(IF_MATCH, ""), "")',
         (IDEMPOTENCY, "-k", "same_bytes"),
     ),
-    Bug("a replay that does not say that it is one", HANDLER, "    if written.replayed:", "    if not written:", (IDEMPOTENCY, "-k", "as_at_first")),
     Bug(
-        "a refusal that uses up its key",
+        "a replayed answer is not marked as replayed", HANDLER, "    if written.replayed:", "    if not written:", (IDEMPOTENCY, "-k", "as_at_first")
+    ),
+    Bug(
+        "a rejected request uses up its idempotency key",
         REPOSITORY,
         """            raise _refusal(error) from error
 """,
@@ -104,7 +106,7 @@ BEGIN
         (IDEMPOTENCY, "-k", "refusal"),
     ),
     Bug(
-        "an answer that is kept after the write and not with it",
+        "an answer is stored after the write, in another transaction",
         REPOSITORY,
         """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
 """,
@@ -118,32 +120,26 @@ BEGIN
 """,
         (LOST_ANSWERS, "-k", "postgres and after"),
     ),
+    Bug("etags in batches are not checked", HANDLER, "    return (given,) if given else None", "    return None", (BATCHES, "-k", "refused_one")),
     Bug(
-        "etags that nobody looks at in batches", HANDLER, "    return (given,) if given else None", "    return None", (BATCHES, "-k", "refused_one")
-    ),
-    Bug(
-        "a weak etag that matches",
+        "a weak etag matches",
         RETRY_METADATA,
         "    tags = tuple(re.findall(_TAG, header))",
         '    tags = tuple(tag.removeprefix("W/") for tag in re.findall(_TAG, header))',
         (SAFE_WRITES, "-k", "another_etag"),
     ),
     Bug(
-        "a batch that counts its refusals from 1",
+        "a batch counts its rejected operations from 1",
         REPOSITORY,
         "    return refused(int(index), etag",
         "    return refused(int(index) + 1, etag",
         (BATCHES, "-k", "refused_one"),
     ),
     Bug(
-        "a batch that counts its invalid fields from 1",
-        MESSAGES,
-        "in enumerate(requests):",
-        "in enumerate(requests, 1):",
-        (BATCHES, "-k", "refused_one"),
+        "a batch counts its invalid fields from 1", MESSAGES, "in enumerate(requests):", "in enumerate(requests, 1):", (BATCHES, "-k", "refused_one")
     ),
     Bug(
-        "a batch that leaves done what it did before a refusal",
+        "a batch is not rolled back when one operation is rejected",
         SERVICE,
         """        written = await self._repository.write(actor, operations, idempotency)
 """,
@@ -159,35 +155,29 @@ BEGIN
         (BATCHES, "-k", "refused_one"),
     ),
     Bug(
-        "a batch that finds what is in the bin",
+        "a batch read returns tasks in the bin",
         REPOSITORY,
         "WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL",
         "WHERE user_id = $1 AND id = ANY ($2)",
         (SAFE_WRITES, "-k", "in_the_bin"),
     ),
     Bug(
-        "an answer that may be no larger than a request",
+        "the size limit of answers is that of requests",
         SERVER,
         '("grpc.max_send_message_length", MAX_ANSWER_BYTES)',
         '("grpc.max_send_message_length", MAX_REQUEST_BYTES)',
         (BATCHES, "-k", "largest_batch"),
     ),
     Bug(
-        "a value that stays in the cache when its task is deleted",
+        "a deleted task stays in the cache",
         CACHE,
         "if isinstance(operations[0], Creation):",
         "if isinstance(operations[0], Creation | Deletion):",
         MODEL,
     ),
+    Bug("a field outside the update mask is written", WRITES, "IF 'description' = ANY (v_op.mask) THEN", "IF v_op.description <> '' THEN", MODEL),
     Bug(
-        "a field that is set though the mask does not name it",
-        WRITES,
-        "IF 'description' = ANY (v_op.mask) THEN",
-        "IF v_op.description <> '' THEN",
-        MODEL,
-    ),
-    Bug(
-        "a deletion that is left out of its batch where all should be refused",
+        "a batch skips a rejected deletion",
         WRITES,
         "        PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);\n",
         """        BEGIN
@@ -199,30 +189,30 @@ BEGIN
         MODEL,
     ),
     Bug(
-        "an undeletion that leaves the time of deletion",
+        "an undeletion does not clear the time of deletion",
         WRITES,
         "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END,",
         "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) ELSE deleted_at END,",
         MODEL,
     ),
     Bug(
-        "an etag that is compared too loosely",
+        "an etag is parsed too loosely",
         DOMAIN,
         "return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None",
         """return int(etag.strip('W/"')) if etag.strip('W/"').isdigit() else None""",
         MODEL,
     ),
     Bug(
-        "a time of completion that a deletion forgets",
+        "a deletion clears the time of completion",
         WRITES,
         "updated_at = greatest(v_now, updated_at), version = version + 1",
         "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
         MODEL,
     ),
-    Bug("an idempotency key that is good for any request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
-    Bug("a list of the tasks of one status too few", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
-    Bug("a list that merges without order", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/tasks/test_paging.py",)),
-    Bug("a filter that forgets what is absent", "task_service/query/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
-    Bug("a page token without the tiebreak", "task_service/tasks/pages.py", "for key in order), task.id)", "for key in order), UUID(int=0))", MODEL),
-    Bug("a list whose ties are in any order", LISTS, 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
+    Bug("an idempotency key is accepted for a different request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug("a list omits the tasks of one status", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
+    Bug("a merged list is not sorted", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/tasks/test_paging.py",)),
+    Bug("a negated filter omits tasks without a value", "task_service/query/condition_sql.py", "IS NOT TRUE", "= false", MODEL),
+    Bug("a page token omits the tiebreaker", "task_service/tasks/pages.py", "for key in order), task.id)", "for key in order), UUID(int=0))", MODEL),
+    Bug("a list sorts ties in the wrong direction", LISTS, 'Key("id", "id", last)]', 'Key("id", "id", not last)]', MODEL),
 )
