@@ -1,4 +1,4 @@
-"""The campaign of faults is long: it runs only when the marker `faults` is asked for, as `make test-faults` does."""
+"""The fault campaign takes long. It runs only if pytest selects the marker `faults`, as `make test-faults` does."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: the long campaign of faults")
+    config.addinivalue_line("markers", "faults: the long fault campaign")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

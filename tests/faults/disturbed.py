@@ -1,4 +1,4 @@
-"""Runs the campaign of the change feed among faults."""
+"""Runs the campaign of the change feed while faults occur."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ BETWEEN_ROUNDS_SECONDS = 0.5
 async def disturbed_campaign(
     stack: Stack, seed: int, writes: int, rounds: Iterator[Sequence[Fault]], *, least_rounds: int, say: Callable[[str], object]
 ) -> list[str]:
-    """Writes and follows while one round of faults after the other comes, at least so many of both. Returns the contradictions."""
+    """Writes and watches while rounds of faults occur, at least `writes` writes and `least_rounds` rounds. Returns the contradictions."""
     async with Campaign(stack, seed) as campaign:
         disturbed = asyncio.Event()
         began = time.monotonic()
@@ -44,4 +44,4 @@ async def _one(stack: Stack, faults: Sequence[Fault], say: Callable[[str], objec
     await asyncio.gather(*(fault.strike(stack) for fault in faults))
     over = time.monotonic()
     await eventually(lambda: require_whole(stack), within=WHOLE_WITHIN_SECONDS)
-    say(f"; whole again after {time.monotonic() - over:.2f} s")
+    say(f"; all ready again after {time.monotonic() - over:.2f} s")

@@ -1,4 +1,4 @@
-"""The faults of the campaign, and the seeded schedule by which they come."""
+"""The faults of the campaign, and their seeded schedule."""
 
 import asyncio
 import random
@@ -11,24 +11,24 @@ from devstack.stack import Stack
 from tests.support.outage import freeze, thaw
 
 PROCESSES = ("valkey", "postgres", "task-1", "task-2", "gateway")
-# What a change comes by on its way to those who watch, besides PostgreSQL.
+# The processes, besides PostgreSQL, that a change passes on its way to the watchers.
 FEED = ("valkey", "task-1", "task-2", "gateway")
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 2.5
-# Of rounds, those in which a second process is hit while the first is down.
+# The share of rounds in which faults hit two processes at the same time.
 TWO_AT_ONCE = 0.35
 
 
 class Way(Enum):
-    """How a process is hit."""
+    """The kind of a fault."""
 
     KILL = "killed"
-    TERMINATE = "told to stop"
+    TERMINATE = "terminated"
     FREEZE = "frozen"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One process hit in one way, `after_seconds` from the round's begin, for `seconds`."""
+    """One fault of one process. It starts `after_seconds` after the start of the round and lasts `seconds`."""
 
     process: str
     way: Way
@@ -39,7 +39,7 @@ class Fault:
         return f"{self.process} {self.way.value} at {self.after_seconds:.2f} s for {self.seconds:.2f} s"
 
     async def strike(self, stack: Stack) -> None:
-        """Does it, and undoes it."""
+        """Causes the fault, waits, and ends it."""
         await asyncio.sleep(self.after_seconds)
         if self.way is Way.FREEZE:
             freeze(stack, self.process)
@@ -52,7 +52,7 @@ class Fault:
 
 
 def schedule(seed: int) -> Iterator[Sequence[Fault]]:
-    """The faults of each round, the same for the same seed."""
+    """Yields the faults of each round. The same seed gives the same faults."""
     rng = random.Random(seed)
     while True:
         hit = rng.sample(PROCESSES, 2 if rng.random() < TWO_AT_ONCE else 1)
@@ -60,7 +60,7 @@ def schedule(seed: int) -> Iterator[Sequence[Fault]]:
 
 
 def pairs(seed: int) -> Iterator[Sequence[Fault]]:
-    """Rounds in which two of the feed's processes are hit, each once before one is hit again; the same for the same seed."""
+    """Yields rounds in which faults hit two of the feed's processes; two rounds hit all four. The same seed gives the same rounds."""
     rng = random.Random(seed)
     while True:
         processes = rng.sample(FEED, len(FEED))
@@ -69,7 +69,7 @@ def pairs(seed: int) -> Iterator[Sequence[Fault]]:
 
 
 def _fault(rng: random.Random, process: str, killed: int = 1) -> Fault:
-    """`killed`: how many times as often as in another way."""
-    # SIGTERM to PostgreSQL waits for its clients, which is no fault; to the gateway it is what SIGKILL is, only slower.
+    """`killed` is the weight of KILL; every other way has weight 1."""
+    # After SIGTERM PostgreSQL waits for its clients, which is no fault. For the gateway SIGTERM has the same effect as SIGKILL, but takes longer.
     ways = [*[Way.KILL] * killed, Way.FREEZE, *([Way.TERMINATE] if process.startswith("task") else [])]
     return Fault(process, rng.choice(ways), rng.uniform(0, 1), rng.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))

@@ -1,4 +1,4 @@
-"""Users with clients that write at random and watchers that follow them, and what all of them must agree on in the end."""
+"""Users with clients that make random writes and watchers that follow them. At the end their data, the log and the database must agree."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,13 @@ from tests.support.waiting import eventually
 from tests.support.watchers import over_grpc, over_sse
 
 WRITERS_PER_USER: Final = 4
-# An access token is good for fifteen minutes, and all of this may take longer.
+# An access token is valid for 15 minutes, and the campaign may take longer.
 LOGIN_SECONDS: Final = 240.0
-# From when all is whole again to the last watcher's knowing all: polling, and the way back of one whose stream is just ending.
+# The time that the last watcher may need after the recovery: until the next poll, or until a watcher whose stream just ended has resumed.
 CAUGHT_UP_SECONDS: Final = 10.0
-# For what should not come.
+# The wait for changes that must not arrive.
 SURPLUS_SECONDS: Final = 0.5
-# Soon again after a process is back.
+# The channels reconnect within 200 ms after a process has restarted.
 CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -45,7 +45,7 @@ STATUSES: Final = {status.value: status.name for status in Status}
 
 
 class Campaign:
-    """Two users, each with writers and two followers, on a stack of the test's own. `async with` it: then all of them have begun to follow."""
+    """Two users, each with writers and two followers, on the test's own stack. Inside its `async with` block all followers have opened a stream."""
 
     def __init__(self, stack: Stack, seed: int) -> None:
         self._stack = stack
@@ -60,7 +60,7 @@ class Campaign:
         rest = await self._exits.enter_async_context(httpx.AsyncClient(base_url=self._stack.state.url, timeout=10))
         gateway = await self._channel(self._stack.state.url.removeprefix("http://"))
         replicas = [await self._channel(f"{HOST}:{self._stack.state.processes[name].grpc_port}") for name in ("task-1", "task-2")]
-        # One straight to the replicas, to whichever is there; one by gRPC through the gateway; and each user has one over server-sent events.
+        # The first user's gRPC follower alternates between the replicas, the second user's uses the gateway. Each user also has an SSE follower.
         ways = [itertools.cycle(map(over_grpc, replicas)), itertools.repeat(over_grpc(gateway))]
         for number, way in enumerate(ways):
             user = User(await make_account(rest))
@@ -87,11 +87,11 @@ class Campaign:
 
     @property
     def followers(self) -> list[Follower]:
-        """All of them."""
+        """All followers of all users."""
         return [follower for _, followers in self._users for follower in followers]
 
     async def write(self, writes: int, disturbed: asyncio.Event) -> None:
-        """Has the clients write until so many writes at least were answered, and there was disturbance enough."""
+        """The clients write until at least `writes` writes were answered and `disturbed` is set."""
 
         async def go_on(writer: Writer) -> None:
             while self.writes < writes or not disturbed.is_set():
@@ -103,25 +103,25 @@ class Campaign:
                 all_.create_task(go_on(writer))
 
     async def contradictions(self) -> list[str]:
-        """All that the answers, the log, the tasks in the database and those who followed do not agree on. When nothing is away any more."""
+        """Returns the contradictions between the answers, the log, the tasks in the database and the followers. All processes must be up again."""
         database = await asyncpg.connect(self._stack.state.database_url)
         try:
             of_users = [[*await _of_the_log(database, user), *await _of_followers(database, user, followers)] for user, followers in self._users]
         finally:
             await database.close()
-        # What a follower itself stumbled over.
+        # Raise the error of a follower that failed.
         for task in self._following:
             if task.done():
                 await task
         return [text for texts in of_users for text in texts]
 
     def report(self) -> str:
-        """What there was."""
+        """Summarizes the campaign as text."""
         lines = [f"{self.writes} writes were answered: {dict(sum((user.codes for user, _ in self._users), Counter()))}"]
         for one in self.followers:
             after = statistics.quantiles(one.seconds, n=100)
             lines.append(
-                f"{one.name}: {len(one.seen)} changes, told after {after[49] * 1000:.0f} ms (p50), {after[98] * 1000:.0f} ms (p99), "
+                f"{one.name}: {len(one.seen)} changes, received after {after[49] * 1000:.0f} ms (p50), {after[98] * 1000:.0f} ms (p99), "
                 f"{max(one.seconds):.2f} s (longest); streams ended: {dict(one.ends)}"
             )
         return "\n".join(lines) + "\n"
@@ -130,7 +130,7 @@ class Campaign:
         while True:
             await asyncio.sleep(LOGIN_SECONDS)
             for user, _ in self._users:
-                # What fails because something is away is tried again long before the token is over.
+                # If the login fails because a process is down, the next login still comes before the token expires.
                 with contextlib.suppress(AssertionError, httpx.TransportError):
                     user.account = await log_in(rest, user.account)
 
@@ -149,14 +149,14 @@ async def _of_followers(database: "asyncpg.Connection[asyncpg.Record]", user: Us
 
 
 async def _of_the_log(database: "asyncpg.Connection[asyncpg.Record]", user: User) -> list[str]:
-    """Where the log contradicts what was answered. What has no answer may have been done, but then whole."""
+    """Returns where the log contradicts the answers. A write without an answer may be in the log, but only completely."""
     rows = await database.fetch(CHANGES, UUID(user.account.id))
     if [row["seq"] for row in rows] != list(range(1, len(rows) + 1)):
         return [f"{user.account.id}: the log has a gap"]
     logged: dict[str, list[tuple[str, int]]] = {}
     for row in rows:
         logged.setdefault(row["request_id"], []).append((str(row["task_id"]), row["version"]))
-    found = [f"{id_}: in the log, and refused or from nobody" for id_ in logged.keys() - user.answered.keys() - user.unknown]
+    found = [f"{id_}: in the log, but rejected or sent by no client" for id_ in logged.keys() - user.answered.keys() - user.unknown]
     for id_, tasks in user.answered.items():
         told = [
             (task, version if of_answer is not None else None) for (task, version), (_, of_answer) in zip(logged.get(id_, ()), tasks, strict=False)
@@ -167,13 +167,13 @@ async def _of_the_log(database: "asyncpg.Connection[asyncpg.Record]", user: User
 
 
 def _of(follower: Follower, log: Sequence[Change], tasks: Mapping[str, object]) -> Iterator[str]:
-    """Where a follower contradicts the log, and the tasks that it ends with those in the database."""
+    """Yields where a follower contradicts the log, and whether its final tasks differ from those in the database."""
     for number, (seen, change) in enumerate(itertools.zip_longest(follower.seen, log), start=1):
         if seen != change:
-            yield f"{follower.name}: told of {seen} where change {number} of {len(log)} is {change} ({len(follower.seen)} told)"
+            yield f"{follower.name}: received {seen}, but change {number} of {len(log)} is {change} ({len(follower.seen)} received)"
             return
     if follower.tasks != tasks:
-        yield f"{follower.name}: its tasks are not those in the database"
+        yield f"{follower.name}: its tasks differ from those in the database"
 
 
 def _change(row: "asyncpg.Record") -> Change:

@@ -1,4 +1,4 @@
-"""Watchers that follow a user's changes whatever goes away meanwhile, and keep what they were told of."""
+"""Watchers that follow a user's changes during outages and record every change that they receive."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ from tests.faults.writers import User
 from tests.support.task_api import CONNECTION
 from tests.support.watchers import CHECKPOINT, OVER, StreamEnded, Told, Way
 
-# What a stream may end with, or begin with if there is none; all else is a fault of ours. INTERNAL: what gRPC makes of it when the gateway resets a
-# stream whose replica is gone. UNAUTHENTICATED: the end of its token, and there is a new one.
+# The codes with which a stream, or the attempt to open one, may end; any other code is a defect. INTERNAL: gRPC reports it when the gateway resets a
+# stream whose replica is down. UNAUTHENTICATED: the stream's token has expired, and the user has a new one.
 ENDS: Final = {CONNECTION, OVER, "UNAVAILABLE", "INTERNAL", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED"}
 PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change, as a watcher was told of it and as the log has it."""
+    """One change, as a watcher received it and as the log has it."""
 
     kind: str
     task_id: str
@@ -30,7 +30,7 @@ class Change:
 
 
 class Follower:
-    """A watcher that goes on from the last token that it received, however its stream ended; it also leaves by itself now and then."""
+    """A watcher that resumes from the last token that it received. Now and then it also closes its stream by itself."""
 
     def __init__(self, name: str, user: User, ways: Iterator[Way], rng: random.Random) -> None:
         self.name = name
@@ -40,13 +40,13 @@ class Follower:
         self._token = ""
         self.seen: list[Change] = []
         self.tasks: dict[str, tuple[str, str, int, int, bool]] = {}
-        # Seconds from each change's commit to its being told.
+        # The seconds from each change's commit to its receipt.
         self.seconds: list[float] = []
         self.ends: Counter[str] = Counter()
         self.begun = asyncio.Event()
 
     async def follow(self) -> None:
-        """Follows until it is cancelled."""
+        """Reads streams until it is cancelled."""
         while True:
             try:
                 await self._read()
@@ -58,7 +58,7 @@ class Follower:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self) -> None:
-        """Reads one stream. Raises StreamEnded; returns when it leaves before."""
+        """Reads one stream. Raises StreamEnded; returns if the follower closes the stream first."""
         leaves_after, messages = self._messages_to_read(), 0
         async with contextlib.aclosing(next(self._ways)(self._user.account, self._token)) as stream:
             async for told in stream:
@@ -69,7 +69,7 @@ class Follower:
                     return
 
     def _messages_to_read(self) -> int:
-        """The first alone, some, or 0 for all there are."""
+        """Returns how many messages to read: only the first, some, or 0 for all."""
         return self._rng.choice((1, self._rng.randint(2, 20), self._rng.randint(20, 200), 0))
 
     def _take(self, told: Told) -> None:

@@ -1,4 +1,4 @@
-"""One task with 8 writers and 8 readers, by every way there is, while all goes wrong that its cache is there to survive."""
+"""One task with 8 writers and 8 readers, over every protocol and path, during all faults that the cache must survive."""
 
 import asyncio
 import contextlib
@@ -30,18 +30,18 @@ from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, RestTasks, Seen, TaskApi
 from tests.support.waiting import eventually
 
-# Below the time that Redis is given for a command, so that the breaker does not open for it.
+# Less than the timeout of a Redis command, so that the delay does not open the circuit breaker.
 LATE_SECONDS = 0.2
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 1.2
-# That much later than others a replica may have Redis back: with its probe it is still sooner than they believe what Redis holds.
+# How much later one replica reaches Redis again. Including its probe, that is still before the other replicas use cached values again.
 LATER_SECONDS = (0.15, 0.35)
-# Writers are at it all at once for so long, and then for so long one after the other. When they are at it at once the cache holds nothing but
-# anonymous fences, which is safe, and shows little.
+# The writers alternate: RUSH_SECONDS concurrently, then CALM_SECONDS one after the other. While they write concurrently, the cache holds only
+# anonymous fences. That state is safe and tests little.
 RUSH_SECONDS, CALM_SECONDS = 0.4, 1.2
-# How long a write can go on that nobody waits for any more: the systems' DATABASE_TIMEOUT_SECONDS is 2.
+# The longest time that a write can run after its client has stopped waiting: DATABASE_TIMEOUT_SECONDS of these systems is 2.
 GONE_AFTER_SECONDS = 2.5
 BEFORE_SECONDS = 0.5
-# Until every replica believes what Redis holds again (servicekit.stores.redis), and a while of that.
+# The time until every replica uses cached values again (servicekit.stores.redis), plus about 1 s of use.
 AFTER_SECONDS = 2.5
 WHOLE_WITHIN_SECONDS = 15.0
 CAUGHT_WITHIN_SECONDS = 10.0
@@ -51,12 +51,12 @@ Fault = Callable[["Scene", float], Awaitable[None]]
 
 
 def _hash(script: str) -> bytes:
-    """By which redis-py names a script to Redis."""
+    """Returns the hash by which redis-py calls a script in Redis."""
     return hashlib.sha1(script.encode()).hexdigest().encode()
 
 
 class Wire:
-    """What lies between a replica and Redis: fills are late, and the replica can be caught between a commit and its finish."""
+    """The connection between a replica and Redis. It delays cache fills, and it can hold the replica between a commit and its FINISH script."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -68,23 +68,23 @@ class Wire:
             await asyncio.sleep(self._rng.uniform(0, LATE_SECONDS))
         if self._caught is not None and _hash(FINISH) in data:
             self._caught.set()
-            # No finish reaches Redis any more.
+            # No FINISH script reaches Redis any more.
             await asyncio.Event().wait()
 
     async def committed(self) -> None:
-        """Returns when the replica has committed a write and begins to tell Redis; what it says from then on is lost until `release`."""
+        """Returns when the replica has committed a write and sends its FINISH script. Until `release`, FINISH scripts do not reach Redis."""
         self._caught = asyncio.Event()
         async with asyncio.timeout(CAUGHT_WITHIN_SECONDS):
             await self._caught.wait()
 
     def release(self) -> None:
-        """Lets finishes through again."""
+        """Forwards FINISH scripts again."""
         self._caught = None
 
 
 @dataclass(slots=True)
 class Scene:
-    """A running system, and beside it a replica whose way to Redis is ours. `say` is told what happens."""
+    """A running system and an additional replica whose connection to Redis the test controls. `say` receives progress messages."""
 
     stack: Stack
     replica: Replica
@@ -93,21 +93,21 @@ class Scene:
     rng: random.Random
     redis: Redis
     rest: httpx.AsyncClient
-    # By name; the replica of our own is "own".
+    # By name; the additional replica is "own".
     channels: dict[str, grpc.aio.Channel]
     say: Callable[[str], None]
     opened: contextlib.AsyncExitStack
 
     async def channel(self, target: str) -> grpc.aio.Channel:
-        """Another channel, for as long as the scene."""
+        """Opens another channel, which closes with the scene."""
         return await self.opened.enter_async_context(grpc.aio.insecure_channel(target))
 
     async def whole(self) -> None:
-        """Returns when the system is well."""
+        """Waits until all processes are ready."""
         await eventually(lambda: require_whole(self.stack), within=WHOLE_WITHIN_SECONDS)
 
     async def own_again(self) -> None:
-        """Starts the replica of our own, and returns when its clients reach it."""
+        """Starts the additional replica and waits until its clients reach it."""
         self.wire.release()
         await self.replica.start()
         async with asyncio.timeout(WHOLE_WITHIN_SECONDS):
@@ -116,7 +116,7 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def scene_of(stack: Stack, rng: random.Random, say: Callable[[str], None]) -> AsyncIterator[Scene]:
-    """The scene, around a system that is well."""
+    """Yields the scene for a healthy system."""
     redis, wire = urlsplit(stack.state.redis_url), Wire(rng)
     targets = {name: f"{HOST}:{stack.state.processes[name].grpc_port}" for name in ("task-1", "task-2")}
     async with contextlib.AsyncExitStack() as opened:
@@ -132,9 +132,9 @@ async def scene_of(stack: Stack, rng: random.Random, say: Callable[[str], None])
 
 
 async def redis_killed(scene: Scene, seconds: float) -> None:
-    """Redis is gone for so long, and comes back empty. One replica finds out last; until then what it writes has no fence."""
+    """Kills Redis for `seconds`; it restarts empty. One replica reaches it later than the others and writes without fences until then."""
     late = scene.rng.uniform(*LATER_SECONDS)
-    scene.say(f"Redis killed for {seconds:.2f} s, and for one replica {late:.2f} s longer")
+    scene.say(f"Redis killed for {seconds:.2f} s, unreachable for one replica {late:.2f} s longer")
     await scene.stack.kill("valkey")
     await scene.proxy.stop()
     await asyncio.sleep(seconds)
@@ -144,19 +144,19 @@ async def redis_killed(scene: Scene, seconds: float) -> None:
 
 
 async def killed_after_commit(scene: Scene, seconds: float) -> None:
-    """The replica is killed between a commit and what it would have told Redis of it."""
+    """Kills the replica between a commit and its update of Redis."""
     await scene.wire.committed()
     await scene.replica.kill()
-    scene.say(f"a replica killed between commit and cache for {seconds:.2f} s")
+    scene.say(f"a replica killed between commit and cache update, down for {seconds:.2f} s")
     await asyncio.sleep(seconds)
     await scene.own_again()
 
 
 async def both(scene: Scene, seconds: float) -> None:
-    """That, and Redis is killed on top of it."""
+    """Kills the replica between a commit and its update of Redis, and then also Redis."""
     await scene.wire.committed()
     await scene.replica.kill()
-    scene.say("a replica killed between commit and cache, and then")
+    scene.say("a replica killed between commit and cache update, and then")
     await redis_killed(scene, seconds)
     await scene.own_again()
 
@@ -166,7 +166,7 @@ FAULTS: Sequence[Fault] = (redis_killed, killed_after_commit, both)
 
 @dataclass(slots=True)
 class Clients:
-    """Those of one task, and all that they were told."""
+    """The clients of one task, and all answers that they received."""
 
     scene: Scene
     task: Seen
@@ -179,7 +179,7 @@ class Clients:
     gone_at: float = float("-inf")
 
     def writer(self, name: str, api: TaskApi) -> Client:
-        """Gives the task ever new titles."""
+        """Returns a client that gives the task a new title again and again."""
 
         async def write(request_id: str) -> None:
             await self._write(name, api, request_id)
@@ -187,7 +187,7 @@ class Clients:
         return [(f"write by {name}", write)]
 
     def careful_writer(self, name: str, api: TaskApi) -> Client:
-        """Changes the task only as it has just read it; most of the time another is faster."""
+        """Returns a client that reads the task and changes it with that etag. Most of the time another writer is faster."""
 
         async def write(request_id: str) -> None:
             before = await self.history.read(name, api.get(self.task.id, request_id))
@@ -197,7 +197,7 @@ class Clients:
         return [(f"write by {name} with an etag", write)]
 
     def reader(self, name: str, api: TaskApi) -> Client:
-        """GetTask."""
+        """Returns a client that calls GetTask."""
 
         async def read(request_id: str) -> None:
             await self.history.read(name, api.get(self.task.id, request_id))
@@ -205,7 +205,7 @@ class Clients:
         return [(f"read by {name}", read)]
 
     def lister(self, name: str, api: TaskApi) -> Client:
-        """ListTasks, which sees what is committed, whatever the cache says."""
+        """Returns a client that calls ListTasks, which bypasses the cache."""
 
         async def read(request_id: str) -> None:
             await self.history.read(name, only(api.list(request_id)))
@@ -241,7 +241,7 @@ class Clients:
         return seen
 
     async def _evict(self) -> None:
-        """Redis may lose any key, though not without a price that of a write under way: see docs/adr/0002-cache-rule.md."""
+        """Deletes the task's key, but not while a write is running: losing its fence would break the rule. See docs/adr/0002-cache-rule.md."""
         if self.under_way == 0 and time.monotonic() > self.gone_at:
             self.may_begin.clear()
             with contextlib.suppress(RedisError, OSError):
@@ -250,7 +250,7 @@ class Clients:
 
 
 async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Fault]) -> list[str]:
-    """Has all the clients at it while the faults come one after the other. What their answers and the change log do not agree on."""
+    """Runs all clients while the faults occur one after the other. Returns the contradictions between their answers and the change log."""
     account = await make_account(scene.rest)
     apis = {name: GrpcTasks(channel, account) for name, channel in scene.channels.items()}
     clients = await _clients(scene, account, apis["gateway"])
@@ -269,7 +269,7 @@ async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Faul
     return found + sorted({f"{call.operation}: {call.message}" for call in load.failures() if call.code not in EXPECTED_CODES})
 
 
-# What a call may end with while something is away, or another writer was faster. All else is a fault of ours.
+# The codes with which a call may end while a process is down or because another writer was faster. Any other code is a defect.
 EXPECTED_CODES = {"CONNECTION", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED"}
 
 
@@ -284,7 +284,7 @@ async def _clients(scene: Scene, account: Account, api: TaskApi) -> Clients:
 
 
 def _all(clients: Clients, apis: dict[str, TaskApi]) -> list[Client]:
-    """8 writers and 8 readers."""
+    """Returns 8 writers and 8 readers."""
     writers = [clients.writer(name, apis[name]) for name in ("task-1", "task-2", "own", "own", "gateway", "rest")]
     careful = [clients.careful_writer(name, apis[name]) for name in ("own", "gateway")]
     readers = [clients.reader(name, apis[name]) for name in ("task-1", "task-2", "own", "own", "gateway", "rest")]
@@ -293,13 +293,13 @@ def _all(clients: Clients, apis: dict[str, TaskApi]) -> list[Client]:
 
 
 async def only(listed: Awaitable[Sequence[Seen]]) -> Seen:
-    """The one task of a list."""
+    """Returns the only task of a list."""
     (seen,) = await listed
     return seen
 
 
 async def require_kept(scene: Scene, writer: GrpcTasks, task: Seen) -> None:
-    """Writes; fails unless that leaves a value in Redis, as only a write does that had its fence."""
+    """Writes. Fails unless the write leaves a value in Redis, which only a write with its own fence does."""
     await writer.rename(task.id, f"before {time.monotonic()}", "write")
     keys = [key async for key in scene.redis.scan_iter(f"task:*:{task.id}")]
     assert [held[:1] for key in keys if (held := await scene.redis.get(key))] == [VALUE]

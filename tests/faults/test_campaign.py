@@ -1,4 +1,4 @@
-"""Under load, all that can go away goes and comes back, by a seeded schedule: nothing acknowledged is lost, nothing old is read."""
+"""A seeded schedule stops and restarts every process under load. No acknowledged write is lost, and no read returns an outdated task."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ DRAIN_DELAY_SECONDS = 1.5
 USERS = 6
 HEALTHY_WITHIN_SECONDS = 5.0
 BETWEEN_ROUNDS_SECONDS = 0.5
-# What a call may end with while something is away. All else is a fault of ours.
+# The codes with which a call may end while a process is down. Any other code is a defect.
 EXPECTED_CODES = {OK, CONNECTION, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
@@ -62,7 +62,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_old_is_read(stack: Stack
 
 
 async def _campaign(stack: Stack, seed: int, seconds: float) -> None:
-    """Rounds of faults until the time is over; after each, all must be well soon."""
+    """Runs rounds of faults until `seconds` have passed. After each round the system must be healthy within HEALTHY_WITHIN_SECONDS."""
     ends = time.monotonic() + seconds
     for number, faults in enumerate(schedule(seed), start=1):
         if time.monotonic() >= ends:
@@ -72,12 +72,12 @@ async def _campaign(stack: Stack, seed: int, seconds: float) -> None:
         await asyncio.gather(*(fault.strike(stack) for fault in faults))
         over = time.monotonic()
         await eventually(lambda: require_whole(stack), within=HEALTHY_WITHIN_SECONDS)
-        _say(f"; whole again after {time.monotonic() - over:.2f} s\n")
+        _say(f"; all ready again after {time.monotonic() - over:.2f} s\n")
         await asyncio.sleep(BETWEEN_ROUNDS_SECONDS)
 
 
 def _say(text: str) -> None:
-    """To whoever waits for the campaign: pytest is run with -s."""
+    """Prints progress: the campaign runs pytest with -s."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -91,11 +91,11 @@ async def _witnesses(rest: httpx.AsyncClient, channel: grpc.aio.Channel, seed: i
 
 
 async def _commit_before_answering(stack: Stack) -> None:
-    """An ephemeral PostgreSQL commits asynchronously, and so loses on SIGKILL what it has acknowledged. Here that is the question."""
+    """Switches synchronous commits on. The ephemeral PostgreSQL commits asynchronously, so a SIGKILL would lose acknowledged writes."""
     connection = await asyncpg.connect(stack.state.database_url)
     try:
         await connection.execute("ALTER DATABASE taskmanager SET synchronous_commit = on")
-        # For the connections that there are already.
+        # Existing connections keep the old setting.
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'taskmanager'")
     finally:
         await connection.close()

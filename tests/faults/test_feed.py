@@ -1,4 +1,4 @@
-"""The long form of the campaign of the change feed: see tests/faults/feed.py. Its short form is tests/e2e/test_feed.py."""
+"""The long form of the change feed's campaign: see tests/faults/feed.py. The short form is tests/e2e/test_feed.py."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.faults
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "WARNING", "DATABASE_TIMEOUT_SECONDS": "2"}
 DRAIN_DELAY_SECONDS = 1.5
 WRITES = 20_000
-# For a campaign that is given less time than it takes.
+# Determines the number of writes if FAULT_SECONDS is set.
 WRITES_PER_SECOND = 100
 
 
@@ -37,6 +37,6 @@ async def test_whatever_goes_and_comes_back_each_watcher_is_told_of_every_change
 
 
 def _say(text: str) -> None:
-    """To whoever waits for the campaign: pytest is run with -s."""
+    """Prints progress: the campaign runs pytest with -s."""
     sys.stdout.write(text)
     sys.stdout.flush()

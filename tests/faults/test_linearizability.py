@@ -1,4 +1,4 @@
-"""One task, 8 writers and 8 readers, and faults for as long as is asked for: some order of all calls explains every answer."""
+"""One task, 8 writers, 8 readers, and faults for FAULT_SECONDS: some order of all calls explains every answer."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "WARNING", "DATABASE_TIMEOUT_SECONDS": "2"}
 FAULTS_PER_TASK = 3
 SETTLED_WITHIN_SECONDS = 10.0
-# More than it takes until a replica believes Redis again, on a machine that does other things too.
+# Longer than a replica needs until it uses cached values again, also on a loaded machine.
 SETTLED_SECONDS = 3.0
 
 
@@ -33,7 +33,7 @@ async def stack() -> AsyncIterator[Stack]:
 
 
 async def test_some_order_of_all_calls_explains_every_answer(stack: Stack) -> None:
-    """Round by round, each with a task of its own and the seed after the one before: a round is replayed by its own seed and FAULT_SECONDS=1."""
+    """Each round has its own task, and the seed of the previous round plus 1. To repeat one round, set its seed and FAULT_SECONDS=1."""
     seed = int(os.environ.get("FAULT_SEED") or time.time())
     ends = time.monotonic() + float(os.environ.get("FAULT_SECONDS") or 60)
     while time.monotonic() < ends:
@@ -46,7 +46,7 @@ async def test_some_order_of_all_calls_explains_every_answer(stack: Stack) -> No
 
 
 async def test_what_was_written_without_redis_by_a_replica_that_died_is_read(stack: Stack) -> None:
-    """Redis hangs for all and comes back with what it held; who wrote meanwhile does not come back."""
+    """Redis freezes and later continues with its old data. The replica that wrote meanwhile does not restart."""
     async with scene_of(stack, random.Random(0), _say) as scene:
         await scene.whole()
         account = await make_account(scene.rest)
@@ -54,7 +54,7 @@ async def test_what_was_written_without_redis_by_a_replica_that_died_is_read(sta
         task, another = await writer.create("created", "create"), await writer.create("created", "create another")
         await eventually(lambda: require_kept(scene, writer, task), within=SETTLED_WITHIN_SECONDS)
         with frozen(stack, "valkey"):
-            # Both notice by something else, so that no fence for the task waits in Redis.
+            # Both replicas notice the outage through other calls, so that no fence for the task is queued for Redis.
             await asyncio.gather(writer.rename(another.id, "changed", "notices"), reader.get(task.id, "notices"))
             written = await writer.rename(task.id, "after", "write")
             await scene.replica.kill()
@@ -65,6 +65,6 @@ async def test_what_was_written_without_redis_by_a_replica_that_died_is_read(sta
 
 
 def _say(text: str) -> None:
-    """To whoever waits for it: pytest is run with -s."""
+    """Prints progress: the campaign runs pytest with -s."""
     sys.stdout.write(f"\n{text}")
     sys.stdout.flush()

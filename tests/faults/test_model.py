@@ -1,4 +1,4 @@
-"""The system agrees with a plain model of it (tests/model), for as long as is asked for. What fails is made small."""
+"""The system agrees with a simple model of it (tests/model) for FAULT_SECONDS. Hypothesis shrinks a failing example."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ EXAMPLES, STEPS = 20, 60
 
 
 async def test_the_system_agrees_with_its_model(system: Stack, rest: httpx.AsyncClient, new_account: AccountFactory) -> None:
-    """Round by round, each with the seed after the one before: a round is replayed by its own seed and FAULT_SECONDS=1."""
+    """Each round has the seed of the previous round plus 1. To repeat one round, set its seed and FAULT_SECONDS=1."""
     seed = int(os.environ.get("FAULT_SEED") or time.time())
     ends = time.monotonic() + float(os.environ.get("FAULT_SECONDS") or 60)
     async with world_of(system, rest, new_account) as world:

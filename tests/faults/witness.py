@@ -1,4 +1,4 @@
-"""Clients that use the system all the while and keep a book of every answer, to hold it against what is in the database in the end."""
+"""Clients that use the system during the campaign and record every answer, to compare the answers with the database at the end."""
 
 import asyncio
 import itertools
@@ -15,29 +15,29 @@ from tests.support.ledger import Ledger
 from tests.support.load import Client
 from tests.support.task_api import CallFailed, Seen, TaskApi
 
-# Of a reader that has nothing to read yet.
+# The pause of a reader that has nothing to read yet.
 IDLE_SECONDS: Final = 0.05
 CHANGES: Final = "SELECT seq, request_id, task_id, version, snapshot ->> 'title' AS title FROM task.changes WHERE user_id = $1 ORDER BY seq"
 
 
 @dataclass(slots=True)
 class Witness:
-    """One user: a client that makes, changes and deletes tasks, and clients that read them."""
+    """One user: one client creates, changes and deletes tasks, other clients read them."""
 
     account: Account
     api: TaskApi
     rng: random.Random
     ledger: Ledger = field(default_factory=Ledger)
-    # By request id: the writes that were answered, and those of whose outcome nothing is known.
+    # By request id: the writes that were answered, and those whose outcome is unknown.
     answered: dict[str, Seen | None] = field(default_factory=dict)
     unanswered: set[str] = field(default_factory=set)
     tasks: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
-    # Tasks whose deletion was not answered: they may be there or not, or go later.
+    # Tasks whose deletion was not answered: they may exist, be deleted, or be deleted later.
     doubtful: set[str] = field(default_factory=set)
 
     def clients(self) -> list[Client]:
-        """One writer and two readers."""
+        """Returns one writer and two readers."""
         numbers = itertools.count()
 
         async def write(request_id: str) -> None:
@@ -72,7 +72,7 @@ class Witness:
         answer = await call
         self.unanswered.discard(request_id)
         self.answered[request_id] = answer
-        return answer  # type: ignore[return-value]  # None only for a deletion, which has no use for it
+        return answer  # type: ignore[return-value]  # None only for a deletion, which does not use it
 
     async def _read(self, request_id: str) -> None:
         if not self.tasks:
@@ -85,9 +85,9 @@ class Witness:
         except CallFailed as failed:
             if failed.code != "NOT_FOUND":
                 raise
-            # It may have been deleted between the question and the answer.
+            # The task may have been deleted between the request and the answer.
             if task_id not in self.doubtful | self.deleted:
-                self.ledger.contradictions.append(f"{task_id}: not found though it was acknowledged")
+                self.ledger.contradictions.append(f"{task_id}: not found although it was acknowledged")
 
     async def _read_deleted(self, request_id: str) -> None:
         if not self.deleted:
@@ -103,7 +103,7 @@ class Witness:
             self.ledger.contradictions.append(f"{task_id}: read after its deletion was acknowledged")
 
     async def contradictions(self, database: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
-        """All that the answers, the change log and the tasks in the database do not agree on."""
+        """Returns the contradictions between the answers, the change log and the tasks in the database."""
         found = list(self.ledger.contradictions)
         user = UUID(self.account.id)
         changes = await database.fetch(CHANGES, user)
@@ -113,15 +113,15 @@ class Witness:
         by_request = {change["request_id"]: change for change in changes}
         if len(by_request) != len(changes):
             found.append(f"{user}: a request was carried out more than once")
-        found += [f"{id_}: in the change log and from nobody" for id_ in by_request.keys() - self.answered.keys() - self.unanswered]
+        found += [f"{id_}: in the change log, but sent by no client" for id_ in by_request.keys() - self.answered.keys() - self.unanswered]
         for request_id, seen in self.answered.items():
             change = by_request.get(request_id)
             if change is None:
-                found.append(f"{request_id}: acknowledged and lost: {seen}")
+                found.append(f"{request_id}: acknowledged but lost: {seen}")
             elif seen is not None and Seen(str(change["task_id"]), change["title"], change["version"]) != seen:
                 found.append(f"{request_id}: answered {seen} and logged {dict(change)}")
         last = {str(change["task_id"]): change["version"] for change in changes}
         stored = await database.fetch("SELECT id, version FROM task.tasks WHERE user_id = $1", user)
         if {str(row["id"]): row["version"] for row in stored} != last:
-            found.append(f"{user}: the tasks are not what the change log says")
+            found.append(f"{user}: the tasks differ from the change log")
         return found

@@ -1,4 +1,4 @@
-"""Clients that write at random, over gRPC and REST, and the book of what they were answered."""
+"""Clients that make random writes over gRPC and REST, and the record of their answers."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ from tests.support.descriptors import named
 from tests.support.errors import ApiError, of_response
 from tests.support.task_api import CONNECTION
 
-# The kinds of writes, each with how often it comes.
+# The writing RPCs, each with its weight.
 WRITES: Final = {
     "CreateTask": 20,
     "UpdateTask": 20,
@@ -30,28 +30,28 @@ WRITES: Final = {
     "BatchDeleteTasks": 5,
 }
 MOST_IN_A_BATCH: Final = 5
-# What a write may end with that was certainly not done: others write to the same tasks.
+# The codes of a write that certainly changed nothing. They occur because other clients write to the same tasks.
 REFUSED: Final = {"NOT_FOUND", "ALREADY_EXISTS"}
-# And what it may end with of which nothing is known but what the log says.
+# The codes of a write whose outcome only the log shows.
 UNKNOWN: Final = {CONNECTION, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 PAUSE_SECONDS: Final = 0.05
 
-# Makes a write by its RPC's name and its message in JSON, under a request id; the tasks of the answer. Raises Failed.
+# Calls a writing RPC by its name with a JSON message and a request id. Returns the tasks of the answer. Raises Failed.
 Write: TypeAlias = Callable[[Account, str, Mapping[str, Any], str], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
 class Failed(Exception):
-    """A write that did not end well, with the name of its gRPC code, or CONNECTION."""
+    """A write failed. The text is the name of the gRPC code, or CONNECTION."""
 
 
 @dataclass(slots=True)
 class User:
-    """A user's clients, as they know the tasks, and the book of their writes by request id."""
+    """A user: the tasks as its clients know them, and the record of its writes by request id."""
 
     account: Account
     live: list[str] = field(default_factory=list)
     binned: list[str] = field(default_factory=list)
-    # What was answered: the ids of the tasks, each with its version if the answer tells it.
+    # The answered writes: the ids of the tasks, each with its version if the answer has it.
     answered: dict[str, list[tuple[str, int | None]]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
@@ -59,7 +59,7 @@ class User:
 
 
 class Writer:
-    """A client that writes at random."""
+    """A client that makes random writes."""
 
     def __init__(self, user: User, write: Write, rng: random.Random) -> None:
         self._user = user
@@ -68,7 +68,7 @@ class Writer:
         self._titles = (f"{number} {rng.getrandbits(32):x}" for number in itertools.count())
 
     async def write(self) -> bool:
-        """Makes one write, notes how it ended, and tells whether it was answered."""
+        """Makes one write and records its outcome. Returns whether it was answered."""
         name, values, ids = self._draw()
         request_id, user = str(uuid4()), self._user
         user.unknown.add(request_id)
@@ -92,7 +92,7 @@ class Writer:
         return True
 
     def _draw(self) -> tuple[str, Mapping[str, Any], Sequence[str]]:
-        """The RPC, its message, and the ids that it names."""
+        """Returns a random RPC, its message, and the ids that the message names."""
         rng, user = self._rng, self._user
         names, weights = zip(*WRITES.items(), strict=True)
         (name,) = rng.choices(names, weights)
@@ -108,7 +108,7 @@ class Writer:
             ids = rng.sample(user.binned if name == "UndeleteTask" else user.live, count)
             requests = [{"id": id_} for id_ in ids]
         else:
-            # One task may be changed more than once.
+            # A batch may change one task more than once.
             ids = rng.choices(user.live, k=count)
             requests = [{"task": {"id": id_, **self._task()}} for id_ in ids]
         return name, {"requests": requests} if many else requests[0], ids
@@ -117,7 +117,7 @@ class Writer:
         return {"title": next(self._titles), "priority": self._rng.randint(1, 5), "status": self._rng.choice(("PENDING", "IN_PROGRESS", "COMPLETED"))}
 
     def _note(self, name: str, ids: Sequence[str]) -> None:
-        """Where the tasks are now, as far as this client can say: another may have written since."""
+        """Records which tasks are in the bin now. Another client may already have moved them."""
         user = self._user
         for id_ in ids:
             to = user.binned if name in {"DeleteTask", "BatchDeleteTasks"} else user.live
@@ -129,7 +129,7 @@ class Writer:
 
 
 def by_grpc(channel: grpc.aio.Channel) -> Write:
-    """Writes over gRPC."""
+    """Returns a Write that uses gRPC."""
 
     async def write(account: Account, name: str, values: Mapping[str, Any], request_id: str) -> Sequence[Mapping[str, Any]]:
         metadata = (*account.metadata, ("x-request-id", request_id))
@@ -142,7 +142,7 @@ def by_grpc(channel: grpc.aio.Channel) -> Write:
 
 
 def by_rest(client: httpx.AsyncClient) -> Write:
-    """Writes over REST."""
+    """Returns a Write that uses REST."""
 
     async def write(account: Account, name: str, values: Mapping[str, Any], request_id: str) -> Sequence[Mapping[str, Any]]:
         call, headers = transcoded(named(name), message_of(named(name), values)), {**account.headers, "x-request-id": request_id}

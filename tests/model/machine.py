@@ -1,4 +1,4 @@
-"""What is done to the system and to the model of it, by hypothesis's choice: every answer of the one must be that of the other."""
+"""A Hypothesis state machine. It makes the same calls to the system and to the model; their answers must be equal."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ NOBODYS = "01890000-0000-7000-8000-000000000000"
 LOG = "SELECT seq, kind, task_id, version FROM task.changes WHERE user_id = $1 ORDER BY seq"
 COUNTER = "SELECT last_seq FROM task.counters WHERE user_id = $1"
 
-# Few values, so that there are ties and changes that change nothing; and some text of any kind.
+# Few values, so that ties and updates without a change occur; and some arbitrary text.
 plain = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 titles = st.sampled_from(["Plan", "plan", "Ärger", "Zeit", "\N{GRINNING FACE}"]) | st.text(plain, min_size=1, max_size=200).filter(str.strip)
 due_dates = st.sampled_from([datetime(2026, 5, day, 10, 0, 0, day * 1000, UTC) for day in (1, 2, 3)] + [datetime(2026, 5, 4, 0, 0, 0, 1, UTC)])
@@ -40,7 +40,7 @@ new_fields = st.fixed_dictionaries({"title": titles}, optional={name: value for 
 mostly_new_fields = st.one_of(new_fields, new_fields, new_fields, any_fields)
 some_fields = st.lists(st.sampled_from(FIELDS), max_size=3).map(tuple)
 masks = st.one_of(st.just(()), st.just(()), st.just(("*",)), some_fields, some_fields, some_fields, st.just(("title", "user_id")))
-# How what is asked for stands to the etag that the task has: most of the time not at all.
+# The relation of the requested etag to the task's current one. Most requests have no etag.
 etags = st.sampled_from([*[""] * 8, "now", "now", "now", "before", "after", "weak", "bare", "padded"])
 if_matches = st.sampled_from([*[""] * 12, "*", "now", "one of", "before", "bare"])
 keys = st.sampled_from([*[""] * 8, "first", "second", "third"])
@@ -54,14 +54,14 @@ queries = st.builds(
     filter=st.sampled_from(sorted(FILTERS)),
     order=orders,
 ) | st.builds(
-    # Without the times that the model does not know of tasks in the bin.
+    # Not by update time, because the model does not know it for tasks in the bin.
     Query,
     filter=st.sampled_from(sorted(FILTERS)),
     show_deleted=st.just(True),
     order=orders.map(lambda order: tuple(key for key in order if key[0] != "updated_at")),
 )
 users = st.integers(0, USERS - 1)
-# From the user's newest task backwards, those in the bin too; -1 is one that nobody has, and -2 another user's newest.
+# Indexes from the user's newest task backwards, including tasks in the bin. -1 is an id that no task has, -2 another user's newest task.
 NOBODY, ANOTHER = -1, -2
 picks = st.sampled_from([NOBODY, ANOTHER, *range(4), *range(8)])
 ways = st.integers(0, 3)
@@ -69,17 +69,17 @@ ways = st.integers(0, 3)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The running system: its event loop is another thread's."""
+    """The running system. Its event loop runs in another thread."""
 
     loop: asyncio.AbstractEventLoop
-    # To one replica, without the gateway.
+    # Directly to one replica, without the gateway.
     straight: Grpc
     ways: Sequence[Way]
     new_account: Callable[[], Awaitable[Account]]
     database: "asyncpg.Pool[asyncpg.Record]"
 
     def run(self, *calls: Awaitable[T]) -> list[T]:
-        """The results of calls that are made at once."""
+        """Makes calls concurrently and returns their results."""
 
         async def gathered() -> list[T]:
             return list(await asyncio.gather(*calls))
@@ -88,21 +88,21 @@ class World:
 
 
 class Machine(RuleBasedStateMachine):
-    """Two users, who do all that can be done to tasks, each call by one of four ways."""
+    """Two users who call every task RPC, each call by one of four ways."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
         self.accounts = world.run(*(world.new_account() for _ in range(USERS)))
         self.models = [Tasks(account.id) for account in self.accounts]
-        # All that each has ever made.
+        # The ids of all tasks that each user has created.
         self.made: list[list[str]] = [[] for _ in range(USERS)]
-        # Resume tokens of lists: whose, and how many changes there had been.
+        # Resume tokens of lists, each with its user and the number of changes at that time.
         self.places: list[tuple[str, int, int]] = []
 
     @initialize(each=st.lists(new_fields, min_size=2, max_size=4))
     def begin(self, each: Sequence[Mapping[str, Any]]) -> None:
-        """Some tasks to begin with."""
+        """Creates some tasks."""
         for who in range(USERS):
             self._write(who, 0, Write("BatchCreateTasks", [Item(fields=fields) for fields in each]))
 
@@ -128,14 +128,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=users, way=ways, pick=picks, etag=etags, if_match=if_matches, key=keys)
     def undelete(self, who: int, way: int, pick: int, etag: str, if_match: str, key: str) -> None:
-        """UndeleteTask, most of the time of a task in the bin."""
+        """UndeleteTask, usually with a task in the bin."""
         binned = list(self.models[who].bin)
         task_id = binned[pick % len(binned)] if binned and pick > 0 else self._id(who, pick)
         self._write(who, way, self._single("UndeleteTask", who, Item(task_id, etag=etag), if_match, key))
 
     @rule(who=users, pick=picks, there=ways, back=ways, key=keys)
     def bin_and_bring_back(self, who: int, pick: int, there: int, back: int, key: str) -> None:
-        """DeleteTask and UndeleteTask, which else seldom meet one task."""
+        """DeleteTask and UndeleteTask of one task, a sequence that random choice seldom produces."""
         self._write(who, there, Write("DeleteTask", [Item(self._id(who, pick))]))
         self._write(who, back, Write("UndeleteTask", [Item(self._id(who, pick))], "", key))
 
@@ -158,14 +158,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=users, way=ways, pick=st.integers(0, 10))
     def repeat(self, who: int, way: int, pick: int) -> None:
-        """A call that was made before, under its key, by whatever way."""
+        """Repeats an earlier call with its idempotency key, by any way."""
         kept = [write for write, _ in self.models[who].kept.values()]
         if kept:
             self._write(who, way, kept[pick % len(kept)])
 
     @rule(who=users, pick=picks, each=st.lists(titles, min_size=2, max_size=4), etag=st.sampled_from(["", "now"]))
     def race(self, who: int, pick: int, each: Sequence[str], etag: str) -> None:
-        """UpdateTask, by several ways at once: they are one after the other, in the order that their versions tell."""
+        """UpdateTask by several ways concurrently. The versions in the answers give the order of the updates."""
         task_id = self._id(who, pick)
         self._write_at_once(
             who, [(way, self._single("UpdateTask", who, Item(task_id, {"title": title}, (), etag))) for way, title in enumerate(each)]
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=users, fields=new_fields, number=st.integers(2, 4))
     def race_under_a_key(self, who: int, fields: Mapping[str, Any], number: int) -> None:
-        """CreateTask, sent by several ways at once: it is done once."""
+        """CreateTask with one key, by several ways concurrently. The system creates one task."""
         one = Write("CreateTask", [Item(fields=fields)], "", f"race {len(self.made[who])}")
         self._write_at_once(who, [(way, one) for way in range(number)])
 
@@ -191,11 +191,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=users, query=queries, size=st.integers(1, 5), skip=st.integers(0, 3), with_total=st.booleans())
     def list(self, who: int, query: Query, size: int, skip: int, with_total: bool) -> None:  # noqa: FBT001
-        """ListTasks, each page by another way."""
+        """ListTasks, each page by a different way."""
         self._list(who, query, size, skip, with_total=with_total)
 
     def teardown(self) -> None:
-        """All that there is, and the change log, in the end."""
+        """Compares all tasks and the change log at the end."""
         for who, model in enumerate(self.models):
             self._list(who, Query(show_deleted=True), 100, 0, with_total=True)
             counter, rows = self.world.run(
@@ -213,11 +213,11 @@ class Machine(RuleBasedStateMachine):
         self._write_at_once(who, [(way, one)])
 
     def _write_at_once(self, who: int, writes: Sequence[tuple[int, Write]]) -> None:
-        """Has the model do it too; the answers must be the same, and so what is read then, from either replica."""
+        """Makes the calls to the system concurrently and to the model. The answers must be equal, and so must later reads from either replica."""
         answers = self.world.run(*(write(self.world.ways[way], self.accounts[who], one) for way, one in writes))
         for (_, one), answer in sorted(zip(writes, answers, strict=True), key=lambda pair: _place(pair[1])):
             told = answer.tasks if isinstance(answer, Done) else []
-            _same(answer, _outcome(lambda: self.models[who].write(one, told)))  # noqa: B023 - it is called at once
+            _same(answer, _outcome(lambda: self.models[who].write(one, told)))  # noqa: B023 - the lambda is called immediately
             self.made[who] += [task["id"] for task in told if task["id"] not in self.made[who]]
         made = [task["id"] for answer in answers if isinstance(answer, Done) for task in answer.tasks]
         for task_id in {item.id: None for _, one in writes for item in one.items if item.id} | dict.fromkeys(made):
@@ -236,7 +236,7 @@ class Machine(RuleBasedStateMachine):
         values["order_by"] = ", ".join(f"{name} desc" if descending else name for name, descending in query.order)
         token = ""
         for way in itertools.cycle(self.world.ways):
-            # What is left out is counted from where a page begins.
+            # `skip` counts from the start of the page that the token names.
             asked = {**values, "page_token": token, "skip": 0 if token else skip}
             ((tasks, token, total, resume_token),) = self.world.run(page(way, self.accounts[who], asked))
             _same([_without_deletion(task) for task in tasks], expected[:size])
@@ -268,7 +268,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def _outcome(act: Callable[[], Done | Sequence[Task]]) -> Done | Refused:
-    """What the model says."""
+    """Returns the model's outcome."""
     try:
         outcome = act()
     except Refused as refused:
@@ -277,14 +277,14 @@ def _outcome(act: Callable[[], Done | Sequence[Task]]) -> Done | Refused:
 
 
 def _place(answer: Done | Refused) -> tuple[int, int]:
-    """Where in their order a call was that gave this answer: what is refused or told once more comes last, since it met what the others left."""
+    """Returns the position in the order of concurrent calls. Rejected and replayed calls come last, because they saw the others' result."""
     if isinstance(answer, Refused) or answer.replayed:
         return 1, 0
     return 0, version_of(answer.tasks[0]) if answer.tasks else 0
 
 
 def _without_deletion(task: Task) -> Task:
-    """As the model has it: it does not know when a task was deleted, only that it is the task's last change."""
+    """Returns the task as the model has it, without the time of deletion. That time must equal the time of the last change."""
     if "deleted_at" not in task:
         return task
     assert task["deleted_at"] == task["updated_at"] >= task["created_at"], task
@@ -292,4 +292,4 @@ def _without_deletion(task: Task) -> Task:
 
 
 def _same(answer: object, expected: object) -> None:
-    assert answer == expected, f"the system said\n{answer}\nand the model\n{expected}"
+    assert answer == expected, f"the system answered\n{answer}\nand the model\n{expected}"

@@ -1,4 +1,4 @@
-"""Runs the machine on the running system, from a seed."""
+"""Runs the state machine on the running system, from a seed."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.accounts import Account
 
 @contextlib.asynccontextmanager
 async def world_of(stack: Stack, rest: httpx.AsyncClient, new_account: Callable[[], Awaitable[Account]]) -> AsyncIterator[World]:
-    """The system, by gRPC straight to each replica, and by gRPC and REST through the gateway."""
+    """Yields the system with its ways: gRPC directly to each replica, and gRPC and REST through the gateway."""
     targets = [f"{HOST}:{stack.state.processes[name].grpc_port}" for name in ("task-1", "task-2")] + [stack.state.url.removeprefix("http://")]
     async with contextlib.AsyncExitStack() as opened:
         channels = [await opened.enter_async_context(grpc.aio.insecure_channel(target)) for target in targets]
@@ -30,7 +30,7 @@ async def world_of(stack: Stack, rest: httpx.AsyncClient, new_account: Callable[
 
 
 async def run(world: World, seed: int, *, examples: int, steps: int, shrink: bool) -> None:
-    """Hypothesis waits for each answer, so it has a thread of its own. The same seed gives the same examples."""
+    """Runs Hypothesis in its own thread, because it blocks on each answer. The same seed gives the same examples."""
     settings = hypothesis.settings(
         max_examples=examples,
         stateful_step_count=steps,

@@ -1,7 +1,7 @@
-"""What the task API says, as plain values in memory: a user's tasks and bin, the change log, the answers kept under idempotency keys.
+"""A model of the task API in memory: a user's tasks and bin, the change log, and the answers stored under idempotency keys.
 
-Written from the contract, with nothing of the service's code. Ids and times are the server's: they are taken from its answers, and held to what the
-contract says of them. A task is a mapping as the API shows it, but with its times as datetime.
+It is written from the contract and uses no code of the service. The model takes ids and times from the server's answers and checks them against the
+contract. A task is a mapping as the API shows it, but its times are datetimes.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 Task: TypeAlias = Mapping[str, Any]
 
 FIELDS = ("title", "description", "status", "priority", "due_date", "labels")
-# What a field is that a new task does not name, and what the values become that stand for "not given".
+# The defaults of a new task's fields, and the values that stand for "not given".
 NEW: Task = {"description": "", "status": "PENDING", "priority": 3, "labels": []}
 NOT_GIVEN = {"status": "STATUS_UNSPECIFIED", "priority": 0}
 NEVER, LATER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -28,7 +28,7 @@ KINDS = {
     "BatchDeleteTasks": DELETED,
     "UndeleteTask": RESTORED,
 }
-# Filters, and of which tasks each is true.
+# Filters, each with the predicate that it must equal.
 FILTERS: Mapping[str, Callable[[Task], bool]] = {
     "": lambda _: True,
     "status != COMPLETED": lambda task: task["status"] != "COMPLETED",
@@ -49,7 +49,7 @@ TAG = r'(?:W/)?"[^"]*"'
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is asked of one task. `fields` are those present in the message; an empty etag or mask is none."""
+    """The request for one task. `fields` are the fields present in the message. An empty etag or mask means none."""
 
     id: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A call that writes. `if_match` and `key` are headers, empty for none."""
+    """A writing call. `if_match` and `key` are headers; empty means no header."""
 
     rpc: str
     items: Sequence[Item]
@@ -68,13 +68,13 @@ class Write:
 
     @property
     def is_batch(self) -> bool:
-        """Whether it is of several."""
+        """Whether the RPC is a batch."""
         return self.rpc.startswith("Batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a list is asked for, all pages of it."""
+    """The query of a list, without its page."""
 
     status: str = ""
     priority: int = 0
@@ -85,7 +85,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer of a call that succeeded: its tasks, none for deletions."""
+    """The answer of a successful call: its tasks, none for deletions."""
 
     tasks: Sequence[Task]
     replayed: bool = False
@@ -93,7 +93,7 @@ class Done:
 
 @dataclass
 class Refused(Exception):
-    """The answer of a call that changed nothing."""
+    """The answer of a rejected call, which changed nothing."""
 
     code: str
     reason: str
@@ -102,7 +102,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Tasks:
-    """One user's. Every method answers as the API must, or raises Refused."""
+    """The state of one user. Every method answers as the API must, or raises Refused."""
 
     user_id: str
     there: dict[str, Task] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Tasks:
     # Kind, id and version of each change.
     log: list[tuple[int, str, int]] = field(default_factory=list)
     kept: dict[str, tuple[Write, Done]] = field(default_factory=dict)
-    # Of the last change whose time was told.
+    # The time of the last change whose answer had one.
     last_at: datetime = NEVER
 
     def get(self, task_ids: Sequence[str], *, is_batch: bool = False) -> Sequence[Task]:
@@ -121,7 +121,7 @@ class Tasks:
         return [self.there[task_id] for task_id in task_ids]
 
     def list(self, query: Query) -> Sequence[Task]:
-        """All that ListTasks gives, page after page. Tasks in the bin are without the times of their deletion, which no answer has told."""
+        """Returns all tasks of all pages of ListTasks. Tasks in the bin have no time of deletion, because the answers did not contain it."""
         of = [*self.there.values(), *(self.bin.values() if query.show_deleted else ())]
         asked = [task for task in of if query.status in ("", task["status"]) and query.priority in (0, task["priority"])]
         found = [task for task in asked if FILTERS[query.filter](task)]
@@ -132,7 +132,7 @@ class Tasks:
         return found
 
     def write(self, write: Write, told: Sequence[Task]) -> Done:
-        """Every call that writes; `told` are the tasks that the server answered with, for their ids and times."""
+        """Executes any writing call. `told` are the tasks in the server's answer; the model takes ids and times from them."""
         if not _is_valid(write):
             raise Refused("INVALID_ARGUMENT", "INVALID_FIELD")
         if write.key in self.kept:
@@ -182,7 +182,7 @@ class Tasks:
         return task
 
     def _leave(self, task: Task, kind: int, version: int, at: datetime | None) -> Task:
-        """The task as a change leaves it; what the status says of the time of completion holds at every moment."""
+        """Stores the task after a change. Exactly the tasks with status COMPLETED have a time of completion."""
         left = {**task, "etag": etag_of(version), "updated_at": at}
         if left["status"] != "COMPLETED":
             left.pop("completed_at", None)
@@ -201,36 +201,36 @@ class Tasks:
 
 
 def version_of(task: Task) -> int:
-    """The number of its changes."""
+    """Returns the task's version: the number of its changes."""
     return int(task["etag"].strip('"'))
 
 
 def etag_of(version: int) -> str:
-    """The etag that a task has in that version."""
+    """Returns the etag of a version."""
     return f'"{version}"'
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a task that is made of these."""
+    """Returns the fields of a new task with these values."""
     return {**NEW, **{name: value for name, value in fields.items() if NOT_GIVEN.get(name) != value}}
 
 
 def _mask(write: Write, item: Item) -> Sequence[str]:
-    """The fields that an update sets."""
+    """Returns the fields that an update writes."""
     if write.rpc == "ReplaceTask" or item.mask == ("*",):
         return FIELDS
     return item.mask or tuple(item.fields)
 
 
 def _etags(write: Write, item: Item) -> Sequence[str] | None:
-    """The etags of which the task must have one, or None if any will do."""
+    """Returns the etags of which the task must have one, or None if any etag is accepted."""
     if item.etag:
         return [item.etag]
     return re.findall(TAG, write.if_match) if write.if_match not in ("", "*") else None
 
 
 def _is_valid(write: Write) -> bool:
-    """Whether the request says what can be said, whatever tasks there are."""
+    """Whether the request is valid, independent of the tasks that exist."""
     return _is_if_match_valid(write) and all(_is_item_valid(write, item) for item in write.items)
 
 
@@ -260,7 +260,7 @@ def _index(index: int | None) -> Mapping[str, str]:
 
 
 def _sort_value(task: Task, name: str, *, descending: bool) -> Any:
-    """Tasks without a due date come last in either direction."""
+    """Returns the sort key. Tasks without a due date come last in either direction."""
     if name != "due_date":
         return task[name]
     due: datetime | None = task.get("due_date")
@@ -268,7 +268,7 @@ def _sort_value(task: Task, name: str, *, descending: bool) -> Any:
 
 
 def values_of(write: Write) -> Iterator[Mapping[str, Any]]:
-    """The JSON form of the request of each item."""
+    """Yields the JSON form of each item's request."""
     for item in write.items:
         if KINDS[write.rpc] in (DELETED, RESTORED):
             yield {"id": item.id, "etag": item.etag}
@@ -279,7 +279,7 @@ def values_of(write: Write) -> Iterator[Mapping[str, Any]]:
 
 
 def _camel_case(name: str) -> str:
-    """As JSON has a path in a field mask."""
+    """Returns the JSON form of a path in a field mask."""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
 

@@ -1,4 +1,4 @@
-"""The system agrees with a plain model of it: a short run. The long one is tests/faults/test_model.py."""
+"""The system agrees with a simple model of it: a short run. The long one is tests/faults/test_model.py."""
 
 import os
 import time
@@ -14,6 +14,6 @@ EXAMPLES, STEPS = 15, 40
 
 async def test_the_system_agrees_with_its_model(system: Stack, rest: httpx.AsyncClient, new_account: AccountFactory) -> None:
     seed = int(os.environ.get("FAULT_SEED") or time.time())
-    print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if it fails
+    print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
     async with world_of(system, rest, new_account) as world:
         await run(world, seed, examples=EXAMPLES, steps=STEPS, shrink=False)

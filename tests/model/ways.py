@@ -1,4 +1,4 @@
-"""The ways to make a call, each with the answer in the one form that the model has."""
+"""The ways to make a call. Each converts the answer to the model's form."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,21 +24,21 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back of a call that succeeded, in its JSON form."""
+    """The answer of a successful call, in JSON form."""
 
     values: Mapping[str, Any]
     replayed: bool
 
 
 class Way(Protocol):
-    """A client of its own kind."""
+    """A client of one protocol and path."""
 
     async def call(self, rpc: Rpc, message: Message, account: Account, headers: Mapping[str, str]) -> Answer:
         """Makes a call. Raises Refused."""
 
 
 class Grpc:
-    """Over gRPC."""
+    """A client over gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -55,7 +55,7 @@ class Grpc:
 
 
 class Rest:
-    """Over REST."""
+    """A client over REST."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -69,7 +69,7 @@ class Rest:
 
 
 async def write(way: Way, account: Account, write: Write) -> Done | Refused:
-    """Makes a call that writes."""
+    """Makes a writing call."""
     rpc = named(f"TaskService.{write.rpc}")
     requests = list(values_of(write))
     message = message_of(rpc, {"requests": requests} if write.is_batch else requests[0])
@@ -82,7 +82,7 @@ async def write(way: Way, account: Account, write: Write) -> Done | Refused:
 
 
 async def read(way: Way, account: Account, name: str, values: Mapping[str, Any]) -> Done | Refused:
-    """Makes a call that reads tasks."""
+    """Makes a reading call."""
     rpc = named(f"TaskService.{name}")
     try:
         answer = await way.call(rpc, message_of(rpc, values), account, {})
@@ -92,7 +92,7 @@ async def read(way: Way, account: Account, name: str, values: Mapping[str, Any])
 
 
 async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[Sequence[Task], str, int | None, str]:
-    """Its tasks, the token of the next one, how many there are in all, if that was told, and a resume token. Raises Refused."""
+    """Returns a page's tasks, the next page token, the total size if the answer has it, and the resume token. Raises Refused."""
     rpc = named("TaskService.ListTasks")
     answer = await way.call(rpc, message_of(rpc, values), account, {})
     total = answer.values.get("total_size")
@@ -100,13 +100,13 @@ async def page(way: Way, account: Account, values: Mapping[str, Any]) -> tuple[S
 
 
 async def changes(way: Grpc, account: Account, token: str, count: int) -> Sequence[tuple[int, str, int]]:
-    """Kind, id and version of so many changes behind a resume token, and of all there are."""
+    """Returns kind, id and version of all changes received after a resume token, once at least `count` have arrived."""
     async with Watcher(over_grpc(way.channel), account, token) as watcher:
         return [(KINDS_TOLD[told.kind], told.task["id"], version_of(told.task)) for told in await watcher.changed(count)]
 
 
 def _tasks(rpc: Rpc, values: Mapping[str, Any]) -> Sequence[Task]:
-    """The tasks in an answer, with their times."""
+    """Returns the tasks in an answer, with their times as datetimes."""
     found = [values] if rpc.response.DESCRIPTOR.name == "Task" else values.get("tasks", [])
     return [{name: _time(value) if name.endswith(("_at", "due_date")) else value for name, value in task.items()} for task in found]
 
