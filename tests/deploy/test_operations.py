@@ -19,7 +19,7 @@ from tests.deploy.rendered import component, of_kind
 from tests.deploy.workflows import ROOT
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
-CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).glob("*.py")))
+CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).rglob("*.py")))
 # These are written elsewhere, and come with their own tests.
 ELSEWHERE = {"runbook.md", "backup.md"}
 # What README's table may be off by before this document has to be made anew: benchmarks on shared cores vary.
