@@ -1,4 +1,4 @@
-"""Any text as email, password and refresh token, of any size: nothing of it is a fault of ours, and no password is taken for another."""
+"""Arbitrary text of any size as email, password and refresh token: no call ends with a server error, and no wrong password is accepted."""
 
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,25 +17,25 @@ from tests.support.descriptors import Rpc, named
 from tests.support.errors import ApiError
 
 MEBIBYTE = 1 << 20
-# A little less than the gateway takes: a control character has six bytes in JSON.
+# A little less than the gateway's limit. Bodies can exceed it because a control character takes six bytes in JSON.
 MAX_BODY_BYTES = 3 * MEBIBYTE - 1000
-# What HTTP has a 5xx for.
+# The gRPC codes that map to HTTP 5xx.
 FAULTS = {grpc.StatusCode[name].value[0] for name in ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")}
 REGISTER, LOGIN, REFRESH = named("AuthService.Register"), named("AuthService.Login"), named("AuthService.RefreshToken")
 MIN_CHARACTERS, MAX_CHARACTERS, BCRYPT_BYTES = 8, 128, 72
 NAME = "Ada"
 
 bounded = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-# Each example is a registration and three logins, each of them a hash.
+# Each example makes a registration and two logins, and each of these calls computes a hash.
 fewer = settings(bounded, max_examples=40)
 
-# Characters that something on the way may take for an end, for another character, for two or for none.
+# Characters that a component may treat as a terminator, as another character, as two characters, or drop.
 TRICKY = "\\\"'%;\r\n \0\x01\x1b\x7f\x85\xad\u0130\u0301\u0345\u200b\u200d\u202e\u2028\ufb01\ufdfa\ufeff\ufffd\uffff"
 TRICKY += "\U0001d15e\U0001f600\U000e0001\U0010ffff"
 
 
 def filled(piece: str, size: int) -> str:
-    """The piece again and again, at most so many bytes."""
+    """Returns the piece repeated, cut to at most `size` bytes."""
     return (piece * (size // len(piece.encode()) + 1)).encode()[:size].decode(errors="ignore")
 
 
@@ -46,11 +46,11 @@ def nfc(text: str) -> str:
 characters = st.sampled_from(TRICKY) | st.characters(exclude_categories=("Cs",))
 pieces = st.text(characters, max_size=40)
 sizes = st.sampled_from([0, 1, 71, 72, 73, 128, 129, 254, 255, 512, 513, 4096, 4097, 65_536, MEBIBYTE - 1, MEBIBYTE])
-# A piece, as it is or again and again up to a size in bytes.
+# A piece once, or repeated up to a size in bytes.
 texts = pieces | st.builds(filled, pieces.filter(bool), sizes)
 emails = texts | st.builds(lambda local: f"{local}@example.com", texts) | st.uuids().map(lambda id_: f"{id_.hex}@example.com")
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])
-# Of the right length after NFC, and none that everybody would try.
+# Passwords of a valid length after NFC, without the most common ones.
 passwords = st.text(characters, min_size=MIN_CHARACTERS, max_size=MAX_CHARACTERS).filter(
     lambda text: MIN_CHARACTERS <= len(nfc(text)) <= MAX_CHARACTERS and nfc(text).casefold() not in COMMON
 )
@@ -61,11 +61,11 @@ Send = Callable[[Rpc, Mapping[str, str]], Awaitable[ApiError | None]]
 
 @pytest.fixture(scope="module", params=["rest", "gateway", "direct"])
 def send(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channel: grpc.aio.Channel) -> Send:
-    """Makes a call by one of the ways in: its error, which must be the caller's fault, or None."""
+    """Returns a function that makes a call by one of the ways in. It returns the error, which must be a client error, or None."""
     channel = {"gateway": gateway_channel, "direct": auth_channel}.get(request.param)
 
     async def by_rest(rpc: Rpc, values: Mapping[str, str]) -> ApiError | None:
-        # What is too large for the gateway is a test of its own (tests.gateway.test_rest), and may end without an answer.
+        # tests.gateway.test_rest covers bodies that are too large for the gateway; such calls may end without an answer.
         if len(httpx.Request("POST", "/", json=values).content) >= MAX_BODY_BYTES:
             reject()
         return await rest_refusal(rest, transcoded(rpc, message_of(rpc, values)))
@@ -104,7 +104,7 @@ async def test_any_refresh_token(send: Send, token: str) -> None:
 @bounded
 @given(data=st.data())
 async def test_no_other_text_is_taken_for_a_refresh_token(send: Send, account: Account, data: st.DataObject) -> None:
-    """Above all none that begins as the token does, whatever its size."""
+    """Especially no text that starts with the token, whatever its size."""
     token = account.refresh_token
     variants = [token[:-1], token[1:], token.swapcase(), f" {token}", f"{token}\0", f"{token}=", f"{token}\n"]
     longer = texts.filter(bool).map(lambda text: token + text)
@@ -125,7 +125,7 @@ async def test_no_other_password_opens_an_account(send: Send, password: str, dat
 
 LONG = "".join(chr(ord("a") + i % 26) for i in range(MAX_CHARACTERS))
 
-# Two passwords that something may take for the same one.
+# Two different passwords that a faulty implementation may treat as equal.
 PAIRS: Mapping[str, tuple[str, str]] = {
     "behind 72 bytes": (LONG[:BCRYPT_BYTES] + "one", LONG[:BCRYPT_BYTES] + "two"),
     "72 bytes and more": (LONG[:BCRYPT_BYTES], LONG[: BCRYPT_BYTES + 1]),
@@ -146,7 +146,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "invisible": ("correct\u200bhorse", "correcthorse"),
     "what cannot be read": ("correct \ufffd horse", "correct ? horse"),
 }
-# Two ways to write one password.
+# Two encodings of the same password.
 SAME: Mapping[str, tuple[str, str]] = {
     "composed, decomposed": ("caf\u00e9 au lait", "cafe\u0301 au lait"),
     "decomposed, composed": ("cafe\u0301 au lait", "caf\u00e9 au lait"),
@@ -159,7 +159,7 @@ SAME: Mapping[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("password", "other"), PAIRS.values(), ids=PAIRS)
 async def test_two_passwords_that_are_alike_are_two(send: Send, password: str, other: str) -> None:
-    # What is too short to be one is still tried.
+    # Passwords that are too short get a suffix, so that the pair is tested as well.
     password, other = (text if len(password) >= MIN_CHARACTERS else f"{text} horses" for text in (password, other))
     await _assert_opens(send, await _registered(send, password), password, other)
 
@@ -171,7 +171,7 @@ async def test_one_password_written_in_two_ways_is_one(send: Send, password: str
 
 
 async def test_what_is_said_of_faults_can_fail(send: Send, account: Account) -> None:
-    """The same calls succeed with what is right."""
+    """The same calls succeed with valid values."""
     email = await _registered(send, PASSWORD)
     assert await send(LOGIN, {"email": email, "password": PASSWORD}) is None
     assert await send(REFRESH, {"refresh_token": account.refresh_token}) is None
@@ -195,7 +195,7 @@ async def _assert_opens(send: Send, email: str, password: str, other: str) -> No
 
 
 def _others(password: str) -> st.SearchStrategy[str]:
-    """Passwords that differ from one by a little: in its last character, by one more or one less, in one place, in case, in width, up to a NUL."""
+    """Passwords that differ slightly from one: in one character, by one character more or less, in case, in width, or cut at a NUL."""
     replaced = st.builds(lambda at, character: password[:at] + character + password[at + 1 :], st.integers(0, len(password) - 1), characters)
     variants = [password[:-1], password[1:], password[::-1], password.swapcase(), password.strip(), password.partition("\0")[0]]
     variants += [unicodedata.normalize("NFKC", password), password.encode()[:BCRYPT_BYTES].decode(errors="ignore")]

@@ -1,6 +1,6 @@
-"""No secret stands in a log, a metric, an error, a column or a span. The whole run is looked through at its end (tests.support.canary).
+"""No secret appears in a log, a metric, an error, a column or a span. tests.support.canary searches the data of the whole test run at its end.
 
-Here: that the search finds what is planted, and a journey with right and wrong values of all secrets on a system that sends its spans.
+This module tests that the search finds planted secrets. It also uses every kind of secret, right and wrong, on a system that exports its spans.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from tests.support.descriptors import named
 from tests.support.otlp import Receiver, receiver
 from tests.support.waiting import eventually
 
-# Envoy sends its spans each five seconds.
+# Envoy exports its spans every five seconds.
 SENT_WITHIN_SECONDS = 10.0
 CHANGED, WRONG = "a password that is new", "a password that is wrong"
 RPCS = ("Register", "Login", "RefreshToken", "ChangePassword", "Logout", "ListSessions", "DeleteMe")
@@ -42,7 +42,7 @@ KEY = os.urandom(32)
 TOKEN, PAYLOAD, SIGNATURE = (randomness.token_urlsafe(size) for size in (32, 150, 64))
 PLANTED = 'plänted; a "password" of ours'
 
-# A text in which a secret is, and the kind of it.
+# Texts that contain a secret, each with the kind of the secret.
 WRITTEN: Mapping[str, tuple[str, str]] = {
     "password": (f"wrong password: {PLANTED}!", "password"),
     "password in JSON": ('{"password": "pl\\u00e4nted; a \\"password\\" of ours"}', "password"),
@@ -67,7 +67,7 @@ written = pytest.mark.parametrize(("text", "kind"), WRITTEN.values(), ids=WRITTE
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A system that was gone through, with all that it sent to its receiver."""
+    """A system whose API was called, with the spans that it exported and the secrets that were used."""
 
     stack: Stack
     received: Receiver
@@ -76,7 +76,7 @@ class Journey:
 
 @pytest.fixture
 def planted() -> Secrets:
-    """Secrets that no system has."""
+    """Secrets that no running system uses."""
     secrets = Secrets()
     secrets.add_password(PLANTED)
     secrets.add("refresh token", TOKEN)
@@ -219,7 +219,7 @@ async def test_the_whole_search_fails_for_one_planted_name_and_does_not_quote_it
 
 
 async def test_no_stack_is_closed_with_a_secret_in_its_logs(secrets: Secrets, tmp_path: Path) -> None:
-    """What happens at the end of each stack of the run (tests.conftest): here of one that nothing ran in."""
+    """The check that tests.conftest makes when a stack closes, here on a stack without processes."""
     secrets.add_password(PLANTED)
     directory = await DataDir.opened(tmp_path, None)
     (directory.secrets / "service_token").write_text(TOKEN)
@@ -227,7 +227,7 @@ async def test_no_stack_is_closed_with_a_secret_in_its_logs(secrets: Secrets, tm
     findings = r"^secrets are in the open: password in task-1\.log, line 2; service_token in task-1\.log, line 3$"
     with pytest.raises(AssertionError, match=findings):
         directory.close()
-    # It was closed all the same.
+    # The directory was closed nevertheless.
     (directory.logs / "task-1.log").write_text(INNOCENT)
     (await DataDir.opened(tmp_path, None)).close()
 
@@ -253,7 +253,7 @@ def test_no_span_tells_a_secret(journey: Journey) -> None:
     spans = journey.received.spans
     assert {rpc for rpc in RPCS if any(f"/{rpc}" in span.name for span in spans if span.service == "auth-service")} == set(RPCS)
     assert {"gateway", "auth-service", "task-service"} <= {span.service for span in spans}
-    # (The name of a span that tells one would tell it here as well.)
+    # The finding names only the service: the name of the span itself could contain a secret.
     assert [f"{kind} in a span of {span.service}" for span in spans for kind in journey.secrets.found_in("\n".join(span.texts))] == []
 
 
@@ -297,7 +297,7 @@ async def _trailers(call: Any) -> list[tuple[str, str | bytes]]:
 
 
 class _user:  # noqa: N801 - used as a function
-    """While it is entered, a user of that name, or a signing key of those bytes, is in the database."""
+    """A context in which the database has a user with that name, or a signing key with those bytes."""
 
     def __init__(self, url: str, *, name: str = "", key: bytes = b"") -> None:
         self._url, self._name, self._key = url, name, key
@@ -319,7 +319,7 @@ class _user:  # noqa: N801 - used as a function
 
 
 async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
-    """Uses an account from its registration to its end, each step with wrong values first. Returns the ids of the requests."""
+    """Uses an account from its registration to its deletion; most steps first send wrong values. Returns the request ids."""
     ids: list[str] = []
 
     async def call(verb: str, path: str, status: int, body: object = None, token: str = "") -> Any:

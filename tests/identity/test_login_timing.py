@@ -1,7 +1,7 @@
-"""How long a refused login takes does not tell whether there is such an account. Straight at auth_service, one at a time, in random order.
+"""The duration of a rejected login does not reveal whether the account exists. Calls go directly to auth_service, one at a time, in random order.
 
-A hash costs a sixteenth of what it is meant to, so what else a login does is hidden far less behind it. (What there is of it, to look up an address
-that is known to an account, is some 20 microseconds.)
+A hash takes a sixteenth of the default time, so it hides the other work of a login less. (That work, the lookup of a network from which the account
+has logged in, takes about 20 microseconds.)
 """
 
 import itertools
@@ -30,19 +30,19 @@ from tests.support.errors import ApiError
 
 COST, OUTDATED_COST, LEAKING_COST = 8, 4, 9
 SAMPLES, FEWER_SAMPLES = 200, 40
-# Standard deviations. By chance alone one run in 16 000 is beyond.
+# In standard deviations. By chance one run in 16 000 exceeds it.
 BOUND = 4.0
-# Of the time of a login. Without being made up for, the hash would take a sixteenth.
+# As a share of a login's duration. Without compensation a hash of the outdated cost would take a sixteenth of the time.
 EQUALISED = 0.2
 LOGIN, REGISTER = named("AuthService.Login"), named("AuthService.Register")
 WRONG = "wrong horse battery"
 
-# In the database, since to register and log in that many would take longer than all that is measured.
+# Written directly to the database, because so many registrations and logins would take longer than the measurement.
 MAKE = """
     INSERT INTO auth.users (id, email, email_key, name, password_hash)
     SELECT gen_random_uuid(), email, email, 'Ada', $2 FROM unnest($1::text[]) AS email
 """
-# From where the user with the email $2 was.
+# From the network of the user with the email $2.
 LOG_IN = """
     INSERT INTO auth.login_networks (user_id, network, last_login_at)
     SELECT u.id, a.network, a.last_login_at
@@ -53,7 +53,7 @@ LOG_IN = """
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Emails of accounts, one for each sample, so that none is limited. Half of each kind have been logged in to from here."""
+    """Emails of accounts, one for each sample, so that no login limit applies. Half of each kind have logged in from this network."""
 
     channel: grpc.aio.Channel
     usual: Sequence[str]
@@ -63,7 +63,7 @@ class Known:
 
 @pytest.fixture(scope="module")
 async def known() -> AsyncIterator[Known]:
-    """The outdated have hashes from when the cost was lower; the leaking ones have hashes of a higher cost, which nothing makes up for."""
+    """The outdated accounts have hashes of a lower cost, the leaking accounts of a higher cost, for which the service cannot compensate."""
     async with Stack(StackConfig(environment={**ENVIRONMENT, "BCRYPT_COST": str(COST)})) as stack, _channel(stack) as channel:
         emails = [_unknown() for _ in range(SAMPLES + 2 * FEWER_SAMPLES)]
         await _logged_in(channel, here := _unknown())
@@ -85,7 +85,7 @@ async def test_a_refused_login_takes_as_long_for_an_account_as_for_none(known: K
 
 
 async def test_a_hash_of_a_lower_cost_takes_nearly_as_long(known: Known) -> None:
-    """Nearly: the several hashes that make up for it begin and end a few times more, which is some hundred microseconds altogether."""
+    """Only nearly: the service compensates with several hashes, and their start and end take a few hundred microseconds in total."""
     times = await _measured(known.channel, known.outdated)
     outdated, none = (statistics.median(side) for side in times)
     assert abs(outdated - none) < EQUALISED * none, _told(times)
@@ -97,8 +97,8 @@ async def test_a_hash_that_takes_longer_would_be_noticed(known: Known) -> None:
 
 
 def test_the_statistic_notices_a_shift_and_nothing_else() -> None:
-    """Times that scatter as real ones do, by a tenth and now and then by far more."""
-    # A seed, so that the test does not depend on chance.
+    """Uses times that scatter like real ones: by a tenth, and 2 % of them by a factor of three."""
+    # A fixed seed makes the test deterministic.
     source = random.Random(1)
     times = [source.lognormvariate(math.log(4), 0.1) * (3 if source.random() < 0.02 else 1) for _ in range(2 * SAMPLES)]
     one, other = times[:SAMPLES], times[SAMPLES:]
@@ -110,7 +110,7 @@ def test_the_statistic_notices_a_shift_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
-        # By hand: U = 9, its mean 4.5, its variance 9 * 7 / 12.
+        # Calculated by hand: U = 9, its mean 4.5, its variance 9 * 7 / 12.
         ([4, 5, 6], [1, 2, 3], 4.5 / math.sqrt(5.25)),
         ([1, 2, 3], [4, 5, 6], -4.5 / math.sqrt(5.25)),
         ([1, 4], [2, 3], 0.0),
@@ -123,7 +123,7 @@ def test_the_statistic_is_that_of_mann_and_whitney(one: list[float], other: list
 
 
 def z_score(one: Sequence[float], other: Sequence[float]) -> float:
-    """Mann-Whitney U, in standard deviations from its mean (normal approximation): positive if values of `one` are the greater ones."""
+    """Returns Mann-Whitney U in standard deviations from its mean (normal approximation). It is positive if the values of `one` are greater."""
     ranks: dict[float, list[int]] = {}
     for rank, value in enumerate(sorted([*one, *other]), 1):
         ranks.setdefault(value, []).append(rank)
@@ -133,11 +133,11 @@ def z_score(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 async def _measured(channel: grpc.aio.Channel, known: Sequence[str]) -> tuple[list[float], list[float]]:
-    """The times of refused logins, in milliseconds: to these accounts, and to as many that are none."""
+    """Returns the durations of rejected logins in milliseconds: with these accounts, and with as many emails without an account."""
     times: tuple[list[float], list[float]] = ([], [])
     order = [(email, times[0]) for email in known] + [(_unknown(), times[1]) for _ in known]
     random.shuffle(order)
-    # What is slow at first (the connection, an idle processor) is slow for neither.
+    # Warm-up calls, so that slow first calls (connection setup, an idle processor) affect neither side.
     for email in (_unknown() for _ in range(20)):
         await _refused(channel, email)
     for email, kept in order:

@@ -1,4 +1,4 @@
-"""Which passwords are refused, over REST, with the field named; and how the name of an account is changed."""
+"""Which passwords the service rejects, over REST and with the field named, and how UpdateMe changes an account's name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -169,7 +169,7 @@ async def test_a_wrong_change_is_refused_with_the_field(
 
 
 async def _user(rest: httpx.AsyncClient) -> Account:
-    """A user of the name."""
+    """Registers a user with the name NAME and logs in."""
     local = uuid4().hex
     registered = await _register(rest, local, PASSWORD)
     tokens = (await _login(rest, f"{local}@example.com", PASSWORD)).json()

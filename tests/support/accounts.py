@@ -1,4 +1,4 @@
-"""Accounts of the running system, made over its API, with the tokens to act for them."""
+"""Accounts of the running system, created over its API, with their tokens."""
 
 import base64
 import json
@@ -23,22 +23,22 @@ class Account:
 
     @property
     def headers(self) -> dict[str, str]:
-        """For REST."""
+        """The headers for REST."""
         return {"authorization": f"Bearer {self.access_token}"}
 
     @property
     def metadata(self) -> grpc.aio.Metadata:
-        """For gRPC."""
+        """The metadata for gRPC."""
         return grpc.aio.Metadata(("authorization", f"Bearer {self.access_token}"))
 
     @property
     def claims(self) -> dict[str, object]:
-        """What the access token says."""
+        """The claims of the access token."""
         return dict(json.loads(base64.urlsafe_b64decode(self.access_token.split(".")[1] + "==")))
 
 
 async def make_account(rest: httpx.AsyncClient, password: str = PASSWORD) -> Account:
-    """A new user, logged in, over REST."""
+    """Registers a new user over REST and logs in."""
     email = f"{uuid4().hex}@example.com"
     registered = await rest.post("/api/v1/auth/register", json={"email": email, "password": password, "name": "Test"})
     assert registered.status_code == 201, registered.text
@@ -46,7 +46,7 @@ async def make_account(rest: httpx.AsyncClient, password: str = PASSWORD) -> Acc
 
 
 async def log_in(rest: httpx.AsyncClient, account: Account) -> Account:
-    """The account in a new session."""
+    """Logs in. Returns the account with the tokens of the new session."""
     login = await rest.post("/api/v1/auth/login", json={"email": account.email, "password": account.password})
     assert login.status_code == 200, login.text
     tokens = login.json()

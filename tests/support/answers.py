@@ -1,4 +1,4 @@
-"""A call and all that comes back of it, the same for REST and gRPC: the answer in JSON or the error, and whether it was given once before."""
+"""A call and its complete result in one form for REST and gRPC: the answer in JSON or the error, and whether the answer is a replay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ REPLAYED = "idempotency-replayed"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`values` is the answer in JSON, None with an error; `replayed` is the header of that name; `status` is HTTP's, 0 over gRPC."""
+    """`values` is the answer in JSON, None with an error. `replayed` is the header idempotency-replayed. `status` is the HTTP status, 0 over gRPC."""
 
     values: Any
     error: ApiError | None
@@ -32,7 +32,7 @@ class Answer:
 
 
 async def by_rest(client: httpx.AsyncClient, rpc: Rpc, message: Message, account: Account, headers: Mapping[str, str]) -> Answer:
-    """Makes the call over REST. Raises httpx.TransportError if it is not answered."""
+    """Makes the call over REST. Raises httpx.TransportError if no answer arrives."""
     response = await rest_call(client, transcoded(rpc, message), {**account.headers, **headers})
     replayed = response.headers.get(REPLAYED)
     if response.is_success:
@@ -41,7 +41,7 @@ async def by_rest(client: httpx.AsyncClient, rpc: Rpc, message: Message, account
 
 
 async def by_grpc(channel: grpc.aio.Channel, rpc: Rpc, message: Message, account: Account, headers: Mapping[str, str]) -> Answer:
-    """Makes the call over gRPC. One that is not answered is UNAVAILABLE without a reason."""
+    """Makes the call over gRPC. If no answer arrives, the error is UNAVAILABLE without a reason."""
     metadata = grpc.aio.Metadata(*account.metadata, *headers.items())
     call = channel.unary_unary(rpc.path, response_deserializer=rpc.response.FromString)(
         message.SerializeToString(), metadata=metadata, timeout=TIMEOUT_SECONDS

@@ -1,4 +1,4 @@
-"""Backups of a running system: the scripts as a CronJob or a person runs them, and what there is to compare."""
+"""Backups of a running system: runs the scripts as a CronJob or an operator does, and reads the data to compare."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE sch
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a program ended, and what it said."""
+    """The exit status and the output of a program."""
 
     status: int
     output: str
 
 
 class Operator:
-    """Whoever backs a system up into a folder, and restores it."""
+    """An operator who backs up a system to a folder and restores it."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class Operator:
         self._told = environment(Path(stack.state.data_dir), port, redis_port)
 
     async def backup(self, *options: str) -> Path:
-        """A new backup, which must succeed."""
+        """Makes a backup, which must succeed. Returns its path."""
         before = set(self.folder.glob("*.dump"))
         ran = await self.script("backup.sh", str(self.folder), *options)
         assert ran.status == 0, ran.output
@@ -53,7 +53,7 @@ class Operator:
         return await self.script("restore.sh", *map(str, arguments), **told)
 
     async def script(self, name: str, *arguments: str, **told: str) -> Ran:
-        """Runs a script; `told` wins over what the system says."""
+        """Runs a script. `told` overrides the system's environment variables."""
         return await self.program("sh", str(SCRIPTS / name), *arguments, **told)
 
     async def program(self, *command: str, **told: str) -> Ran:
@@ -67,7 +67,7 @@ class Operator:
         return Ran(process.returncode, output.decode())
 
     def with_program(self, name: str, text: str, folder: Path) -> str:
-        """A PATH on which the program is this shell script. In it, REAL is the program that it stands for."""
+        """Returns a PATH on which the program is this shell script. Inside it, REAL is the path of the real program."""
         real = next(path for path in (Path(entry) / name for entry in self._told["PATH"].split(":")) if path.exists())
         stand_in = folder / name
         stand_in.write_text(f'#!/bin/sh\nREAL="{real}"\n{text}\n')
@@ -75,20 +75,20 @@ class Operator:
         return f"{folder}:{self._told['PATH']}"
 
     async def schema(self) -> str:
-        """Everything but the rows, as text: tables, functions, owners, rights."""
+        """Returns the schema as text: tables, functions, owners and grants, without rows."""
         ran = await self.program("pg_dump", "--schema-only", "--restrict-key=none")
         assert ran.status == 0, ran.output
-        # PostgreSQL writes (a AND b) AND c, and once it has read that, a AND b AND c.
+        # PostgreSQL dumps (a AND b) AND c as such, but after a restore as a AND b AND c.
         return ran.output.replace("(", "").replace(")", "")
 
 
 def sum_of(backup: Path) -> Path:
-    """The file of its checksum."""
+    """Returns the path of the backup's checksum file."""
     return backup.with_name(f"{backup.name}.sha256")
 
 
 async def rows_of(connection: Connection) -> Rows:
-    """All rows of all tables of both schemas, as text."""
+    """Returns all rows of all tables of both schemas, as text."""
     found = {}
     for (table,) in await connection.fetch(TABLES):
         found[table] = [row[0] for row in await connection.fetch(f"SELECT one::text FROM {table} AS one ORDER BY 1")]
@@ -97,7 +97,7 @@ async def rows_of(connection: Connection) -> Rows:
 
 @contextlib.asynccontextmanager
 async def superuser(stack: Stack, database: str | None = None) -> AsyncIterator[Connection]:
-    """A connection that may do anything, to the system's database or another one."""
+    """Yields a superuser's connection to the system's database or to another database on its server."""
     url = stack.state.database_url
     connection = await asyncpg.connect(with_database(url, database) if database else url)
     try:

@@ -1,6 +1,6 @@
-"""The same call over REST and over gRPC, from one message: the REST form follows from the method's google.api.http rule.
+"""Makes the same call over REST and over gRPC from one message. The REST form follows from the method's google.api.http rule.
 
-Of a method that streams the first message is taken for the answer, and the stream is left.
+For a streaming method, the answer is the first message; then the client closes the stream.
 """
 
 import re
@@ -26,7 +26,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """An HTTP request. `streams`: what is answered are server-sent events."""
+    """An HTTP request. `streams`: the answer is a stream of server-sent events."""
 
     verb: str
     path: str
@@ -36,17 +36,17 @@ class RestCall:
 
 
 def message_of(rpc: Rpc, values: Mapping[str, Any]) -> Message:
-    """The request of a method, from its JSON form."""
+    """Returns the request message of a method from its JSON form."""
     return ParseDict(dict(values), rpc.request())
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """The JSON form that the gateway prints."""
+    """Returns the JSON form that the gateway prints."""
     return dict(MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
 
 
 def transcoded(rpc: Rpc, message: Message) -> RestCall:
-    """The REST form of a call: what the path names goes there, the body's field into the body, the rest into the query."""
+    """Returns the REST form of a call: path variables in the path, the body field in the body, all other fields in the query."""
     values = MessageToDict(message, preserving_proto_field_name=True)
     path = VARIABLE.sub(lambda match: quote(str(_take(values, match[1].split("."))), safe=""), rpc.template)
     if rpc.body == "*":
@@ -56,7 +56,7 @@ def transcoded(rpc: Rpc, message: Message) -> RestCall:
 
 
 async def rpc_call(channel: grpc.aio.Channel, rpc: Rpc, request: Message | bytes, metadata: Metadata = ()) -> Message | ApiError:
-    """Makes a gRPC call. Bytes are sent as they are."""
+    """Makes a gRPC call. A request of bytes is sent unchanged."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
     try:
         return await (_first_message if rpc.streams else _only_message)(channel, rpc, data, grpc.aio.Metadata(*metadata))
@@ -66,14 +66,14 @@ async def rpc_call(channel: grpc.aio.Channel, rpc: Rpc, request: Message | bytes
 
 async def rest_call(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Makes a REST call."""
-    # Not urlencode: how the gateway takes `+` is a test of its own.
+    # Not urlencode, which writes `+` for a space: another test covers how the gateway reads `+`.
     query = "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in call.query)
     request = client.build_request(call.verb, f"{call.path}?{query}" if query else call.path, json=call.body, headers=dict(headers or {}))
     return await (first_event(client, request) if call.streams else client.send(request))
 
 
 async def first_event(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Makes a call that answers with server-sent events. The answer has the first one's data for its body, or is an error as it is."""
+    """Makes a call that answers with server-sent events. Returns a response whose body is the first event's data, or the error response unchanged."""
     response = await client.send(request, stream=True)
     try:
         if response.headers["content-type"] != EVENT_STREAM:
@@ -88,7 +88,7 @@ async def first_event(client: httpx.AsyncClient, request: httpx.Request) -> http
 
 
 async def rest_refusal(client: httpx.AsyncClient, call: RestCall, headers: Mapping[str, str] | None = None) -> ApiError | None:
-    """Makes a REST call; the error of it, or None. The error must be of the one JSON shape and the client's fault."""
+    """Makes a REST call and returns its error, or None. The error must have the standard JSON shape and a status below 500."""
     response = await rest_call(client, call, headers)
     if response.status_code < httpx.codes.BAD_REQUEST:
         return None

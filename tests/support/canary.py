@@ -1,7 +1,7 @@
-"""Secrets that have to stay secret: what the tests send and are given is remembered, and looked for wherever the system writes something down.
+"""Finds leaked secrets: remembers the secrets that the tests send and receive, and searches for them in everything that the system writes.
 
-Tokens and keys are looked for in pieces of sixteen characters, so that one that is cut short is found too; passwords as a whole. No finding quotes a
-secret: it names the kind and the place.
+The search looks for tokens and keys in pieces of 16 characters, so that it also finds truncated ones, and for passwords as a whole. A finding names
+the kind of the secret and the place, but never quotes the secret.
 """
 
 import base64
@@ -27,10 +27,10 @@ from devstack.stack import Stack
 
 PIECE = 16
 WORD = re.compile(rf"[A-Za-z0-9_-]{{{PIECE},}}")
-# A word that something stands before and behind, so that it is a whole one wherever the text around it is quoted.
+# A word with a non-word character on both sides, so that it stays a complete word when the text is quoted inside another text.
 INNER_WORD = re.compile(r"(?<=\W)\w+(?=\W)")
 KEY_BYTES = 32
-# What is shorter, or has fewer different characters, also stands in texts that are no secret.
+# Shorter passwords, or passwords with fewer different characters, also occur in harmless texts.
 MIN_PASSWORD_CHARACTERS, MIN_DIFFERENT_CHARACTERS = 12, 6
 
 PASSWORD_FIELDS = ("password", "current_password", "new_password")
@@ -46,17 +46,17 @@ SIGNING_KEYS = "SELECT id, public_key, sealed_key, active_from FROM auth.signing
 
 
 class Secrets:
-    """What must appear nowhere, and the errors in which it might."""
+    """The secrets that must not appear anywhere, and the error answers to search."""
 
     def __init__(self) -> None:
         self._pieces: dict[str, str] = {}
-        # With the words that a text must have to be worth a search: a pass for each phrase over tens of megabytes would take long.
+        # Each phrase with the words that a text must contain before it is searched: searching tens of megabytes for every phrase would take too long.
         self._phrases: dict[str, tuple[str, frozenset[str]]] = {}
         self._raw: dict[bytes, str] = {}
         self.errors: dict[str, list[str]] = {}
 
     def add(self, kind: str, text: str) -> None:
-        """A secret of any form."""
+        """Adds a secret of any form."""
         if WORD.fullmatch(text):
             starts = {*range(0, len(text) - PIECE + 1, PIECE), len(text) - PIECE}
             self._pieces.update((text[start : start + PIECE], kind) for start in starts)
@@ -64,25 +64,25 @@ class Secrets:
             self._add_phrase(kind, text)
 
     def add_access_token(self, token: str) -> None:
-        """A JWT: its header is the same for all and no secret."""
+        """Adds a JWT without its header, which is the same for all tokens and no secret."""
         for part in token.split(".")[1:]:
             self.add("access token", part)
 
     def add_key(self, kind: str, key: bytes) -> None:
-        """A key, in all ways to write it."""
+        """Adds a key in its raw, hexadecimal and base64 forms."""
         self._raw[key] = kind
         for text in (key.hex(), key.hex().upper(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")):
             self.add(kind, text)
 
     def add_password(self, password: str) -> None:
-        """A password, unless it is such that it could stand anywhere."""
+        """Adds a password, unless it is so short or simple that it also occurs in harmless texts."""
         if len(password) >= MIN_PASSWORD_CHARACTERS and len(set(password)) >= MIN_DIFFERENT_CHARACTERS:
-            # A half of a surrogate pair, which JSON can say, can be written nowhere.
+            # JSON can contain half of a surrogate pair, but no system can write it as UTF-8.
             with contextlib.suppress(UnicodeEncodeError):
                 self._add_phrase("password", password)
 
     def learn_files(self, directory: Path) -> Mapping[str, str]:
-        """A stack's own secrets, by the names of their files."""
+        """Adds a stack's own secrets from the files of a directory. Returns the files' texts by name."""
         files = {path.name: path.read_text() for path in directory.iterdir()}
         for kind, text in files.items():
             self.add(kind, text)
@@ -93,7 +93,7 @@ class Secrets:
         return files
 
     async def learn(self, stack: Stack) -> None:
-        """The stack's own secrets: its files, and the private halves of its signing keys."""
+        """Adds the stack's own secrets: its secret files and its private signing keys."""
         files = self.learn_files(Path(stack.state.data_dir) / "secrets")
         seal = KeySeal(parse_key_encryption_keys(files["key_encryption_key"]))
         connection = await asyncpg.connect(stack.state.database_url)
@@ -106,13 +106,13 @@ class Secrets:
     async def listen(self, response: httpx.Response) -> None:
         """Remembers the passwords of requests, the tokens of answers, and the errors."""
         path = response.request.url.path
-        # Arbitrary input also tries words of our own code, which are in the logs indeed.
+        # Not from Hypothesis tests: arbitrary input includes words of the product's code, which do occur in logs.
         if path.startswith(("/api/v1/auth", "/api/v1/users")) and not hypothesis.currently_in_test_context():
             for password in _passwords(response):
                 self.add_password(password)
         if response.is_error:
             await response.aread()
-            # No more of the path: it may be anything, a secret among others.
+            # Only the first parts of the path: the rest can contain a secret.
             place = f"error {response.status_code} of {response.request.method} {'/'.join(path.split('/')[:4])}"
             self.errors.setdefault(place, []).append(response.text)
         elif path in TOKEN_PATHS and response.status_code == httpx.codes.OK:
@@ -121,7 +121,7 @@ class Secrets:
             self.add("refresh token", response.json()["refresh_token"])
 
     def found_in(self, text: str) -> dict[str, int]:
-        """The kinds of secret in a text, and where in it one of each is."""
+        """Returns the kinds of secrets in a text, each with the offset of one occurrence."""
         words = set(INNER_WORD.findall(f" {text} "))
         found = {kind: text.index(phrase) for phrase, (kind, needed) in self._phrases.items() if needed <= words and phrase in text}
         for word in set(WORD.findall(text)):
@@ -131,13 +131,13 @@ class Secrets:
         return found
 
     def found_in_bytes(self, values: Sequence[bytes]) -> set[str]:
-        """The kinds of secret in binary values, written in them or as they are."""
-        # In base64, for tokens: these are random bytes, and might be kept as such.
+        """Returns the kinds of secrets in binary values, as text or as raw bytes."""
+        # Encoded to base64, because a token could be stored as the random bytes that it encodes.
         encoded = "\n".join(base64.urlsafe_b64encode(value).decode() for value in values)
         return self.written_in(values) | set(self.found_in(encoded))
 
     def written_in(self, values: Sequence[bytes]) -> set[str]:
-        """The kinds of secret that are written in binary values, and of keys that are in them as they are."""
+        """Returns the kinds of secrets that occur in binary values as text, and of the keys that occur as raw bytes."""
         data = b"\n".join(values)
         return set(self.found_in(data.decode(errors="replace"))) | {kind for key, kind in self._raw.items() if key in data}
 
@@ -146,7 +146,7 @@ class Secrets:
 
 
 def overheard(send: Callable[..., Awaitable[httpx.Response]], secrets: Secrets) -> Callable[..., Awaitable[httpx.Response]]:
-    """httpx.AsyncClient.send that has the secrets listen to what stacks on this machine answer."""
+    """Wraps httpx.AsyncClient.send: `secrets` listens to every answer of a stack on this machine."""
 
     async def sending(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
         response = await send(client, request, **options)
@@ -158,7 +158,7 @@ def overheard(send: Callable[..., Awaitable[httpx.Response]], secrets: Secrets) 
 
 
 def searched(close: Callable[[DataDir], None], secrets: Secrets) -> Callable[[DataDir], None]:
-    """DataDir.close that fails if any secret stands in a log. All processes have ended by then, and written what they had to say."""
+    """Wraps DataDir.close: it fails if a log contains a secret. All processes have ended and written their logs by then."""
 
     def closing(directory: DataDir) -> None:
         secrets.learn_files(directory.secrets)
@@ -170,7 +170,7 @@ def searched(close: Callable[[DataDir], None], secrets: Secrets) -> Callable[[Da
 
 
 async def check(stack: Stack, secrets: Secrets) -> None:
-    """Fails if any secret stands in a metric, an error, a column or a cache. While the system runs, at the end of what it was run for."""
+    """Fails if a metric, an error, a column or Redis contains a secret. Call it at the end of the tests, while the system still runs."""
     await secrets.learn(stack)
     ports = {name: process.ops_port for name, process in stack.state.processes.items() if process.ops_port and process.pid}
     findings = [
@@ -183,7 +183,7 @@ async def check(stack: Stack, secrets: Secrets) -> None:
 
 
 def in_logs(secrets: Secrets, directory: Path) -> list[str]:
-    """Of all files below a directory."""
+    """Returns the findings in all files below a directory."""
     findings = []
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         text = path.read_text(errors="replace")
@@ -192,19 +192,19 @@ def in_logs(secrets: Secrets, directory: Path) -> list[str]:
 
 
 async def in_metrics(secrets: Secrets, urls: Mapping[str, str]) -> list[str]:
-    """Of the answers of some URLs, by the names of who gives them."""
+    """Returns the findings in the answers of URLs, which are given by process name."""
     async with httpx.AsyncClient(timeout=5) as client:
         answers = {name: (await client.get(url)).raise_for_status().text for name, url in urls.items()}
     return [f"{kind} in the metrics of {name}" for name, text in answers.items() for kind in secrets.found_in(text)]
 
 
 def in_errors(secrets: Secrets) -> list[str]:
-    """Of all errors that were answered."""
+    """Returns the findings in all error answers."""
     return [f"{kind} in {place}" for place, texts in secrets.errors.items() for kind in secrets.found_in("\n".join(texts))]
 
 
 async def in_database(secrets: Secrets, url: str) -> list[str]:
-    """Of all columns of all tables."""
+    """Returns the findings in all columns of all tables."""
     findings = []
     connection = await asyncpg.connect(url)
     try:
@@ -220,11 +220,11 @@ async def in_database(secrets: Secrets, url: str) -> list[str]:
 
 
 async def in_redis(secrets: Secrets, url: str) -> list[str]:
-    """Of all keys, and of what is kept under them."""
+    """Returns the findings in all keys and values of Redis."""
     async with redis.asyncio.Redis.from_url(url) as client:
         keys = [key async for key in client.scan_iter(count=1000)]
         kept = [value for value in await client.mget(keys) if value is not None] if keys else []
-    # Not in base64: an access token has the user's id in it, and so have the keys.
+    # Without the base64 form: an access token contains the user's id, and so do the Redis keys.
     return [f"{kind} in Redis' {name}" for name, data in (("keys", keys), ("values", kept)) for kind in sorted(secrets.written_in(data))]
 
 
@@ -233,12 +233,12 @@ def _require_none(findings: Sequence[str]) -> None:
 
 
 def _written(text: str) -> set[str]:
-    """The forms in which a text may stand in another: as it is, in JSON of both kinds, in Python, in a URL."""
+    """Returns the forms in which another text may contain a text: unchanged, as JSON (ASCII and UTF-8), as a Python string, in a URL."""
     return {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], quote(text, safe="")}
 
 
 def _passwords(response: httpx.Response) -> list[str]:
-    """The passwords in the request of an answer. Not those that its other fields tell, nor a new one that was refused: it may be the email."""
+    """Returns the passwords in an answer's request, without those that other fields contain and rejected new ones, which may be the email."""
     try:
         body = json.loads(response.request.content)
     except (ValueError, RecursionError, httpx.RequestNotRead):

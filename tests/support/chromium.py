@@ -1,4 +1,4 @@
-"""A headless Chromium that shows one page, and what the page's DOM says: over the DevTools protocol, of which this is all that is needed."""
+"""A headless Chromium that shows one page, and reads the page's DOM over the DevTools protocol."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 PROGRAM: Final = "chromium"
 START_SECONDS: Final = 30.0
-# As root, in a container, with nothing but the page: no sandbox, no processor of graphics, nobody to talk to by itself.
+# For root in a container: no sandbox, no GPU, no network traffic except the page's.
 OPTIONS: Final = (
     "--headless",
     "--no-sandbox",
@@ -32,7 +32,7 @@ OPTIONS: Final = (
 
 
 def missing() -> str:
-    """What to say if there is none on this machine; empty if there is."""
+    """Returns a message if Chromium is not installed, else an empty text."""
     return "" if shutil.which(PROGRAM) else f"{PROGRAM} is not installed: it is the Debian package {PROGRAM}"
 
 
@@ -44,7 +44,7 @@ class Page:
         self._numbers = itertools.count(1)
 
     async def evaluate(self, expression: str) -> Any:
-        """What a JavaScript expression is in the page."""
+        """Returns the value of a JavaScript expression in the page."""
         number = next(self._numbers)
         await self._socket.send_json(
             {"id": number, "method": "Runtime.evaluate", "params": {"expression": expression, "returnByValue": True, "awaitPromise": True}}
@@ -57,13 +57,13 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def showing(url: str) -> AsyncIterator[Page]:
-    """A browser of its own with that page, which ends with the block."""
+    """Starts a browser with that page and stops it at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
             *(PROGRAM, *OPTIONS, f"--user-data-dir={profile}", url),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            # The whole family, to be ended together.
+            # A process group of its own, so that all of the browser's processes can be killed together.
             start_new_session=True,
         )
         try:
@@ -77,16 +77,16 @@ async def showing(url: str) -> AsyncIterator[Page]:
 
 
 async def _port(profile: Path) -> int:
-    """The port that the browser has chosen."""
+    """Returns the port that the browser has chosen."""
     file = profile / "DevToolsActivePort"
-    # The port stands in the first line, and the second makes sure that it does so whole.
+    # The first line is the port. If there is a second line, the first one is complete.
     lines = file.read_text().splitlines() if file.exists() else []
     assert len(lines) > 1, "chromium has not started"
     return int(lines[0])
 
 
 async def _address(session: aiohttp.ClientSession, port: int, url: str) -> str:
-    """Of the page's own socket."""
+    """Returns the address of the page's WebSocket."""
 
     async def find() -> str:
         async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:

@@ -1,4 +1,4 @@
-"""Databases of a test's own, cloned from a migrated template in the running PostgreSQL; and the ways to log in to one."""
+"""Separate databases for tests, cloned from a migrated template in the running PostgreSQL, and URLs to log in to them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from servicekit.stores.migrate import packaged
 
 
 async def make_template(database_url: str) -> str:
-    """A database with both schemas and no rows. Returns its name."""
+    """Creates a database with both schemas and no rows. Returns its name."""
     name = f"template_{uuid4().hex[:12]}"
     await _execute(database_url, f"CREATE DATABASE {name}")
     for schema in ("auth", "task"):
@@ -24,7 +24,7 @@ async def make_template(database_url: str) -> str:
 
 @contextlib.asynccontextmanager
 async def cloned(database_url: str, template: str) -> AsyncIterator[str]:
-    """The URL of a new copy of the template, dropped at the end."""
+    """Yields the URL of a new copy of the template, which is dropped at the end."""
     name = f"test_{uuid4().hex[:12]}"
     await _execute(database_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
@@ -34,19 +34,19 @@ async def cloned(database_url: str, template: str) -> AsyncIterator[str]:
 
 
 def with_database(url: str, name: str) -> str:
-    """The URL of another database of the same server."""
+    """Returns the URL of another database on the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 def as_role(url: str, role: str, password: str) -> str:
-    """The URL, for another role."""
+    """Returns the URL for another role."""
     parts = urlsplit(url)
     address = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{quote(role, safe='')}:{quote(password, safe='')}@{address}"))
 
 
 def login(state: State, role: str) -> str:
-    """The URL by which one of a stack's own roles logs in to its database."""
+    """Returns the URL with which a role of the stack logs in to its database."""
     return as_role(state.database_url, role, password_file(Path(state.data_dir) / "secrets", role).read_text())
 
 

@@ -1,4 +1,4 @@
-"""Every RPC, field and comment of `proto/`, read from the descriptor set that the build wrote."""
+"""Every RPC, field and comment of `proto/`, read from the descriptor set that the build generates."""
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from taskmanager.rpc.v1 import access_pb2
 DESCRIPTORS = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
 OURS = "taskmanager."
 
-# The field numbers of descriptor.proto by which source code info addresses things.
+# The field numbers of descriptor.proto that source code info uses in its paths.
 MESSAGES, ENUMS, SERVICES = 4, 5, 6
 FIELDS, NESTED_MESSAGES, NESTED_ENUMS, VALUES, METHODS = 2, 3, 4, 2, 2
 
@@ -26,7 +26,7 @@ Comments = Mapping[Address, str]
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A thing that is declared in a proto file, and the comment right before it."""
+    """A declaration in a proto file, and the comment directly before it."""
 
     kind: str
     name: str
@@ -35,9 +35,9 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One method. `verb` and `template` are those of its google.api.http rule, empty without one; `body` names the field in the body, or is `*`.
+    """One method. `verb` and `template` come from its google.api.http rule, empty without one. `body` is the name of the body's field, or `*`.
 
-    `writes`: it has side effects. `streams`: it answers with any number of messages.
+    `writes`: the method has side effects. `streams`: it answers with a stream of messages.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Rpc:
 
     @property
     def program(self) -> str:
-        """The service program that serves it: auth or task."""
+        """The service that serves it: auth or task."""
         return self.name.split(".")[1]
 
     @property
@@ -67,7 +67,7 @@ class Rpc:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is for the system's own services."""
+        """Whether only the system's own services may call it."""
         return self.access == access_pb2.ACCESS_INTERNAL
 
     @property
@@ -83,29 +83,29 @@ class Rpc:
 
 @cache
 def files() -> Sequence[descriptor_pb2.FileDescriptorProto]:
-    """Our own proto files, with their comments; their generated modules are imported."""
+    """Returns the project's proto files with their comments, and imports their generated modules."""
     found = [file for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file if file.package.startswith(OURS)]
     for file in found:
         importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
-    # Anew: options are read by the extensions that are known by now.
+    # Parse again: options are decoded with the extensions that are registered at parse time.
     again = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
     return [file for file in again if file.package.startswith(OURS)]
 
 
 @cache
 def rpcs() -> Sequence[Rpc]:
-    """All methods of all services."""
+    """Returns all methods of all services."""
     return [rpc for file in files() for rpc in rpcs_of(file)]
 
 
 def named(name: str) -> Rpc:
-    """The method whose full name ends so."""
+    """Returns the method whose full name ends with `name`."""
     (found,) = (rpc for rpc in rpcs() if f".{rpc.name}".endswith(f".{name}"))
     return found
 
 
 def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
-    """The methods of the services of a file."""
+    """Yields the methods of a file's services."""
     comments = _comments(file)
     for i, service in enumerate(file.service):
         for j, method in enumerate(service.method):
@@ -124,7 +124,7 @@ def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
 
 
 def elements(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Element]:
-    """All that a file declares."""
+    """Yields all declarations of a file."""
     comments = _comments(file)
     for i, service in enumerate(file.service):
         name = f"{file.package}.{service.name}"
@@ -138,7 +138,7 @@ def elements(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Element]:
 
 
 def is_output_only(field: FieldDescriptor) -> bool:
-    """Whether the server sets it, and ignores it in a request."""
+    """Whether the server sets the field and ignores it in requests."""
     behavior: Any = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]  # type: ignore[index]  # the stubs do not know custom options
     return field_behavior_pb2.OUTPUT_ONLY in behavior
 

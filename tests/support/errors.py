@@ -1,4 +1,4 @@
-"""What an error says, the same for REST and gRPC, so that both can be held to the same expectations."""
+"""An error in one form for REST and gRPC, so that tests can compare both with the same expectations."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +14,7 @@ _NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """An error as a client sees it: the gRPC code's number, the reason and its metadata, and the fields named with what is wrong with them."""
+    """An error as a client sees it: the number of the gRPC code, the reason with its metadata, and the invalid fields with their descriptions."""
 
     code: int
     reason: str
@@ -24,12 +24,12 @@ class ApiError:
 
     @property
     def status(self) -> str:
-        """The gRPC code's name."""
+        """The name of the gRPC code."""
         return _NAMES[self.code]
 
 
 def of_response(response: httpx.Response) -> ApiError:
-    """The error in a REST answer, which must be in the one JSON shape."""
+    """Returns the error in a REST answer. The answer must have the standard JSON shape."""
     body: dict[str, Any] = response.json()
     assert set(body) == {"code", "message", "details"}, body
     details = {detail["@type"].rpartition(".")[2]: detail for detail in body["details"]}
@@ -39,7 +39,7 @@ def of_response(response: httpx.Response) -> ApiError:
 
 
 def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
-    """The error of a gRPC call."""
+    """Returns the error of a gRPC call."""
     status = rpc_status.from_call(error)
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details if status else ():

@@ -1,7 +1,7 @@
-"""What was seen of one task, and when: whether some order of all the calls explains every answer (linearizability).
+"""A history of calls to one task. Decides whether some order of all calls explains every answer (linearizability).
 
-A task's version is the order of its writes. So it is enough that a call shows no less than any call that had ended before it began, a write more than
-that, and that a version has one title, which somebody was writing by then.
+A task's version gives the order of its writes. So these checks are enough: a read's version is at least that of every call that ended before the read
+began; a write's version is greater than that; each version has one title; and a write of that title had begun.
 """
 
 import time
@@ -13,7 +13,7 @@ from tests.support.task_api import Seen
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was answered. Times are those of time.monotonic."""
+    """An answered call. Times are on the clock of time.monotonic."""
 
     who: str
     is_write: bool
@@ -27,18 +27,18 @@ class Call:
 
 @dataclass(slots=True)
 class History:
-    """The calls about one task that were answered, and all titles that were tried."""
+    """The answered calls for one task, and all titles that clients tried to write."""
 
     calls: list[Call] = field(default_factory=list)
-    # When the write of each title began, answered or not.
+    # The start time of each title's write, answered or not.
     tried: dict[str, float] = field(default_factory=dict)
 
     async def read(self, who: str, call: Awaitable[Seen]) -> Seen:
-        """The answer, noted."""
+        """Awaits a read and records it."""
         return await self._note(who, call, is_write=False)
 
     async def write(self, who: str, title: str, call: Awaitable[Seen]) -> Seen:
-        """The answer of a call that gives the task that title, noted. No two give it the same."""
+        """Awaits a write of that title and records it. Each title must be written only once."""
         self.tried[title] = time.monotonic()
         return await self._note(who, call, is_write=True)
 
@@ -49,7 +49,7 @@ class History:
         return seen
 
     def contradictions(self) -> list[str]:
-        """What no order explains."""
+        """Returns the answers that no order explains."""
         return [*self._backwards(), *self._confused()]
 
     def _backwards(self) -> Iterator[str]:

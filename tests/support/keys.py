@@ -1,4 +1,4 @@
-"""Signing keys for tests that need a key rather than its course."""
+"""Signing keys for tests that need a key, but not its rotation."""
 
 import os
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from auth_service.keys.seal import KeySeal
 
 
 def key_ring() -> KeyRing:
-    """A ring with one key, which signs all day."""
+    """Returns a ring with one key, which signs for a day."""
     seal, now = KeySeal([os.urandom(32)]), datetime.now(UTC)
     ring = KeyRing(seal, KeyPolicy(rotation_seconds=86_400, lead_seconds=86_400, token_seconds=900))
     ring.load(StoredKeys([seal.new_key(now)], now))

@@ -1,4 +1,4 @@
-"""Clients that call without a pause, each outcome kept: what the tests that break something are judged by."""
+"""Clients that call continuously and record every outcome, for tests that cause faults."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from uuid import uuid4
 from tests.support.task_api import CallFailed, TaskApi
 
 OK: Final = "OK"
-# The request id of calls before the load, whose lines can be written late.
+# The request id of calls before the load. Their log lines may be written late.
 SETUP: Final = "setup"
-# A client whose call failed at once must not take the processor from those that have something to do.
+# A client whose calls fail immediately must not take CPU time from the other clients.
 PAUSE_AFTER_FAILURE_SECONDS: Final = 0.02
 
-# Makes one call under the request id that it is given. Raises CallFailed.
+# Makes one call with the given request id. Raises CallFailed.
 Operation: TypeAlias = Callable[[str], Awaitable[object]]
-# What a client does in turn, each thing with its name.
+# The operations that a client repeats in order, each with its name.
 Client: TypeAlias = Sequence[tuple[str, Operation]]
 
 
@@ -36,10 +36,10 @@ class Outcome:
 
 
 class Load:
-    """`async with Load(clients) as load:` calls until the end of the block."""
+    """Runs clients: `async with Load(clients) as load:` makes calls until the end of the block."""
 
     def __init__(self, clients: Iterable[Client], pause_seconds: float = 0) -> None:
-        """The pause is that of each client between its calls."""
+        """`pause_seconds` is each client's pause between its calls."""
         self._clients = list(clients)
         self._pause_seconds = pause_seconds
         self._tasks: list[asyncio.Task[None]] = []
@@ -54,24 +54,24 @@ class Load:
         await self.stop()
 
     async def start(self) -> None:
-        """Begins to call."""
+        """Starts the clients."""
         self._tasks = [asyncio.create_task(self._run(operations)) for operations in self._clients]
 
     async def stop(self) -> None:
-        """Begins no more calls and waits for those under way. Raises what a client stumbled over."""
+        """Starts no more calls and waits for the running ones. Raises the exception of a client that failed."""
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
     def failures(self, operation: str = "") -> list[Outcome]:
-        """The calls that did not end well, of one operation or of all."""
+        """Returns the failed calls of one operation, or of all."""
         return [outcome for outcome in self.outcomes if outcome.code != OK and operation in ("", outcome.operation)]
 
     def between(self, began: float, ended: float) -> list[Outcome]:
-        """The calls that began in a span of time."""
+        """Returns the calls that began in a time span."""
         return [outcome for outcome in self.outcomes if began <= outcome.began < ended]
 
     def codes(self) -> Counter[str]:
-        """How often calls ended in which way."""
+        """Returns the number of calls by code."""
         return Counter(outcome.code for outcome in self.outcomes)
 
     async def _run(self, operations: Client) -> None:
@@ -94,7 +94,7 @@ class Load:
 
 
 async def mixed_client(api: TaskApi) -> Client:
-    """A client that reads, changes, lists, makes and deletes."""
+    """Returns a client that reads, changes, lists, creates and deletes tasks."""
     mine = await api.create("before", SETUP)
     made: list[str] = []
 
@@ -102,7 +102,7 @@ async def mixed_client(api: TaskApi) -> Client:
         made.append((await api.create("made under load", request_id)).id)
 
     async def delete(request_id: str) -> None:
-        # What could not be made cannot be deleted.
+        # Nothing to delete if the creations have failed.
         if made:
             await api.delete(made.pop(), request_id)
 
@@ -116,5 +116,5 @@ async def mixed_client(api: TaskApi) -> Client:
 
 
 def worst(outcomes: Iterable[Outcome]) -> float:
-    """The seconds that the slowest call took."""
+    """Returns the duration of the slowest call in seconds."""
     return max((outcome.seconds for outcome in outcomes), default=0.0)

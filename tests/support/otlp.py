@@ -1,4 +1,4 @@
-"""A receiver of OpenTelemetry's OTLP over gRPC, which keeps the spans that it is sent."""
+"""A receiver for OTLP over gRPC that stores the received spans."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span. `parent_id` is empty for a root; ids are hexadecimal. `texts` is everything of it that could quote something."""
+    """One span. Ids are hexadecimal; `parent_id` is empty for a root. `texts` are all texts of the span that could contain a secret."""
 
     service: str
     name: str
@@ -29,12 +29,12 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mis
         self.spans: list[Span] = []
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the RPC's name and signature
-        """Keeps the spans."""
+        """Stores the spans."""
         self.spans.extend(_spans(request))
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def tree(self, trace_id: str) -> "Tree":
-        """The spans of one trace."""
+        """Returns the spans of one trace."""
         return Tree([span for span in self.spans if span.trace_id == trace_id])
 
 
@@ -45,7 +45,7 @@ class Tree:
     spans: Sequence[Span]
 
     def ancestry(self, span: Span) -> Iterator[Span]:
-        """The span, its parent, and so on up to the last that was received."""
+        """Yields the span, its parent, and so on up to the last received ancestor."""
         by_id = {each.span_id: each for each in self.spans}
         current: Span | None = span
         while current is not None:
@@ -53,13 +53,13 @@ class Tree:
             current = by_id.get(current.parent_id)
 
     def of(self, service: str) -> list[Span]:
-        """The spans of a service."""
+        """Returns the spans of a service."""
         return [span for span in self.spans if span.service == service]
 
 
 @contextlib.asynccontextmanager
 async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
-    """A receiver, and the URL for OTEL_EXPORTER_OTLP_ENDPOINT."""
+    """Yields a receiver and its URL for OTEL_EXPORTER_OTLP_ENDPOINT."""
     kept = Receiver()
     server = grpc.aio.server()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(kept, server)

@@ -1,4 +1,4 @@
-"""Outages of a stack's processes: freezing them with all their children, and making the stack whole again."""
+"""Outages of a stack's processes: freezes processes with all their children, and restores the stack."""
 
 import contextlib
 import os
@@ -16,18 +16,18 @@ WHOLE_WITHIN_SECONDS = 15.0
 
 
 def freeze(stack: Stack, process: str) -> None:
-    """Stops a process and all its descendants; they keep their connections and answer nothing."""
+    """Suspends a process and all its descendants (SIGSTOP). They keep their connections but do not answer."""
     _signal(stack, process, signal.SIGSTOP)
 
 
 def thaw(stack: Stack, process: str) -> None:
-    """Lets them run again."""
+    """Continues a frozen process and its descendants."""
     _signal(stack, process, signal.SIGCONT)
 
 
 @contextlib.contextmanager
 def frozen(stack: Stack, process: str) -> Iterator[None]:
-    """A process frozen for a while."""
+    """Freezes a process during the block."""
     freeze(stack, process)
     try:
         yield
@@ -36,7 +36,7 @@ def frozen(stack: Stack, process: str) -> Iterator[None]:
 
 
 async def heal(stack: Stack) -> None:
-    """Starts and thaws all that is down, and returns when everything is ready and in use."""
+    """Starts every stopped process, thaws every other one, and waits until `require_whole` succeeds."""
     for name, process in stack.state.processes.items():
         if process.pid is None:
             await stack.start_process(name)
@@ -46,7 +46,7 @@ async def heal(stack: Stack) -> None:
 
 
 async def require_whole(stack: Stack) -> None:
-    """Fails unless every process is ready, the gateway uses every replica, and every replica the cache."""
+    """Fails unless every process is ready, the gateway uses every replica, and every task replica uses Redis."""
     for name in replicas(stack, "auth", "task"):
         assert (await ops(stack, name, "/readyz")).status_code == httpx.codes.OK, f"{name} is not ready"
     for name in replicas(stack, "task"):
@@ -58,7 +58,7 @@ async def require_whole(stack: Stack) -> None:
 
 
 def replicas(stack: Stack, *kinds: str) -> list[str]:
-    """The names of the processes of some services."""
+    """Returns the names of the processes of these services."""
     return [name for name in stack.state.processes if name.partition("-")[0] in kinds]
 
 
@@ -66,7 +66,7 @@ def _signal(stack: Stack, process: str, number: signal.Signals) -> None:
     pid = stack.state.processes[process].pid
     if pid is None:
         return
-    # The parent first when stopping, so that it starts no new ones meanwhile.
+    # The parent comes first, so that a suspended parent cannot start new children.
     for one in (pid, *_descendants(pid)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(one, number)

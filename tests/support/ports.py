@@ -9,7 +9,7 @@ _RESERVED: Final[list[ports.Reservation]] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens, and which no stack on this machine picks."""
+    """Returns ports on which no process listens and which no stack on this machine picks."""
     reservations = ports.reserve(count)
     _RESERVED.extend(reservations)
     return [reservation.port for reservation in reservations]

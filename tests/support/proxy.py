@@ -1,4 +1,4 @@
-"""A TCP proxy that can freeze and cut what goes through it: how a server looks that hangs or is gone, while others use it."""
+"""A TCP proxy that can freeze and close connections. For its clients the server looks frozen or down, while other clients use it normally."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Proxy:
-    """Forwards connections to `host:port`. While frozen it accepts connections and forwards nothing; while mute nothing that the server says."""
+    """Forwards connections to `host:port`. While frozen, it accepts connections but forwards nothing. While mute, it holds the server's answers."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -18,27 +18,27 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.accepted = 0
-        # Is given what a client sends, and returns when that is to be forwarded; what the client sends behind it waits.
+        # Called with each piece of client data before the proxy forwards it. Until it returns, the proxy holds the connection's client data.
         self.hold: Callable[[bytes], Awaitable[None]] | None = None
 
     def freeze(self) -> None:
-        """Forwards nothing from now on."""
+        """Stops forwarding."""
         self._thawed.clear()
 
     def thaw(self) -> None:
-        """Forwards again, also what came meanwhile."""
+        """Forwards again, including the data received meanwhile."""
         self._thawed.set()
 
     def mute(self) -> None:
-        """The server gets what it is sent, and its answers are held back from now on: cut then, and they are lost."""
+        """Holds back the server's answers, but still forwards requests. If `cut` follows, the answers are lost."""
         self._audible.clear()
 
     def unmute(self) -> None:
-        """Answers get through again."""
+        """Forwards answers again."""
         self._audible.set()
 
     def lose(self) -> None:
-        """The connections that there are get nothing any more, and no end either, as when a machine dies; new ones are served."""
+        """Silences the existing connections without closing them, as when a machine dies. New connections work."""
         self._thawed.clear()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -50,12 +50,12 @@ class Proxy:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def start(self) -> None:
-        """Listens, on the port that it had before if there was one."""
+        """Starts to listen, on the previous port if there was one."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Refuses connections and cuts those that there are."""
+        """Stops listening and closes all connections."""
         if self._server is not None:
             self._server.close()
         await self.cut()
@@ -92,7 +92,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxied(host: str, port: int) -> AsyncIterator[Proxy]:
-    """A proxy that listens."""
+    """Yields a listening proxy."""
     proxy = Proxy(host, port)
     await proxy.start()
     try:

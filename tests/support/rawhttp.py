@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, for what a well-behaved client library refuses to send, and to read an answer while the request is still being sent."""
+"""A minimal HTTP/1.1 client. It sends requests that client libraries reject, and reads an answer while it still sends the request."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """A request as bytes; `headers` are whole lines without their ends, as they go over the wire."""
+    """A request as bytes. `headers` are complete header lines without line ends."""
 
     verb: bytes
     target: bytes
@@ -22,7 +22,7 @@ class RawRequest:
 
 
 async def send(base_url: str, request: RawRequest) -> httpx.Response:
-    """Sends a request on a connection of its own. Raises ConnectionError if the server closes it without an answer."""
+    """Sends a request on a new connection. Raises ConnectionError if the server closes the connection without an answer."""
     url = urlsplit(base_url)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         reader, writer = await asyncio.open_connection(url.hostname, url.port)

@@ -1,4 +1,4 @@
-"""A replica of a service beside those of a stack, with settings of its own, and not known to the gateway."""
+"""An additional replica of a service next to those of a stack. It has its own settings, and the gateway does not know it."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ PACKAGES = {"auth": "auth_service", "task": "task_service"}
 
 
 class Replica:
-    """One that is killed and started again on its ports."""
+    """A replica that tests can kill and restart on the same ports."""
 
     def __init__(self, stack: Stack, name: str, settings: Mapping[str, str]) -> None:
-        """`name` begins with `auth-` or `task-`; `settings` go before those that the stack gives to its own."""
+        """`name` begins with `auth-` or `task-`. `settings` override those of the stack's own replicas."""
         self._stack = stack
         self._name = name
         self._kind = name.partition("-")[0]
@@ -33,16 +33,16 @@ class Replica:
 
     @property
     def target(self) -> str:
-        """Where it is called over gRPC."""
+        """The gRPC target."""
         return f"{HOST}:{self._ports.grpc}"
 
     @property
     def ops_url(self) -> str:
-        """Where its ops HTTP is."""
+        """The base URL of its ops port."""
         return f"http://{HOST}:{self._ports.ops}"
 
     async def start(self, *, until: str = "/readyz") -> None:
-        """Returns when it is ready, or when another of its ops says that it is well."""
+        """Starts the process and waits until the ops path `until` answers 200."""
         pid = self._stack.state.processes[f"{self._kind}-1"].pid
         given = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
         environment = {**given, **self._settings, "GRPC_PORT": str(self._ports.grpc), "OPS_PORT": str(self._ports.ops)}
@@ -52,7 +52,7 @@ class Replica:
         await eventually(lambda: self._require_well(until), within=READY_WITHIN_SECONDS)
 
     async def kill(self) -> None:
-        """Ends it with no time for anything."""
+        """Kills the process with SIGKILL."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -74,7 +74,7 @@ class Replica:
 async def replica_of(
     stack: Stack, name: str, *, redis: Proxy | None = None, settings: Mapping[str, str] | None = None, until: str = "/readyz"
 ) -> AsyncIterator[Replica]:
-    """A replica that is ready (see Replica); it reaches Redis by the proxy, if there is one."""
+    """Yields a ready replica (see Replica). If a proxy is given, the replica reaches Redis through it."""
     by_proxy = {"REDIS_URL": f"redis://{HOST}:{redis.port}/0"} if redis is not None else {}
     replica = Replica(stack, name, {**(settings or {}), **by_proxy})
     try:

@@ -1,4 +1,4 @@
-"""The task API for tests under load: the same few calls over gRPC and over REST, with one kind of failure."""
+"""The task API for tests under load: the same calls over gRPC and over REST, with one exception for all failures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grp
 from tests.support.accounts import Account
 
 TIMEOUT_SECONDS: Final = 5.0
-# What a call ends with that was never answered: the connection could not be had, or broke.
+# The code of a call without an answer: the connection could not be opened, or broke.
 CONNECTION: Final = "CONNECTION"
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A task as an answer showed it. The version is the one in the etag: it grows by one with each change."""
+    """A task as an answer showed it. The version is the number in the etag: each change increments it by 1."""
 
     id: str
     title: str
@@ -28,12 +28,12 @@ class Seen:
 
     @property
     def etag(self) -> str:
-        """The etag that it came with."""
+        """The etag of that version."""
         return f'"{self.version}"'
 
 
 class CallFailed(Exception):
-    """A call that did not end well. `code` is the name of a gRPC status, or CONNECTION."""
+    """A call failed. `code` is the name of a gRPC status, or CONNECTION."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -41,7 +41,7 @@ class CallFailed(Exception):
 
 
 class TaskApi(Protocol):
-    """The calls. Each takes the request id to be known by, and raises CallFailed."""
+    """The calls. Each sends its request id and raises CallFailed."""
 
     async def create(self, title: str, request_id: str) -> Seen:
         """CreateTask."""
@@ -50,7 +50,7 @@ class TaskApi(Protocol):
         """GetTask."""
 
     async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:
-        """UpdateTask of the title; with an etag only if it is the task's."""
+        """UpdateTask with a new title. With an etag it succeeds only if that is the task's current one."""
 
     async def delete(self, task_id: str, request_id: str) -> None:
         """DeleteTask."""
@@ -128,7 +128,7 @@ class RestTasks:
 
 
 async def answer(client: httpx.AsyncClient, verb: str, path: str, headers: Mapping[str, str], body: object = None) -> Any:
-    """What a REST call is answered, from its JSON. Raises CallFailed."""
+    """Makes a REST call and returns the JSON of its answer. Raises CallFailed."""
     try:
         response = await client.request(verb, path, json=body, headers=headers)
     except httpx.TransportError as error:
@@ -139,7 +139,7 @@ async def answer(client: httpx.AsyncClient, verb: str, path: str, headers: Mappi
 
 
 def _code(response: httpx.Response) -> str:
-    """The gRPC code of an error, which must be in the one JSON shape."""
+    """Returns the name of an error's gRPC code, or MALFORMED_<status> if the error does not have the standard JSON shape."""
     try:
         return _CODES[response.json()["code"]]
     except (json.JSONDecodeError, KeyError, TypeError):

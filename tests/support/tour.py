@@ -1,4 +1,4 @@
-"""Reads a tour: a Markdown file with blocks of shell commands, each followed, where it prints something, by a block of what it prints."""
+"""Reads a tour: a Markdown file with blocks of shell commands. After a block that prints something, a second block has the expected output."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ _PARTS = re.compile(r"^## (?P<section>.*?)$|^```(?P<language>bash|text)\n(?P<cod
 
 @dataclass(slots=True)
 class Block:
-    """Commands, the section that they stand in, and what they print."""
+    """A block of commands, its section and its expected output."""
 
     section: str
     commands: str
@@ -17,7 +17,7 @@ class Block:
 
 
 def blocks(markdown: str) -> list[Block]:
-    """The blocks of a tour, in order."""
+    """Returns the blocks of a tour, in order."""
     return list(_blocks(markdown))
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what comes about by itself, within a time."""
+"""Waits until a condition holds, with a time limit."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def eventually(check: Callable[[], Awaitable[T]], *, within: float, every: float = 0.05) -> T:
-    """What `check` returns, as soon as it neither fails an assertion nor finds nobody there. Its last failure is raised after `within` seconds."""
+    """Repeats `check` until it raises no AssertionError or httpx.TransportError. Returns its result, or after `within` seconds raises its error."""
     deadline = time.monotonic() + within
     while True:
         try:

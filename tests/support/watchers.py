@@ -1,4 +1,4 @@
-"""Following a user's changes as clients do: the same stream over gRPC and over server-sent events, with one kind of end."""
+"""Follows a user's changes as clients do: the same stream over gRPC and over server-sent events, with one exception for all ends."""
 
 import asyncio
 import contextlib
@@ -20,17 +20,17 @@ from tests.support.task_api import CONNECTION
 
 PATH: Final = "/api/v1/tasks:watch"
 CHECKPOINT: Final = "CHECKPOINT"
-# What a stream ends with that says nothing: all that can be seen of an error over server-sent events once they have begun.
+# The code of a stream that ends without an error. Over server-sent events a client cannot see an error after the stream has begun.
 OVER: Final = "OVER"
-# Far more than anything takes but what has a time of its own.
+# Much longer than any wait without its own limit takes.
 WITHIN_SECONDS: Final = 10.0
-# Silence is no fault: the test says how long it waits.
+# No read timeout: a silent stream is not an error, and each test limits its own wait.
 _TIMEOUT: Final = httpx.Timeout(10, read=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One message. The task is as the gateway prints it, and empty in a CHECKPOINT; `at` is on the clock of time.time."""
+    """One message. The task has the JSON form of the gateway and is empty in a CHECKPOINT. `at` is the time of receipt by time.time."""
 
     kind: str
     task: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Told:
 
 
 class StreamEnded(Exception):
-    """How a stream ended, and it always does so: `code` is the name of a gRPC status, CONNECTION or OVER."""
+    """Raised at the end of every stream. `code` is the name of a gRPC status, CONNECTION or OVER."""
 
     def __init__(self, code: str, reason: str = "") -> None:
         super().__init__(f"{code} {reason}")
@@ -47,12 +47,12 @@ class StreamEnded(Exception):
         self.reason = reason
 
 
-# Watches for an account from a resume token, or from now if it is empty. To be closed. Raises StreamEnded.
+# Watches an account's tasks from a resume token, or from now if it is empty. The caller must close the generator. Raises StreamEnded.
 Way: TypeAlias = Callable[[Account, str], AsyncGenerator[Told, None]]
 
 
 def over_grpc(channel: grpc.aio.Channel) -> Way:
-    """By WatchTasks on that channel."""
+    """Returns a Way that calls WatchTasks on that channel."""
     stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
 
     async def watch(account: Account, resume_token: str) -> AsyncGenerator[Told, None]:
@@ -71,7 +71,7 @@ def over_grpc(channel: grpc.aio.Channel) -> Way:
 
 
 def over_sse(client: httpx.AsyncClient) -> Way:
-    """By server-sent events, through the gateway that the client is for."""
+    """Returns a Way that reads server-sent events through the client's gateway."""
 
     async def watch(account: Account, resume_token: str) -> AsyncGenerator[Told, None]:
         query = {"resume_token": resume_token} if resume_token else {}
@@ -92,7 +92,7 @@ def over_sse(client: httpx.AsyncClient) -> Way:
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[str]:
-    """The data of each event. Of what events can have, ours have nothing but one line of it. What is cut off in the middle is none."""
+    """Yields the data of each event. The server's events have exactly one data line and no other fields. A truncated event is dropped."""
     lines = response.aiter_lines()
     async for line in lines:
         assert line.startswith("data: "), line
@@ -107,7 +107,7 @@ def _told(event: Mapping[str, Any]) -> Told:
 
 
 class Watcher:
-    """A stream that is read in the background. `async with` it: the block begins when the first message, a CHECKPOINT, is there."""
+    """Reads a stream in the background. An `async with` block begins when the first message, a CHECKPOINT, has arrived."""
 
     def __init__(self, way: Way, account: Account, resume_token: str = "") -> None:
         self._stream = way(account, resume_token)
@@ -130,7 +130,7 @@ class Watcher:
         await self.leave()
 
     async def leave(self) -> None:
-        """Goes, as a client does that closes its window."""
+        """Closes the stream, as a client does that closes its window."""
         if self._reading is not None:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -138,27 +138,27 @@ class Watcher:
 
     @property
     def changes(self) -> list[Told]:
-        """What it was told but checkpoints."""
+        """The received messages without checkpoints."""
         return [told for told in self.told if told.kind != CHECKPOINT]
 
     @property
     def resume_token(self) -> str:
-        """Where to go on."""
+        """The resume token of the last message."""
         return self.told[-1].resume_token
 
     async def changed(self, count: int, within: float = WITHIN_SECONDS) -> Sequence[Told]:
-        """The changes, when there are so many."""
+        """Waits until at least `count` changes have arrived, and returns all changes."""
         await self.until(lambda: len(self.changes) >= count, within)
         return self.changes
 
     async def ended(self, within: float = WITHIN_SECONDS) -> StreamEnded:
-        """How the stream ended, when it has."""
+        """Waits until the stream has ended, and returns how."""
         await self.until(lambda: self.end is not None, within, though_ended=True)
         assert self.end is not None
         return self.end
 
     async def until(self, condition: Callable[[], bool], within: float = WITHIN_SECONDS, *, though_ended: bool = False) -> None:
-        """Returns when the condition holds. Fails when the time is over before, or the stream."""
+        """Waits until the condition holds. Fails if the time runs out or the stream ends first."""
         try:
             async with asyncio.timeout(within):
                 while not condition():
@@ -166,7 +166,7 @@ class Watcher:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {within} s; {len(self.changes)} changes came, and this end: {self.end}") from None
+            raise AssertionError(f"not within {within} s; {len(self.changes)} changes arrived, end of the stream: {self.end}") from None
 
     async def _read(self) -> None:
         async with contextlib.aclosing(self._stream) as stream:
@@ -180,11 +180,11 @@ class Watcher:
 
 
 async def refusal(way: Way, account: Account, resume_token: str = "") -> StreamEnded:
-    """The error that a stream begins with."""
+    """Returns the error with which the server rejects a stream. Fails if the stream begins."""
     async with contextlib.aclosing(way(account, resume_token)) as stream:
         try:
             async with asyncio.timeout(WITHIN_SECONDS):
                 first = await anext(stream)
         except StreamEnded as end:
             return end
-    raise AssertionError(f"it began: {first}")
+    raise AssertionError(f"the stream began: {first}")

@@ -1,4 +1,4 @@
-"""Any write of an account, by its RPC's name, over REST: for tests of what follows from writes."""
+"""Makes any write of an account over REST, by the RPC's name, for tests of the effects of writes."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
@@ -9,12 +9,12 @@ from tests.support.accounts import Account
 from tests.support.calls import message_of, rest_call, transcoded
 from tests.support.descriptors import named
 
-# Makes a write by its RPC's name and message in JSON; the answer in JSON. Fails if it was refused.
+# Makes a write by the RPC's name and a JSON message. Returns the answer as JSON. Fails if the write is rejected.
 Write: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 
 def writes(rest: httpx.AsyncClient, account: Account) -> Write:
-    """Writes of the account."""
+    """Returns a Write for the account."""
 
     async def call(name: str, values: Mapping[str, Any]) -> Any:
         response = await rest_call(rest, transcoded(named(name), message_of(named(name), values)), account.headers)
