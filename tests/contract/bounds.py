@@ -1,4 +1,4 @@
-"""The bounds of every field of every request, as pairs of calls: one at the bound and one beyond it."""
+"""The bounds of every field of every request, each with a value at the bound and a value beyond it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from tests.support.descriptors import Rpc, is_output_only, rpcs
 
 T = TypeVar("T")
 
-# One character that is four bytes and, in UTF-16, two units: what counts it wrongly fails.
+# One character of four bytes in UTF-8 and two units in UTF-16, so that a wrong way of counting fails.
 WIDE = "𝄞"
 UUID = "0190b5a0-0000-7000-8000-000000000001"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Values at a bound and beyond it, None for no such value. `said` must be in what the answer says of the field.
+    """Values at a bound and beyond it; None means no such value. `said` must occur in the answer's description of the field.
 
     `in_json`: whether the value beyond the bound means the same in JSON.
     """
@@ -38,14 +38,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """In place of a list: so many copies of the first that the row has."""
+    """Stands for a list: `count` copies of the first item in the row's request."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound of a field, by its path in the request; of a list of messages it is the first's."""
+    """A bound of a field, given by its path in the request. In a list of messages the path names the first message's field."""
 
     rpc: Rpc
     path: tuple[str, ...]
@@ -54,16 +54,16 @@ class Bound:
 
     @property
     def id(self) -> str:
-        """For the test's name."""
+        """The test id."""
         return f"{self.rpc.name.rpartition('.')[2]}-{self.field}-{self.pair.what}"
 
     @property
     def field(self) -> str:
-        """The field as a violation names it."""
+        """The field's name in a violation."""
         return ".".join(self.path) + ("[0]" if self.element else "")
 
     def request(self, world: World, value: Any) -> Message:
-        """The row's request, with the value in the field."""
+        """Returns the row's request with the value in the field."""
         message: Any = message_of(self.rpc, filled(row_of(self.rpc.name).message, world))
         *parents, last = self.path
         inner = message
@@ -82,11 +82,11 @@ class Bound:
 
 
 def at_length(characters: int) -> str:
-    """A text of so many characters."""
+    """Returns a text with that number of characters."""
     return WIDE * characters
 
 
-# Where a text of the right length is not enough, by the field's name.
+# Fields that need more than a text of the right length, by name.
 TEXTS: Mapping[str, Callable[[int], str]] = {
     "email": lambda n: "a" * (n - len("@example.com")) + "@example.com",
     "order_by": "title".ljust,
@@ -97,11 +97,11 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
 PASSWORD = (
     Pair("min", WIDE * 8, WIDE * 7, "8"),
     Pair("max", WIDE * 128, WIDE * 129, "128"),
-    # Counted after NFC, in which the two characters are one.
+    # The length counts after NFC, which combines the two characters into one.
     Pair("max-nfc", "e\u0301" * 128, "e\u0301" * 129, "128"),
     Pair("bytes", None, "x" * 4097, "4096 bytes"),
 )
-# What the service itself bounds, more narrowly than the descriptors can say; it replaces what they say.
+# Bounds that the service checks itself, because the descriptors cannot express them. They replace the descriptors' bounds.
 NARROWER: Mapping[str, Sequence[Pair]] = {
     "taskmanager.auth.v1.RegisterRequest.password": PASSWORD,
     "taskmanager.auth.v1.ChangePasswordRequest.new_password": PASSWORD,
@@ -111,7 +111,7 @@ FAR_FUTURE = Timestamp(seconds=253402300799)
 
 
 def bounds() -> list[Bound]:
-    """All of them."""
+    """Returns all bounds of all methods for clients."""
     return [bound for rpc in rpcs() if not rpc.is_internal for bound in _of_message(rpc, rpc.request.DESCRIPTOR, ())]
 
 
@@ -201,17 +201,17 @@ def _of_known_message(rpc: Rpc, path: tuple[str, ...], name: str) -> Iterator[Pa
 
 
 def _of_mask(writable: str) -> Iterator[Pair]:
-    """`writable`: a field that the mask may name."""
+    """`writable` is a field that the mask may name."""
     yield Pair("paths", FieldMask(paths=[writable] * 32), FieldMask(paths=[writable] * 33), "32")
     yield Pair("path", None, FieldMask(paths=["x" * 65]), "64")
     for path in ("no_such_field", "id", "etag", "created_at", f"{writable}.length", "", f"*.{writable}", f"{writable},id"):
-        # In JSON a mask is one text, in which these are other masks.
+        # In JSON a mask is a single text, in which these paths mean other masks.
         in_json = path not in {"", f"{writable},id"}
         yield Pair(f"mask-{path}", FieldMask(paths=["*"]), FieldMask(paths=[path]), "must name only", in_json)
 
 
 def _inner(message: Any, name: str) -> Any:
-    """What stands in a field, of a list the first."""
+    """Returns the value of a field, or the first item of a list."""
     value = getattr(message, name.removesuffix("[0]"))
     return value[0] if message.DESCRIPTOR.fields_by_name[name.removesuffix("[0]")].is_repeated else value
 

@@ -1,4 +1,4 @@
-"""Calls through the gateway by an RPC's name and its message in JSON, over either protocol; and the errors that they are refused with."""
+"""Makes calls through the gateway over REST or gRPC, by an RPC's name and a JSON message, and returns their errors."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
@@ -18,15 +18,15 @@ from tests.support.errors import ApiError
 INVALID, NOT_FOUND, ALREADY_EXISTS, EXHAUSTED, ABORTED = 3, 5, 6, 8, 10
 HTTP_STATUS = {INVALID: 400, NOT_FOUND: 404, ALREADY_EXISTS: 409, EXHAUSTED: 429, ABORTED: 409}
 
-# All that clients may call.
+# All RPCs that clients may call.
 every_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if not rpc.is_internal], ids=lambda rpc: rpc.name)
 
-# Makes a call by its RPC's name and its message in JSON, with headers, or metadata.
+# Makes a call by an RPC's name and a JSON message, with headers or metadata.
 Call: TypeAlias = Callable[..., Awaitable[Answer]]
 
 
 def over_rest(rest: httpx.AsyncClient) -> Call:
-    """Calls over REST, whose status must be that of the error, or of the row."""
+    """Makes calls over REST. Fails if the HTTP status is not that of the error or, for a success, that of the row."""
 
     async def call(name: str, values: Mapping[str, Any], account: Account, **headers: str) -> Answer:
         answer = await answers.by_rest(rest, named(name), message_of(named(name), values), account, _named(headers))
@@ -37,7 +37,7 @@ def over_rest(rest: httpx.AsyncClient) -> Call:
 
 
 def over_grpc(channel: grpc.aio.Channel) -> Call:
-    """Calls over gRPC."""
+    """Makes calls over gRPC."""
 
     async def call(name: str, values: Mapping[str, Any], account: Account, **headers: str) -> Answer:
         return await answers.by_grpc(channel, named(name), message_of(named(name), values), account, _named(headers))
@@ -46,7 +46,7 @@ def over_grpc(channel: grpc.aio.Channel) -> Call:
 
 
 def refusal(answer: Answer) -> ApiError:
-    """The error, which there must be."""
+    """Returns the error. Fails if the call succeeded."""
     assert answer.error is not None, answer.values
     return answer.error
 

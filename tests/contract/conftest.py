@@ -1,4 +1,4 @@
-"""The ways into the system: REST and gRPC through the gateway, and gRPC straight to the service; and worlds to call in."""
+"""Fixtures: the ways into the system (REST and gRPC through the gateway, gRPC directly to a service), and test data for calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,20 +27,20 @@ class Ways:
     services: Mapping[str, grpc.aio.Channel]
 
     async def by_grpc(self, rpc: Rpc, request: Message | bytes, account: Account | None) -> dict[str, ApiError | None]:
-        """Makes the call over gRPC; the errors by way."""
+        """Makes the call over gRPC. Returns the error of each way."""
         metadata = metadata_of(account)
         channels = {"gateway": self.gateway, "direct": self.services[rpc.program]}
         answers = {way: await rpc_call(channel, rpc, request, metadata) for way, channel in channels.items()}
         return {way: answer if isinstance(answer, ApiError) else None for way, answer in answers.items()}
 
     async def by_all(self, rpc: Rpc, message: Message, account: Account | None) -> dict[str, ApiError | None]:
-        """Makes the call over REST and gRPC; the errors by way."""
+        """Makes the call over REST and gRPC. Returns the error of each way."""
         errors = await self.by_grpc(rpc, message, account)
         return {"rest": await rest_refusal(self.rest, transcoded(rpc, message), account.headers if account else {}), **errors}
 
 
 def metadata_of(account: Account | None) -> Metadata:
-    """The account's token as gRPC metadata."""
+    """Returns the account's token as gRPC metadata."""
     return (("authorization", f"Bearer {account.access_token}"),) if account else ()
 
 
@@ -58,17 +58,17 @@ def ways(rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channe
 
 @pytest.fixture(params=["rest", "grpc"])
 def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
-    """Calls through the gateway, over either protocol; what is asserted must hold for both."""
+    """Makes calls through the gateway. The test runs once over REST and once over gRPC."""
     return over_rest(rest) if request.param == "rest" else over_grpc(gateway_channel)
 
 
 @pytest.fixture
 async def acted(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """A world, and who acts in it."""
+    """A world of the test's own, and the account that acts in it."""
     return await make_world(rest)
 
 
 @pytest.fixture(scope="module")
 async def shared(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """One world for all of a module: what is refused changes nothing."""
+    """One world for a module. Its tests make only calls that are rejected and change nothing."""
     return await make_world(rest)

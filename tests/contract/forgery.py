@@ -1,4 +1,4 @@
-"""Access tokens that nobody should accept, each made from a good one, by hand: a JWT library would refuse to make most of them."""
+"""Access tokens that no service may accept, each made from a valid one. They are built by hand, because a JWT library rejects most of them."""
 
 import base64
 import hashlib
@@ -22,16 +22,16 @@ from tests.contract.insider import secrets_of, signing_key
 from tests.support.accounts import Account
 
 DAY = 86_400
-# More than the services take, and still a header that every server takes.
+# Longer than the services accept, but still a header that every server accepts.
 LONG = 5_000
 REMOVE = object()
-# Of Ed25519.
+# The group order of Ed25519.
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
 @dataclass(frozen=True, slots=True)
 class Forge:
-    """What a forger has at most: a good token, taken apart, the system's own signing key, other secrets of its, and a key of his own."""
+    """Everything that an attacker could have: the parts of a valid token, the system's signing key and other secrets, and a key of his own."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
@@ -41,64 +41,64 @@ class Forge:
     service_token: str
 
     def good(self) -> str:
-        """The token made anew, unchanged: what shows that a refusal is for the change."""
+        """Returns the same token, signed again. It proves that the services reject the other tokens because of their change."""
         return self.signed()
 
     def signed(self, header: Mapping[str, Any] | None = None, claims: Mapping[str, Any] | None = None, key: Ed25519PrivateKey | None = None) -> str:
-        """A token with some of it changed; REMOVE takes something out. Signed by the system's key unless another is given."""
+        """Returns a changed token; the value REMOVE removes a name. The system's key signs it unless another key is given."""
         data = signing_input(_changed(self.header, header), _changed(self.claims, claims))
         return data + "." + encoded((key or self.key).sign(data.encode()))
 
     def raw(self, header: bytes, payload: bytes) -> str:
-        """A token of any bytes, signed by the system's key."""
+        """Returns a token of arbitrary bytes, signed with the system's key."""
         data = f"{encoded(header)}.{encoded(payload)}"
         return data + "." + encoded(self.key.sign(data.encode()))
 
     def hmac(self, secret: bytes) -> str:
-        """Signed by HS256 with a secret."""
+        """Returns a token signed with HS256 and a secret."""
         data = signing_input(_changed(self.header, {"alg": "HS256"}), self.claims)
         return data + "." + encoded(hmac.digest(secret, data.encode(), hashlib.sha256))
 
     def unsigned(self, alg: str) -> str:
-        """Without a signature."""
+        """Returns a token without a signature."""
         return signing_input(_changed(self.header, {"alg": alg}), self.claims) + "."
 
     def es256(self) -> str:
-        """Signed by the attacker's key of another kind."""
+        """Returns a token signed with an attacker's key of another kind (ES256)."""
         data = signing_input(_changed(self.header, {"alg": "ES256"}), self.claims)
         r, s = decode_dss_signature(ec.generate_private_key(ec.SECP256R1()).sign(data.encode(), ec.ECDSA(hashes.SHA256())))
         return data + "." + encoded(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
     @property
     def public_pem(self) -> bytes:
-        """The system's public key, as anybody can have it."""
+        """The system's public key, which anyone can get, as PEM."""
         return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def public_raw(self) -> bytes:
-        """The same, as the 32 bytes that it is."""
+        """The system's public key as 32 raw bytes."""
         return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     @property
     def attacker_jwk(self) -> dict[str, str]:
-        """The attacker's public key, as he would put it into a header."""
+        """The attacker's public key in the form of a header."""
         return {"kty": "OKP", "crv": "Ed25519", "x": encoded(self.attacker.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)), "kid": "mine"}
 
 
 async def forge_of(state: State, account: Account) -> Forge:
-    """A forge from an account's good token and the secrets of the system."""
+    """Returns a Forge from an account's valid token and the secrets of the system."""
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in account.access_token.split(".")[:2])
     key = await signing_key(state, header["kid"])
     return Forge(header, claims, key, Ed25519PrivateKey.generate(), account.refresh_token, secrets_of(state).service_token)
 
 
 def encoded(data: bytes) -> str:
-    """In base64url, without padding."""
+    """Returns the bytes in base64url, without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def signing_input(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
-    """The first two parts of a token."""
+    """Returns the first two parts of a token."""
     return ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
 
 
@@ -120,7 +120,7 @@ def _json(part: Mapping[str, Any]) -> bytes:
 
 
 def _malleable(token: str) -> str:
-    """With another signature that fits if nobody looks whether its number is small enough (RFC 8032 §8.4)."""
+    """Returns the token with another signature. It is valid unless the verifier checks that S is below the group order (RFC 8032 §8.4)."""
     data, _, signature = token.rpartition(".")
     raw = base64.urlsafe_b64decode(signature + "==")
     return data + "." + encoded(raw[:32] + (int.from_bytes(raw[32:], "little") + GROUP_ORDER).to_bytes(32, "little"))
@@ -132,7 +132,7 @@ def _now(offset: float) -> int:
 
 CLAIMS = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
 
-# Tokens, each to be sent as `Bearer TOKEN`. Signed by the right key unless its name says otherwise.
+# Invalid tokens, sent as `Bearer TOKEN`. The right key signs them unless the name says otherwise.
 TOKENS: Mapping[str, Callable[[Forge], str]] = {
     # The key and the algorithm.
     "wrong-key": lambda forge: forge.signed(key=forge.attacker),
@@ -167,7 +167,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "typ-null": _header("typ", None),
     "kid-missing": _header("kid", REMOVE),
     "kid-unknown": _header("kid", "no-such-key"),
-    # Made as the system makes its own, and never published.
+    # The id has the system's own form, but the key was never published.
     "kid-unpublished": lambda forge: forge.signed({"kid": key_id(forge.attacker.public_key())}, key=forge.attacker),
     "kid-empty": _header("kid", ""),
     "kid-number": _header("kid", 0),
@@ -197,7 +197,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     **{f"{name}-object": _claim(name, {}) for name in CLAIMS},
     **{f"{name}-true": _claim(name, True) for name in CLAIMS},
     "exp-past": lambda forge: forge.signed(claims={"iat": _now(-2 * DAY), "exp": _now(-DAY)}),
-    # The services give no leeway: one second to each side of the boundary is left to the clock.
+    # The services allow no leeway. Two seconds in the past leave a margin for the clock.
     "exp-just-past": lambda forge: forge.signed(claims={"exp": _now(-2)}),
     "exp-two-minutes-past": lambda forge: forge.signed(claims={"exp": _now(-120)}),
     "exp-too-far": lambda forge: forge.signed(claims={"iat": _now(0), "exp": _now(MAX_LIFETIME_SECONDS + 1)}),
@@ -257,19 +257,19 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "json-serialization": lambda forge: json.dumps(dict(zip(("protected", "payload", "signature"), forge.good().split("."), strict=True))),
     "nonsense": lambda _: "nonsense",
     "null": lambda _: "null",
-    # Good, but not for this.
+    # Valid credentials of other kinds.
     "refresh-token": lambda forge: forge.refresh_token,
     "service-token": lambda forge: forge.service_token,
 }
 
-# Tokens as the system does not make them, and that are good all the same: whoever of gateway and service looks at them.
+# Tokens that the system does not make, but that the gateway and the services accept.
 GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "made-anew": lambda forge: forge.good(),
     "typ-upper-case": _header("typ", "AT+JWT"),
     "scope": _claim("scope", "all"),
     "nbf-past": _claim("nbf", 0),
     "headers-that-are-never-looked-at": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": {}}),
-    # Long enough for the call that it is made for.
+    # Long enough for one call.
     "exp-soon": lambda forge: forge.signed(claims={"exp": _now(3)}),
     "exp-as-far-as-can-be": lambda forge: forge.signed(claims={"iat": _now(0), "exp": _now(MAX_LIFETIME_SECONDS)}),
     "iat-by-a-clock-that-is-ahead": lambda forge: forge.signed(claims={"iat": _now(CLOCK_SKEW_SECONDS - 10)}),
@@ -280,7 +280,7 @@ GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "claims-in-another-order": lambda forge: forge.raw(_json(forge.header), _json(dict(reversed(forge.claims.items())))),
     "jti-long": _claim("jti", "x" * 1000),
 }
-# Tokens that can be read in two ways. Nobody but the system itself could sign them, and it never would.
+# Ambiguous tokens. Only the system could sign them, and it never does.
 ODD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "sub-urn": lambda forge: forge.signed(claims={"sub": f"urn:uuid:{forge.claims['sub']}"}),
     "sub-without-hyphens": lambda forge: forge.signed(claims={"sub": forge.claims["sub"].replace("-", "")}),
@@ -302,7 +302,7 @@ ODD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
 }
 GOOD_SCHEMES = ("Bearer", "bearer", "BEARER", "bEaReR")
 
-# Whole values of the Authorization header.
+# Complete values of the Authorization header.
 SCHEMES: Mapping[str, Callable[[Forge], str]] = {
     "basic": lambda forge: "Basic " + base64.b64encode(f"user:{forge.good()}".encode()).decode(),
     "basic-with-token": lambda forge: "Basic " + forge.good(),

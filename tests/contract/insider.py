@@ -1,4 +1,4 @@
-"""What only an insider of a running stack has: the keys that it signs with, opened, and the token that its services know each other by."""
+"""Secrets of a running stack that only an insider has: the private signing keys and the service token."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from devstack.state import State
 
 
 def secrets_of(state: State) -> keys.Keys:
-    """The stack's secrets."""
+    """Returns the stack's secrets."""
     return keys.load_or_create(Path(state.data_dir) / "secrets")
 
 
 async def signing_key(state: State, kid: str) -> Ed25519PrivateKey:
-    """The private half of a key, from the database."""
+    """Reads a key from the database and returns its private half."""
     connection = await asyncpg.connect(state.database_url)
     try:
         stored = [StoredKey(*row) for row in await connection.fetch(LIST)]

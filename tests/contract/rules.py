@@ -1,4 +1,4 @@
-"""What the contract demands of the descriptors, as functions from descriptors to what is wrong with them."""
+"""The contract's rules for descriptors, as functions that return the violations."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,27 +29,27 @@ INTEGERS = {
     FieldDescriptor.TYPE_DOUBLE: "double",
 }
 
-# A reason in a method's comment: `- NOT_FOUND (TASK_NOT_FOUND): …`, with one or more reasons.
+# An error line in a method's comment: `- NOT_FOUND (TASK_NOT_FOUND): …`, with one or more reasons.
 ERROR_LINE = re.compile(r"^\s*- ([A-Z_]+) \(([A-Z_, ]+)\): ", re.MULTILINE)
 
 
 def uncommented(file: descriptor_pb2.FileDescriptorProto) -> list[str]:
-    """What has no comment right before it."""
+    """Returns the declarations without a comment directly before them."""
     return [f"{element.kind} {element.name}" for element in elements(file) if not element.comment]
 
 
 def without_http_rule(rpcs: Sequence[Rpc]) -> list[str]:
-    """The methods for clients without a REST path, and those for the system itself with one."""
+    """Returns the methods for clients without a REST path, and the internal methods with one."""
     return [rpc.name for rpc in rpcs if bool(rpc.template) == rpc.is_internal]
 
 
 def without_access(rpcs: Sequence[Rpc]) -> list[str]:
-    """The methods that do not say who may call them."""
+    """Returns the methods without the `access` option."""
     return [rpc.name for rpc in rpcs if rpc.access == 0]
 
 
 def unbounded(message: Any, exceptions: Mapping[str, str], seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The fields of a request, its messages' fields included, that have no bounds. `exceptions` maps names to reasons."""
+    """Yields the fields of a request, including nested messages, that have no bounds. `exceptions` maps field names to reasons."""
     for field in message.fields:
         if is_output_only(field):
             continue
@@ -61,13 +61,13 @@ def unbounded(message: Any, exceptions: Mapping[str, str], seen: frozenset[str] 
 
 
 def errors_named(comment: str) -> list[tuple[str, str]]:
-    """The (status, reason) pairs that a method's comment promises."""
+    """Returns the (status, reason) pairs in a method's comment."""
     _, found, listed = comment.partition("Errors include")
     return [(code, reason.strip()) for code, reasons in ERROR_LINE.findall(listed) for reason in reasons.split(",")] if found else []
 
 
 def status_of_reason(comment: str) -> str:
-    """The status that the comment of an ErrorReason value names, or ''."""
+    """Returns the status in the comment of an ErrorReason value, or ''."""
     match = re.search(r"Status ([A-Z_]+)[.;]", comment)
     return match[1] if match else ""
 
@@ -84,7 +84,7 @@ def _value_type(field: FieldDescriptor) -> Descriptor | None:
 
 
 def _lacking(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> str:
-    """What bound the field lacks, or ''."""
+    """Returns the name of the missing bound, or ''."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name
         if not rules.map.HasField("max_pairs"):
@@ -96,7 +96,7 @@ def _lacking(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> str:
 
 
 def _lacking_one(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> str:
-    """As `_lacking`, for a single value."""
+    """Like `_lacking`, for a single value."""
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             return "" if _has(rules.string, STRING_BOUNDS) else "max_len"

@@ -1,6 +1,7 @@
-"""One row for each RPC for clients: the REST request, the same call as a gRPC message, and the status of its success. Written by hand, on purpose.
+"""One row for each RPC for clients: the REST request, the same call as a gRPC message, and the status of success. The rows are written by hand, so
+that they check the generated mapping.
 
-`$name` in a path, body or message stands for something of the World that the call is made in.
+`$name` in a path, body or message stands for a field of the World in which the call runs.
 """
 
 import json
@@ -23,7 +24,7 @@ TASK = "taskmanager.task.v1.TaskService"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What calls are about: an account with two tasks, one more in the bin and a session beside the one it calls in; an email without an account."""
+    """The data that calls refer to: an account with two tasks, a third in the bin, and a second session; and an email without an account."""
 
     email: str
     free_email: str
@@ -33,15 +34,15 @@ class World:
     task_id: str
     second_task_id: str
     binned_task_id: str
-    # Behind all that has happened to the tasks so far.
+    # After all changes of the tasks so far.
     resume_token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A call that succeeds. `body` is the JSON body, None for none; `message` is the gRPC request in its JSON form.
+    """A call that succeeds. `body` is the JSON body, or None; `message` is the gRPC request in JSON form.
 
-    Of a method that streams it is the first message that counts. A batch is of two.
+    For a streaming method the tests use the first message. Batches have two items.
     """
 
     rpc: str
@@ -125,23 +126,23 @@ ROWS = (
     Row(f"{TASK}.WatchTasks", "GET", "/api/v1/tasks:watch?resume_token=$resume_token", 200, {"resume_token": "$resume_token"}),
 )
 
-# The requests of the methods that only the system's own services may call.
+# The requests of the internal methods.
 INTERNAL: Mapping[str, Mapping[str, Any]] = {f"{EVENT}.ListEvents": {"after": "0", "max_age": "900s", "kind": "SESSION_REVOKED"}}
 
 
 def row_of(rpc: str) -> Row:
-    """The row of a method."""
+    """Returns the row of a method."""
     (row,) = (row for row in ROWS if row.rpc == rpc)
     return row
 
 
 def filled(value: Any, world: World) -> Any:
-    """A path, body or message with the world's values in place of their names."""
+    """Returns a path, body or message in which the world's values replace the names."""
     return json.loads(Template(json.dumps(value)).substitute(asdict(world)))
 
 
 async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """A world of its own, with the account that acts in it."""
+    """Creates a world. Returns it with the account that acts in it."""
     account = await make_account(rest)
     other = await log_in(rest, account)
     requests = [{"task": {"title": title}} for title in ("The task", "The second task", "The binned task")]
@@ -155,7 +156,7 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
 
 
 async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
-    """One to watch from what happens from now on."""
+    """Returns a resume token for all changes from now on."""
     watched = await first_event(rest, rest.build_request("GET", "/api/v1/tasks:watch", headers=account.headers))
     assert watched.status_code == httpx.codes.OK, watched.text
     return str(watched.json()["resume_token"])

@@ -1,4 +1,4 @@
-"""Anything at all, at every method: nothing of it may be a fault of ours."""
+"""Arbitrary input to every method: no call may end with a server error."""
 
 import asyncio
 import string
@@ -19,7 +19,7 @@ from tests.support.calls import VARIABLE, first_event
 from tests.support.descriptors import Rpc
 from tests.support.errors import ApiError, of_response
 
-# Few, since there are all methods to be gone through, twice, and each example is a call or two.
+# Few examples, because two tests go through all methods and each example makes one or two calls.
 bounded = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 FAULTS = {code.value[0] for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS)}
@@ -30,12 +30,12 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 
 @pytest.fixture(scope="module")
 async def actor(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """Who sends it all."""
+    """The account that makes the calls."""
     return await make_world(rest)
 
 
 def _bodies(rpc: Rpc) -> st.SearchStrategy[Any]:
-    """JSON of any form, most of it with the names that the method knows."""
+    """Generates JSON of any form, mostly with the method's field names."""
     names = sorted(filled(row_of(rpc.name).body, NOWHERE) or {"title"})
     named = st.dictionaries(st.sampled_from(names) | st.text(max_size=5), values, max_size=6)
     return named | values
@@ -70,7 +70,7 @@ async def test_any_bytes_over_grpc(rpc: Rpc, actor: tuple[World, Account], ways:
 @bounded
 @given(values=st.lists(st.text(string.printable.translate(str.maketrans("", "", string.whitespace)), max_size=60), min_size=1, max_size=3))
 async def test_any_credentials(ways: Ways, rest: httpx.AsyncClient, values: list[str]) -> None:
-    """Whatever stands in the header, it is not a good token."""
+    """No generated header is a valid token."""
     headers = [("authorization", " ".join(values).strip())]
     response = await rest.get("/api/v1/tasks", headers=headers)
     assert (response.status_code, of_response(response).code) == (401, 16)
@@ -81,7 +81,7 @@ async def test_any_credentials(ways: Ways, rest: httpx.AsyncClient, values: list
     key=st.text(string.printable.strip(), max_size=300), if_match=st.text('"*W/,1x ', max_size=20) | st.text(string.printable.strip(), max_size=60)
 )
 async def test_any_key_and_any_if_match(actor: tuple[World, Account], rest: httpx.AsyncClient, key: str, if_match: str) -> None:
-    """The write is done, or refused for one of them: malformed, used before, or not the etag of now."""
+    """The write succeeds, or the service rejects it: a malformed header, a reused key, or an etag that is not the current one."""
     headers = {**actor[1].headers, "idempotency-key": key, "if-match": if_match.strip()}
     response = await rest.patch(f"/api/v1/tasks/{actor[0].task_id}", json={"title": "a"}, headers=headers)
     outcome = "OK" if response.is_success else of_response(response).reason
@@ -89,7 +89,7 @@ async def test_any_key_and_any_if_match(actor: tuple[World, Account], rest: http
 
 
 async def test_many_at_once_are_no_fault(actor: tuple[World, Account], rest: httpx.AsyncClient) -> None:
-    """Bad requests beside one another get the answers that they get alone."""
+    """Concurrent invalid requests get the same answers as single ones."""
     calls = [rest.get(f"/api/v1/tasks?page_size={i}", headers=actor[1].headers) for i in range(-20, 20)]
     assert [response.status_code for response in await asyncio.gather(*calls)] == [400] * 20 + [200] * 20
 
@@ -99,7 +99,7 @@ def _is_fault(error: ApiError | None) -> bool:
 
 
 def _is_sayable(value: object) -> bool:
-    """Whether JSON can say it: not-a-number it cannot, and Python writes it all the same; what is no JSON comes as bytes."""
+    """Whether JSON can express the value. NaN cannot be expressed, although Python's json writes it. Another strategy sends invalid JSON as bytes."""
     try:
         httpx.Request("POST", "/", json=value)
     except (ValueError, UnicodeEncodeError):

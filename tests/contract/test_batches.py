@@ -1,4 +1,4 @@
-"""Batches as the contract has them: all in their order or nothing, which one is refused, and how large they may be. The same over REST and gRPC."""
+"""The contract of batches over REST and gRPC: all operations in order or none, the index of a rejected operation, and size limits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,14 @@ from tests.contract.calls import EXHAUSTED, INVALID, NOT_FOUND, Call, over_grpc,
 from tests.contract.table import NO_ID, World
 from tests.support.accounts import Account
 
-# What an answer can hold of text.
+# The maximum size of an answer's text.
 ANSWER_BYTES = 3 * 1024 * 1024
 MOST = 1000
 
 
 @pytest.fixture
 def grpc_call(gateway_channel: grpc.aio.Channel) -> Call:
-    """Calls over gRPC alone."""
+    """Makes calls over gRPC only."""
     return over_grpc(gateway_channel)
 
 
@@ -85,11 +85,11 @@ async def test_the_refused_one_is_named_and_nothing_is_done(call: Call, account:
     assert (await call("ListTasks", {"order_by": "title"}, account)).values["tasks"] == made
 
 
-# Sizes. A character that takes four bytes, and one that JSON makes six of.
+# Sizes. The tests use a character of four bytes, and one that JSON escapes to six bytes.
 
 
 def _filling(total: int, character: str) -> list[dict[str, Any]]:
-    """As many creations as a batch may have, with titles as long as they may be and descriptions that bring it to so many bytes of text."""
+    """Returns the maximum number of creations, with titles of maximum length and descriptions that bring the text to at most `total` bytes."""
     width = len(character.encode())
     each = total // MOST // width - 200
     return [{"task": {"title": character * 200, "description": character * each}} for _ in range(MOST)]
@@ -97,8 +97,8 @@ def _filling(total: int, character: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("character", ["x", "𝄞"])
 async def test_the_largest_batch_that_can_be_sent_is_answered(call: Call, account: Account, character: str) -> None:
-    """With what the server sets the answer is larger than the request, and within what gRPC clients take."""
-    # What is around the text takes 39 bytes of JSON for each, and a few for all; of protobuf it is less.
+    """The fields that the server sets make the answer larger than the request, but it stays within the limit of gRPC clients."""
+    # Besides the text, JSON needs 39 bytes for each item and a few bytes in total. Protobuf needs less.
     requests = _filling(ANSWER_BYTES - 40 * MOST, character)
     made = (await call("BatchCreateTasks", {"requests": requests}, account, idempotency_key="largest")).values["tasks"]
     assert [{"task": {name: task[name] for name in ("title", "description")}} for task in made] == requests
@@ -118,6 +118,6 @@ async def test_a_batch_whose_answer_would_be_too_large_changes_nothing(call: Cal
     error = refusal(await call("BatchUpdateTasks", {"requests": updates}, account, idempotency_key="large"))
     assert (error.code, error.reason, error.metadata) == (EXHAUSTED, "ANSWER_TOO_LARGE", {"index": str(count - 1)})
     assert (await call("GetTask", {"id": made[0]["id"]}, account)).values == made[0]
-    # One less fits, over either protocol, and the key is free.
+    # With one item less the batch fits over both protocols, and the idempotency key is still unused.
     changed = await call("BatchUpdateTasks", {"requests": updates[:-1]}, account, idempotency_key="large")
     assert [(task["title"], task["description"] == character * 10_000) for task in changed.values["tasks"]] == [("b", True)] * (count - 1)

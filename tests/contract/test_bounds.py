@@ -1,4 +1,4 @@
-"""Every bound that `proto/` sets: at it a request is accepted, one beyond it is INVALID_ARGUMENT, with the field and the bound named."""
+"""Every bound in `proto/`: a value at the bound is accepted. A value beyond it gets INVALID_ARGUMENT, which names the field and the bound."""
 
 import httpx
 import pytest
@@ -26,7 +26,7 @@ def test_there_are_bounds_of_every_kind() -> None:
 
 @within
 async def test_at_the_bound_a_request_is_accepted(bound: Bound, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """The first of the three calls may use up what the others then do not find, but none is refused for what it says."""
+    """The first of the three calls may delete or use up data, so that the others fail. But no call is rejected for its content."""
     world, account = await make_world(rest)
     message = bound.request(world, bound.pair.at)
     errors = {"rest": await rest_refusal(rest, transcoded(bound.rpc, message), account.headers), **await ways.by_grpc(bound.rpc, message, account)}
@@ -45,13 +45,13 @@ async def test_beyond_the_bound_it_is_refused(bound: Bound, shared: tuple[World,
 
 @beyond_in_json
 async def test_beyond_the_bound_it_is_refused_over_rest(bound: Bound, shared: tuple[World, Account], rest: httpx.AsyncClient) -> None:
-    """By the service with the same words, or by the gateway for what it does not let through."""
+    """The service rejects the request with the same description, or the gateway rejects it."""
     world, account = shared
     error = await rest_refusal(rest, transcoded(bound.rpc, bound.request(world, bound.pair.beyond)), account.headers)
     assert error is not None, "accepted"
     if error.reason == "INVALID_FIELD":
         assert bound.pair.said in error.fields.get(bound.field, ""), error
     elif f"{{{'.'.join(bound.path)}}}" in bound.rpc.template:
-        assert error.code in {INVALID_ARGUMENT, NOT_FOUND}, f"a path of another form is bad or unknown: {error}"
+        assert error.code in {INVALID_ARGUMENT, NOT_FOUND}, f"a malformed path must be invalid or not found: {error}"
     else:
         assert (error.code, error.reason) == (INVALID_ARGUMENT, "MALFORMED_REQUEST"), error

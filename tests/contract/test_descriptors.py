@@ -1,4 +1,4 @@
-"""What every RPC, message and error reason of `proto/` must have, whatever it is about."""
+"""The rules for every RPC, message and error reason of `proto/`."""
 
 import importlib
 import pkgutil
@@ -20,11 +20,11 @@ from tests.support.descriptors import Element, Rpc, elements, files, rpcs, rpcs_
 ERROR_REASON = "taskmanager.rpc.v1.ErrorReason"
 UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 
-# Fields that the descriptors leave without a bound, or without one on one side, and why.
+# Fields that have no bound, or no bound on one side, each with the reason.
 UNBOUNDED = {
-    "taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: too large a page counts as the largest one",
-    "taskmanager.task.v1.Task.etag": "where it counts, in UpdateTask and ReplaceTask, the handler bounds it; else it is ignored, whatever it is",
-    "taskmanager.auth.v1.ListEventsRequest.after": "behind the last event there is none",
+    "taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: a page size above the maximum counts as the maximum",
+    "taskmanager.task.v1.Task.etag": "the handlers of updates bound it; creations ignore it",
+    "taskmanager.auth.v1.ListEventsRequest.after": "after the last event there are no events",
 }
 
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
@@ -54,11 +54,11 @@ def test_every_field_of_a_request_has_bounds(rpc: Rpc) -> None:
 @every_rpc
 def test_a_method_says_which_errors_it_gives(rpc: Rpc) -> None:
     named = rules.errors_named(rpc.comment)
-    assert named, "the comment must have `Errors include:` and under it `- STATUS (REASON): when`"
+    assert named, "the comment must contain `Errors include:`, followed by lines like `- STATUS (REASON): when`"
     statuses = _statuses_of_reasons()
     for status, reason in named:
         assert reason in statuses, f"{reason} is not in ErrorReason"
-        assert status == statuses[reason], f"{reason} goes with {statuses[reason]}"
+        assert status == statuses[reason], f"{reason} belongs to {statuses[reason]}"
 
 
 @every_file
@@ -85,7 +85,7 @@ def test_every_error_in_the_code_has_the_status_of_its_reason() -> None:
 
 
 def test_every_reason_of_the_catalogue_is_given_by_something() -> None:
-    """By an error of the services, or by the gateway alone."""
+    """An error class of the services or a local reply of the gateway uses the reason."""
     by_gateway = {error_reason_pb2.ErrorReason.Name(reply.reason) for reply in LOCAL_REPLIES if reply.reason is not None}
     assert set(_reason_comments()) - {UNSPECIFIED} - by_gateway - {error.reason for error in _errors()} == set()
 
@@ -102,11 +102,11 @@ def test_whatever_is_raised_becomes_a_failure() -> None:
         assert "secret" not in failure.message
 
 
-# That the rules above can fail: each on something planted.
+# The rules above can fail: each one finds a planted violation.
 
 
 def _planted() -> descriptor_pb2.FileDescriptorProto:
-    """A file like `task.proto`'s neighbours that breaks every rule."""
+    """Returns a proto file that breaks every rule."""
     file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
     message = file.message_type.add(name="Thing")
     types = descriptor_pb2.FieldDescriptorProto
@@ -190,7 +190,7 @@ def _elements() -> Iterator[Element]:
 
 
 def _errors() -> set[type[ServiceError]]:
-    """All errors that the product code defines."""
+    """Returns all error classes of the product code."""
     packages = (servicekit, auth_service, task_service)
     for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

@@ -1,6 +1,6 @@
-"""Each method that needs a token, called by a stranger with all that is the owner's: it gives nothing away, and the owner notices nothing.
+"""A stranger calls each authenticated method with the owner's ids and secrets. The answer reveals nothing, and the owner's data does not change.
 
-The methods and what of a request names an object come from the descriptors, the values from the table: a new method is covered by its row.
+The methods and the fields that name objects come from the descriptors, the values from the table. So a new method needs only its row.
 """
 
 import json
@@ -33,14 +33,14 @@ UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (
     code.value[0]
     for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
 )
-# What of a World names an object, and what is good for its owner alone, with what anybody else is told.
+# The World's fields that name an object, and those that only their owner may use, with the error that other users get.
 OBJECTS = ("$task_id", "$second_task_id", "$binned_task_id", "$session_id")
 PROOFS = {"$password": (DENIED, "WRONG_PASSWORD"), "$resume_token": (INVALID, "INVALID_RESUME_TOKEN")}
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Somebody with tasks and two sessions, all of whose texts and ids are to be found nowhere else. `seen` is all that the API shows of it."""
+    """A user with tasks and two sessions, all with unique texts and ids. `seen` is everything that the API shows of them."""
 
     world: World
     account: Account
@@ -50,7 +50,7 @@ class Owner:
 
 @pytest.fixture
 async def owner(rest: httpx.AsyncClient) -> Owner:
-    """Whose objects they are."""
+    """The owner of the objects."""
     world, account = await make_world(rest)
     name, title = f"Owner {uuid7()}", f"Title {uuid7()}"
     for path, body in (("/api/v1/users/me", {"name": name}), (f"/api/v1/tasks/{world.task_id}", {"title": title, "description": title})):
@@ -68,12 +68,12 @@ async def stranger(rest: httpx.AsyncClient) -> Account:
 
 @every_authenticated_rpc
 def test_a_row_names_its_objects_by_their_place_in_the_world(rpc: Rpc) -> None:
-    """Else a stranger's call would be about nothing of the owner's."""
+    """Otherwise a stranger's call would not refer to the owner's objects."""
     message = row_of(rpc.name).message
     for path in {*_ids_of(rpc.request.DESCRIPTOR), *VARIABLE.findall(rpc.template)}:
         found = list(_values_at(message, path.split(".")))
-        assert found, f"{path} is to be there"
-        assert set(found) <= set(OBJECTS), f"{path} is to be of {OBJECTS}"
+        assert found, f"the row must have {path}"
+        assert set(found) <= set(OBJECTS), f"{path} must be one of {OBJECTS}"
 
 
 @every_authenticated_rpc
@@ -105,7 +105,7 @@ async def test_a_stranger_gets_nothing_of_the_owners(
 async def test_one_foreign_task_refuses_the_whole_batch(
     rpc: Rpc, foreign: str, index: int, way: str, owner: Owner, rest: httpx.AsyncClient, ways: Ways
 ) -> None:
-    """And nothing is done with the caller's own."""
+    """The batch also changes none of the caller's own tasks."""
     mine, caller = await make_world(rest)
     before = await _seen(rest, mine, caller)
     answer, error = await _call(rpc, way, replace(mine, **{foreign: owner.world.task_id}), owner.account, caller, rest, ways)
@@ -121,7 +121,7 @@ async def test_one_foreign_task_refuses_the_whole_batch(
 @every_authenticated_rpc
 @every_way
 async def test_what_is_no_access_token_opens_nothing(rpc: Rpc, way: str, owner: Owner, system: Stack, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """Also not to the owner."""
+    """These tokens give no access, not even to the owner."""
     for token, reason in {
         "": "TOKEN_MISSING",
         secrets_of(system.state).service_token: "TOKEN_INVALID",
@@ -137,7 +137,7 @@ async def test_what_is_no_access_token_opens_nothing(rpc: Rpc, way: str, owner: 
 
 @every_authenticated_rpc
 async def test_the_owners_own_call_succeeds(rpc: Rpc, owner: Owner, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """Else the refusals above would prove nothing."""
+    """Otherwise the rejections above would prove nothing."""
     _, error = await _call(rpc, "rest", owner.world, owner.account, owner.account, rest, ways)
     assert error is None
 
@@ -145,7 +145,7 @@ async def test_the_owners_own_call_succeeds(rpc: Rpc, owner: Owner, rest: httpx.
 async def _call(
     rpc: Rpc, way: str, world: World, owner: Account, caller: Account | None, rest: httpx.AsyncClient, ways: Ways
 ) -> tuple[str, ApiError | None]:
-    """Makes the row's call, with the owner's ids also where the server sets them. All that was answered, and the error of it."""
+    """Makes the row's call, also with the owner's ids in fields that the server sets. Returns the complete answer as text, and its error."""
     message = message_of(rpc, filled(row_of(rpc.name).message, world))
     _claim_to_be(owner, message)
     if way == "rest":
@@ -161,7 +161,7 @@ async def _call(
 
 
 def _claim_to_be(owner: Account, message: Message) -> None:
-    """Fills in who the owner is wherever a request has room for what the server sets."""
+    """Sets the owner's identity in all fields of the request that the server sets."""
     values = {"id": owner.id, "user_id": owner.id, "email": owner.email}
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.full_name.startswith("google.protobuf."):
@@ -174,12 +174,12 @@ def _claim_to_be(owner: Account, message: Message) -> None:
 
 
 async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
-    """All that was seen of the owner's is as it was, and all ways in are open."""
+    """The owner's data is unchanged, and the owner can still log in and refresh."""
     assert await _seen(rest, owner.world, owner.account) == owner.seen
     await log_in(rest, owner.account)
     refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": owner.world.refresh_token})
     assert refreshed.status_code == httpx.codes.OK, refreshed.text
-    # In the bin nothing can be seen; that it comes back says that it is there, and the etag that it is as it was.
+    # The API does not show tasks in the bin. The undeletion proves that the task is still there, and its etag that it is unchanged.
     path, headers = f"/api/v1/tasks/{owner.world.binned_task_id}:undelete", {**owner.account.headers, "if-match": '"2"'}
     assert (await rest.post(path, headers=headers)).status_code == httpx.codes.OK
 
@@ -188,18 +188,18 @@ async def _seen(rest: httpx.AsyncClient, world: World, account: Account) -> list
     paths = ("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/tasks", f"/api/v1/tasks/{world.task_id}")
     seen = [await rest.get(path, headers=account.headers) for path in paths]
     assert [response.status_code for response in seen] == [httpx.codes.OK] * len(paths)
-    # A token has a nonce of its own each time.
+    # Each resume token has its own nonce.
     return [{name: value for name, value in response.json().items() if name != "resume_token"} for response in seen]
 
 
 def _placeholders(rpc: Rpc) -> set[str]:
-    """What of the world the row's request has."""
+    """Returns the names of the world's fields in the row's request."""
     text = json.dumps(row_of(rpc.name).message)
     return {placeholder for placeholder in (f"${name}" for name in World.__dataclass_fields__) if placeholder in text}
 
 
 def _ids_of(message: Any, prefix: str = "") -> Iterator[str]:
-    """The paths of the fields that must be an id."""
+    """Yields the paths of the fields that must be an id."""
     for field in message.fields:
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.type == FieldDescriptor.TYPE_STRING and (rules.repeated.items if field.is_repeated else rules).string.uuid:
@@ -209,7 +209,7 @@ def _ids_of(message: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """What stands at a path, of a list all."""
+    """Yields the value at a path, or all values if the path leads through a list."""
     if isinstance(value, list):
         for item in value:
             yield from _values_at(item, path)

@@ -1,4 +1,4 @@
-"""The methods that only the system's own services may call: not there for anybody outside, and inside open to the service token alone."""
+"""The internal methods: the gateway does not expose them, and the services accept only the service token."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ every_internal_rpc = pytest.mark.parametrize("rpc", internal, ids=lambda rpc: rp
 UNAUTHENTICATED, DENIED, UNIMPLEMENTED = (
     code.value[0] for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 )
-# What a gateway that transcoded too much would make of a method without a path.
+# Paths that a misconfigured gateway could give to a method without an HTTP rule.
 GUESSES = ("{path}", "/api/v1{path}", "/api/v1/events", "/api/v1/auth/events")
 
 
 @pytest.fixture
 def service_token(system: Stack) -> Metadata:
-    """What the services show to each other."""
+    """The metadata with which the services authenticate to each other."""
     return _bearer(secrets_of(system.state).service_token)
 
 
@@ -46,7 +46,7 @@ async def test_the_service_token_opens_it(rpc: Rpc, service_token: Metadata, way
 @every_internal_rpc
 @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff"], ids=["good", "malformed"])
 async def test_nothing_else_opens_it(rpc: Rpc, data: bytes, service_token: Metadata, account: Account, ways: Ways) -> None:
-    """Whatever the request is, as everywhere (AIP-211)."""
+    """Authorization comes before validation of the request, as in every method (AIP-211)."""
     right = str(service_token[0][1]).removeprefix("Bearer ")
     answers = {
         "none": (await _answer(rpc, data, ways, ())),
@@ -98,7 +98,7 @@ async def test_at_its_bounds_a_request_is_answered(service_token: Metadata, ways
         assert not isinstance(answer, ApiError), answer
 
 
-# Through the gateway there is no way to it, with any token.
+# The gateway does not route internal methods, whatever the token.
 
 
 @every_internal_rpc
@@ -125,7 +125,7 @@ async def test_over_http_neither(rpc: Rpc, verb: str, content_type: str, service
             if content_type == "application/json":
                 assert (response.status_code, of_response(response).code) == (status, {401: UNAUTHENTICATED, 404: 5}[status]), where
             else:
-                # HTTP 200 is what gRPC wraps its status in.
+                # gRPC reports its status in a header of an HTTP 200 answer.
                 expected = {401: UNAUTHENTICATED, 404: UNIMPLEMENTED}[status]
                 assert int(response.headers["grpc-status"]) == expected, where
 
@@ -141,5 +141,5 @@ def _bearer(token: str) -> Metadata:
 
 
 def _nearly(token: str) -> Sequence[str]:
-    """What is not the token, and like it."""
+    """Returns texts that are similar to the token."""
     return ("x", token[:-1], token + "x", token.swapcase(), token[::-1], f"{token},{token}", token[:-1] + chr(ord(token[-1]) ^ 1))

@@ -1,4 +1,4 @@
-"""Whatever a request says, in JSON or in bytes, it gets the right code in the one shape, and never a 5xx."""
+"""Every request body, in JSON or bytes, gets the right code in the standard error shape, and never a 5xx."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ NOT_JSON = {
     "very-deep-list": b'{"x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
 }
 
-# Bodies of CreateTask that are JSON, but not of a task.
+# Bodies of CreateTask that are JSON, but not a task.
 WRONG_TYPES = {
     "string": b'"x"',
     "number": b"1",
@@ -143,7 +143,7 @@ async def test_a_body_just_within_the_limit_is_looked_at(shared: tuple[World, Ac
     assert of_response(response).fields == {"task.description": "must be at most 10000 characters"}
 
 
-# What only gRPC can say.
+# Requests that only gRPC can express.
 
 
 @every_rpc
@@ -159,7 +159,7 @@ async def test_a_text_that_is_not_utf_8(rpc: Rpc, shared: tuple[World, Account],
 
 
 async def test_an_empty_mask_is_no_mask(rest: httpx.AsyncClient, ways: Ways) -> None:
-    """AIP-134: then the fields that are present are meant."""
+    """AIP-134: an empty mask means the fields that are present."""
     world, account = await make_world(rest)
     rpc = named("TaskService.UpdateTask")
     for i, channel in enumerate((ways.gateway, ways.services["task"])):
@@ -170,7 +170,7 @@ async def test_an_empty_mask_is_no_mask(rest: httpx.AsyncClient, ways: Ways) -> 
         assert answer.title == f"Changed {i}"
 
 
-# Values that are within their bounds and must come back as they were.
+# Values within their bounds, which the service must return unchanged.
 
 
 @pytest.mark.parametrize("due", ["0001-01-01T00:00:01Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59.999999Z"])

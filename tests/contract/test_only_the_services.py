@@ -1,4 +1,4 @@
-"""Which bad tokens pass the gateway's JWT filter, so that only the services stand in their way: docs/security.md has the list."""
+"""Which invalid tokens pass the gateway's JWT filter, so that only the services reject them. docs/security.md has the list."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LIST_TASKS = named("TaskService.ListTasks").template
 
 @pytest.fixture(scope="module")
 def credulous(system: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stubs.Gateway]:
-    """The gateway as it is, with the running system's keys, in front of services that believe everything."""
+    """The real gateway configuration with the running system's keys, in front of stub services that accept everything."""
     keys = f"127.0.0.1:{system.state.processes['auth-1'].ops_port}"
     with stubs.Stack.started(tmp_path_factory.mktemp("credulous")) as stack, stubs.gateway_behind(stack, jwks_endpoint=keys) as gateway:
         yield gateway
@@ -31,7 +31,7 @@ async def test_the_list_of_what_only_the_services_refuse_is_right(forge: Forge, 
     found = sorted(name for name, value in values.items() if _status(credulous, value) == httpx.codes.OK)
     block = BLOCK.search(DOCUMENT.read_text(encoding="utf-8"))
     assert block is not None
-    assert re.findall(r"`([^`]+)`", block[1]) == found, "the list is to be: " + ", ".join(f"`{name}`" for name in found)
+    assert re.findall(r"`([^`]+)`", block[1]) == found, "the list must be: " + ", ".join(f"`{name}`" for name in found)
 
 
 def test_there_are_enough_cases_and_no_two_have_one_name() -> None:

@@ -1,4 +1,4 @@
-"""Writes as the contract has them: masks, etags and If-Match, the bin, and the form of idempotency keys. The same over REST and gRPC."""
+"""The contract of writes over REST and gRPC: update masks, etags and If-Match, the bin, and the form of idempotency keys."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,12 +26,12 @@ WITH_ETAG: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
 }
 with_etag = pytest.mark.parametrize("name", WITH_ETAG)
 without_if_match = pytest.mark.parametrize("name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks"])
-# Those that name a task which is not in the bin.
+# The methods that name a task which is not in the bin.
 of_live_tasks = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.program == "task" and "$task_id" in str(row_of(rpc.name).message)])
 
 
 async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[str, str, str]:
-    """The task that the method is about, its etag, and one that it had before."""
+    """Returns the method's target task, its etag, and an earlier etag."""
     world, account = acted
     if name == "UndeleteTask":
         return world.binned_task_id, '"2"', '"1"'
@@ -71,7 +71,7 @@ async def test_so_does_the_etag_in_the_message(call: Call, acted: tuple[World, A
         ("", "{before}"),
         ("", '"9", "x"'),
         ("", '""'),
-        # RFC 9110 §13.1.1 compares strongly.
+        # RFC 9110 §13.1.1: If-Match uses the strong comparison.
         ("", "W/{now}"),
     ],
 )
@@ -82,7 +82,7 @@ async def test_another_etag_is_aborted_with_the_one_of_now(
     headers = {} if if_match is None else {"if_match": if_match.format(now=now, before=before)}
     error = refusal(await call(name, WITH_ETAG[name](task_id, etag.format(now=now, before=before)), acted[1], **headers))
     assert (error.code, error.reason, error.metadata) == (ABORTED, "ETAG_MISMATCH", {"etag": now})
-    # Which it still is.
+    # The rejected write did not change the etag.
     assert (await call(name, WITH_ETAG[name](task_id, now), acted[1])).error is None
 
 
@@ -111,7 +111,7 @@ async def test_if_match_is_refused_where_it_means_nothing(call: Call, acted: tup
 
 
 async def test_two_if_match_lines_are_one_list(system: Stack, acted: tuple[World, Account]) -> None:
-    """RFC 9110 §5.3: whichever line it is in, the etag counts."""
+    """RFC 9110 §5.3: the service reads the etags of both lines."""
     world, account = acted
     for lines in ((b'if-match: "1"', b'if-match: "8"'), (b'if-match: "8"', b'if-match: "2"')):
         head = (f"authorization: Bearer {account.access_token}".encode(), b"content-type: application/json", *lines)
@@ -121,7 +121,7 @@ async def test_two_if_match_lines_are_one_list(system: Stack, acted: tuple[World
 
 
 async def test_in_what_is_new_an_etag_is_ignored_whatever_it_is(call: Call, account: Account) -> None:
-    """As all that the server sets; it is no promise, and so nothing to be refused."""
+    """A creation ignores the etag, like all fields that the server sets. The etag is no precondition here, so the service does not reject it."""
     for etag in ('"7"', "x" * 65, "𝄞" * 1000):
         task = {"title": "a", "etag": etag, "id": "not-an-id"}
         assert (await call("CreateTask", {"task": task}, account)).values["etag"] == '"1"'
@@ -196,7 +196,7 @@ async def test_a_task_in_the_bin_is_not_found(call: Call, acted: tuple[World, Ac
 
 
 async def test_what_is_not_in_the_bin_cannot_be_brought_back(call: Call, acted: tuple[World, Account]) -> None:
-    """AIP-164; whatever etag comes with it."""
+    """AIP-164, also if the request has a wrong etag."""
     world, account = acted
     for headers in ({}, {"if_match": '"9"'}):
         error = refusal(await call("UndeleteTask", {"id": world.task_id}, account, **headers))
@@ -224,7 +224,7 @@ async def test_the_path_says_what_is_brought_back(rest: httpx.AsyncClient, query
         assert (await rest.get(f"{TASKS}/{task_id}", headers=account.headers)).status_code == httpx.codes.NOT_FOUND
 
 
-# Keys.
+# Idempotency keys.
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256], ids=["empty", "256"])

@@ -1,4 +1,4 @@
-"""Every RPC, once over REST and once over gRPC: the same result either way."""
+"""Every RPC, over REST and over gRPC: both give results of the same shape."""
 
 import re
 from typing import Any
@@ -37,7 +37,7 @@ async def test_rest_and_grpc_give_results_of_one_shape(row: Row, rest: httpx.Asy
     assert response.headers["content-type"] == (EVENT_STREAM if streams else "application/json")
     shapes = [shape(response.json())]
     for channel in (ways.gateway, ways.services[named(row.rpc).program]):
-        # Another world for each: what is deleted or used up cannot be so twice.
+        # Each call needs a new world, because a call may delete or use up data.
         world, account = await make_world(rest)
         answer = await rpc_call(channel, named(row.rpc), message_of(named(row.rpc), filled(row.message, world)), metadata_of(account))
         assert not isinstance(answer, ApiError), answer
@@ -47,7 +47,7 @@ async def test_rest_and_grpc_give_results_of_one_shape(row: Row, rest: httpx.Asy
 
 @every_row
 def test_the_row_says_the_same_over_rest_as_over_grpc(row: Row) -> None:
-    """Else the comparison above would compare two different calls."""
+    """Otherwise the comparison above would compare two different calls."""
     rpc = named(row.rpc)
     call = transcoded(rpc, message_of(rpc, filled(row.message, NOWHERE)))
     url = httpx.URL(filled(row.path, NOWHERE))
@@ -69,7 +69,7 @@ async def test_without_a_token_over_rest(rpc: Rpc, rest: httpx.AsyncClient) -> N
 @authenticated
 @pytest.mark.parametrize("request_bytes", [b"", b"\xff\xff\xff"], ids=["empty", "malformed"])
 async def test_without_a_token_over_grpc(rpc: Rpc, request_bytes: bytes, ways: Ways) -> None:
-    """Whatever the request is: who may not call learns nothing about what he may send (AIP-211)."""
+    """Also with a malformed request: a caller without access learns nothing about valid requests (AIP-211)."""
     errors = await ways.by_grpc(rpc, request_bytes, None)
     assert {way: (error.code, error.reason) for way, error in errors.items() if error} == dict.fromkeys(errors, (16, "TOKEN_MISSING"))
 
@@ -83,7 +83,7 @@ async def test_without_a_token_an_invalid_request_over_rest_is_unauthenticated(r
 
 @pytest.mark.parametrize("rpc", [rpc for rpc in for_clients if not rpc.is_authenticated], ids=lambda rpc: rpc.name)
 async def test_a_public_method_asks_for_no_token(rpc: Rpc, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """Nor does it mind a bad one: it looks at none."""
+    """It ignores an invalid token, too."""
     row = row_of(rpc.name)
     for headers in ({}, {"authorization": "Bearer nonsense"}):
         world, _ = await make_world(rest)
@@ -101,13 +101,13 @@ async def test_a_method_that_is_not_there_is_unimplemented(ways: Ways, gateway_c
         call: Any = channel.unary_unary("/taskmanager.task.v1.TaskService/NoSuchMethod")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call(b"", timeout=5)
-        # Through the gateway nobody without a token learns what there is.
+        # The gateway does not reveal to callers without a token which methods exist.
         expected = grpc.StatusCode.UNAUTHENTICATED if channel is gateway_channel else grpc.StatusCode.UNIMPLEMENTED
         assert raised.value.code() is expected
 
 
 def shape(value: Any) -> Any:
-    """Names and types, without the values. A list is as its first item."""
+    """Returns the names and types, without the values. The first item stands for a list."""
     if isinstance(value, dict):
         return {name: shape(inner) for name, inner in sorted(value.items())}
     if isinstance(value, list):

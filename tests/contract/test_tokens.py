@@ -1,4 +1,4 @@
-"""Forged and broken access tokens: refused by each service by itself, and through the gateway over REST and gRPC, with one answer."""
+"""Forged and malformed access tokens: each service rejects them when called directly and through the gateway, always with the same answer."""
 
 from collections.abc import Callable, Sequence
 
@@ -35,7 +35,7 @@ async def test_a_header_of_another_form_is_refused(make: Callable[[Forge], str],
 
 @pytest.mark.parametrize("good_first", [True, False], ids=["good-first", "bad-first"])
 async def test_two_headers_are_refused(good_first: bool, forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:  # noqa: FBT001
-    """Who of gateway and service looks at which must not matter (RFC 9110 §5.3: the header is not a list)."""
+    """The gateway and the service may each read a different one of the headers (RFC 9110 §5.3: the header is not a list)."""
     pair = [("authorization", f"Bearer {forge.good()}"), ("authorization", "Bearer nonsense")]
     headers = pair if good_first else pair[::-1]
     await _refused_over_rest(rest, headers)
@@ -62,7 +62,7 @@ async def test_a_token_that_stands_elsewhere_is_none(headers: list[tuple[str, st
 
 @pytest.mark.parametrize("parameter", ["access_token", "token", "authorization"])
 async def test_a_token_in_the_query_is_none(parameter: str, forge: Forge, rest: httpx.AsyncClient) -> None:
-    """It would be in every log on the way (RFC 9700 §4.3.2)."""
+    """A token in the query would appear in the logs of every hop (RFC 9700 §4.3.2)."""
     for path in PATHS:
         response = await rest.get(f"{path}?{parameter}={forge.good()}")
         assert (response.status_code, of_response(response).reason) == (401, "TOKEN_MISSING")
@@ -75,7 +75,7 @@ async def test_a_token_in_the_query_is_none(parameter: str, forge: Forge, rest: 
         ("authorization: Bearer ü".encode(), {401}),
         (b"authorization: Bearer\ttoken", {401}),
         (b"authorization:Bearer nonsense", {401}),
-        # No HTTP at all, which Envoy refuses before it looks at anything.
+        # Invalid HTTP, which Envoy rejects before any filter runs.
         (b"authorization: Bearer a\x00b", {400, 401}),
         (b"authorization : Bearer nonsense", {400, 401}),
         (b"authorization: Bearer a\r b", {400, 401}),
@@ -91,13 +91,13 @@ async def test_bytes_that_clients_do_not_send(line: bytes, statuses: set[int], s
 
 @pytest.mark.parametrize("make", GOOD_TOKENS.values(), ids=GOOD_TOKENS)
 async def test_a_good_token_is_accepted(make: Callable[[Forge], str], forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """Else all of the above would prove nothing. And the gateway refuses nothing that a service accepts."""
+    """Otherwise the rejections above would prove nothing. Also, the gateway rejects no token that a service accepts."""
     await _accepted(lambda: f"Bearer {make(forge)}", rest, ways)
 
 
 @pytest.mark.parametrize("make", ODD_TOKENS.values(), ids=ODD_TOKENS)
 async def test_an_odd_token_does_not_get_through(make: Callable[[Forge], str], forge: Forge, rest: httpx.AsyncClient, ways: Ways) -> None:
-    """What can be read in two ways is read in none, by the gateway or by a service."""
+    """The gateway or the service rejects ambiguous tokens."""
     value = f"Bearer {make(forge)}"
     await _refused_over_rest(rest, [("authorization", value)])
     for rpc in PATHS.values():
@@ -116,19 +116,19 @@ async def test_the_case_of_the_scheme_is_free(scheme: str, forge: Forge, rest: h
 
 @pytest.mark.parametrize("name", ["wrong-key", "typ-jwt"], ids=["refused-by-the-gateway", "refused-by-the-service"])
 async def test_the_refusal_has_a_challenge(name: str, forge: Forge, rest: httpx.AsyncClient) -> None:
-    """RFC 9110 §15.5.2, RFC 6750 §3: whoever refused."""
+    """RFC 9110 §15.5.2, RFC 6750 §3: from the gateway and from the service."""
     response = await rest.get(LIST_TASKS.template, headers={"authorization": f"Bearer {TOKENS[name](forge)}"})
     assert response.status_code == 401
     assert response.headers.get("www-authenticate", "").startswith("Bearer ")
 
 
 async def test_the_refusal_tells_nothing_of_why(forge: Forge, rest: httpx.AsyncClient) -> None:
-    """Every bad token has one answer, whoever of gateway and service gives it."""
+    """The gateway and the services give the same answer for every invalid token."""
     bodies = set()
     for make in TOKENS.values():
         response = await rest.get(LIST_TASKS.template, headers={"authorization": f"Bearer {make(forge)}"})
         if response.status_code != httpx.codes.UNAUTHORIZED:
-            continue  # the test of that token says so
+            continue  # the test of that token reports it
         error = of_response(response)
         bodies.add((error.code, error.reason))
         assert "exp" not in error.message.split()
@@ -137,7 +137,7 @@ async def test_the_refusal_tells_nothing_of_why(forge: Forge, rest: httpx.AsyncC
 
 
 async def _accepted(authorization: Callable[[], str], rest: httpx.AsyncClient, ways: Ways) -> None:
-    """By every way. Each call has a token of its own, since some are good for seconds only."""
+    """Every way accepts the token. Each call gets a new token, because some are valid for only a few seconds."""
     for path, rpc in PATHS.items():
         for way, channel in {"direct": ways.services[rpc.program], "gateway": ways.gateway}.items():
             answer = await rpc_call(channel, rpc, b"", (("authorization", authorization()),))

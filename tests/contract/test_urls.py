@@ -1,4 +1,4 @@
-"""Whatever a URL says, in its path or its query, it gets the right code in the one shape, and never a 5xx."""
+"""Every URL, whatever its path and query, gets the right code in the standard error shape, and never a 5xx."""
 
 import asyncio
 from typing import Any
@@ -98,7 +98,7 @@ async def test_a_large_page_counts_as_the_largest(account: Account, rest: httpx.
 
 
 async def test_a_space_in_a_query_may_be_a_plus(shared: tuple[World, Account], rest: httpx.AsyncClient) -> None:
-    """As most client libraries write it (application/x-www-form-urlencoded)."""
+    """Most client libraries encode a space this way (application/x-www-form-urlencoded)."""
     response = await rest.get(f"{TASKS}?order_by=title+desc", headers=shared[1].headers)
     assert response.status_code == 200, response.text
 
@@ -113,7 +113,7 @@ async def test_lists_are_paged_through_the_extremes_of_time(account: Account, re
         token = ""
         for _ in dues:
             query = {"order_by": order, "page_size": 1, "page_token": token}
-            # A space as %20: that `+` does as well is another test's.
+            # A space as %20: another test covers `+`.
             page = await rest.get(f"{TASKS}?{httpx.QueryParams(query)}".replace("+", "%20"), headers=account.headers)
             assert page.status_code == 200, page.text
             found += [task.get("due_date") for task in page.json()["tasks"]]
@@ -199,7 +199,7 @@ async def test_without_a_token_nobody_learns_which_paths_there_are(path: str, re
     ],
 )
 async def test_the_path_says_which_task_it_is(verb: str, query: str, body: dict[str, str] | None, form: str, rest: httpx.AsyncClient) -> None:
-    """Nothing else in the request may name another, and the other stays as it was."""
+    """The service rejects a request that also names another task elsewhere, and does not change that task."""
     named_task, account = await make_world(rest)
     other = (await rest.post(TASKS, json={"title": "The other"}, headers=account.headers)).json()
     content = {name: value.format(other=other["id"]) for name, value in body.items()} if body else None
@@ -213,7 +213,7 @@ async def test_the_path_says_which_task_it_is(verb: str, query: str, body: dict[
 @pytest.mark.parametrize("form", ["{hex}", "{{{id}}}", "urn:uuid:{id}"])
 @pytest.mark.parametrize("verb", ["GET", "PUT", "PATCH", "DELETE"])
 async def test_an_id_has_one_form(verb: str, form: str, rest: httpx.AsyncClient) -> None:
-    """The same for each method: what GetTask does not take, UpdateTask does not either."""
+    """All methods accept the same form: if GetTask rejects an id, so does UpdateTask."""
     named_task, account = await make_world(rest)
     path = form.format(id=named_task.task_id, hex=named_task.task_id.replace("-", ""))
     body = {"title": "changed"} if verb in {"PUT", "PATCH"} else None

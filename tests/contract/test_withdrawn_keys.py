@@ -1,4 +1,4 @@
-"""Tokens of a key that signs no more: good while the key is published, and refused everywhere once it is withdrawn, however good the signature."""
+"""Tokens of a key that no longer signs: valid while the key is published, and rejected everywhere after the key is withdrawn."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.support.errors import ApiError, of_response
 from tests.support.waiting import eventually
 
 LEAD_SECONDS = 2
-# The replica reads the keys several times in that, and the gateway fetches them each second.
+# During that time the replica reads the keys several times. The gateway fetches them every second.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "KEY_LEAD_SECONDS": str(LEAD_SECONDS), "JWKS_REFRESH_SECONDS": "1"}
 WITHIN_SECONDS = 15.0
 METHODS = (named("UserService.GetMe"), named("TaskService.ListTasks"))
@@ -32,14 +32,14 @@ METHODS = (named("UserService.GetMe"), named("TaskService.ListTasks"))
 
 @pytest.fixture(scope="module")
 async def rotating() -> AsyncIterator[Stack]:
-    """A system whose keys can be withdrawn: nobody else uses it."""
+    """A separate system, so that withdrawn keys do not affect other tests."""
     async with Stack(StackConfig(environment=ENVIRONMENT)) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 async def its_ways(rotating: Stack) -> AsyncIterator[Ways]:
-    """All ways into it."""
+    """All ways into the separate system."""
     addresses = [f"{HOST}:{rotating.state.processes[name].grpc_port}" for name in ("auth-1", "task-1")]
     async with (
         httpx.AsyncClient(base_url=rotating.state.url, timeout=20) as rest,
@@ -55,27 +55,27 @@ async def test_a_token_is_as_good_as_its_key_is_published(rotating: Stack, its_w
     forge = await forge_of(rotating.state, first)
     await _keys(rotating, "rotate")
     second = await eventually(lambda: _of_another_key(its_ways, first, [first]), within=WITHIN_SECONDS)
-    # Retired: the old key signs no more, and what it has signed is good.
+    # The old key is retired: it no longer signs, but its tokens are still valid.
     for account in (first, second):
         await _require(its_ways, account.access_token, "OK")
 
     await _keys(rotating, "replace")
     third = await eventually(lambda: _of_another_key(its_ways, first, [first, second]), within=WITHIN_SECONDS)
     await eventually(lambda: _require(its_ways, third.access_token, "OK"), within=WITHIN_SECONDS)
-    # Also one that nobody has seen before.
+    # Also a token that no service has seen before.
     for token in (first.access_token, second.access_token, forge.signed(claims={"jti": "unseen"})):
         await eventually(lambda token=token: _require(its_ways, token, "TOKEN_INVALID"), within=WITHIN_SECONDS)  # type: ignore[misc]
 
 
 async def _of_another_key(ways: Ways, account: Account, others: Sequence[Account]) -> Account:
-    """A new session, by a key that none of the others has."""
+    """Logs in. Fails unless a new key has signed the token."""
     new = await log_in(ways.rest, account)
     assert _kid(new) not in {_kid(other) for other in others}
     return new
 
 
 async def _require(ways: Ways, token: str, expected: str) -> None:
-    """The answer of every way in, the services' own included."""
+    """Fails unless every way gives the expected answer, including direct calls to the services."""
     answers = {}
     for rpc in METHODS:
         for way, channel in {"gateway": ways.gateway, "direct": ways.services[rpc.program]}.items():
@@ -91,7 +91,7 @@ def _kid(account: Account) -> str:
 
 
 async def _keys(stack: Stack, action: str) -> None:
-    """`python -m auth_service keys ACTION`."""
+    """Runs `python -m auth_service keys ACTION`."""
     own = {"DATABASE_URL": login(stack.state, "auth_service"), "KEY_ENCRYPTION_KEY": secrets_of(stack.state).key_encryption_key}
     command = (sys.executable, "-m", "auth_service", "keys", action)
     process = await asyncio.create_subprocess_exec(*command, cwd=PROJECT_ROOT, env={**os.environ, **ENVIRONMENT, **own}, stdout=PIPE, stderr=STDOUT)
