@@ -1,4 +1,4 @@
-"""Writes as they are made under idempotency keys: what each asks for, in a world of its own, the ways to ask, and what the database says of it."""
+"""Scenes for tests of idempotency keys: a write in its own world, the ways to call it, and access to the database."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -26,17 +26,17 @@ every_write = pytest.mark.parametrize("rpc", WRITES, ids=lambda rpc: rpc.name.rp
 OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
 KEY: Mapping[str, str] = {"idempotency-key": "the key"}
 WITHIN_SECONDS = 5.0
-# What a write that is done a second time is answered with, where that is no success.
+# The error of a write that is executed a second time, for the methods that then fail.
 SECOND_TIME = {"DeleteTask": "TASK_NOT_FOUND", "BatchDeleteTasks": "TASK_NOT_FOUND", "UndeleteTask": "TASK_NOT_DELETED"}
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
 
-# One way to the system: makes a call.
+# Makes a call by one way into the system.
 Way = Callable[[Rpc, Message, Account, Mapping[str, str]], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A write in a world of its own, and the database to look into."""
+    """A write in its own world, with access to the database."""
 
     rpc: Rpc
     world: World
@@ -46,16 +46,16 @@ class Scene:
 
     @property
     def changes(self) -> int:
-        """How many changes it makes."""
+        """The number of changes that the write makes."""
         return len(self.message.requests) if "requests" in self.message.DESCRIPTOR.fields_by_name else 1
 
     @property
     def second_time(self) -> str:
-        """What it is answered with if it is done again."""
+        """The outcome if the write is executed again."""
         return SECOND_TIME.get(self.rpc.name.rpartition(".")[2], "OK")
 
     async def logged(self) -> int:
-        """How many changes the user's log has. Fails unless that is what the counter says."""
+        """Returns the number of changes in the user's log. Fails unless the counter has the same number."""
         row = await self.postgres.fetchrow(
             "SELECT count(*), (SELECT last_seq FROM task.counters WHERE user_id = $1) AS last FROM task.changes WHERE user_id = $1", self.account.id
         )
@@ -63,16 +63,16 @@ class Scene:
         return int(row[0])
 
     async def require_logged(self, count: int) -> None:
-        """Fails unless the log has so many."""
+        """Fails unless the log has `count` changes."""
         assert await self.logged() == count
 
     async def age(self, by: timedelta) -> None:
-        """Has the user's keys be older."""
+        """Makes the user's idempotency keys older."""
         await self.postgres.execute("UPDATE task.idempotency_keys SET created_at = created_at - $2::interval WHERE user_id = $1", self.account.id, by)
 
     @contextlib.asynccontextmanager
     async def held_up(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-        """No write of the user gets on as long as this lasts. What it gives fails unless so many wait."""
+        """Blocks all writes of the user during the block. Yields a function that fails unless `count` connections wait for the lock."""
         async with self.postgres.acquire() as connection, connection.transaction():
             await connection.execute("SELECT FROM task.counters WHERE user_id = $1 FOR UPDATE", self.account.id)
             pid = connection.get_server_pid()
@@ -84,7 +84,7 @@ class Scene:
 
 
 async def make_scene(rest: httpx.AsyncClient, postgres: asyncpg.Pool, rpc: Rpc) -> Scene:
-    """A scene for the write."""
+    """Creates a scene for a write."""
     world, account = await make_world(rest)
     return Scene(rpc, world, account, message_of(rpc, filled(row_of(rpc.name).message, world)), postgres)
 
@@ -93,22 +93,22 @@ SceneFactory = Callable[[Rpc], Awaitable[Scene]]
 
 
 def over_rest(client: httpx.AsyncClient) -> Way:
-    """The way by this client."""
+    """Returns the way that uses this client."""
     return lambda *call: by_rest(client, *call)
 
 
 def over_grpc(channel: grpc.aio.Channel) -> Way:
-    """The way by this channel."""
+    """Returns the way that uses this channel."""
     return lambda *call: by_grpc(channel, *call)
 
 
 async def done(way: Way, scene: Scene, headers: Mapping[str, str] = KEY) -> Answer:
-    """The scene's write, by some way, under the key."""
+    """Makes the scene's write by a way, with the idempotency key unless other headers are given."""
     return await way(scene.rpc, scene.message, scene.account, headers)
 
 
 async def require_replays(ways: Mapping[str, Way], scene: Scene, first: Answer) -> None:
-    """Fails unless each way answers as at first, and says so, and nothing is done."""
+    """Fails unless each way returns the first answer, marked as replayed, and changes nothing."""
     before = await scene.logged()
     for name, way in ways.items():
         again = await done(way, scene)
@@ -118,7 +118,7 @@ async def require_replays(ways: Mapping[str, Way], scene: Scene, first: Answer) 
 
 
 def others(message: Any) -> Iterator[tuple[str, Any]]:
-    """The message with one thing of it another, for each thing that it can say; of lists with one less too."""
+    """Yields variants of the message: one with a changed value for each field, and one with a shorter list for each list."""
     present = {field.name for field, _ in message.ListFields()}
     for field in message.DESCRIPTOR.fields:
         if is_output_only(field) and field.name not in present:
@@ -140,7 +140,7 @@ def others(message: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _change(message: Any, field: FieldDescriptor) -> None:
-    """Sets a field to something else that is valid."""
+    """Sets a field to another valid value."""
     name, value = field.name, getattr(message, field.name)
     rules: Any = field.GetOptions().Extensions[validate_pb2.field]  # type: ignore[index]  # the stubs do not know custom options
     if field.is_repeated:
@@ -152,6 +152,6 @@ def _change(message: Any, field: FieldDescriptor) -> None:
     elif field.type == FieldDescriptor.TYPE_STRING:
         setattr(message, name, OTHER_ID if rules.string.uuid or name == "id" else "another")
     else:
-        # The first priority, and the first status.
+        # Value 1: the lowest priority, or the first status.
         assert value != 1
         setattr(message, name, 1)

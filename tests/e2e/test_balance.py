@@ -1,4 +1,4 @@
-"""Two replicas share the calls, call by call and not connection by connection; the loss of one costs no more than what was under way on it."""
+"""The gateway balances per call, not per connection. If a replica is killed, only the writes that were running on it fail."""
 
 import asyncio
 from signal import SIGKILL
@@ -12,9 +12,9 @@ from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
 CALLS = 1000
-# Few, so that a replica which the machine holds up for a moment is not rightly given less.
+# Few callers. With many, the gateway would rightly give fewer calls to a replica that the machine slows down for a moment.
 CALLERS = 4
-# More readers than writers: their calls under way on the lost replica have to be sent again all at once.
+# More readers than writers: the gateway has to resend all of their running calls at the same time.
 READERS, WRITERS = 24, 8
 SETTLE_SECONDS = 0.5
 REPLICAS = ("task-1", "task-2")
@@ -52,11 +52,11 @@ async def test_a_killed_replica_takes_no_more_with_it_than_the_writes_under_way_
         await asyncio.sleep(SETTLE_SECONDS)
         assert await _handled(breakable, "task-1") > before
     lost = load.failures()
-    # A read is sent again to the other; of a write nobody knows whether it was done, so its client is told.
+    # The gateway resends reads to the other replica. It does not know whether a write was executed, so it reports the error to the client.
     assert load.failures("create") == lost
     assert len(lost) <= WRITERS
     assert {outcome.code for outcome in lost} <= {"UNAVAILABLE"}
-    assert len(lost) == failed, "calls failed long after the loss"
+    assert len(lost) == failed, "calls failed more than SETTLE_SECONDS after the kill"
 
 
 async def _handled(stack: Stack, replica: str) -> float:

@@ -1,4 +1,4 @@
-"""What the system does, as its users see it: through the gateway, over REST and over gRPC."""
+"""The system's behavior for its users: through the gateway, over REST and over gRPC."""
 
 import asyncio
 import itertools
@@ -20,17 +20,17 @@ from tests.support.errors import ApiError, of_response
 
 ALREADY_EXISTS, NOT_FOUND, INVALID, UNAUTHENTICATED = 6, 5, 3, 16
 TASKS = "/api/v1/tasks"
-# A description as long as may be, of characters that take four bytes each in UTF-8, and of one that JSON writes as six.
+# Descriptions of maximum length: of a character with four bytes in UTF-8, and of one that JSON escapes to six bytes.
 LARGE = {"four bytes": "\U0001f600" * 10_000, "six in JSON": "\x01" * 10_000}
 PAGE_BYTES = 2 * 1024 * 1024
 
-# Makes a call by its RPC's name and its message in JSON; the answer in JSON, or the error.
+# Makes a call by an RPC's name and a JSON message. Returns the answer as JSON, or the error.
 Call = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture(params=["rest", "grpc"])
 def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
-    """Calls through the gateway, over either protocol; what is asserted must hold for both."""
+    """Makes calls through the gateway. The test runs once over REST and once over gRPC."""
 
     async def over_rest(name: str, values: Mapping[str, Any], account: Account | None = None) -> Any:
         response = await rest_call(rest, transcoded(named(name), message_of(named(name), values)), account.headers if account else {})
@@ -86,7 +86,7 @@ async def test_a_refresh_token_has_one_successor(call: Call, account: Account) -
     fresh = await call("RefreshToken", {"refresh_token": account.refresh_token})
     renewed = replace(account, access_token=fresh["access_token"])
     assert (await call("GetMe", {}, renewed))["email"] == account.email
-    # As if the answer had been lost.
+    # A retry, as after a lost answer.
     again = await call("RefreshToken", {"refresh_token": account.refresh_token})
     assert again["refresh_token"] == fresh["refresh_token"]
 
@@ -281,7 +281,7 @@ async def test_a_list_is_in_the_order_that_is_asked_for(call: Call, account: Acc
     for page_size in (100, 2):
         found = [task["id"] async for page in _pages(call, account, {"order_by": order_by, "page_size": page_size}) for task in page]
         order = [ids.index(id_) for id_ in found]
-        # Without a due date there is a tie, which the id decides in the direction of the last key.
+        # Tasks without a due date are ties. The id orders them in the direction of the last key.
         assert order == (expected if order_by != "due_date" else [1, 0, 3, 2, 4])
 
 
@@ -306,7 +306,7 @@ async def test_pages_neither_skip_nor_repeat_while_tasks_come_and_go(call: Call,
     found: list[str] = []
     async for page in _pages(call, account, {"order_by": "priority", "page_size": 4}):
         found += [task["id"] for task in page]
-        # One goes that was shown, the page's last too, from which the next begins; one comes before and one behind.
+        # Delete the page's first and last task; the next page starts from the last one. Create one task before and one after the current place.
         for shown in {page[0]["id"], page[-1]["id"]} if page else ():
             await call("DeleteTask", {"id": shown}, account)
         if len(found) < len(ids):
@@ -349,7 +349,7 @@ async def test_a_page_token_is_good_only_for_the_query_and_the_user_it_came_from
 async def test_a_page_ends_early_at_two_mebibytes_and_never_fails(
     rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, account: Account, description: str
 ) -> None:
-    # Three pages' worth of the larger one; of the other a page of the most tasks that it can have, which JSON makes 6 MB of.
+    # Three pages of the four-byte descriptions. Of the others 160: a page has at most 100 tasks, which take 6 MB as JSON.
     count = min(3 * PAGE_BYTES // len(description.encode()), 160)
     body = json.dumps({"title": "large", "description": description})
     made = [await rest.post(TASKS, content=body, headers={**account.headers, "content-type": "application/json"}) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Server-sent events in a real browser: a page of another origin follows changes with fetch, its token in a header that EventSource cannot send."""
+"""Server-sent events in a real browser: a page of another origin reads changes with fetch, because EventSource cannot send the token's header."""
 
 import asyncio
 import contextlib
@@ -28,10 +28,10 @@ STATUS = "document.querySelector('#status')?.textContent ?? ''"
 
 @pytest.fixture(scope="module")
 def origin() -> str:
-    """The page's origin: the one that the gateway lets in."""
+    """The page's origin, the only one that the gateway allows."""
     if lacking := chromium.missing():
         assert os.environ.get("CI") != "true", lacking
-        pytest.skip(f"{lacking}; CI has it")
+        pytest.skip(f"{lacking}; CI has it installed")
     return f"http://{HOST}:{free_ports(1)[0]}"
 
 
@@ -49,7 +49,7 @@ async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 @contextlib.asynccontextmanager
 async def _shown(origin: str, stack: Stack, account: Account) -> AsyncIterator[chromium.Page]:
-    """The page in a browser, served at the origin; it gets the gateway's address and the token in its fragment, which goes over no wire."""
+    """Serves the page at the origin and opens it in a browser. The URL fragment, which is never sent, has the gateway's URL and the token."""
 
     async def page_of_ours(_: web.Request) -> web.FileResponse:
         return web.FileResponse(PAGE)
@@ -83,12 +83,12 @@ async def test_a_page_of_another_origin_shows_changes_as_they_come(origin: str, 
         await write("DeleteTask", {"id": task["id"]})
         changes = ["CREATED From elsewhere ☂", "UPDATED Changed", "DELETED Changed"]
         await eventually(lambda: shows(changes), within=WITHIN_SECONDS)
-        # When the gateway is gone for a while, the page goes on where it was.
+        # After the gateway's restart the page resumes where it was.
         await stack.kill("gateway")
         await stack.start_process("gateway")
         await write("UndeleteTask", {"id": task["id"]})
         await eventually(lambda: shows([*changes, "RESTORED Changed"]), within=WITHIN_SECONDS)
-        # What is refused can be read, though it comes from another origin.
+        # The page can read the error although it comes from another origin.
         assert (await client.post("/api/v1/auth/logout", json={"refresh_token": account.refresh_token})).is_success
 
         async def refused() -> None:

@@ -1,7 +1,7 @@
-"""The one exception of the cache's rule, measured: a replica is cut off from a Redis that others reach, and writes.
+"""Measures the one exception to the cache rule: a replica that has lost its connection to Redis writes, while others still reach Redis.
 
-What it writes then, the others do not see until the replica has Redis again and has deleted what it could not fence, or until the old value has
-expired: so they are behind for no longer than the cut and the breaker's probe, and no longer than the values' time to live.
+The others do not see such a write until the replica reaches Redis again and has deleted the keys of its unfenced writes, or until the old value has
+expired. So they lag by at most the length of the cut plus the circuit breaker's probe, and by at most CACHE_TTL_SECONDS.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from tests.support.waiting import eventually
 ROUNDS = 4
 VALUE_SECONDS = 3.0
 LONGEST_CUT_SECONDS = 0.8
-# After Redis is back: a probe that failed just before, its successor's pause, and the deletion of what is suspect.
+# The longest time after the reconnection: a probe that just failed, the pause before the next one, that probe, and the deletion of the suspect keys.
 PROBE_SECONDS = TIMEOUT_SECONDS + PROBE_INTERVAL_SECONDS + TIMEOUT_SECONDS + HOOK_TIMEOUT_SECONDS
-# For the way there and back, on a machine that does other things too.
+# For the round trip on a loaded machine.
 SLACK_SECONDS = 0.3
 SETTLED_WITHIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A round. Times are those of time.monotonic: the old value was in the cache at `kept`; `last_old` is when the last read began that showed it."""
+    """One round, with times of time.monotonic. At `kept` the cache held the old value; `last_old` is the start of the last read that returned it."""
 
     kept: float
     acknowledged: float
@@ -51,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The API by a replica that can be cut off from Redis, and by one that cannot; and Redis."""
+    """The API through a replica that can be cut off from Redis and through one that cannot, and a client of Redis."""
 
     account: Account
     redis: Client
@@ -60,7 +60,7 @@ class Pair:
     other: GrpcTasks
 
     async def round(self, seconds: float) -> Cut:
-        """A cut of so long, with a write at its begin."""
+        """Cuts the replica off from Redis for `seconds` and writes at the start of the cut."""
         task = await self.cut_off.create("created", "create")
         await eventually(lambda: self._keep(task), within=SETTLED_WITHIN_SECONDS)
         kept = time.monotonic()
@@ -74,14 +74,14 @@ class Pair:
         return Cut(kept, acknowledged, time.monotonic(), await reading)
 
     async def _keep(self, task: Seen) -> None:
-        """Only a write that had its fence leaves a value."""
+        """Writes. Fails unless the write leaves a value in Redis, which only a write with its own fence does."""
         await self.cut_off.rename(task.id, f"before {time.monotonic()}", "write")
         held = await self.redis.get(key_of(UUID(self.account.id), UUID(task.id)))
         assert held is not None
         assert held[:1] == VALUE
 
     async def _read_until(self, written: Seen) -> float:
-        """When the last read began that showed less."""
+        """Reads until the write is visible. Returns the start of the last read with an older version."""
         last_old = float("-inf")
         while True:
             began = time.monotonic()
@@ -109,12 +109,12 @@ async def test_others_are_behind_for_no_longer_than_the_cut_and_the_probe(pair: 
     rounds = [await pair.round(random.uniform(0.1, LONGEST_CUT_SECONDS)) for _ in range(ROUNDS)]
     behind = max(cut.last_old - cut.acknowledged for cut in rounds)
     after = max(cut.last_old - cut.back for cut in rounds)
-    print(f"cut off from Redis: others behind for up to {behind:.2f} s, {after:.2f} s of it after the cut")  # noqa: T201 - it is measured to be told
-    assert behind > 0, "nobody was behind: this shows nothing"
+    print(f"cut off from Redis: others lag by up to {behind:.2f} s, {after:.2f} s of it after the cut")  # noqa: T201 - reports the measurement
+    assert behind > 0, "no read was outdated, so this test proves nothing"
     assert after < PROBE_SECONDS + SLACK_SECONDS
 
 
 async def test_others_are_behind_for_no_longer_than_a_value_lives(pair: Pair) -> None:
     cut = await pair.round(VALUE_SECONDS + LONGEST_CUT_SECONDS)
-    print(f"cut off from Redis for longer: others behind for {cut.last_old - cut.acknowledged:.2f} s")  # noqa: T201 - as above
+    print(f"cut off from Redis for longer: others lag by {cut.last_old - cut.acknowledged:.2f} s")  # noqa: T201 - as above
     assert cut.acknowledged < cut.last_old < cut.kept + VALUE_SECONDS + SLACK_SECONDS

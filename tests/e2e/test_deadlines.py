@@ -1,4 +1,4 @@
-"""A call whose time runs out says so, however little it had: it is nobody's fault but the deadline's."""
+"""A call whose deadline passes ends with DEADLINE_EXCEEDED and no other error, however short the deadline is."""
 
 import asyncio
 from collections import Counter

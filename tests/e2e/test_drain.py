@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was taken is finished, and behind the gateway nobody notices."""
+"""SIGTERM under load: the replica finishes every call that it accepted, and no call through the gateway fails."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,12 @@ from tests.support.observed import log_lines, log_size
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 
 CLIENTS = 32
-# Those whose calls are under way while the server stops. Fewer than the pool has connections, so that the others go on.
+# The clients whose calls run while the server stops. Fewer than the pool's connections, so that the other clients can continue.
 WAITING_CLIENTS = 6
 SETTLE_SECONDS = 0.5
-# How calls end that no handler began. CANCELLED is grpc's: what its core has taken off the wire but not handed up when the server stops is reset.
+# The codes of calls that no handler started. CANCELLED: gRPC resets calls that its core has received but not yet passed on when the server stops.
 NEVER_BEGAN = {"UNAVAILABLE", "CANCELLED"}
-# All of the drain but the delay: the calls under way take at most the time that the lock below is held.
+# The duration of the drain after its delay: the running calls take at most as long as the lock below is held.
 REST_OF_DRAIN_SECONDS = 2.5
 
 
@@ -40,13 +40,13 @@ async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_sto
             took = time.monotonic() - stopping
         await load.stop()
     lines = list(log_lines(breakable, "task-2", since))
-    # The line of a call is written when its handler ends, however it ends: whose call has no line has not begun.
+    # The replica logs a call when its handler ends, whatever the outcome. So a call without a log line was never started.
     began = {line["request_id"]: line["grpc_code"] for line in lines if line["event"] == "call" and line["request_id"] != SETUP}
     ended_well = {outcome.request_id for outcome in load.outcomes if outcome.code == OK}
     assert set(began.values()) == {OK}
     assert set(began) == ended_well
     across = [o for o in load.outcomes if o.operation == "create" and o.began < stopping + DRAIN_DELAY_SECONDS < o.began + o.seconds]
-    assert len(across) == WAITING_CLIENTS, "no call was under way when the server began to stop"
+    assert len(across) == WAITING_CLIENTS, "no call was running when the server began to stop"
     assert {outcome.code for outcome in load.outcomes} <= {OK, *NEVER_BEGAN}
     assert took < DRAIN_DELAY_SECONDS + REST_OF_DRAIN_SECONDS
     assert lines[-1]["event"] == "stopped"
@@ -73,7 +73,7 @@ async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
 
 @contextlib.asynccontextmanager
 async def _direct_clients(stack: Stack, account: Account) -> AsyncIterator[list[Client]]:
-    """Clients of task-2, each with a connection of its own: some only create, the others read."""
+    """Yields clients of task-2, each with its own connection. Some only create tasks, the others read."""
     address = f"{HOST}:{stack.state.processes['task-2'].grpc_port}"
     async with contextlib.AsyncExitStack() as channels:
         apis = []
@@ -86,7 +86,7 @@ async def _direct_clients(stack: Stack, account: Account) -> AsyncIterator[list[
 
 @contextlib.asynccontextmanager
 async def _writes_waiting(stack: Stack, account: Account, seconds: float) -> AsyncIterator[None]:
-    """Makes the user's writes wait for that time from now on, by a lock on the counter that each write takes first."""
+    """Blocks the user's writes for `seconds` from now on with a lock on the counter row, which every write locks first."""
     connection = await asyncpg.connect(stack.state.database_url)
     transaction = connection.transaction()
     await transaction.start()

@@ -1,4 +1,4 @@
-"""The short form of the campaign of the change feed: see tests/faults/feed.py. Its long form is tests/faults/test_feed.py."""
+"""The short form of the change feed's campaign: see tests/faults/feed.py. The long form is tests/faults/test_feed.py."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from tests.faults.disturbed import disturbed_campaign
 from tests.faults.faults import pairs
 
 WRITES = 1_500
-# Two of two: so everything is hit once.
+# Two rounds of two faults each, so that each of the feed's four processes is hit once.
 ROUNDS = 2
 
 

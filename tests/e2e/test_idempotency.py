@@ -1,6 +1,6 @@
-"""Idempotency keys, for each write that there is: done once, answered as it was answered first, and to nobody and nothing else.
+"""Idempotency keys for every write: the write is executed once, and a retry gets the first answer. Other users and other requests do not get it.
 
-The writes come from the descriptors, what they ask for from the contract's table: a new write is covered by its row.
+The methods come from the descriptors and their requests from the contract's table, so a new method needs only its row.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ REUSED = "IDEMPOTENCY_KEY_REUSED"
 DAY = timedelta(hours=24)
 
 
-# What goes as it should.
+# The same request.
 
 
 @every_write
 @pytest.mark.parametrize("by", ["rest", "gateway", "first", "second"])
 async def test_the_same_request_is_answered_as_at_first_by_every_way(rpc: Rpc, by: str, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
-    """Whichever replica did it; REST and gRPC say the same, so it is the same request. And whatever happened meanwhile."""
+    """Also on another replica, over another protocol, and after other changes. REST and gRPC carry the same message, so it is the same request."""
     scene = await scene_of(rpc)
     before = await scene.logged()
     first = await done(ways[by], scene)
@@ -56,19 +56,19 @@ async def test_many_at_once_are_one_write_and_one_answer(rpc: Rpc, scene_of: Sce
 
 @every_write
 async def test_without_a_key_it_is_done_again(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
-    """Else the rest would prove nothing."""
+    """Otherwise the other tests would prove nothing."""
     scene = await scene_of(rpc)
     assert (await done(ways["first"], scene, {})).outcome == "OK"
     again = await done(ways["first"], scene, {})
     assert (again.outcome, again.replayed) == (scene.second_time, None)
 
 
-# What is another request.
+# A different request.
 
 
 @every_write
 async def test_another_request_under_the_key_is_refused(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
-    """Whatever of it is another, and also after the first is done no more."""
+    """A difference in any field counts. Afterwards the first request is still replayed."""
     scene = await scene_of(rpc)
     first = await done(ways["first"], scene)
     before = await scene.logged()
@@ -91,7 +91,7 @@ async def test_another_if_match_is_another_request(name: str, scene_of: SceneFac
         assert (await done(ways["first"], scene, headers[0])).outcome == "OK"
         for other in headers[1:]:
             assert (await done(ways["rest"], scene, other)).outcome == REUSED, other
-        # The etag is none of now any more; what is replayed does not ask for it again.
+        # The etag is no longer the current one. A replay does not check it again.
         assert (await done(ways["rest"], scene, headers[0])).replayed == "true"
 
 
@@ -133,23 +133,23 @@ async def test_another_users_key_is_another_key(rpc: Rpc, scene_of: SceneFactory
     other = await done(ways["first"], theirs)
     assert (other.outcome, other.replayed) == ("OK", None)
     await require_replays(ways, mine, first)
-    # The very same request too: it is about nothing of theirs.
+    # Also with exactly the same request, which names no task of the other user.
     same = await done(ways["first"], replace(mine, account=(await scene_of(rpc)).account))
     assert same.replayed is None
     assert same.outcome == ("OK" if "CreateTask" in rpc.name else "TASK_NOT_FOUND")
 
 
-# What is remembered, and for how long.
+# What the key remembers, and for how long.
 
 
 @every_write
 async def test_a_refusal_is_not_remembered(rpc: Rpc, rest: httpx.AsyncClient, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
-    """The same request under the same key is tried anew, and then done."""
+    """The service executes the same request with the same key again, and then it succeeds."""
     scene = await scene_of(rpc)
     about, binned = scene.world.task_id, scene.world.binned_task_id
     to_bin = [about, scene.world.second_task_id]
     if "$" not in str(row_of(rpc.name).message):
-        # Nothing of the state refuses a creation. Other headers do, and another request that is none.
+        # No state of the data makes a creation fail. So use an invalid header, and an invalid request.
         refused = [await done(ways["first"], scene, {**KEY, "if-match": "*"}), await ways["first"](rpc, rpc.request(), scene.account, KEY)]
         assert [answer.outcome for answer in refused] == ["INVALID_FIELD"] * 2
     elif "$binned_task_id" in str(row_of(rpc.name).message):
@@ -157,7 +157,7 @@ async def test_a_refusal_is_not_remembered(rpc: Rpc, rest: httpx.AsyncClient, sc
         assert (await done(ways["first"], scene)).outcome == "TASK_NOT_DELETED"
         assert (await rest.delete(f"/api/v1/tasks/{binned}", headers=scene.account.headers)).is_success
     else:
-        # The last of a batch, so that the one before it was done and taken back.
+        # The last item of a batch, so that the items before it are executed and rolled back.
         last = to_bin[scene.changes - 1]
         assert (await rest.delete(f"/api/v1/tasks/{last}", headers=scene.account.headers)).is_success
         assert (await done(ways["first"], scene)).outcome == "TASK_NOT_FOUND"
@@ -182,7 +182,7 @@ async def test_after_a_day_the_key_is_a_new_one(rpc: Rpc, swept: bool, scene_of:
         assert await scene.postgres.fetchval("SELECT count(*) FROM task.idempotency_keys WHERE user_id = $1", scene.account.id) == 0
     again = await done(ways["second"], scene)
     assert (again.outcome, again.replayed) == (scene.second_time, None)
-    # For any request.
+    # The key can be used for any request again.
     create = named("CreateTask")
     other = message_of(create, {"task": {"title": "Under a key of yesterday"}})
     if again.error is not None:

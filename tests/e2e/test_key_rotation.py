@@ -1,4 +1,6 @@
-"""Signing keys: rotation under load refuses nobody, the private halves never lie open, and a replica that cannot open them keeps its hands off."""
+"""Signing keys: no valid token is rejected during a rotation under load, private keys are stored encrypted, and a replica that cannot decrypt them
+creates none.
+"""
 
 import asyncio
 import base64
@@ -40,11 +42,11 @@ ENVIRONMENT = {
     "ACCESS_TOKEN_TTL_SECONDS": str(TOKEN_SECONDS),
     "LOGIN_ADDRESS_BURST": "10000",
 }
-# Of the replica that rotates by itself. Longer than the lead, else there would be a next key all the time.
+# For the replica that rotates automatically. Longer than the lead; otherwise there would always be a next key.
 ROTATION_SECONDS = 5
-# The life of a token that must not expire before the test is over.
+# The lifetime of a token that must not expire during the test.
 LONG_SECONDS = 300
-# The replicas read the keys each half second, and the gateway each second.
+# The replicas read the keys every half second, and the gateway every second.
 KNOWN_WITHIN_SECONDS = 5.0
 SLACK_SECONDS = 3.0
 OLD_TOKEN_SECONDS = 2.5
@@ -76,7 +78,7 @@ async def sql(stack: Stack) -> AsyncIterator[Connection]:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line of `keys list`."""
+    """A line in the output of `keys list`."""
 
     kid: str
     state: str
@@ -85,11 +87,11 @@ class Listed:
 
 @dataclass(slots=True)
 class Seen:
-    """What the clients under load met."""
+    """What the clients under load observed."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
-    # When each key was first met in a token, and when it was last among those published.
+    # By key id: the time when a token first had the key, and the time when the key was last published.
     kids: dict[str, float] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
 
@@ -111,11 +113,11 @@ async def test_two_rotations_under_load_refuse_nobody(stack: Stack, client: http
         stopping.set()
         await asyncio.gather(watching, *loads)
     for old, following in ((first, second), (second, third)):
-        # Until its last token has expired, and then the lead besides.
+        # The old key stays published until its last token has expired, plus the lead time.
         kept = seen.published[old.kid] - following.signs_from.timestamp()
         assert TOKEN_SECONDS <= kept <= TOKEN_SECONDS + LEAD_SECONDS + SLACK_SECONDS
     assert await _published(client) == {third.kid}
-    assert list(seen.kids) == [first.kid, second.kid, third.kid], "tokens were signed with each, in turn"
+    assert list(seen.kids) == [first.kid, second.kid, third.kid], "each key must have signed tokens, in this order"
     assert seen.refused == []
     assert {status for _, status in seen.statuses} == {httpx.codes.OK}, seen.statuses
     assert all(seen.statuses[name, httpx.codes.OK] > CLIENTS for name in ("login", "refresh", "me", "tasks"))
@@ -132,7 +134,7 @@ async def test_no_private_key_lies_open_in_the_database(stack: Stack, sql: Conne
         forms = [private.private_bytes_raw(), private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())]
         for text in kept:
             assert not any(form.hex() in text or base64.b64encode(form).decode() in text for form in forms)
-    # What was printed says no more than the ids.
+    # The logs contain no more than the key ids.
     logs = b"".join(log.read_bytes() for log in stack.log_dir.iterdir())
     assert _secret(stack, "key_encryption_key").encode() not in logs
     assert b"PRIVATE KEY" not in logs
@@ -151,14 +153,14 @@ async def test_a_replica_that_cannot_open_the_keys_is_not_ready_and_makes_none(
         while time.monotonic() - began < 2:
             answer = await foreign.get("/readyz")
             assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-            # Those that are over go, whoever looks.
+            # Expired keys may be removed meanwhile, but no key may be added.
             assert await _ids(sql) <= before
             await asyncio.sleep(PAUSE_SECONDS)
         assert "signing keys" in answer.json()["failing"]
-        # To publish the public halves it needs no key.
+        # The replica can publish the public keys without decrypting anything.
         published = await foreign.get("/.well-known/jwks.json")
         assert {key["kid"] for key in published.json().get("keys", [])} <= before
-    # To the others nothing has happened.
+    # The other replicas are not affected.
     refreshed = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
     assert refreshed.status_code == httpx.codes.OK
 
@@ -167,7 +169,7 @@ async def test_a_rotation_with_another_key_encryption_key_is_refused(stack: Stac
     await _settled(stack)
     before = await _ids(sql)
     status, output = await _keys_command(stack, "rotate", {"KEY_ENCRYPTION_KEY": base64.b64encode(bytes(32)).decode()})
-    assert await _ids(sql) <= before, "the replicas could not sign with it"
+    assert await _ids(sql) <= before, "the replicas could not sign with the new key"
     assert status != 0
     assert "KEY_ENCRYPTION_KEY" in output
     assert "Traceback" not in output
@@ -184,7 +186,7 @@ async def test_keys_are_rotated_in_time_by_themselves(stack: Stack, client: http
 
         await eventually(two, within=2 * ROTATION_SECONDS + LEAD_SECONDS, every=0.5)
     first, second = sorted(made.values())[:2]
-    # Its rounds are 0.7 s apart.
+    # The replica checks for rotation every 0.7 s.
     assert ROTATION_SECONDS <= (second - first).total_seconds() <= ROTATION_SECONDS + SLACK_SECONDS
     account = await make_account(client)
     assert (await client.get("/api/v1/tasks", headers=account.headers)).status_code == httpx.codes.OK
@@ -206,10 +208,10 @@ async def test_replacing_the_keys_ends_all_access_tokens_at_once_and_no_session(
         assert answer.status_code == httpx.codes.OK, answer.text
         new = Account(user.id, user.email, answer.json()["access_token"], answer.json()["refresh_token"])
         assert _kid(new.access_token) == replacement.kid
-        # Through the gateway, which has fetched the new key as well.
+        # Through the gateway, which must also have fetched the new key.
         assert (await client.get("/api/v1/users/me", headers=new.headers)).status_code == httpx.codes.OK
         for replica in TASK_REPLICAS:
-            # A token of the new key has them ask for it; else they would within a minute.
+            # A token of the new key makes the replica fetch the key set. Without such a token it does so within a minute.
             assert await _answer(stack, replica, new) == "OK"
         return new
 
@@ -223,16 +225,16 @@ async def test_replacing_the_keys_ends_all_access_tokens_at_once_and_no_session(
 
 
 async def _rotated(stack: Stack, client: httpx.AsyncClient, before: Sequence[Listed], seen: Seen) -> Listed:
-    """Rotates by the command, and returns the new key when it signs."""
+    """Rotates the keys by command. Returns the new key once it signs."""
     asked = time.time()
     *old, following = await _keys(stack, "rotate")
     assert [key.kid for key in old] == [key.kid for key in before if key.kid in {one.kid for one in old}]
     assert [key.state for key in old][-1] == "active"
     assert following.state == "next"
     assert asked + LEAD_SECONDS - 1 <= following.signs_from.timestamp() <= time.time() + LEAD_SECONDS + 1
-    # Once more makes no other.
+    # A repeated command creates no further key.
     assert (await _keys(stack, "rotate"))[-1].kid == following.kid
-    # Long before it signs all verifiers can have it.
+    # The new key is published long before it signs.
     await eventually(lambda: _require_published(client, following.kid), within=LEAD_SECONDS / 2)
     assert old[-1].kid in await _published(client)
     assert following.kid not in seen.kids
@@ -244,7 +246,7 @@ async def _rotated(stack: Stack, client: httpx.AsyncClient, before: Sequence[Lis
 
 
 async def _load(client: httpx.AsyncClient, account: Account, seen: Seen, stopping: asyncio.Event) -> None:
-    """A client that behaves: it never sends a token that may have expired."""
+    """A well-behaved client, which never sends a token that may have expired."""
 
     async def send(name: str, verb: str, path: str, headers: dict[str, str] | None = None, body: object = None) -> Any:
         answer = await client.request(verb, path, headers=headers, json=body)
@@ -274,7 +276,7 @@ async def _watch(client: httpx.AsyncClient, seen: Seen, stopping: asyncio.Event)
 
 
 async def _settled(stack: Stack) -> None:
-    """Waits until no key is to sign that does not yet."""
+    """Waits until no key has the state `next`."""
 
     async def check() -> None:
         assert all(key.state != "next" for key in await _keys(stack, "list"))
@@ -283,7 +285,7 @@ async def _settled(stack: Stack) -> None:
 
 
 async def _keys(stack: Stack, action: str) -> list[Listed]:
-    """What `python -m auth_service keys …` prints, with the rights and secrets of the service."""
+    """Runs `python -m auth_service keys …` with the service's role and secrets, and parses its output."""
     status, output = await _keys_command(stack, action)
     assert status == 0, output
     heading, *lines = output.splitlines()
@@ -316,7 +318,7 @@ async def _ids(sql: Connection) -> set[str]:
 async def _published(client: httpx.AsyncClient) -> set[str]:
     answer = await client.get("/.well-known/jwks.json")
     assert answer.status_code == httpx.codes.OK
-    assert all(key.keys() == {"kty", "crv", "x", "kid", "alg", "use"} for key in answer.json()["keys"]), "and no private half"
+    assert all(key.keys() == {"kty", "crv", "x", "kid", "alg", "use"} for key in answer.json()["keys"]), "the key set must contain no private key"
     return {key["kid"] for key in answer.json()["keys"]}
 
 
@@ -333,7 +335,7 @@ async def _require_signing(seen: Seen, kid: str) -> None:
 
 
 async def _login_at(replica: Replica, account: Account) -> Account:
-    """A session that begins at one replica of auth_service."""
+    """Logs in at one replica of auth_service."""
     async with grpc.aio.insecure_channel(replica.target) as channel:
         stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
         tokens = await stub.Login(auth_service_pb2.LoginRequest(email=account.email, password=PASSWORD), timeout=5)
@@ -341,7 +343,7 @@ async def _login_at(replica: Replica, account: Account) -> Account:
 
 
 async def _answer(stack: Stack, replica: str, account: Account) -> str:
-    """What a replica of task_service says to the account's token by itself: OK, or the reason why not."""
+    """Calls a replica of task_service directly with the account's token. Returns OK or the error's reason."""
     async with grpc.aio.insecure_channel(f"{HOST}:{stack.state.processes[replica].grpc_port}") as channel:
         stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
         try:

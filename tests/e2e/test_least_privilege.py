@@ -1,7 +1,7 @@
-"""What the services' roles may do in the running system's database: all that is not theirs, as the catalog has it, is tried and refused.
+"""The rights of the services' roles in the running system's database. The tests try every forbidden operation on every object in the catalog.
 
-Every attempt is rolled back, so one that is not refused fails its test and breaks nothing. The controls, which are allowed, show that an attempt is
-refused for want of a right and not because it is wrong.
+Every attempt is rolled back, so an attempt that succeeds fails its test but breaks nothing. The control tests execute allowed statements. They prove
+that PostgreSQL rejects the others because a right is missing, not because the statement is invalid.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -28,7 +28,7 @@ ROUTINES = """
       FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
      WHERE nspname = $1 AND prokind = 'f' ORDER BY 1
 """
-# What $2 was granted on what lies in schema $1, whether it may use the schema or not.
+# The rights of role $2 on schema $1 and its objects, whether or not the role may use the schema.
 RIGHTS = """
     SELECT DISTINCT privilege FROM (
         SELECT privilege
@@ -106,19 +106,19 @@ OF_THE_SERVER = [
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the system, and its first column."""
+    """A table and its first column."""
 
     name: str
     key: str
 
     @property
     def read(self) -> str:
-        """Reads it."""
+        """A statement that reads the table."""
         return f"SELECT * FROM {self.name} LIMIT 1"
 
     @property
     def writes(self) -> list[str]:
-        """The ways to write to it, without writing anything."""
+        """Statements that write to the table, but change no row."""
         return [
             f"INSERT INTO {self.name} ({self.key}) SELECT {self.key} FROM {self.name} LIMIT 0",
             f"UPDATE {self.name} SET {self.key} = {self.key} WHERE false",
@@ -127,12 +127,12 @@ class Table:
 
     @property
     def blind_writes(self) -> list[str]:
-        """Writes that read nothing, so that no right to read is what they lack."""
+        """Writes that read nothing, so that they cannot fail for a missing right to read."""
         return [f"INSERT INTO {self.name} DEFAULT VALUES", f"UPDATE {self.name} SET {self.key} = DEFAULT", f"DELETE FROM {self.name}"]
 
     @property
     def changes(self) -> list[str]:
-        """What only an owner does."""
+        """Statements that only the owner may execute."""
         return [
             f"TRUNCATE {self.name} CASCADE",
             f"ALTER TABLE {self.name} ADD COLUMN mine int",
@@ -146,7 +146,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Routine:
-    """A function of the system."""
+    """A database function."""
 
     signature: str
     name: str
@@ -154,17 +154,17 @@ class Routine:
 
     @property
     def call(self) -> str:
-        """Calls it."""
+        """A statement that calls the function."""
         return f"SELECT {self.name}({', '.join(f'NULL::{kind}' for kind in self.types)})"
 
     @property
     def changes(self) -> list[str]:
-        """What only an owner does."""
+        """Statements that only the owner may execute."""
         return [f"ALTER FUNCTION {self.signature} SECURITY DEFINER", f"DROP FUNCTION {self.signature} CASCADE"]
 
 
 class Role:
-    """A service's login, beside the superuser's, who knows what there is."""
+    """A service's role, with a connection of its own and one of the superuser, who reads the catalog."""
 
     def __init__(self, name: str, itself: "asyncpg.Connection[asyncpg.Record]", superuser: "asyncpg.Connection[asyncpg.Record]") -> None:
         self.name, self.schema, self.other_schema = name, SCHEMAS[name], OTHERS[name]
@@ -172,31 +172,31 @@ class Role:
         self._superuser = superuser
 
     async def tables(self, schema: str) -> list[Table]:
-        """The tables of a schema, of which there are some."""
+        """Returns the tables of a schema. Fails if there are none."""
         found = [Table(**row) for row in await self._superuser.fetch(TABLES, schema)]
         assert f"{schema}.schema_migrations" in {table.name for table in found}
         return found
 
     async def routines(self, schema: str) -> list[Routine]:
-        """The functions of a schema, of which there are some."""
+        """Returns the functions of a schema. Fails if there are none."""
         found = [Routine(**row) for row in await self._superuser.fetch(ROUTINES, schema)]
         assert found
         return found
 
     async def column(self, query: str, *arguments: str) -> list[str]:
-        """What the superuser reads."""
+        """Returns the first column of a query by the superuser."""
         return [row[0] for row in await self._superuser.fetch(query, *arguments)]
 
     async def count(self, query: str, *arguments: str) -> tuple[int, int]:
-        """How many rows the service's role is shown, and how many the superuser is."""
+        """Returns the number of rows that the service's role sees, and the number that the superuser sees."""
         return len(await self._itself.fetch(query, *arguments)), len(await self._superuser.fetch(query, *arguments))
 
     async def analyze(self) -> None:
-        """Has Postgres gather its statistics, which have values out of the rows."""
+        """Makes PostgreSQL collect its statistics, which contain values of rows."""
         await self._superuser.execute("ANALYZE")
 
     async def outcome(self, statement: str) -> str:
-        """The SQLSTATE with which the service's role fails, empty when it is allowed. Leaves nothing behind."""
+        """Executes a statement as the service's role and rolls it back. Returns the SQLSTATE of its failure, or an empty text."""
         transaction = self._itself.transaction()
         await transaction.start()
         try:
@@ -208,12 +208,12 @@ class Role:
         return ""
 
     async def outcomes_but(self, expected: str, statements: Iterable[str]) -> dict[str, str]:
-        """The statements that end otherwise than expected, and how."""
+        """Returns the statements with another outcome than expected, and that outcome."""
         found = {statement: await self.outcome(statement) for statement in statements}
         return {statement: outcome for statement, outcome in found.items() if outcome != expected}
 
     async def not_refused(self, statements: Iterable[str]) -> dict[str, str]:
-        """The statements that do not fail for want of a right, and how they end."""
+        """Returns the statements that do not fail for a missing right, and their outcome."""
         return await self.outcomes_but(asyncpg.InsufficientPrivilegeError.sqlstate, statements)
 
 
@@ -237,8 +237,8 @@ async def test_control_its_own_tables_are_read_and_written(role: Role) -> None:
 
 async def test_control_its_own_functions_are_called(role: Role) -> None:
     outcomes = [await role.outcome(routine.call) for routine in await role.routines(role.schema)]
-    # NULL breaks constraints, class 23, after all rights were found to be there; and so it is for a function that only triggers can call, 0A000, and
-    # for one that makes an error of its own out of NULL, 22004.
+    # PostgreSQL checks rights before it executes a function. So these errors prove that the right exists: NULL violates a constraint (class 23), only
+    # triggers may call the function (0A000), or the function itself rejects NULL (22004).
     assert {outcome for outcome in outcomes if not outcome.startswith("23")} - {"0A000", "22004"} == {""}
 
 
@@ -275,7 +275,7 @@ async def test_the_server_is_out_of_reach(role: Role, statement: str) -> None:
 
 
 async def test_the_rights_are_these_and_no_others(role: Role) -> None:
-    """That the other schema cannot be entered is one bar; that nothing in it is granted is another."""
+    """There are two barriers: the role may not use the other schema, and it has no rights on the objects in it."""
     assert await role.column(RIGHTS, role.schema, role.name) == ["DELETE", "EXECUTE", "INSERT", "SELECT", "UPDATE", "USAGE"]
     assert await role.column(RIGHTS, role.other_schema, role.name) == []
     assert await role.column(RIGHTS, role.schema, "public") == []

@@ -1,4 +1,4 @@
-"""One task, many writers and readers, and faults: nobody sees less than was acknowledged, nor less than was seen before.
+"""One task, many writers and readers, and faults: no read returns a version older than one that was acknowledged or read before.
 
 The long form is tests/faults/test_linearizability.py.
 """
@@ -17,14 +17,14 @@ from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, Seen
 from tests.support.waiting import eventually
 
-# Many times what a read takes, and more than the late fill of one.
+# Many times the duration of a read, and longer than the delay of a cache fill.
 READ_SECONDS = 0.5
 SETTLED_WITHIN_SECONDS = 10.0
 
 
 async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakable: Stack) -> None:
     seed = int(os.environ.get("FAULT_SEED") or time.time())
-    print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if it fails
+    print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
     rng = random.Random(seed)
     async with scene_of(breakable, rng, print) as scene:
         assert await contradictions(scene, rng, [killed_after_commit, redis_killed]) == [], f"replay with FAULT_SEED={seed}"
@@ -54,7 +54,7 @@ async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cach
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["who noticed", "who was idle"])
 async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakable: Stack, noticed: bool) -> None:  # noqa: FBT001
-    """Redis was away and is back, empty; the writer has yet to find out, and sets no fence. The reader must not believe what it fills in then."""
+    """Redis restarts empty. The writer has not noticed yet and sets no fence. The reader must not use values that it fills in meanwhile."""
     async with scene_of(breakable, random.Random(0), print) as scene, replica_of(breakable, "task-reader") as replica:
         account = await make_account(scene.rest)
         channel = await scene.channel(replica.target)
@@ -74,7 +74,7 @@ async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakabl
 
 
 async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_delete(breakable: Stack) -> None:
-    """Redis was frozen and has all that it held; who wrote meanwhile has yet to find out that it is back."""
+    """Redis still has its old data. The replica that wrote without Redis has not reached Redis again yet."""
     async with scene_of(breakable, random.Random(0), print) as scene:
         account = await make_account(scene.rest)
         writer = GrpcTasks(scene.channels["own"], account)
@@ -88,7 +88,7 @@ async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_de
 
 
 async def _require_hit(replica: Replica, reader: GrpcTasks, writer: GrpcTasks, task: Seen) -> None:
-    """The value is there, and was not the reader's own: it has asked Redis for nothing but that."""
+    """Fails unless the reader gets the writer's value from the cache."""
     hits = await replica.metric("task_cache_reads_total", outcome="hit")
     await writer.rename(task.id, f"before {time.monotonic()}", "write")
     await reader.get(task.id, "read")

@@ -1,4 +1,4 @@
-"""Lists as clients ask for them over REST, with everything that a query can say, in its URL."""
+"""Lists over REST, with all query parameters in the URL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ MADE: Sequence[Mapping[str, Any]] = (
 
 @pytest.fixture(scope="module")
 async def filled(rest: httpx.AsyncClient) -> Account:
-    """A user with the tasks above, of which the last is deleted."""
+    """A user with the tasks above. The last one is deleted."""
     account = await make_account(rest)
     for task in MADE:
         made = await rest.post(TASKS, json=task, headers=account.headers)
@@ -88,7 +88,7 @@ async def test_the_total_is_there_on_request(rest: httpx.AsyncClient, filled: Ac
     assert "total_size" not in await _list(rest, filled)
     page = await _list(rest, filled, include_total_size="true", page_size="1", filter="labels:work")
     assert (page["total_size"], len(page["tasks"])) == (2, 1)
-    # The pages are one list, whether it is counted or not.
+    # A page token works with and without include_total_size.
     rest_of_it = await _list(rest, filled, page_size="1", filter="labels:work", page_token=page["next_page_token"])
     assert ("total_size" in rest_of_it, [task["title"] for task in rest_of_it["tasks"]]) == (False, ["A plan & more"])
     assert (await _list(rest, filled, include_total_size="true", filter="title:nothing"))["total_size"] == 0

@@ -1,6 +1,7 @@
-"""Passwords cannot be guessed: failed attempts are limited per account and per address, without a stranger's locking the owner out.
+"""Limits against password guessing: failed attempts are limited per account and per client address, and strangers cannot lock the owner out.
 
-TRUSTED_HOPS=1: what stands last in x-forwarded-for was written by a proxy of ours, which here is the test. So it chooses addresses.
+With TRUSTED_HOPS=1 the gateway takes the last address in x-forwarded-for, which a trusted proxy writes. Here the test is that proxy and so chooses
+the client addresses.
 """
 
 import asyncio
@@ -28,11 +29,11 @@ from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
-# So slowly that none is refilled within a test.
+# The interval is so long that no attempt is added during a test.
 ADDRESS_BURST, ADDRESS_INTERVAL_SECONDS = 6, 600
-# Behind the end of a delay, since clocks differ by milliseconds.
+# Added to a delay, because clocks differ by milliseconds.
 MARGIN_SECONDS = 0.05
-# Lines are written some at a time.
+# The replica writes log lines in batches.
 LOGGED_WITHIN_SECONDS = 3.0
 ENVIRONMENT = {
     "BCRYPT_COST": "4",
@@ -44,7 +45,7 @@ ENVIRONMENT = {
     "LOGIN_ADDRESS_INTERVAL_SECONDS": str(ADDRESS_INTERVAL_SECONDS),
 }
 WRONG = "wrong horse battery"
-# A replica that hashes one password at a time, slowly, and lets two wait.
+# A replica that hashes one password at a time, slowly, with a queue of two.
 HASHING = {"HASHING_THREADS": "1", "HASHING_QUEUE": "2", "BCRYPT_COST": "12"}
 HASHING_BOUND = 3
 AT_ONCE = 12
@@ -77,13 +78,13 @@ async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def address() -> str:
-    """One that nobody has come from yet."""
+    """A new client address."""
     return next(_ADDRESSES)
 
 
 @pytest.fixture
 async def email(client: httpx.AsyncClient) -> str:
-    """Of an account that nobody has logged in to yet."""
+    """The email of an account without a login so far."""
     return await _register(client, next(_ADDRESSES))
 
 
@@ -98,7 +99,7 @@ async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
     delay = _delay(limited)
     assert 0 < delay <= ACCOUNT_INTERVAL_SECONDS
     assert delay <= int(limited.headers["retry-after"]) < delay + 1
-    # The right one does not help either: else one could go on guessing.
+    # The right password is rejected, too. Otherwise guessing could continue.
     assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         async with grpc.aio.insecure_channel(stack.state.url.removeprefix("http://")) as channel:
@@ -118,7 +119,7 @@ async def test_after_the_interval_there_is_another_attempt_and_only_one(client: 
     for _ in range(ACCOUNT_BURST):
         await _login(client, email, address, WRONG)
     await asyncio.sleep(_delay(await _login(client, email, address, WRONG)) + MARGIN_SECONDS)
-    # From elsewhere, since an attempt that was turned away counts for its address all the same.
+    # From another address, because a limited attempt still counts for its address.
     assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
     limited = await _login(client, email, next(_ADDRESSES), WRONG)
     assert _reason(limited) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
@@ -131,9 +132,9 @@ async def test_strangers_do_not_lock_the_owner_out_of_an_address_that_is_known(c
     for _ in range(ACCOUNT_BURST):
         assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
     assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
-    # Where the owner has never been, the owner is a stranger.
+    # From a new address the owner counts as a stranger.
     assert _reason(await _login(client, email, next(_ADDRESSES))) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
-    # At home it is as ever: a slip is a slip, and more than that is limited, there alone.
+    # From the known address the owner has a separate limit: a wrong password is allowed, and too many are limited.
     assert _reason(await _login(client, email, address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
     assert (await _login(client, email, address)).status_code == httpx.codes.OK
     for _ in range(ACCOUNT_BURST - 1):
@@ -166,7 +167,7 @@ async def test_an_address_is_limited_over_all_accounts(client: httpx.AsyncClient
         assert _reason(await _login(client, f"nobody-{next(_NUMBERS)}@example.com", address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
     assert _reason(await _login(client, f"nobody-{next(_NUMBERS)}@example.com", address, WRONG)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
-    # Another address in front of it is the client's own invention.
+    # An address before the last one comes from the client and has no effect.
     assert _reason(await _login(client, email, f"{next(_ADDRESSES)}, {address}")) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     assert (await _login(client, email, next(_ADDRESSES))).status_code == httpx.codes.OK
 
@@ -190,7 +191,7 @@ async def test_the_owner_at_home_has_many_addresses_by_ipv6(client: httpx.AsyncC
     assert (await _login(client, email, f"{network}::1")).status_code == httpx.codes.OK
     for _ in range(ACCOUNT_BURST):
         await _login(client, email, next(_ADDRESSES), WRONG)
-    # Privacy extensions (RFC 8981) give a machine another one each day.
+    # Privacy extensions (RFC 8981) give a machine a new address every day.
     assert (await _login(client, email, f"{network}::2")).status_code == httpx.codes.OK
 
 
@@ -254,7 +255,7 @@ async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack
             except grpc.aio.AioRpcError as error:
                 overloaded = of_rpc(error).reason == "OVERLOADED"
                 return of_rpc(error).reason, time.monotonic() - began, _retry_delay(error) if overloaded else 0
-            raise AssertionError("a wrong password was taken")
+            raise AssertionError("the service accepted a wrong password")
 
         answers = await asyncio.gather(*(attempt(f"nobody-{next(_NUMBERS)}@example.com") for _ in range(AT_ONCE)))
         reasons = Counter(reason for reason, _, _ in answers)
@@ -263,7 +264,7 @@ async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack
         turned_away = [(seconds, delay) for reason, seconds, delay in answers if reason == "OVERLOADED"]
         assert max(seconds for seconds, _ in turned_away) < AT_ONCE_SECONDS
         assert all(delay > 0 for _, delay in turned_away)
-        # It was no fault of the caller's, and does not count.
+        # A call rejected for overload does not count as an attempt.
         slow = [asyncio.create_task(attempt(f"nobody-{next(_NUMBERS)}@example.com")) for _ in range(HASHING_BOUND)]
         await eventually(lambda: _require_full(own), within=AT_ONCE_SECONDS, every=0.01)
         answers = [await attempt(email) for _ in range(2 * ACCOUNT_BURST)]
@@ -273,7 +274,7 @@ async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack
 
 
 async def _heal(stack: Stack) -> None:
-    """As `heal`, and auth_service uses Valkey again."""
+    """Like `heal`, and waits until auth_service uses Valkey again."""
     await heal(stack)
 
     async def uses_valkey() -> None:
@@ -310,13 +311,13 @@ def _reason(answer: httpx.Response) -> tuple[int, str]:
 
 
 def _delay(answer: httpx.Response) -> float:
-    """What RetryInfo says, in seconds."""
+    """Returns the delay in RetryInfo, in seconds."""
     (delay,) = [float(detail["retry_delay"].removesuffix("s")) for detail in answer.json()["details"] if "retry_delay" in detail]
     return delay
 
 
 def _retry_delay(error: grpc.aio.AioRpcError) -> float:
-    """The same of a gRPC call."""
+    """Returns the delay in a gRPC error's RetryInfo, in seconds."""
     status, info = rpc_status.from_call(error), error_details_pb2.RetryInfo()
     assert status is not None
     (found,) = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
@@ -325,5 +326,5 @@ def _retry_delay(error: grpc.aio.AioRpcError) -> float:
 
 
 async def _require_full(replica: Replica) -> None:
-    """It hashes as many passwords, and lets as many wait, as it is to."""
+    """Fails unless the replica's hashing threads and queue are full."""
     assert await replica.metric("password_hashes_under_way") == HASHING_BOUND

@@ -1,4 +1,4 @@
-"""Idempotency keys when answers are lost: a connection is cut around the commit, the client's or the database's, or Redis is gone."""
+"""Idempotency keys after lost answers: the client's or the database's connection breaks around the commit, or Redis is down."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 
-# As long as a stack gives its processes.
+# The same limit as a stack's for its processes.
 STARTED_WITHIN_SECONDS = 60.0
 
 
@@ -64,7 +64,7 @@ async def test_what_is_cut_before_the_commit_is_done_by_the_retry(
             await eventually(lambda: waiting(1), within=WITHIN_SECONDS)
             await proxy.cut()
             await lost
-            # The service notices that its caller is gone, and takes its statement back.
+            # The service notices that the caller has disconnected and cancels its statement.
             await eventually(lambda: waiting(0), within=WITHIN_SECONDS)
         await scene.require_logged(before)
         retried = await eventually(lambda: _answered(way, scene), within=WITHIN_SECONDS)
@@ -82,7 +82,7 @@ async def test_postgres_is_cut_off_around_the_commit(
     ways: Mapping[str, Way],
     cut_off: tuple[Proxy, Way],
 ) -> None:
-    """The service itself does not know then whether it was done; the key does."""
+    """The service does not know whether the write was committed. The idempotency key does."""
     scene = await scene_of(rpc)
     before = await scene.logged()
     proxy, way = cut_off
@@ -108,7 +108,7 @@ async def test_postgres_is_cut_off_around_the_commit(
 
 @contextlib.asynccontextmanager
 async def _cuttable(system: Stack, by: str) -> AsyncIterator[tuple[Proxy, Way]]:
-    """A way that can be cut: REST to the gateway, or gRPC to the first replica."""
+    """Yields a proxy and a way through it: REST to the gateway, or gRPC to the first replica."""
     port = urlsplit(system.state.url).port if by == "rest" else system.state.processes["task-1"].grpc_port
     assert port is not None
     async with proxied(HOST, port) as proxy:
@@ -121,17 +121,17 @@ async def _cuttable(system: Stack, by: str) -> AsyncIterator[tuple[Proxy, Way]]:
 
 
 async def _lost(way: Way, scene: Scene) -> None:
-    """The write, of which nothing is heard."""
+    """Makes the write. Fails if an answer arrives."""
     try:
         answer = await done(way, scene)
     except httpx.TransportError:
         return
-    assert answer.error is not None, "it was answered"
+    assert answer.error is not None, "the call was answered"
     assert (answer.error.code, answer.outcome) == (grpc.StatusCode.UNAVAILABLE.value[0], "")
 
 
 async def _answered(way: Way, scene: Scene) -> Answer:
-    """The write, once more. Fails unless it is answered: a channel can take a moment to see that its connection is gone."""
+    """Repeats the write. Fails unless an answer arrives: a channel may need a moment to notice that its connection is broken."""
     answer = await done(way, scene)
     assert answer.outcome
     return answer
@@ -139,7 +139,7 @@ async def _answered(way: Way, scene: Scene) -> Answer:
 
 @pytest.fixture(scope="module")
 async def cut_off(system: Stack) -> AsyncIterator[tuple[Proxy, Way]]:
-    """One more replica, and the proxy that stands between it and PostgreSQL."""
+    """An additional replica, and the proxy between it and PostgreSQL."""
     state = system.state
     url = urlsplit(login(state, "task_service"))
     assert url.port is not None
@@ -176,7 +176,7 @@ async def _ready(port: int) -> None:
 async def test_without_redis_keys_are_as_good(
     breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:
-    """All writes in one outage: done before it and replayed in it, done in it, and replayed after it."""
+    """All writes in one outage: executed before it and replayed during it, executed during it, and replayed after it."""
     ways = {"rest": over_rest(breakable_rest), "first": over_grpc(breakable_replicas[0]), "second": over_grpc(breakable_replicas[1])}
     async with asyncpg.create_pool(breakable.state.database_url, min_size=0, max_size=4) as postgres:
         before = [await make_scene(breakable_rest, postgres, rpc) for rpc in WRITES]

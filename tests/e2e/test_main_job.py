@@ -1,4 +1,4 @@
-"""The tour in docs/tour.md, run as it stands: what the system is for, done by three clients that nobody here wrote."""
+"""Runs the tour in docs/tour.md as it is written: the main use of the system, with three third-party clients."""
 
 import asyncio
 import os
@@ -14,16 +14,16 @@ from tests.support.tour import Block, blocks
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8"))
 HOST_IN_THE_TOUR = "localhost:8080"
-# What a machine may lack, and the sections that begin to use it. buf comes with the project, and curl with the machine.
+# A program that may be missing. The titles of the sections that need it contain its name. buf comes with the project, curl with the machine.
 OPTIONAL = "grpcurl"
 END_OF_BLOCK = "---- end of block {number} ----"
-# It starts hundreds of processes, one after the other.
+# The tour starts hundreds of processes, one after the other.
 TIMEOUT_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
 async def printed(system: Stack) -> Mapping[int, str]:
-    """What each block printed, all run in one shell. Those that need what is not installed are left out."""
+    """The output of each block. All blocks run in one shell, except those whose program is not installed."""
     script = "".join(f"{block.commands}echo '{END_OF_BLOCK.format(number=number)}'\n" for number, block in enumerate(BLOCKS) if not _lacking(block))
     shell = await asyncio.create_subprocess_exec(
         *("bash", "-c", script.replace(HOST_IN_THE_TOUR, system.state.url.removeprefix("http://"))),
@@ -41,7 +41,7 @@ def test_a_block_of_the_tour_prints_what_stands_under_it(number: int, printed: M
     if _lacking(BLOCKS[number]):
         assert not os.environ.get("CI"), f"{OPTIONAL} must be installed in CI"
         pytest.skip(f"{OPTIONAL} is not installed: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest")
-    assert number in printed, f"the shell ended within this block or before: {printed.get(-1)}"
+    assert number in printed, f"the shell ended in or before this block: {printed.get(-1)}"
     assert printed[number] == BLOCKS[number].prints
 
 
@@ -55,7 +55,7 @@ def _lacking(block: Block) -> bool:
 
 
 def _by_block(output: str) -> dict[int, str]:
-    """What was printed between the ends of blocks; under -1 what came after the last end."""
+    """Returns the output of each block by its number, and the output after the last complete block under -1."""
     found: dict[int, str] = {}
     for number, block in enumerate(BLOCKS):
         if not _lacking(block):

@@ -1,4 +1,4 @@
-"""PostgreSQL dead or frozen: calls end in time and say UNAVAILABLE, readiness falls, liveness stays, and all comes back by itself."""
+"""PostgreSQL down or frozen: calls end in time with UNAVAILABLE, readiness fails, liveness holds, and the system recovers by itself."""
 
 import asyncio
 import time
@@ -17,15 +17,15 @@ from tests.support.outage import frozen, replicas, require_whole
 from tests.support.task_api import CallFailed, GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-# More than the pool has connections, so that calls are in every state that one can be in when it happens.
+# More than the pool's connections, so that the outage hits calls in every state.
 CLIENTS = 24
 UNDER_LOAD_SECONDS = 0.4
 NOTICED_WITHIN_SECONDS = 5.0
 RECOVERED_WITHIN_SECONDS = 5.0
 DEADLINE_SECONDS = 1.0
-# Beyond a deadline: for the way there and back, on a machine that does other things too.
+# Allowed beyond a deadline, for the round trip on a loaded machine.
 SLACK_SECONDS = 0.5
-# What the service waits for PostgreSQL in a call without a deadline: the system's DATABASE_TIMEOUT_SECONDS.
+# How long a call without a deadline waits for PostgreSQL: the system's DATABASE_TIMEOUT_SECONDS.
 DATABASE_TIMEOUT_SECONDS = 2.0
 PUBLIC_SERVICES = {"auth": "taskmanager.auth.v1.AuthService", "task": "taskmanager.task.v1.TaskService"}
 
@@ -46,7 +46,7 @@ async def test_killed_it_makes_calls_unavailable_and_the_system_recovers_by_itse
     await _assert_503(breakable_rest, "POST", "/api/v1/auth/login", {"email": breakable_account.email, "password": PASSWORD})
     await eventually(lambda: _require_not_ready(breakable, breakable_rest), within=NOTICED_WITHIN_SECONDS)
     await _require_alive(breakable, breakable_rest)
-    # Now it is the gateway that answers, in the same words as far as a client goes by them.
+    # Now the gateway answers, with the same code and reason.
     await _assert_503(breakable_rest, "GET", "/api/v1/tasks", None, breakable_account)
     await breakable.start_process("postgres")
     await eventually(lambda: require_whole(breakable), within=RECOVERED_WITHIN_SECONDS)

@@ -1,4 +1,4 @@
-"""Valkey dead or frozen: nothing fails, nothing waits long, nothing old is read; and the cache is used again when it is back."""
+"""Valkey down or frozen: no call fails or takes longer than SLOW_SECONDS, no read is outdated, and afterwards the replicas use the cache again."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ READERS_PER_TASK = 2
 BEFORE_SECONDS = 0.5
 OUTAGE_SECONDS = 1.5
 AFTER_SECONDS = 1.0
-# The longest that a call may take because of it.
+# The longest time that a call may take because of the outage.
 SLOW_SECONDS = 1.0
 USED_AGAIN_WITHIN_SECONDS = 5.0
 REPLICAS = ("task-1", "task-2")
@@ -35,7 +35,7 @@ Outage = Callable[[Stack], AbstractAsyncContextManager[None]]
 
 @contextlib.asynccontextmanager
 async def dead(stack: Stack) -> AsyncIterator[None]:
-    """Valkey killed, and started again, empty."""
+    """Kills Valkey, and restarts it empty at the end."""
     await stack.kill("valkey")
     try:
         yield
@@ -45,7 +45,7 @@ async def dead(stack: Stack) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def stuck(stack: Stack) -> AsyncIterator[None]:
-    """Valkey frozen, and thawed with all that it held."""
+    """Freezes Valkey, and thaws it with its data at the end."""
     with frozen(stack, "valkey"):
         yield
 
@@ -58,7 +58,7 @@ async def test_without_valkey_reads_and_writes_go_on_and_nothing_old_is_read(
     apis: list[TaskApi] = [GrpcTasks(breakable_gateway, breakable_account), RestTasks(breakable_rest, breakable_account)]
     async with Load([client for number in range(TASKS) for client in await _clients(apis[number % 2], ledger)]) as load:
         await asyncio.sleep(BEFORE_SECONDS)
-        # A replica that has just begun does not believe Redis at once.
+        # A replica that has just started does not use the cache at once.
         await eventually(lambda: _require_used_again(breakable), within=USED_AGAIN_WITHIN_SECONDS)
         bypassed = await _reads(breakable, "bypass")
         began = time.monotonic()
@@ -79,13 +79,13 @@ async def test_without_valkey_reads_and_writes_go_on_and_nothing_old_is_read(
 async def test_a_write_that_missed_its_fence_is_seen_by_the_replica_that_has_valkey_first(
     breakable: Stack, breakable_account: Account, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:
-    """Both replicas lose Valkey, and notice at different times that it is back: what one writes meanwhile, the other must not read from the cache."""
+    """Both replicas lose Valkey and notice its return at different times. What one writes meanwhile, the other must not miss because of the cache."""
     reader, writer = (GrpcTasks(channel, breakable_account) for channel in breakable_replicas)
     ledger = Ledger()
     task = await writer.create("before", "setup")
     await breakable.kill("valkey")
     await reader.get(task.id, "notices")
-    # The writer finds out, and so looks again, this much later: half of the time between two looks.
+    # The writer notices the outage this much later, so its probes are also later, by half of the probe interval.
     await asyncio.sleep(0.25)
     await writer.rename(task.id, "notices too", "notices")
     await breakable.start_process("valkey")
@@ -97,7 +97,7 @@ async def test_a_write_that_missed_its_fence_is_seen_by_the_replica_that_has_val
 
 
 async def _clients(api: TaskApi, ledger: Ledger) -> list[Client]:
-    """Of one task: a writer, and readers."""
+    """Returns the clients of one task: a writer, and readers."""
     task = await api.create("before", "setup")
     ledger.wrote(task)
     return [[("write", _writes(api, task.id, ledger))], *([[("read", _reads_of(api, task.id, ledger))]] * READERS_PER_TASK)]

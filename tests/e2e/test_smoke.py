@@ -1,4 +1,4 @@
-"""The shortest way through the whole system."""
+"""The shortest path through the whole system."""
 
 import httpx
 

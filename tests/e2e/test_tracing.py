@@ -1,4 +1,4 @@
-"""One call, one trace: from the gateway through the service to SQL and Redis. And without an endpoint, nothing of OpenTelemetry at all."""
+"""One call makes one trace, from the gateway through the service to SQL and Redis. Without an OTLP endpoint no service loads OpenTelemetry."""
 
 import asyncio
 import base64
@@ -24,13 +24,13 @@ from tests.support.otlp import Receiver, Span, Tree, receiver
 from tests.support.waiting import eventually
 
 SENT_WITHIN_SECONDS = 10.0
-# A replica that has just started does not believe Redis at once.
+# A replica that has just started does not use the cache at once.
 CACHED_WITHIN_SECONDS = 5.0
-# So that spans come soon; the default is five seconds.
+# The services export spans every 100 ms; the default is five seconds.
 SEND_EACH_MILLISECONDS = "100"
 TITLE, CHANGED, DESCRIPTION = "a title that is nobody's business", "a change that is none either", "nor is this description"
 
-# Builds a service's parts as its process does, and tells what that made of OpenTelemetry.
+# Builds a service's parts as its process does, and prints which parts of OpenTelemetry are loaded.
 PROBE = """
 import json, sys
 from servicekit.process.settings import load
@@ -48,7 +48,7 @@ print(json.dumps({{"loaded": loaded, "interceptors": len(tracing.interceptors)}}
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A REST call, its answer, and all the spans that it made."""
+    """A REST call, its answer, and all of its spans."""
 
     answer: Any
     request_id: str
@@ -57,7 +57,7 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What was called on a running system that sends its spans to a receiver."""
+    """The calls made to a running system that exports its spans to a receiver."""
 
     stack: Stack
     account: Account
@@ -85,7 +85,7 @@ async def story() -> AsyncIterator[Story]:
 
 def test_creating_a_task_is_one_tree_from_the_gateway_to_sql(story: Story) -> None:
     tree = story.calls["create"].tree
-    # Those who watch are told by way of Redis, after the call and perhaps of several at once.
+    # Without the Redis spans: the service publishes wake-ups after the call, perhaps several at once.
     (sql,) = [span for span in _store_spans(tree) if span.attributes["db.system"] == "postgresql"]
     _assert_path(tree, sql, "taskmanager.task.v1.TaskService/CreateTask")
     assert "task.write(" in sql.attributes["db.statement"]
@@ -102,7 +102,7 @@ def test_getting_a_task_shows_redis_and_only_at_first_sql(story: Story) -> None:
 def test_a_login_is_traced_through_the_other_service(story: Story) -> None:
     tree = story.calls["login"].tree
     systems = sorted(span.attributes["db.system"] for span in _store_spans(tree))
-    # The account is read and the session begun; the attempt, from an address that the account knows, is counted and given back.
+    # SQL: read the account, create the session. Redis: count the attempt from an address that the account knows, and give it back.
     assert (systems.count("postgresql"), systems.count("redis")) == (2, 2)
     for sql in _store_spans(tree):
         _assert_path(tree, sql, "taskmanager.auth.v1.AuthService/Login", service="auth-service")
@@ -139,7 +139,7 @@ def test_with_an_endpoint_it_is() -> None:
 
 
 async def _tell(url: str, account: Account) -> dict[str, tuple[str, Any]]:
-    """Makes the calls. Returns the request id and the answer of each, by its name."""
+    """Makes the calls. Returns each call's request id and answer by its name."""
     told: dict[str, tuple[str, Any]] = {}
 
     async def call(name: str, verb: str, path: str, body: object = None) -> Any:
@@ -155,7 +155,7 @@ async def _tell(url: str, account: Account) -> dict[str, tuple[str, Any]]:
     await call("change", "PATCH", f"/api/v1/tasks/{task['id']}", {"title": CHANGED})
     tokens = await call("login", "POST", "/api/v1/auth/login", {"email": account.email, "password": PASSWORD})
     await call("refresh", "POST", "/api/v1/auth/refresh", {"refresh_token": tokens["refresh_token"]})
-    # Envoy sends its spans five at a time or each five seconds: these make it send all of those above.
+    # Envoy exports spans in groups of five or every five seconds. These calls make it export all spans of the calls above.
     for _ in range(3):
         await _request("GET", f"{url}/api/v1/tasks", account.headers)
     return told
@@ -166,18 +166,18 @@ async def _all_complete(received: Receiver, told: Mapping[str, tuple[str, Any]])
 
 
 def _complete(received: Receiver, request_id: str) -> Tree:
-    """The spans of a call, each with its parent. Fails while some are not there yet."""
+    """Returns all spans of a call. Fails while some have not arrived."""
     (root,) = [span for span in received.spans if span.attributes.get("guid:x-request-id") == request_id and not span.parent_id] or [None]
-    assert root is not None, "the gateway's span is not there yet"
+    assert root is not None, "the gateway's span has not arrived"
     tree = received.tree(root.trace_id)
     ids = {span.span_id for span in tree.spans}
-    assert all(span.parent_id in ids for span in tree.spans if span is not root), "a parent is not there yet"
-    assert any(span.service != "gateway" for span in tree.spans), "the service's spans are not there yet"
+    assert all(span.parent_id in ids for span in tree.spans if span is not root), "a parent span has not arrived"
+    assert any(span.service != "gateway" for span in tree.spans), "the service's spans have not arrived"
     return tree
 
 
 async def _request(verb: str, url: str, headers: Mapping[str, str], body: object = None) -> Any:
-    """A REST call by curl, which knows nothing of traces, or by httpx where there is no curl."""
+    """Makes a REST call with curl, which sends no trace headers, or with httpx if curl is missing."""
     if shutil.which("curl"):
         return await asyncio.to_thread(_curl, verb, url, headers, body)
     async with httpx.AsyncClient() as client:
@@ -192,12 +192,12 @@ def _curl(verb: str, url: str, headers: Mapping[str, str], body: object) -> Any:
 
 
 def _store_spans(tree: Tree) -> list[Span]:
-    """The spans of PostgreSQL and Redis."""
+    """Returns the spans of PostgreSQL and Redis."""
     return [span for span in tree.spans if "db.system" in span.attributes]
 
 
 def _assert_path(tree: Tree, span: Span, rpc: str, service: str = "task-service") -> None:
-    """The span is the service's, within its call, within the gateway's call of it, within the gateway's own."""
+    """Fails unless the span's ancestors are the service's call, the gateway's call to the service, and the gateway's own span."""
     store, server, *gateway = tree.ancestry(span)
     assert (store.service, server.service) == (service, service)
     assert "rpc.system" in server.attributes

@@ -1,4 +1,4 @@
-"""WatchTasks against the running system, by every way there is: gRPC straight to a replica, gRPC and server-sent events through the gateway."""
+"""WatchTasks on the running system, by every way: gRPC directly to a replica, gRPC and server-sent events through the gateway."""
 
 import asyncio
 import contextlib
@@ -36,19 +36,19 @@ def ways(rest: httpx.AsyncClient, task_channel: grpc.aio.Channel, gateway_channe
 
 @pytest.fixture(params=["gRPC", "gRPC, gateway", "SSE"])
 def way(request: pytest.FixtureRequest, ways: Mapping[str, Way]) -> Way:
-    """What is asserted must hold for each."""
+    """The test runs once for each way."""
     return ways[request.param]
 
 
 @pytest.fixture
 def write(rest: httpx.AsyncClient, account: Account) -> Write:
-    """Writes of the account."""
+    """Makes writes of the account."""
     return writes(rest, account)
 
 
 @dataclass
 class Everything:
-    """Writes of every kind, and what is to be told of each."""
+    """Writes of every kind, and the expected message for each."""
 
     write: Write
     expected: list[tuple[str, Mapping[str, Any]]]
@@ -56,7 +56,7 @@ class Everything:
     async def happen(self) -> None:
         made = await self._change("CREATED", "CreateTask", {"task": {"title": "One\nof two ☂", "labels": ["a"]}})
         await self._change("UPDATED", "UpdateTask", {"task": {"id": made["id"], "priority": 5}})
-        # Of what is so already nothing is told.
+        # An update without a change sends no message.
         await self.write("UpdateTask", {"task": {"id": made["id"], "priority": 5}})
         await self._change("UPDATED", "ReplaceTask", {"task": {"id": made["id"], "title": "Two"}})
         await self._delete("DeleteTask", {"id": made["id"]}, [made["id"]])
@@ -79,7 +79,7 @@ class Everything:
         self.expected += [("DELETED", before[id_]) for id_ in ids]
 
     def require(self, told: Sequence[Told], since: int = 0) -> None:
-        """It was told of all since then, each as its write was answered; of a deletion the task as it is in the bin."""
+        """Fails unless `told` has all changes after number `since`. Each has the task as the write's answer; a deletion has the task in the bin."""
         assert [(one.kind, one.task["id"]) for one in told] == [(kind, task["id"]) for kind, task in self.expected[since:]]
         for one, (kind, task) in zip(told, self.expected[since:], strict=True):
             if kind != "DELETED":
@@ -90,7 +90,7 @@ class Everything:
             assert one.task == {**task, "etag": f'"{version}"', "updated_at": one.task["updated_at"], "deleted_at": one.task["deleted_at"]}
 
 
-# --- what is told
+# --- messages
 
 
 async def test_every_change_is_told_once_and_in_order_from_now_or_from_any_token(way: Way, write: Write, account: Account) -> None:
@@ -100,7 +100,7 @@ async def test_every_change_is_told_once_and_in_order_from_now_or_from_any_token
         await everything.happen()
         told = await watcher.changed(len(everything.expected))
         everything.require(told)
-    # The first message alone is a place as good as any.
+    # The resume token of the first message works like any other.
     for since, token in [(0, watcher.told[0].resume_token), *((n + 1, told[n].resume_token) for n in (0, 4, 7, len(told) - 2))]:
         async with Watcher(way, account, token) as again:
             await again.changed(len(told) - since)
@@ -137,9 +137,9 @@ async def test_what_is_kept_no_longer_cannot_be_told(way: Way, write: Write, acc
         for number in range(4):
             await write("CreateTask", {"task": {"title": f"{number}"}})
         told = await watcher.changed(4)
-        # The oldest two are older than they are kept.
+        # The two oldest changes are older than the retention time.
         await _age(system, account, up_to=2, days=8)
-        # Nobody who is up to date notices.
+        # A watcher that is up to date is not affected.
         await write("CreateTask", {"task": {"title": "4"}})
         await watcher.changed(5)
     for token in (watcher.told[0].resume_token, told[0].resume_token):
@@ -151,7 +151,7 @@ async def test_what_is_kept_no_longer_cannot_be_told(way: Way, write: Write, acc
 
 
 async def _age(stack: Stack, account: Account, *, up_to: int, days: int) -> None:
-    """Makes the first changes older, and has what is too old swept, as the services do now and then."""
+    """Makes the first changes older and runs the cleanup, as the services do regularly."""
     database = await asyncpg.connect(stack.state.database_url)
     try:
         older = "UPDATE task.changes SET at = at - $3::interval WHERE user_id = $1 AND seq <= $2"
@@ -161,7 +161,7 @@ async def _age(stack: Stack, account: Account, *, up_to: int, days: int) -> None
         await database.close()
 
 
-# --- what ends a stream
+# --- the end of a stream
 
 
 async def logout(rest: httpx.AsyncClient, account: Account) -> httpx.Response:
@@ -196,7 +196,7 @@ async def test_a_stream_ends_with_its_session(
         for name, end in ends.items():
             assert (end.code, end.reason) == ((OVER, "") if name == "SSE" else ("UNAUTHENTICATED", "TOKEN_INVALID"))
         await asyncio.sleep(0.2)
-        # The user's other session goes on, unless it was ended too.
+        # The user's other session continues, unless it was ended, too.
         if ending in {logout, revoke}:
             assert [watcher.end for watcher in others] == [None] * len(others)
     assert (await refusal(ways["SSE"], account)).code == "UNAUTHENTICATED"

@@ -1,4 +1,4 @@
-"""WatchTasks while something is away, told to stop, or does not read: nothing is left out, nothing comes twice, and nobody else notices."""
+"""WatchTasks during outages, drains and with slow readers: no change is lost or repeated, and other clients are not affected."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ from tests.support.waiting import eventually
 from tests.support.watchers import OVER, PATH, Watcher, Way, over_grpc, over_sse
 from tests.support.writes import Write, writes
 
-# The contract's two, and what the way there and back may take on a machine that does other things too.
+# The two seconds of the contract, plus the round trip on a loaded machine.
 IN_TIME_SECONDS = 2.0 + 0.3
-# Far more than it takes, also beside other work.
+# Much longer than needed, also on a loaded machine.
 CUT_OFF_WITHIN_SECONDS = 30.0
-# Of the slow reader: what is written meanwhile, and by how much a service may grow for it.
+# For the slow reader: the bytes written meanwhile, and the memory by which the replica may grow.
 WRITTEN_BYTES, GROWN_BYTES = 48 * 1024 * 1024, 32 * 1024 * 1024
 LARGE = "x" * 10_000
 BATCH_OF_LARGE = 100
@@ -50,13 +50,13 @@ def breakable_ways(
 
 @contextlib.asynccontextmanager
 async def _writing(write: Write) -> AsyncIterator[list[str]]:
-    """Writes under way: the titles of those that were answered, in order."""
+    """Writes continuously during the block. Yields the titles of the answered writes, in order."""
     titles: list[str] = []
 
     async def go_on() -> None:
         while True:
             title = f"{len(titles)}"
-            # Not that of the gateway that is not there: the next one will do.
+            # A write fails while the gateway is down; the loop then tries again.
             with contextlib.suppress(httpx.TransportError, AssertionError):
                 await write("CreateTask", {"task": {"title": title}})
                 titles.append(title)
@@ -72,7 +72,7 @@ async def _writing(write: Write) -> AsyncIterator[list[str]]:
 
 
 async def _require_all(way: Way, account: Account, watcher: Watcher, stack: Stack) -> None:
-    """What a watcher was told, and what it is told when it resumes, is the log, with nothing left out and nothing twice."""
+    """Fails unless the watcher's changes, plus those after it resumes, are exactly the change log."""
     database = await asyncpg.connect(stack.state.database_url)
     try:
         log = await database.fetch("SELECT task_id FROM task.changes WHERE user_id = $1 ORDER BY seq", UUID(account.id))
@@ -94,7 +94,7 @@ async def test_without_valkey_a_change_is_told_in_time(
             for number in range(4):
                 await breakable_write("CreateTask", {"task": {"title": f"{number}"}})
                 await asyncio.gather(*(watcher.changed(number + 1, IN_TIME_SECONDS) for watcher in watchers))
-                # In all phases of the second between two looks.
+                # The writes fall at different times of the one-second polling interval.
                 await asyncio.sleep(0.3)
         await heal(breakable)
         await breakable_write("CreateTask", {"task": {"title": "back"}})
@@ -105,7 +105,7 @@ async def test_a_killed_replica_costs_a_watcher_nothing_but_the_way_to_another(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
     async with contextlib.AsyncExitStack() as watching:
-        # Some by each way through the gateway, which spreads them.
+        # Several by each way through the gateway, which balances them over both replicas.
         names = ["task-1", *["gRPC, gateway"] * 4, *["SSE"] * 4]
         watchers = [await watching.enter_async_context(Watcher(breakable_ways[name], breakable_account)) for name in names]
         async with _writing(breakable_write) as titles:
@@ -114,10 +114,10 @@ async def test_a_killed_replica_costs_a_watcher_nothing_but_the_way_to_another(
             assert (await watchers[0].ended()).code == "UNAVAILABLE"
             so_far = len(titles)
             await eventually(lambda: _more(titles, so_far + 10), within=10)
-            # The gateway takes a second for closing a connection of HTTP/1.1.
+            # The gateway takes a second to close an HTTP/1.1 connection.
             await asyncio.sleep(1.5)
         ends = {(name, watcher.end.code) for name, watcher in zip(names, watchers, strict=True) if watcher.end is not None}
-        # What gRPC makes of a stream that was reset; over SSE it is cut off.
+        # INTERNAL: gRPC reports it for a reset stream. An SSE connection is closed.
         assert ends == {("task-1", "UNAVAILABLE"), ("gRPC, gateway", "INTERNAL"), ("SSE", CONNECTION)}
         for name, watcher in zip(names, watchers, strict=True):
             await _require_all(breakable_ways["task-2" if name == "task-1" else name], breakable_account, watcher, breakable)
@@ -132,7 +132,7 @@ async def test_a_replica_that_stops_says_so_and_its_watchers_go_on_elsewhere(
 ) -> None:
     ways = {name: way for name, way in breakable_ways.items() if name != "task-2"}
     async with contextlib.AsyncExitStack() as watching:
-        # Two by each way through the gateway, which spreads them.
+        # Two by each way through the gateway, which balances them over both replicas.
         watchers = [(name, await watching.enter_async_context(Watcher(way, breakable_account))) for name, way in [*ways.items()] * 2]
         async with _writing(breakable_write):
             await breakable.kill("task-1", SIGTERM)
@@ -176,13 +176,13 @@ async def test_who_does_not_read_is_cut_off_and_others_go_on(
             most = 0
             for number in range(written):
                 await breakable_write("BatchCreateTasks", {"requests": [{"task": {"title": "t", "description": LARGE}}] * BATCH_OF_LARGE})
-                # Those who read are told all the while.
+                # The clients that read receive all changes.
                 await asyncio.gather(*(watcher.changed((number + 1) * BATCH_OF_LARGE) for watcher in (direct, reader)))
                 most = max(most, _memory(breakable, "task-1"))
             await eventually(lambda: _require_cut_off(breakable, since, 2), within=CUT_OFF_WITHIN_SECONDS)
         assert direct.end is reader.end is None
         assert await metric(breakable, "task-1", "task_watches") == 2
-    assert most - before < GROWN_BYTES, f"it grew by {(most - before) >> 20} MiB"
+    assert most - before < GROWN_BYTES, f"the replica grew by {(most - before) >> 20} MiB"
 
 
 async def _require_cut_off(stack: Stack, since: int, count: int) -> None:
@@ -191,7 +191,7 @@ async def _require_cut_off(stack: Stack, since: int, count: int) -> None:
 
 
 def _deaf(stack: Stack, account: Account) -> socket.socket:
-    """A client that asks for server-sent events and reads none."""
+    """Opens a stream of server-sent events and never reads from it."""
     url = urlsplit(stack.state.url)
     client = socket.create_connection((url.hostname, url.port or 0))
     client.sendall(f"GET {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {account.access_token}\r\n\r\n".encode())
@@ -199,6 +199,6 @@ def _deaf(stack: Stack, account: Account) -> socket.socket:
 
 
 def _memory(stack: Stack, process: str) -> int:
-    """What a process takes of the machine's memory, in bytes."""
+    """Returns the resident memory of a process, in bytes."""
     pid = stack.state.processes[process].pid
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
