@@ -1,4 +1,4 @@
-"""One running system for the whole run: real Postgres, Valkey, Envoy, one auth and two task replicas, on free ports."""
+"""One running system for the whole test run: real PostgreSQL, Valkey and Envoy, one auth_service and two task_service replicas, on free ports."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
@@ -18,20 +18,20 @@ from tests.support.databases import cloned, make_template
 
 AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 
-# The cheapest that bcrypt has: the cost is a setting, and tests of other things need not pay it.
-# And all attempts, of which thousands are meant to fail, come from one address.
+# BCRYPT_COST is bcrypt's minimum, because most tests do not depend on the cost. The address limit is high, because all login attempts of the tests,
+# including thousands of failed ones, come from one address.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
 
 
 @pytest.fixture(scope="session")
 def secrets() -> canary.Secrets:
-    """What must appear nowhere: all that goes over REST, and what tests add to it."""
+    """The secrets that must not leak: all secrets that the tests send and receive over REST, and those that tests add."""
     return canary.Secrets()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _systems_are_noted() -> Iterator[None]:
-    """For the report of a failed test."""
+    """Records the running systems, so that the report of a failed test can name them."""
     with pytest.MonkeyPatch.context() as patch:
         systems.note(patch)
         yield
@@ -39,7 +39,7 @@ def _systems_are_noted() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _secrets_stay_out_of_logs(secrets: canary.Secrets) -> Iterator[None]:
-    """Also out of those of systems that a test breaks."""
+    """Collects the secrets of all REST calls and searches the logs of every system when it closes, also of systems that tests break."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.AsyncClient, "send", canary.overheard(httpx.AsyncClient.send, secrets))
         patch.setattr(DataDir, "close", canary.searched(DataDir.close, secrets))
@@ -48,7 +48,7 @@ def _secrets_stay_out_of_logs(secrets: canary.Secrets) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 async def system(secrets: canary.Secrets) -> AsyncIterator[Stack]:
-    """The running system. Tests that break it have one of their own. At the end no secret of the whole run may be kept anywhere."""
+    """The running system. Tests that break a system use another one. At the end a check fails if any secret of the run has leaked."""
     async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
         yield stack
         await canary.check(stack, secrets)
@@ -70,27 +70,27 @@ async def gateway_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
 
 @pytest.fixture(scope="session")
 async def auth_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
-    """gRPC, straight to auth_service."""
+    """gRPC, directly to auth_service."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['auth-1'].grpc_port}") as channel:
         yield channel
 
 
 @pytest.fixture(scope="session")
 async def task_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
-    """gRPC, straight to the first replica of task_service."""
+    """gRPC, directly to the first replica of task_service."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['task-1'].grpc_port}") as channel:
         yield channel
 
 
 @pytest.fixture
 def new_account(rest: httpx.AsyncClient) -> AccountFactory:
-    """Makes users who are logged in."""
+    """Creates logged-in users."""
     return lambda: make_account(rest)
 
 
 @pytest.fixture
 async def account(new_account: AccountFactory) -> Account:
-    """A user who is logged in."""
+    """A logged-in user."""
     return await new_account()
 
 
@@ -101,14 +101,14 @@ async def _template(system: Stack) -> str:
 
 @pytest.fixture(scope="module")
 async def database_url(system: Stack, _template: str) -> AsyncIterator[str]:
-    """A migrated database of the module's own."""
+    """A migrated database for this module only."""
     async with cloned(system.state.database_url, _template) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """The pool of it."""
+    """A connection pool of the module's database."""
     options = DatabaseOptions(url=database_url, application_name="tests", pool_max_size=20, statement_cache_size=100, timeout_seconds=5)
     database = Database(options, CollectorRegistry())
     await database.start()

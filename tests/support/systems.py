@@ -11,12 +11,12 @@ _RUNNING: Final[list[Stack]] = []
 
 
 def running() -> Sequence[Stack]:
-    """Those that have started, or are starting, and have not stopped."""
+    """Returns the systems that have started or are starting, and have not stopped."""
     return [stack for stack in _RUNNING if stack._data is not None]
 
 
 def note(patch: pytest.MonkeyPatch) -> None:
-    """Has every system noted from its start to its stop."""
+    """Patches Stack, so that every system is recorded from its start to its stop."""
     patch.setattr(Stack, "start", _noting(Stack.start))
     patch.setattr(Stack, "stop", _forgetting(Stack.stop))
 
