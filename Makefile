@@ -13,6 +13,8 @@ BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyprojec
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Python caches compiled modules: without the cache each of the many processes that the tests start would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run keys backup restore test test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets

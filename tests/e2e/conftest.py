@@ -1,4 +1,4 @@
-"""A second running system, which tests may break, made whole before and after each of them; and the ways to write to the first."""
+"""A second running system, which tests may break and which is restored before and after each test, and fixtures that write to the first system."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -14,22 +14,21 @@ from tests.e2e.scenes import SceneFactory, Way, make_scene, over_grpc, over_rest
 from tests.support.accounts import Account, make_account
 from tests.support.outage import heal
 
-# Realistic where it matters: health is looked at each second, so a drain must take longer than that. A frozen PostgreSQL is given up sooner than by
-# default, so that the tests need not wait for it, and so is who reads a stream and does not (but a frozen replica goes on before that); and hashing
-# takes long enough to be measured.
-ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2", "SLOW_READER_SECONDS": "3"}
+# The gateway checks health every second, so the drain delay must be longer. The timeouts for PostgreSQL and slow readers are below their defaults to
+# save time, but SLOW_READER_SECONDS is longer than a replica stays frozen in these tests. The bcrypt cost makes a hash slow enough to be measured.
+ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2", "SLOW_READER_SECONDS": "3", "LOGIN_ADDRESS_BURST": "100000"}
 DRAIN_DELAY_SECONDS = 1.5
 
 
 @pytest.fixture(scope="session")
 async def _breakable() -> AsyncIterator[Stack]:
-    async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
+    async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
         yield stack
 
 
 @pytest.fixture
 async def breakable(_breakable: Stack) -> AsyncIterator[Stack]:
-    """A running system with two replicas of task_service, to be broken."""
+    """A running system with two replicas of each service, which the test may break."""
     await heal(_breakable)
     yield _breakable
     await heal(_breakable)
@@ -51,7 +50,7 @@ async def breakable_gateway(breakable: Stack) -> AsyncIterator[grpc.aio.Channel]
 
 @pytest.fixture
 async def breakable_replicas(breakable: Stack) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
-    """gRPC, straight to each of its two replicas of task_service."""
+    """gRPC, directly to each of its two replicas of task_service."""
     addresses = [f"{HOST}:{breakable.state.processes[name].grpc_port}" for name in ("task-1", "task-2")]
     async with contextlib.AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(grpc.aio.insecure_channel(address)) for address in addresses]
@@ -60,7 +59,7 @@ async def breakable_replicas(breakable: Stack) -> AsyncIterator[tuple[grpc.aio.C
 
 @pytest.fixture
 async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
-    """A user of it who is logged in."""
+    """A logged-in user of that system."""
     return await make_account(breakable_rest)
 
 
@@ -73,13 +72,13 @@ async def postgres(system: Stack) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 def scene_of(rest: httpx.AsyncClient, postgres: asyncpg.Pool) -> SceneFactory:
-    """Makes scenes."""
+    """Creates scenes."""
     return lambda rpc: make_scene(rest, postgres, rpc)
 
 
 @pytest.fixture
 async def ways(system: Stack, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> AsyncIterator[dict[str, Way]]:
-    """REST and gRPC through the gateway, and gRPC straight to each replica."""
+    """REST and gRPC through the gateway, and gRPC directly to each replica of task_service."""
     ports = [system.state.processes[name].grpc_port for name in ("task-1", "task-2")]
     async with grpc.aio.insecure_channel(f"{HOST}:{ports[0]}") as first, grpc.aio.insecure_channel(f"{HOST}:{ports[1]}") as second:
         yield {"rest": over_rest(rest), "gateway": over_grpc(gateway_channel), "first": over_grpc(first), "second": over_grpc(second)}

@@ -1,4 +1,4 @@
-"""Accounts that are deleted: their tasks follow within seconds, whatever was away meanwhile, and no writer with a living token brings one back."""
+"""Deleted accounts: their tasks are removed within seconds, also after outages, and a writer with a valid token cannot leave rows behind."""
 
 import asyncio
 import contextlib
@@ -11,30 +11,29 @@ import grpc.aio
 import httpx
 import pytest
 
-from devstack.config import HOST, StackConfig
+from devstack.config import HOST
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.errors import of_response
 from tests.support.load import Load
-from tests.support.outage import frozen, heal
+from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "10000"}
 REPLICAS = ("task-1", "task-2")
 REMOVED_WITHIN_SECONDS = 5.0
-# After which what was under way has ended, and a look is worth another one.
+# The time after which running calls have ended, so that a second check is useful.
 LATER_SECONDS = 1.0
 WRITERS = 4
 TASKS = 20
 UNDER_LOAD_SECONDS = 0.5
-# Whatever table either service may have in which there is something of users.
+# All tables of both services with a `user_id` column.
 TABLES = """
     SELECT format('%I.%I', nspname, relname) AS name
       FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid JOIN pg_namespace AS n ON n.oid = relnamespace
      WHERE nspname IN ('auth', 'task') AND relkind IN ('r', 'p') AND attname = 'user_id' AND NOT attisdropped
 """
-# How many rows there are of a user in those without such a column, and in those where one stays: that the account is gone, and the closed counter.
+# Queries for tables without that column, and for tables that keep one row of a deleted user (the USER_DELETED event, the closed counter).
 SPECIAL = {
     "auth.users": "SELECT count(*) FROM auth.users WHERE id = $1",
     "auth.refresh_tokens": "SELECT count(*) FROM auth.refresh_tokens JOIN auth.sessions AS session ON session.id = session_id WHERE user_id = $1",
@@ -48,17 +47,10 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Rows: TypeAlias = Callable[[Account], Awaitable[dict[str, int]]]
 
 
-@pytest.fixture(scope="module")
-async def _stack() -> AsyncIterator[Stack]:
-    async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
-        yield stack
-
-
 @pytest.fixture
-async def stack(_stack: Stack) -> Stack:
-    """The running system, made whole before each test."""
-    await heal(_stack)
-    return _stack
+def stack(breakable: Stack) -> Stack:
+    """The system that tests may break, restored before each test."""
+    return breakable
 
 
 @pytest.fixture
@@ -92,7 +84,7 @@ async def sql(stack: Stack) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def rows(sql: Connection) -> Rows:
-    """Counts what there is of a user, by table; of a table without anything there is no word."""
+    """Counts a user's rows by table. Tables without rows are omitted."""
 
     async def count(account: Account) -> dict[str, int]:
         queries = {row["name"]: f"SELECT count(*) FROM {row['name']} WHERE user_id = $1" for row in await sql.fetch(TABLES)} | SPECIAL
@@ -104,7 +96,7 @@ def rows(sql: Connection) -> Rows:
 
 async def test_a_wrong_password_deletes_nothing(client: httpx.AsyncClient, user: Account, rows: Rows) -> None:
     before = await rows(user)
-    assert before.keys() == USED, "a deletion of what was never there shows nothing"
+    assert before.keys() == USED, "the test must begin with rows in every table"
     assert before["auth.sessions"] == 2
     assert (before["task.tasks"], before["task.changes"], before["task.counters"]) == (TASKS, TASKS + 3, 1)
     refused = await client.post("/api/v1/users/me:delete", json={"password": "another one"}, headers=user.headers)
@@ -120,7 +112,7 @@ async def test_an_account_goes_with_all_that_was_its_own_and_nothing_else(client
     await RestTasks(client, bystander).create("to stay", str(uuid4()))
     others = await rows(bystander)
     await _delete(client, user)
-    assert not [name for name in await rows(user) if name.startswith("auth.")], "at once"
+    assert not [name for name in await rows(user) if name.startswith("auth.")], "auth_service deletes its rows at once"
     await eventually(lambda: _require_none(rows, user), within=REMOVED_WITHIN_SECONDS)
     await eventually(lambda: _require_refused(client, user), within=REMOVED_WITHIN_SECONDS)
     refreshed = await client.post("/api/v1/auth/refresh", json={"refresh_token": user.refresh_token})
@@ -145,19 +137,19 @@ async def test_no_writer_with_a_living_token_leaves_a_row_behind(
             clients += [creating, renaming] * WRITERS
         async with Load(clients) as load:
             await asyncio.sleep(UNDER_LOAD_SECONDS)
-            # A replica that was held up has calls waiting in front of the news, and what would be written then nobody would come to remove.
+            # When a frozen replica continues, calls wait in front of the deletion event. Rows that they wrote now would never be removed.
             with frozen(stack, late) if late else contextlib.nullcontext():
                 await asyncio.sleep(UNDER_LOAD_SECONDS)
                 await _delete(client, user)
                 await eventually(lambda: _require_none(rows, user), within=REMOVED_WITHIN_SECONDS)
-            # They go on, and every look finds nothing.
+            # The writers continue, and every check finds no rows.
             for _ in range(20):
                 assert await rows(user) == {}
                 await asyncio.sleep(LATER_SECONDS / 20)
         await asyncio.sleep(LATER_SECONDS)
     assert await rows(user) == {}
-    assert load.codes()["OK"] > len(clients), "they did write before"
-    # Another's task, or one that was, is as little there as the account: what a writer meets while its token is still taken for good.
+    assert load.codes()["OK"] > len(clients), "the writers must have written before the deletion"
+    # NOT_FOUND: a writer gets it for the removed task while the replica still accepts its token.
     assert set(load.codes()) <= {"OK", "UNAUTHENTICATED", "NOT_FOUND"}, load.codes()
 
 
@@ -169,7 +161,7 @@ async def test_what_was_away_meanwhile_makes_no_difference(
         await stack.kill(name)
     await _delete(client, user)
     if away == ("valkey",):
-        # It stays away.
+        # Valkey stays down.
         await eventually(lambda: _require_none(rows, user), within=REMOVED_WITHIN_SECONDS)
         return
     assert (await rows(user))["task.tasks"] == TASKS

@@ -1,6 +1,6 @@
-"""Refresh tokens: of many who send the same one at once nobody is logged out, a stolen one ends its session, and no session outlasts its time.
+"""Refresh tokens: concurrent use of one token logs nobody out, reuse after the grace period ends the session, and every session has an end.
 
-Two replicas of auth_service, called directly and in turn. Time passes by moving it back in the database, where a test would else wait.
+The tests call two replicas of auth_service directly and in turn. To avoid waiting, they move times in the database into the past.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import httpx
 import pytest
 from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
-from devstack.config import HOST, StackConfig
+from devstack.config import HOST
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.errors import of_rpc
@@ -28,39 +28,38 @@ from tests.support.observed import log_lines
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 
-ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
 REFUSED_WITHIN_SECONDS = 2.0
-# In which a used token may be sent again.
+# The grace period, in which a used token may be sent again.
 GRACE_SECONDS = 10.0
-# Two rounds of it, the second since the first may have come just before.
+# Two cleanup rounds: the first one may have run just before.
 UPKEEP_WITHIN_SECONDS = 12.0
-# Lines are written some at a time.
+# The replica writes log lines in batches.
 LOGGED_WITHIN_SECONDS = 3.0
 MAX_SESSIONS = 100
 DAY_SECONDS = 86_400
-# Of the replica with short sessions.
+# For the replica with short sessions.
 IDLE_SECONDS, LIFETIME_SECONDS = 2, 4
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-@pytest.fixture(scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    async with Stack(StackConfig(auth_replicas=2, environment=ENVIRONMENT)) as stack:
-        yield stack
+@pytest.fixture
+def stack(breakable: Stack) -> Stack:
+    """A system with two replicas of auth_service."""
+    return breakable
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def stubs(stack: Stack) -> AsyncIterator[list[Any]]:
-    """AuthService, straight to each replica."""
+    """AuthService stubs, connected directly to each replica."""
     async with contextlib.AsyncExitStack() as channels:
         yield [await _stub(channels, stack.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
     async with httpx.AsyncClient(base_url=stack.state.url, timeout=TIMEOUT_SECONDS) as client:
@@ -94,7 +93,7 @@ async def test_all_who_send_one_token_at_once_get_one_successor(stubs: list[Any]
     assert await sql.fetchval("SELECT count(*) FROM auth.refresh_tokens WHERE session_id = $1", session) == ROUNDS + 1
     assert (await client.get("/api/v1/users/me", headers=headers)).status_code == httpx.codes.OK
     assert await sql.fetchval("SELECT ended_at FROM auth.sessions WHERE id = $1", session) is None
-    # One of all those that were used comes back: it takes the whole family with it.
+    # A used token is sent again after the grace period: that revokes all tokens of the session.
     await _age(sql, user.refresh_token)
     assert await _refused(stubs[0], user.refresh_token)
     ended = time.monotonic()
@@ -145,7 +144,7 @@ async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
     line = await eventually(logged, within=LOGGED_WITHIN_SECONDS)
     assert (line["event"], line["level"], line["user_id"], line["session_id"]) == ("security", "warning", user.id, str(session))
     assert user.refresh_token not in json.dumps(line)
-    # The user's other session is another family.
+    # The user's other session is not affected.
     assert (await _refresh(stubs[0], other["refresh_token"])).refresh_token
 
 
@@ -207,11 +206,11 @@ async def test_a_session_ends_when_it_is_not_used_or_when_its_time_is_over(
             await asyncio.sleep(0.5)
             tokens = await _refresh(stub, tokens.refresh_token)
             ends_at = await sql.fetchval("SELECT ends_at FROM auth.sessions WHERE id = $1", _session_of(used.access_token))
-            # A token lives for whole seconds, and one at least.
+            # A token's lifetime is in whole seconds, and at least 1 s.
             assert _claims(tokens.access_token)["exp"] <= max(ends_at.timestamp(), datetime.now(UTC).timestamp() + 1)
-        assert await _refused(stub, idle.refresh_token), "it was not used for longer than it may be"
+        assert await _refused(stub, idle.refresh_token), "the session was idle for too long"
         await asyncio.sleep(began + LIFETIME_SECONDS + 0.2 - time.monotonic())
-        assert await _refused(stub, tokens.refresh_token), "it was used all the time, but that is over"
+        assert await _refused(stub, tokens.refresh_token), "the session was used, but its lifetime is over"
         await asyncio.sleep(1)
     for over in (idle, tokens):
         headers = {"authorization": f"Bearer {over.access_token}"}
@@ -226,7 +225,7 @@ async def test_one_session_too_many_ends_the_one_used_least_recently(
     second = await _login(stubs[0], user.email)
     for _ in range(MAX_SESSIONS - 2):
         await _login(stubs[0], user.email)
-    # The first is the oldest, but has been used since: so it is the second's turn.
+    # The first session is the oldest, but was used since. So the second one must end.
     first = await _refresh(stubs[0], user.refresh_token)
     newest = await _login(stubs[1], user.email)
     ended = time.monotonic()
@@ -260,7 +259,7 @@ async def _refused(stub: Any, token: str) -> bool:
 
 
 async def _require_refused(stubs: list[Any], client: httpx.AsyncClient, access_token: str, until: float) -> None:
-    """By both replicas and by task_service, before a time on the clock of time.monotonic."""
+    """Fails unless both replicas and task_service reject the token before `until`, a time of time.monotonic."""
 
     async def refused() -> None:
         for stub in stubs:
@@ -276,7 +275,7 @@ async def _require_refused(stubs: list[Any], client: httpx.AsyncClient, access_t
 
 
 def _as_assertion(check: Any) -> Any:
-    """pytest.raises fails by an exception that is no AssertionError, and `eventually` goes on only after those."""
+    """Converts the failure of pytest.raises to an AssertionError, because `eventually` retries only after that."""
 
     async def checked() -> None:
         try:
@@ -288,7 +287,7 @@ def _as_assertion(check: Any) -> Any:
 
 
 async def _age(sql: Connection, token: str, seconds: float = GRACE_SECONDS) -> None:
-    """It was used so much longer ago."""
+    """Moves the time of the token's use into the past by `seconds`."""
     query = "UPDATE auth.refresh_tokens SET used_at = used_at - make_interval(secs => $2) WHERE token_hash = $1"
     await sql.execute(query, _hash(token), seconds)
 

@@ -1,6 +1,6 @@
-"""Sessions that have ended: every replica of both services refuses their tokens within two seconds, whatever is away meanwhile.
+"""Ended sessions: every replica of both services rejects their tokens within two seconds, also during outages.
 
-The replicas are called directly, so that each answers for itself.
+The tests call the replicas directly, so that each one answers for itself.
 """
 
 import asyncio
@@ -16,32 +16,31 @@ import pytest
 from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc, user_pb2, user_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
-from devstack.config import HOST, StackConfig
+from devstack.config import HOST
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.errors import of_response, of_rpc
 from tests.support.observed import ops
-from tests.support.outage import freeze, heal
+from tests.support.outage import freeze
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 from tests.support.watchers import Watcher, over_grpc
 
-ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "10000"}
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
 REFUSED_WITHIN_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
-# Longer than events are polled in.
+# Longer than the polling interval of events.
 A_WHILE_SECONDS = 2.0
 RECOVERED_WITHIN_SECONDS = 10.0
 OK, REFUSED = "OK", "TOKEN_INVALID"
 NEW_PASSWORD = "another horse battery"
 
-# Ends the session of an account, by its REST client.
+# Ends the session of an account over REST.
 End: TypeAlias = Callable[[httpx.AsyncClient, Account], Awaitable[httpx.Response]]
 
 
 class Replicas:
-    """Asks each replica by itself who a token speaks for."""
+    """Calls each replica directly with an account's token."""
 
     def __init__(self, stack: Stack, channels: dict[str, grpc.aio.Channel]) -> None:
         self.stack = stack
@@ -51,7 +50,7 @@ class Replicas:
         self._tasks: dict[str, Any] = {name: task_service_pb2_grpc.TaskServiceStub(channels[name]) for name in REPLICAS}  # type: ignore[no-untyped-call]
 
     async def answer(self, name: str, account: Account) -> str:
-        """OK, or the reason of the error, or the code of one that has none."""
+        """Returns OK, or the error's reason, or its code if it has no reason."""
         try:
             if name.startswith("auth"):
                 await self._users[name].GetMe(user_pb2.GetMeRequest(), metadata=account.metadata, timeout=5)
@@ -62,7 +61,7 @@ class Replicas:
         return OK
 
     async def follow(self, account: Account, stack: contextlib.AsyncExitStack) -> list[Watcher]:
-        """A stream of the account at each replica that has streams, until the stack is left."""
+        """Opens a stream of the account at each replica of task_service, until the stack closes."""
         ways = [over_grpc(self._channels[name]) for name in REPLICAS if name.startswith("task")]
         return [await stack.enter_async_context(Watcher(way, account)) for way in ways]
 
@@ -78,7 +77,7 @@ class Replicas:
     async def seconds_until_refused(self, account: Account, name: str, since: float) -> float:
         while True:
             began = time.monotonic()
-            # Of what began in time, the answer counts, however long it took.
+            # The start of the call counts, however long the answer took.
             if await self.answer(name, account) == REFUSED or began - since > 3 * REFUSED_WITHIN_SECONDS:
                 return began - since
             await asyncio.sleep(PAUSE_SECONDS)
@@ -89,17 +88,10 @@ class Replicas:
         assert await self.answers(account, names) == dict.fromkeys(names, REFUSED)
 
 
-@pytest.fixture(scope="module")
-async def _stack() -> AsyncIterator[Stack]:
-    async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT)) as stack:
-        yield stack
-
-
 @pytest.fixture
-async def stack(_stack: Stack) -> Stack:
-    """The running system, made whole before each test."""
-    await heal(_stack)
-    return _stack
+def stack(breakable: Stack) -> Stack:
+    """The system that tests may break, restored before each test."""
+    return breakable
 
 
 @pytest.fixture
@@ -111,7 +103,7 @@ async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
-    # Back soon when a replica is.
+    # The channels reconnect within 100 ms after a replica has restarted.
     options = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
     async with contextlib.AsyncExitStack() as exits:
         channels = {
@@ -123,14 +115,14 @@ async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
 
 @pytest.fixture
 async def following() -> AsyncIterator[contextlib.AsyncExitStack]:
-    """The streams that a test follows; they are left after it."""
+    """Closes the streams of a test at its end."""
     async with contextlib.AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 async def _long_transaction(stack: Stack) -> AsyncIterator[None]:
-    """Somebody's transaction, with an id, that is begun before all else and does not come to its end."""
+    """Keeps a transaction with an id open during the whole test."""
     connection = await asyncpg.connect(stack.state.database_url)
     try:
         async with connection.transaction():
@@ -183,7 +175,7 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
         answer = await way(client, account)
         since = time.monotonic()
         assert answer.is_success, answer.text
-        # At once, what is kept of a session on every replica alike: its refresh token.
+        # All replicas reject the refresh token at once, because they read it from the database.
         again = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
         assert (again.status_code, of_response(again).reason) == (httpx.codes.UNAUTHORIZED, "REFRESH_TOKEN_INVALID")
         ends = (stream.ended(since + REFUSED_WITHIN_SECONDS - time.monotonic()) for stream in streams[account.id])
@@ -267,27 +259,27 @@ async def test_without_auth_service_what_is_known_holds_and_a_replica_that_start
         await asyncio.sleep(PAUSE_SECONDS)
     assert seen["good, known"] == {OK}
     assert seen["ended, known"] == {REFUSED}
-    # Not there yet, and then there without knowing who is who.
+    # First the replica is not up yet, then it is up but does not know the ended sessions.
     assert seen["good, new"] | seen["ended, new"] <= {"UNAVAILABLE", "DEPENDENCY_UNAVAILABLE"}
     assert not starting.done()
     not_ready = await ops(stack, "task-2", "/readyz")
     assert not_ready.status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert not_ready.json()["failing"].keys() == {"signing keys", "events"}
     assert (await ops(stack, "task-1", "/readyz")).status_code == httpx.codes.OK
-    # What ended auth_service does not end task_service's service: also through the gateway.
+    # task_service keeps working without auth_service, also through the gateway.
     assert (await client.get("/api/v1/tasks", headers=good.headers)).status_code == httpx.codes.OK
     assert (await client.get("/api/v1/tasks", headers=ended.headers)).status_code == httpx.codes.UNAUTHORIZED
     await asyncio.gather(*(stack.start_process(name) for name in ("auth-1", "auth-2")))
     await asyncio.wait_for(starting, RECOVERED_WITHIN_SECONDS)
     await eventually(lambda: replicas.require_accepted(good), within=RECOVERED_WITHIN_SECONDS)
     assert await replicas.answers(ended) == dict.fromkeys(REPLICAS, REFUSED)
-    # The replica that was there all the time hears of new ends again.
+    # The replica that was up all the time learns of newly ended sessions again.
     await eventually(lambda: _require_logged_out(client, good), within=RECOVERED_WITHIN_SECONDS)
     await replicas.require_refused_in_time(good, time.monotonic())
 
 
 async def test_a_replica_that_knows_the_keys_and_not_who_is_out_lets_nobody_in(stack: Stack, client: httpx.AsyncClient) -> None:
-    """auth_service's JWKS is there, and its EventService is not."""
+    """The replica reaches auth_service's JWKS, but not its EventService."""
     account = await make_account(client)
     blind = replica_of(stack, "task-blind", settings={"AUTH_GRPC_ENDPOINT": f"{HOST}:1"}, until="/livez")
     async with blind as replica, grpc.aio.insecure_channel(replica.target) as channel, httpx.AsyncClient(base_url=replica.ops_url) as own:
@@ -306,7 +298,7 @@ async def test_a_replica_that_knows_the_keys_and_not_who_is_out_lets_nobody_in(s
 
 async def test_sessions_are_listed_as_they_are(client: httpx.AsyncClient) -> None:
     account = await make_account(client)
-    # No header of the client's says where it is.
+    # The client's own headers must not determine its address.
     liar = {"user-agent": "a browser/1.0", "x-forwarded-for": "203.0.113.7", "x-envoy-external-address": "203.0.113.8", "x-real-ip": "203.0.113.9"}
     logged_in = await client.post("/api/v1/auth/login", json={"email": account.email, "password": PASSWORD}, headers=liar)
     second = _account(account, logged_in.json())
@@ -339,7 +331,7 @@ async def test_a_session_is_ended_by_its_own_user_alone_and_once(client: httpx.A
     assert await revoke(account) == OK
     assert [session["id"] for session in await _sessions(client, account)] == [account.claims["sid"]]
     assert await revoke(account) == "SESSION_NOT_FOUND"
-    # Logging out of what has ended, or never was, is no error.
+    # A logout with an ended session or an unknown token is no error.
     assert (await logout(client, other)).is_success
     assert (await client.post("/api/v1/auth/logout", json={"refresh_token": "never was"})).is_success
     await replicas.require_accepted(account)

@@ -30,6 +30,8 @@ WORD = re.compile(rf"[A-Za-z0-9_-]{{{PIECE},}}")
 # A word with a non-word character on both sides, so that it stays a complete word when the text is quoted inside another text.
 INNER_WORD = re.compile(r"(?<=\W)\w+(?=\W)")
 KEY_BYTES = 32
+# A run of one character, as it is or escaped in JSON. Large values of tests consist of such runs, and no secret contains one.
+RUN = re.compile(r"(\\u[0-9a-f]{4}|.)\1{63,}", re.DOTALL)
 # Shorter passwords, or passwords with fewer different characters, also occur in harmless texts.
 MIN_PASSWORD_CHARACTERS, MIN_DIFFERENT_CHARACTERS = 12, 6
 
@@ -212,7 +214,7 @@ async def in_database(secrets: Secrets, url: str) -> list[str]:
             column = f'"{name}"' if is_bytes else f'"{name}"::text'
             rows = await connection.fetch(f'SELECT DISTINCT {column} FROM "{schema}"."{relation}" WHERE "{name}" IS NOT NULL')
             values = [row[0] for row in rows]
-            kinds = secrets.found_in_bytes(values) if is_bytes else set(secrets.found_in("\n".join(values)))
+            kinds = secrets.found_in_bytes(values) if is_bytes else set(secrets.found_in(RUN.sub(r"\1", "\n".join(values))))
             findings += [f"{kind} in {schema}.{relation}.{name}" for kind in sorted(kinds)]
     finally:
         await connection.close()

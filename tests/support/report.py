@@ -1,4 +1,4 @@
-"""What pytest prints beside its own report: progress by file, the systems and logs of a failed test, and the tools that were missing."""
+"""Additions to pytest's report: progress by file, the systems and logs of a failed test, and the missing tools."""
 
 import re
 import shutil
@@ -11,22 +11,23 @@ import pytest
 
 RESULTS: Final = Path("test-results")
 MISSING_TOOL: Final = re.compile(r"(\S+) is not installed")
-# Lines of a log that are worth reading first.
+# The most useful lines of a log after a failure.
 TROUBLE: Final = re.compile(r'"level": ?"(warning|error|critical)"|\b(ERROR|FATAL|PANIC|critical|Traceback)\b')
 MAX_LINES: Final = 12
-# Logs of more failures than this would fill the disk and help nobody.
+# The logs of more failures would fill the disk and would not help.
 MAX_FAILURES_WITH_LOGS: Final = 20
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Adds the parts to this run."""
+    """Registers the additions for this run, and the marker of the tests that `make test` does not run."""
+    config.addinivalue_line("markers", "slow: takes long or needs the machine for itself, so that it runs in `make test-slow` and `make test-all`")
     config.pluginmanager.register(Failures(config), "tests-failures")
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "tests-progress")
 
 
 class Progress:
-    """Prints a line for each file when its last test has ended, and one for each failure at once. For runs by several workers."""
+    """For runs with several workers: prints a line for each file after its last test, and a line for each failure immediately."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -42,7 +43,7 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Takes the place of the dots."""
+        """Suppresses the dots that pytest prints for each test."""
         outcome = report.outcome
         if report.when == "call" or outcome != "passed":
             category = "error" if outcome == "failed" and report.when != "call" else outcome
@@ -50,7 +51,7 @@ class Progress:
         return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Notes a phase of a test."""
+        """Records one phase of a test."""
         file = _file_of(report.nodeid)
         self._seconds[file] += report.duration
         outcomes = self._outcomes.setdefault(file, Counter())
@@ -72,7 +73,7 @@ class Progress:
 
 
 class Failures:
-    """Says of each failed test which systems ran beside it, and keeps their logs; at the end which tools were missing."""
+    """Reports the systems that ran during a failed test and saves their logs. At the end it reports the missing tools."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._worker: str = getattr(config, "workerinput", {}).get("workerid", "main")
@@ -89,7 +90,7 @@ class Failures:
         return report
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line for all tests that need a tool which is not installed."""
+        """Prints one line about all tests that were skipped because a tool is not installed."""
         reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
         tools = Counter(found[1] for found in map(MISSING_TOOL.search, reasons) if found)
         if tools:

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from devstack.stack import Stack
 from servicekit.stores.postgres import Database, DatabaseOptions
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery, Position
@@ -20,16 +21,15 @@ from task_service.query.list_statement import list_statement
 from task_service.query.order import parse_order
 from task_service.tasks.pages import position_of
 from task_service.tasks.repository import PostgresTasks
+from tests.support.databases import cloned
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Plan: TypeAlias = dict[str, Any]
 
 USER = UUID("0190b5a0-0000-7000-8000-000000000001")
-TASKS = 1_000_000
 # Generic plans are made for the average user, who has few: with them around, an index must still be what is chosen.
 OTHER_USERS, TASKS_OF_OTHERS = 20_000, 2
 PAGE_SIZE = 20
-PAGE = 5000
 
 INDEXES = """
     SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
@@ -50,6 +50,17 @@ FILL_LABELS = """
     INSERT INTO task.task_labels (user_id, label, created_at, task_id, completed)
     SELECT user_id, label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label WHERE deleted_at IS NULL
 """
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many tasks the user has, and the number of a page in the middle of each list."""
+
+    tasks: int
+
+    @property
+    def page(self) -> int:
+        return self.tasks // 200
 
 
 @dataclass(frozen=True)
@@ -94,9 +105,24 @@ LISTINGS = [
 UNSERVED = Listing("title", "", "")
 
 
+# A million takes a minute to write, so `make test` reads the plans at a tenth of it.
+@pytest.fixture(scope="module", params=[Scale(100_000), pytest.param(Scale(1_000_000), marks=pytest.mark.slow)], ids=lambda scale: str(scale.tasks))
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """The size of the database."""
+    found: Scale = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-async def million(database_url: str) -> AsyncIterator[Connection]:
-    """A connection to a database in which one user has a million tasks, and many have a few."""
+async def database_url(system: Stack, _template: str, scale: Scale) -> AsyncIterator[str]:
+    """A migrated database for each scale."""
+    async with cloned(system.state.database_url, _template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def filled(database_url: str, scale: Scale) -> AsyncIterator[Connection]:
+    """A connection to a database in which one user has that many tasks, and many users have a few."""
     # No cache of statements: what is prepared here is prepared under a name.
     connection = await asyncpg.connect(database_url, statement_cache_size=0)
     async with connection.transaction():
@@ -105,7 +131,7 @@ async def million(database_url: str) -> AsyncIterator[Connection]:
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['name']}")
         await connection.execute("ALTER TABLE task.tasks DISABLE TRIGGER USER")
-        await connection.execute(FILL.format(user=f"'{USER}'::uuid", tasks=TASKS, users="(SELECT) AS one"))
+        await connection.execute(FILL.format(user=f"'{USER}'::uuid", tasks=scale.tasks, users="(SELECT) AS one"))
         others = f"generate_series(1, {OTHER_USERS}) AS u"
         await connection.execute(FILL.format(user="lpad(to_hex(u), 32, '0')::uuid", tasks=TASKS_OF_OTHERS, users=others))
         await connection.execute(FILL_LABELS)
@@ -132,19 +158,19 @@ every_mode = pytest.mark.parametrize("mode", ["force_generic_plan", "force_custo
 
 @every_mode
 @every_listing
-async def test_what_people_list_by_is_read_in_order(million: Connection, repository: PostgresTasks, listing: Listing, mode: str) -> None:
-    first = await _explain(million, listing, None, mode)
-    far = await _explain(million, listing, await _far(repository, listing), mode)
+async def test_what_people_list_by_is_read_in_order(filled: Connection, repository: PostgresTasks, scale: Scale, listing: Listing, mode: str) -> None:
+    first = await _explain(filled, listing, None, mode)
+    far = await _explain(filled, listing, await _far(repository, scale, listing), mode)
     for plan in (first, far):
         assert breaks(plan) == []
         assert listing.index in {node.get("Index Name") for node in _nodes(plan)}
     assert pages_read(far) <= 1.5 * pages_read(first) + PAGE_SIZE
 
 
-async def test_a_page_in_the_middle_has_its_tasks(million: Connection, repository: PostgresTasks) -> None:
+async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository: PostgresTasks, scale: Scale) -> None:
     """That the plans above are of something."""
     for listing in LISTINGS:
-        after = await _far(repository, listing)
+        after = await _far(repository, scale, listing)
         listed = await repository.list(listing.query, after, 0, PAGE_SIZE)
         assert len(listed.tasks) == PAGE_SIZE
         assert after not in {position_of(task, listing.query.order) for task in listed.tasks}
@@ -154,27 +180,27 @@ async def test_a_page_in_the_middle_has_its_tasks(million: Connection, repositor
 
 
 @every_mode
-async def test_an_order_without_an_index_is_found(million: Connection, mode: str) -> None:
-    assert breaks(await _explain(million, UNSERVED, None, mode))
+async def test_an_order_without_an_index_is_found(filled: Connection, mode: str) -> None:
+    assert breaks(await _explain(filled, UNSERVED, None, mode))
 
 
 @every_mode
 @pytest.mark.parametrize("listing", [LISTINGS[2], LISTINGS[6], LISTINGS[10]], ids=str)
-async def test_an_index_that_is_missing_is_found(million: Connection, listing: Listing, mode: str) -> None:
+async def test_an_index_that_is_missing_is_found(filled: Connection, listing: Listing, mode: str) -> None:
     """Either the tasks are sorted, or more of them are looked at than are wanted."""
-    transaction = million.transaction()
+    transaction = filled.transaction()
     await transaction.start()
     try:
-        await million.execute(f"DROP INDEX task.{listing.index}")
-        plan = await _explain(million, listing, None, mode)
+        await filled.execute(f"DROP INDEX task.{listing.index}")
+        plan = await _explain(filled, listing, None, mode)
     finally:
         await transaction.rollback()
     assert breaks(plan)
 
 
-async def test_a_place_that_is_reached_by_walking_is_found(million: Connection) -> None:
-    walked = await _explain(million, LISTINGS[0], None, "force_custom_plan", skip=(PAGE - 1) * PAGE_SIZE)
-    first = await _explain(million, LISTINGS[0], None, "force_custom_plan")
+async def test_a_place_that_is_reached_by_walking_is_found(filled: Connection, scale: Scale) -> None:
+    walked = await _explain(filled, LISTINGS[0], None, "force_custom_plan", skip=(scale.page - 1) * PAGE_SIZE)
+    first = await _explain(filled, LISTINGS[0], None, "force_custom_plan")
     assert pages_read(walked) > 10 * pages_read(first)
 
 
@@ -201,9 +227,9 @@ def _nodes(plan: Plan) -> Iterator[Plan]:
         yield from _nodes(inner)
 
 
-async def _far(repository: PostgresTasks, listing: Listing) -> Position:
-    """The place behind the pages before page 5000."""
-    (last,) = (await repository.list(listing.query, None, (PAGE - 1) * PAGE_SIZE - 1, 1)).tasks
+async def _far(repository: PostgresTasks, scale: Scale, listing: Listing) -> Position:
+    """The place behind the pages before the one in the middle."""
+    (last,) = (await repository.list(listing.query, None, (scale.page - 1) * PAGE_SIZE - 1, 1)).tasks
     return position_of(last, listing.query.order)
 
 
