@@ -1,4 +1,4 @@
-"""Puts the auth service together, by constructor, and runs it. The only module here that knows all the others."""
+"""Wires the parts of the auth service by constructor and runs it. Only this module may import from all packages of auth_service."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -40,18 +40,18 @@ from servicekit.stores.redis import Redis
 from servicekit.stores.upkeep import INTERVAL_SECONDS, Upkeep
 from servicekit.stores.wakeups import Wakeups, announce
 
-# How long verifiers may keep the set: a key must have been in it for longer than this before it signs.
+# How long verifiers may cache the key set. A key must be published for longer than this before it signs.
 JWKS_MAX_AGE_SECONDS = 60
 EVENT_CONNECTIONS = 2
 
 
 async def run() -> None:
-    """Serves until SIGTERM, by the settings in the environment."""
+    """Serves until SIGTERM, with the settings from the environment."""
     await app.run(Settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:
-    """The auth service's own parts, wired."""
+    """Returns the auth service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
     probe, schema_is_there = app.database_check(settings, packaged("auth", "auth_service"))
@@ -61,7 +61,7 @@ def parts(settings: Settings) -> app.Parts:
     ring = KeyRing(settings.key_seal, settings.key_policy, reread=rotation.advance)
     measure(ring, settings.key_policy, metrics)
     keys = Periodic("signing keys", partial(rotation.advance, ring), interval_seconds=rotation.read_interval_seconds, retry_seconds=RETRY_SECONDS)
-    # With connections of their own: calls that fill the pool must not hold up what ends sessions.
+    # The event log has its own connections, so that calls that exhaust the main pool do not delay revocations.
     events_database = app.database(settings, CollectorRegistry(), connections=EVENT_CONNECTIONS)
     events = PostgresEvents(events_database)
     revocations = Revocations(events, metrics)
@@ -96,7 +96,7 @@ def _parts(
 
 
 def jwks_endpoint(ring: KeyRing) -> Endpoint:
-    """GET /.well-known/jwks.json (RFC 7517 §5). 503 while no key is known: an empty set would be believed."""
+    """GET /.well-known/jwks.json (RFC 7517 §5). Returns 503 while no key is loaded, because verifiers would accept an empty set."""
 
     async def endpoint(_: web.Request) -> web.Response:
         jwks = ring.jwks()
@@ -108,5 +108,5 @@ def jwks_endpoint(ring: KeyRing) -> Endpoint:
 
 
 def new_id() -> UUID:
-    """A UUIDv7 (RFC 9562)."""
+    """Returns a UUIDv7 (RFC 9562)."""
     return uuid7()

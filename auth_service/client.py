@@ -1,4 +1,4 @@
-"""The client of a call, as every use case and the security log know it."""
+"""The client of a call, as the use cases and the security log see it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ MAX_USER_AGENT_CHARACTERS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end of a call, as far as it can be seen: the address as the gateway saw it."""
+    """What the service knows about the client of a call. `address` is the client address as the gateway saw it."""
 
     address: str
     user_agent: str
@@ -18,6 +18,6 @@ class Client:
 
 
 def client_of(call: Call) -> Client:
-    """The client of this call. Characters of the user agent that are not printable are left out."""
+    """Returns the client of the call. Removes unprintable characters from the user agent, then cuts it to MAX_USER_AGENT_CHARACTERS."""
     user_agent = "".join(filter(str.isprintable, call.metadata.get("user-agent", "")))
     return Client(call.client_address, user_agent[:MAX_USER_AGENT_CHARACTERS], call.request_id)

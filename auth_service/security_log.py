@@ -1,6 +1,6 @@
-"""What operators must be able to see of attacks and of what users do with their accounts (OWASP ASVS 5 §16.3): one log line each, and a count.
+"""Logs and counts security events: attacks, and what users do with their accounts (OWASP ASVS 5 §16.3).
 
-Ids, the client's address and the request id; never an email, a password or a token.
+A log line has ids, the client address and the request id. It never has an email, a password or a token.
 """
 
 from enum import StrEnum
@@ -13,7 +13,7 @@ from auth_service.client import Client
 
 
 class SecurityEvent(StrEnum):
-    """What is logged, as `security_event`."""
+    """The values of `security_event` in the log."""
 
     ACCOUNT_CREATED = "account_created"
     LOGIN_SUCCEEDED = "login_succeeded"
@@ -27,20 +27,20 @@ class SecurityEvent(StrEnum):
     ACCOUNT_DELETED = "account_deleted"
 
 
-# What an operator may want to be woken for.
+# Logged as warnings, because an operator may want alerts for them.
 WARNINGS = frozenset({SecurityEvent.REFRESH_TOKEN_REUSED, SecurityEvent.ATTEMPTS_LIMITED})
 
 
 class SecurityLog:
-    """Writes the lines and counts them."""
+    """Writes the log lines and counts the events."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._log = structlog.get_logger()
-        total = Counter("auth_security_events_total", "Security events, by what happened.", ["event"], registry=registry)
+        total = Counter("auth_security_events_total", "Security events, by event.", ["event"], registry=registry)
         self._counts = {event: total.labels(event) for event in SecurityEvent}
 
     def record(self, event: SecurityEvent, client: Client, *, user_id: UUID | None = None, session_id: UUID | None = None) -> None:
-        """One event. The user is unknown where nobody is logged in and the email fits no account, or is not told to fit one."""
+        """Logs and counts one event. A failed or limited login has no `user_id`: the log does not say whether the email has an account."""
         self._counts[event].inc()
         ids = {"user_id": user_id, "session_id": session_id}
         fields = {name: str(value) for name, value in ids.items() if value is not None}

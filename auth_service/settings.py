@@ -13,33 +13,33 @@ from servicekit.process.settings import Count, Port, Seconds, ServiceSettings, i
 N = TypeVar("N", int, float)
 
 MIN_PRODUCTION_BCRYPT_COST = 10
-# The gateway fetches the keys each 30 seconds and the services each 60, and this service reads them each 15.
+# The gateway fetches the keys every 30 s, the services fetch them every 60 s, and auth_service reads them every 15 s.
 MIN_PRODUCTION_LEAD_SECONDS = 120
 
 
 class Settings(KeySettings, ServiceSettings):
-    """What the auth service can be told, beside what every service can.
+    """The settings of the auth service, in addition to those of every service.
 
-    The bases are in this order since validators need `environment` before the rest.
+    The bases have this order because the validators need `environment` before the other settings.
     """
 
     grpc_port: Port = 50051
     ops_port: Port = 9091
     otel_service_name: str = "auth-service"
 
-    # From each use of a session to the next, and altogether.
+    # The maximum time from a refresh of a session to the next one, and the maximum lifetime of a session.
     session_idle_seconds: Annotated[float, Field(gt=0, le=YEAR_SECONDS)] = 2_592_000.0
     session_lifetime_seconds: Annotated[float, Field(gt=0, le=YEAR_SECONDS)] = 7_776_000.0
 
-    # Failed attempts at once, and then one in so many seconds; per account, and per address.
+    # Limits of failed attempts, per account and per client address: a burst, then one attempt per interval.
     login_account_burst: Count = 10
     login_account_interval_seconds: Seconds = 60.0
     login_address_burst: Count = 50
     login_address_interval_seconds: Seconds = 10.0
 
-    # 2^cost rounds; 12 is about a quarter of a second. (OWASP: at least 10.)
+    # 2^cost rounds. Cost 12 takes about 0.25 s. OWASP requires at least 10.
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
-    # Fewer than there are cores, else a burst of logins holds up the calls beside it: measured, see README.
+    # Fewer than there are cores, because otherwise a burst of logins slows down other calls (for measurements, see README.md).
     hashing_threads: Count = 1
     hashing_queue: Count = 32
 
@@ -52,7 +52,7 @@ class Settings(KeySettings, ServiceSettings):
     @classmethod
     def _limit_can_be_kept(cls, value: float, info: ValidationInfo) -> float:
         assert info.field_name is not None
-        # No burst, if it is wrong itself.
+        # The burst is missing if it is invalid itself.
         burst = info.data.get(info.field_name.replace("interval_seconds", "burst"), 1)
         try:
             Limit(burst, value)
@@ -72,7 +72,7 @@ class Settings(KeySettings, ServiceSettings):
 
     @property
     def login_limits(self) -> LoginLimits:
-        """How often passwords may be tried in vain."""
+        """The limits of failed password attempts."""
         return LoginLimits(
             per_account=Limit(self.login_account_burst, self.login_account_interval_seconds),
             per_address=Limit(self.login_address_burst, self.login_address_interval_seconds),

@@ -1,4 +1,4 @@
-"""taskmanager.auth.v1.EventService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+"""Maps the messages of taskmanager.auth.v1.EventService to domain values and back. Must not access storage."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from servicekit.rpc.timestamps import to_timestamp
 
 
 class EventHandler:
-    """The RPCs of EventService, each named in snake_case."""
+    """The RPCs of EventService. Each method is named after its RPC, in snake_case."""
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
@@ -25,7 +25,7 @@ class EventHandler:
         events = [
             event_service_pb2.Event(
                 number=event.number,
-                kind=event.kind.value,  # type: ignore[arg-type]  # the numbers are the same ones
+                kind=event.kind.value,  # type: ignore[arg-type]  # both enums use the same numbers
                 user_id=str(event.user_id),
                 session_id=str(event.session_id) if event.session_id else "",
                 created_at=to_timestamp(datetime.fromtimestamp(event.created_at, UTC)),

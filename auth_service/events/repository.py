@@ -10,11 +10,11 @@ from servicekit.stores.postgres import Database
 from servicekit.stores.upkeep import Removal
 
 MAX_EVENTS: Final = 1000
-# Longer than any token lives, so that nobody who reads the events of one token lifetime misses one. Deletions of accounts are kept for good: a
-# service that was away must learn of them whenever it returns.
+# Longer than any access token lives, so that a replica that reads the events of one token lifetime misses none. Events of deleted accounts are kept
+# forever: task_service must process all of them, however long it was down.
 EVENTS_KEPT: Final = "1 hour"
 
-# Both in one statement: what the counter says has been given out is there to be seen.
+# One statement reads the counter and the events from one snapshot, so all events up to `last_number` are visible.
 LIST_EVENTS: Final = """
 SELECT counter.last_number, event.number, event.kind, event.user_id, event.session_id, event.created_at
   FROM auth.event_counter AS counter LEFT JOIN LATERAL (
@@ -35,7 +35,7 @@ REMOVALS: Final = (Removal(REMOVE_EVENTS),)
 
 
 class PostgresEvents:
-    """An EventSource (see servicekit.access.revocations). One round trip."""
+    """An EventSource (see servicekit.access.revocations). Each call is one round trip."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

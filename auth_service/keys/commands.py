@@ -1,4 +1,4 @@
-"""`python -m auth_service keys list | rotate | replace`. Prints what there is then."""
+"""`python -m auth_service keys list | rotate | replace`. Each action prints all signing keys after the change."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 15.0
 
 
 class CommandSettings(KeySettings):
-    """What the commands need."""
+    """The settings of the commands."""
 
     database_url: SecretStr
 
@@ -31,12 +31,12 @@ async def list_keys() -> None:
 
 
 async def rotate_keys() -> None:
-    """Make the next signing key now; it signs after the lead time."""
+    """Create the next signing key now, unless there is one. It signs after KEY_LEAD_SECONDS."""
     await _run(KeyRotation.rotate)
 
 
 async def replace_keys() -> None:
-    """Sign with a new key at once and withdraw all others: within a minute every access token in use is refused."""
+    """Sign with a new key at once and withdraw all others. Within a minute, every access token issued before is rejected."""
     await _run(KeyRotation.replace)
 
 

@@ -1,8 +1,8 @@
-"""The Ed25519 keys that access tokens are signed with (RFC 7517, RFC 8037): which of them signs, which are published, and how they are kept.
+"""The Ed25519 keys that sign access tokens (RFC 7517, RFC 8037): which key signs, which keys are published, and when a key is deleted.
 
-A key is made ahead of its time, as `next`: it is published but does not sign until every verifier must have fetched it. Then it is `active`, and
-with the next one's time `retired`: published until the last token that it signed has expired. Times are PostgreSQL's, so that the replicas' clocks
-do not matter.
+A new key is first `next`: it is published, but it does not sign until every verifier must have fetched it. Then it is `active`. When the next key
+becomes active, the key is `retired`: it stays published until the last token that it signed has expired. All times are PostgreSQL's, so the
+replicas' clocks do not matter.
 """
 
 import base64
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key as the database has it. `sealed_key` is the private half, sealed."""
+    """A key as stored in the database. `sealed_key` is the private key, encrypted by KeySeal."""
 
     id: str
     public_key: bytes
@@ -26,24 +26,24 @@ class StoredKey:
 
     @property
     def public(self) -> Ed25519PublicKey:
-        """The public half."""
+        """The public key."""
         return Ed25519PublicKey.from_public_bytes(self.public_key)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKeys:
-    """All keys, the oldest first, and the database's time at which they were read."""
+    """All keys, oldest first, and the database's time when they were read."""
 
     keys: Sequence[StoredKey]
     now: datetime
 
     @property
     def active(self) -> StoredKey | None:
-        """The key that signs: the newest whose time has come."""
+        """The key that signs: the newest key whose `active_from` has passed, or None."""
         return next((key for key in reversed(self.keys) if key.active_from <= self.now), None)
 
     def state_of(self, key: StoredKey) -> str:
-        """`next`, `active` or `retired`."""
+        """Returns `next`, `active` or `retired`."""
         if key.active_from > self.now:
             return "next"
         return "active" if key == self.active else "retired"
@@ -51,9 +51,10 @@ class StoredKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """How long keys sign and are published: `lead_seconds` before they sign, and as long as a token of theirs can live after they have signed.
+    """How long keys sign and stay published. A new key signs every `rotation_seconds`; its tokens live for at most `token_seconds`.
 
-    The lead must be longer than the gateway and the services keep the set of keys.
+    A key is published `lead_seconds` before it signs, and until `token_seconds` + `lead_seconds` after the next key has started to sign.
+    `lead_seconds` must be longer than the time for which the gateway and the services cache the key set.
     """
 
     rotation_seconds: float
@@ -61,7 +62,7 @@ class KeyPolicy:
     token_seconds: float
 
     def next_from(self, stored: StoredKeys) -> datetime | None:
-        """From when the key that is to be made now signs; None if it is not time to make one. The first one signs at once."""
+        """Returns the time from which a key created now signs, or None if no key is due. The very first key signs at once."""
         if not stored.keys:
             return stored.now
         due = stored.keys[-1].active_from + timedelta(seconds=self.rotation_seconds)
@@ -69,25 +70,25 @@ class KeyPolicy:
         return soonest if due <= soonest else None
 
     def soonest(self, stored: StoredKeys) -> datetime:
-        """The earliest that a key which is made now can sign: when every verifier must have fetched it."""
+        """Returns the earliest time at which a key created now can sign: by then every verifier must have fetched it."""
         return stored.now + timedelta(seconds=self.lead_seconds if stored.keys else 0)
 
     def expired(self, stored: StoredKeys) -> list[str]:
-        """The ids of the keys that no good token can be signed with: the next one signs for longer than a token lives.
+        """Returns the ids of the keys whose tokens have all expired: the next key has been signing for `token_seconds` + `lead_seconds`.
 
-        And for the lead besides: a replica that could not read the keys for so long may still have signed with the old one.
+        The lead is included because a replica that cannot read the keys signs with the old key for up to `lead_seconds`.
         """
         since = stored.now - timedelta(seconds=self.token_seconds + self.lead_seconds)
         return [key.id for key, following in zip(stored.keys, stored.keys[1:], strict=False) if following.active_from <= since]
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """The key's thumbprint (RFC 7638): the same key has the same id everywhere."""
+    """Returns the key's thumbprint (RFC 7638). The same key has the same id on every replica."""
     return _base64url(hashlib.sha256(orjson.dumps(thumbprint_members(key), option=orjson.OPT_SORT_KEYS)).digest())
 
 
 def thumbprint_members(key: Ed25519PublicKey) -> Mapping[str, str]:
-    """The members of the JWK that the thumbprint covers (RFC 8037 §2)."""
+    """Returns the members of the JWK that the thumbprint covers (RFC 8037 §2)."""
     return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
 
 

@@ -1,10 +1,10 @@
-"""The errors of signing keys, named by the fact."""
+"""The errors of signing keys."""
 
 from servicekit.errors import Kind, ServiceError
 
 
 class NoSigningKey(ServiceError):
-    """There is no key to sign with: none has been read from the database, or what was read is too old."""
+    """This replica has no key to sign with: it has read none from the database, or its last read is older than KEY_LEAD_SECONDS."""
 
     kind = Kind.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
@@ -13,4 +13,4 @@ class NoSigningKey(ServiceError):
 
 
 class KeyNotOpened(Exception):
-    """A signing key in the database is sealed under a key encryption key that this process does not have."""
+    """A signing key in the database is encrypted with a key encryption key that this process does not have."""

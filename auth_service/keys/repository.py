@@ -8,7 +8,7 @@ from servicekit.stores.postgres import Connection, Database
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('auth signing keys', 0))"
 LIST: Final = "SELECT id, public_key, sealed_key, active_from FROM auth.signing_keys ORDER BY active_from"
-# Of the statement, not of the transaction: it may have waited for the lock.
+# clock_timestamp() instead of now(), because the transaction may have waited for the lock since it began.
 NOW: Final = "SELECT clock_timestamp()"
 INSERT: Final = "INSERT INTO auth.signing_keys (id, public_key, sealed_key, active_from) VALUES ($1, $2, $3, $4)"
 DELETE: Final = "DELETE FROM auth.signing_keys WHERE id = ANY ($1)"

@@ -1,4 +1,4 @@
-"""The signing keys in memory: which of them signs now, and which verify."""
+"""The signing keys in memory: which key signs now, and which keys verify tokens."""
 
 import asyncio
 import contextlib
@@ -14,40 +14,45 @@ from auth_service.keys.seal import KeySeal
 from servicekit import deadline
 from servicekit.errors import DependencyUnavailable
 
-# An unknown kid is looked for at most this often: a stranger can make up as many as he likes.
+# For unknown kids a replica rereads the keys at most this often, because anyone can send any number of made-up kids.
 MIN_REREAD_INTERVAL_SECONDS: Final = 2.0
 
 
 class KeyRing:
-    """The keys as this replica last read them. Also the KeySource (servicekit.access.tokens) by which this service verifies its own tokens.
+    """The keys as this replica last read them. Also the KeySource (servicekit.access.tokens) with which this service verifies its own tokens.
 
-    Reading goes on in the background (auth_service.keys.service). What is `policy.lead_seconds` old signs nothing: there may be another active key by
-    then. A key that was first read here less than half of that before its time, as when all replicas were down and nobody published it, takes over
-    later, by half of it at most; the one before it signs until then, and is published for long enough.
+    auth_service.keys.service loads the keys in the background. If the last load is `policy.lead_seconds` old, the ring signs nothing, because another
+    key may be active by then. If the replica first read a key less than half of `lead_seconds` before its `active_from` (for example because all
+    replicas were down and none published it), the key takes over half of `lead_seconds` after that read, and at most that long after `active_from`.
+    Until then the previous key signs; it stays published long enough.
     """
 
     def __init__(self, seal: KeySeal, policy: KeyPolicy, clock: Callable[[], float] = time.monotonic, *, reread: "Reread | None" = None) -> None:
-        """`reread` reads the keys now: for a token that names a key which another replica may have made."""
+        """`reread` loads the keys from the database now. `find` calls it for an unknown kid, whose key another replica may have created."""
         self._seal = seal
         self._lead_seconds = policy.lead_seconds
         self._clock = clock
         self._reread = reread
         self._reread_at = float("-inf")
         self._rereading: asyncio.Task[None] | None = None
-        # Whether the last reading has succeeded, as far as is known here.
+        # False before the first load, and from the start of a reread until it has loaded the keys.
         self._is_read = False
         self._loaded_at = float("-inf")
-        # When each was first read.
+        # The time at which this replica first read each key.
         self._known_at: Mapping[str, float] = {}
-        # With the time on our clock from which each signs; the oldest first.
+        # Each key with the time on this replica's clock from which it signs, oldest first.
         self._signing: Sequence[tuple[float, str, Ed25519PrivateKey]] = ()
         self._public: Mapping[str, Ed25519PublicKey] = {}
 
     def load(self, stored: StoredKeys) -> None:
-        """Takes on what was just read. Raises KeyNotOpened if a key that signs, now or next, cannot be opened; all others it takes on."""
+        """Takes over the keys just read from the database: all of them verify tokens. Keys that are no longer stored neither verify nor sign.
+
+        Raises KeyNotOpened if the active key or a next key cannot be decrypted. Without the active key, the ring signs only with those of its
+        previous keys that are still stored. Without a next key, it signs with the others.
+        """
         loaded_at = self._clock()
         self._is_read = True
-        # First of all: what was withdrawn is neither good nor used any more, whatever comes next.
+        # First drop the withdrawn keys, because they must neither verify nor sign even if a later step fails.
         self._public = {key.id: key.public for key in stored.keys}
         self._signing = [entry for entry in self._signing if entry[1] in self._public]
         self._known_at = {kid: self._known_at.get(kid, loaded_at) for kid in self._public}
@@ -55,7 +60,7 @@ class KeyRing:
         unopened: dict[str, KeyNotOpened] = {}
         for key in stored.keys:
             due = loaded_at + (key.active_from - stored.now).total_seconds()
-            # Where there is none before it, nobody could sign meanwhile.
+            # Without a previous key nothing could sign until then, so the key signs from its `active_from`.
             since = max(due, min(due, self._known_at[key.id]) + self._lead_seconds / 2) if signing else due
             try:
                 signing.append((since, key.id, self._seal.open(key)))
@@ -68,7 +73,7 @@ class KeyRing:
             raise failure
 
     def current(self) -> tuple[str, Ed25519PrivateKey]:
-        """The id of the key to sign with now, and the key. Raises NoSigningKey."""
+        """Returns the id of the key that signs now, and the key. Raises NoSigningKey."""
         now = self._clock()
         if now - self._loaded_at < self._lead_seconds:
             for active_from, kid, key in reversed(self._signing):
@@ -78,7 +83,7 @@ class KeyRing:
 
     @property
     def age_seconds(self) -> float:
-        """The time since the current key began to sign; infinite while there is none."""
+        """Seconds since the current key began to sign; infinity while there is none."""
         now = self._clock()
         return now - max((active_from for active_from, _, _ in self._signing if active_from <= now), default=float("-inf"))
 
@@ -87,12 +92,12 @@ class KeyRing:
         if kid not in self._public:
             if self._rereading is None and self._reread is not None and self._clock() - self._reread_at >= MIN_REREAD_INTERVAL_SECONDS:
                 self._rereading = asyncio.create_task(self._read_again(self._reread))
-            # One reading for all who come meanwhile; a caller that leaves does not take it from the others.
+            # All callers share one reread. If one caller is cancelled, the reread continues for the others.
             if self._rereading is not None:
                 await asyncio.shield(self._rereading)
         key = self._public.get(kid)
         if key is None and not self._is_read:
-            # It may be one that we could not read, and then the token is good.
+            # The key may exist although this replica could not read it, and then the token is valid.
             raise DependencyUnavailable("PostgreSQL")
         return key
 
@@ -111,11 +116,11 @@ class KeyRing:
         return kid in self._public
 
     async def ready(self) -> None:
-        """A readiness check: there is a key to sign with. Raises NoSigningKey."""
+        """Readiness check. Raises NoSigningKey if there is no key to sign with."""
         self.current()
 
     def jwks(self) -> Mapping[str, Any]:
-        """All keys that a good token can be signed with, now or soon, as a JWK set."""
+        """Returns the public keys that verify tokens, now or after the next rotation, as a JWK set."""
         return {"keys": [{**thumbprint_members(key), "kid": kid, "alg": "EdDSA", "use": "sig"} for kid, key in self._public.items()]}
 
 

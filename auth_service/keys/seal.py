@@ -18,13 +18,13 @@ KEY_ENCRYPTION_KEY_BYTES: Final = 32
 
 
 class KeySeal:
-    """Seals private keys under the first of the key encryption keys, and opens what was sealed under any of them (AES-256-GCM)."""
+    """Encrypts private keys with the first key encryption key, and decrypts with any of them (AES-256-GCM)."""
 
     def __init__(self, key_encryption_keys: Sequence[bytes]) -> None:
         self._ciphers = [AESGCM(key) for key in key_encryption_keys]
 
     def new_key(self, active_from: datetime) -> StoredKey:
-        """A new key, sealed."""
+        """Returns a new key with its private key encrypted."""
         key = Ed25519PrivateKey.generate()
         public, kid = key.public_key(), key_id(key.public_key())
         nonce = os.urandom(NONCE_BYTES)
@@ -32,7 +32,7 @@ class KeySeal:
         return StoredKey(kid, public.public_bytes_raw(), sealed, active_from)
 
     def open(self, key: StoredKey) -> Ed25519PrivateKey:
-        """The private half. Raises KeyNotOpened."""
+        """Returns the private key. Raises KeyNotOpened if no key encryption key decrypts it."""
         nonce, sealed = key.sealed_key[:NONCE_BYTES], key.sealed_key[NONCE_BYTES:]
         for cipher in self._ciphers:
             try:
@@ -43,7 +43,7 @@ class KeySeal:
 
 
 def parse_key_encryption_keys(text: str) -> list[bytes]:
-    """Keys of 32 bytes in base64, with commas between. Raises ValueError for anything else."""
+    """Parses keys of 32 bytes in base64, separated by commas. Raises ValueError for anything else."""
     keys = [base64.b64decode(part.strip(), validate=True) for part in text.split(",")]
     if any(len(key) != KEY_ENCRYPTION_KEY_BYTES for key in keys):
         raise ValueError(f"not {KEY_ENCRYPTION_KEY_BYTES} bytes")

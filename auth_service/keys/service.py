@@ -1,6 +1,6 @@
-"""Keeps the signing keys in their course: makes the next one when it is time, drops those that nothing is signed with any more, reads them all anew.
+"""Rotates the signing keys: creates the next key when it is due, deletes keys whose tokens have all expired, and reloads all keys.
 
-Any replica does it; a lock in PostgreSQL keeps two from doing it at once.
+Every replica does this. A lock in PostgreSQL prevents two replicas from changing the keys at the same time.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,28 +14,31 @@ from auth_service.keys.domain import KeyPolicy, StoredKey, StoredKeys
 from auth_service.keys.ring import KeyRing
 from auth_service.keys.seal import KeySeal
 
-# The keys are read so many times in the lead time of a new one.
+# A replica reads the keys this many times within the lead time of a new key.
 READS_PER_LEAD: Final = 6
 MAX_READ_INTERVAL_SECONDS: Final = 15.0
 
 log = structlog.get_logger()
 
-# What to do about the keys as they are: a key to add or None, and the ids of those to delete.
+# Maps the stored keys to the change: a key to insert or None, and the ids of the keys to delete.
 Plan = Callable[[StoredKeys], tuple[StoredKey | None, Sequence[str]]]
 
 
 class KeyRepository(Protocol):
-    """Where the keys are kept. Raises DependencyUnavailable."""
+    """Stores the keys. All methods raise DependencyUnavailable."""
 
     async def list(self) -> StoredKeys:
-        """All keys."""
+        """Returns all keys."""
 
     async def update(self, plan: Plan) -> StoredKeys:
-        """Carries out a plan, alone, and returns what there is then."""
+        """Applies the plan under the lock and returns all keys after it."""
 
 
 class KeyRotation:
-    """The course of the keys, by the policy. What makes a key raises KeyNotOpened if those that there are were sealed under another one."""
+    """Rotates the keys by the policy.
+
+    Before `advance` and `rotate` create a key, they decrypt the active key. They raise KeyNotOpened if this process lacks its key encryption key.
+    """
 
     def __init__(self, repository: KeyRepository, seal: KeySeal, policy: KeyPolicy) -> None:
         self._repository = repository
@@ -44,38 +47,41 @@ class KeyRotation:
 
     @property
     def read_interval_seconds(self) -> float:
-        """How often `advance` is to be called: a replica must know of a key before it signs."""
+        """The interval at which to call `advance`. A replica must read a new key before that key signs."""
         return min(MAX_READ_INTERVAL_SECONDS, self._policy.lead_seconds / READS_PER_LEAD)
 
     async def advance(self, ring: KeyRing) -> None:
-        """One round: the ring is as new as the database, and then whatever is due, which may fail: what there is goes on signing."""
+        """Runs one round: loads the stored keys into the ring, then creates and deletes the keys that are due and loads the result.
+
+        If the second step fails, the ring signs with the keys loaded by the first. Raises KeyNotOpened, DependencyUnavailable.
+        """
         stored = await self._repository.list()
         ring.load(stored)
         if self._policy.next_from(stored) or self._policy.expired(stored):
             ring.load(await self._update(self._due))
 
     async def list(self) -> StoredKeys:
-        """All keys."""
+        """Returns all keys."""
         return await self._repository.list()
 
     async def rotate(self) -> StoredKeys:
-        """Makes the next key now, unless there is one already: it signs as soon as every verifier must know it."""
+        """Creates the next key now, unless there is one. It signs as soon as every verifier must have fetched it. Returns all keys."""
         return await self._update(self._next)
 
     async def replace(self) -> StoredKeys:
-        """Makes a key that signs at once, and withdraws all others: every access token in use is refused from then on.
+        """Creates a key that signs at once and withdraws all others, so that every access token issued before is rejected. Returns all keys.
 
-        For a key that has leaked, and for a key encryption key that was lost.
+        Use it if a key has leaked or a key encryption key was lost.
         """
         return await self._update(self._anew)
 
     async def _update(self, plan: Plan) -> StoredKeys:
-        """Carries out a plan, and logs what came of it when it is done."""
+        """Applies the plan. After the commit, logs the created and the withdrawn keys."""
         made: list[StoredKey] = []
         withdrawn: list[str] = []
 
         def noted(stored: StoredKeys) -> tuple[StoredKey | None, Sequence[str]]:
-            # A transaction may be run twice.
+            # The transaction may run twice, so the second run overwrites the notes of the first.
             new, expired = plan(stored)
             made[:], withdrawn[:] = [new] if new else [], expired
             return new, expired
@@ -100,13 +106,13 @@ class KeyRotation:
         return self._seal.new_key(stored.now), [key.id for key in stored.keys]
 
     def _made(self, stored: StoredKeys, active_from: datetime) -> StoredKey:
-        # Whoever cannot open what there is has the wrong key encryption key, and would shut out the others.
+        # A replica that cannot decrypt the active key has the wrong key encryption key. The other replicas could not decrypt a key from it.
         if stored.active is not None:
             self._seal.open(stored.active)
         return self._seal.new_key(active_from)
 
 
 def measure(ring: KeyRing, policy: KeyPolicy, registry: CollectorRegistry) -> None:
-    """Tells how old the key is that signs, and how old it may become."""
-    Gauge("signing_key_age_seconds", "Time since the current key began to sign.", registry=registry).set_function(lambda: ring.age_seconds)
-    Gauge("signing_key_rotation_seconds", "Time after which another key signs.", registry=registry).set(policy.rotation_seconds)
+    """Registers gauges for the age of the signing key and for the rotation interval."""
+    Gauge("signing_key_age_seconds", "Seconds since the current key began to sign.", registry=registry).set_function(lambda: ring.age_seconds)
+    Gauge("signing_key_rotation_seconds", "Seconds after which the next key takes over.", registry=registry).set(policy.rotation_seconds)

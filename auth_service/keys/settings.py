@@ -1,4 +1,4 @@
-"""The settings of the signing keys, which the service and the `keys` commands share."""
+"""The settings of the signing keys, shared by the service and the `keys` commands."""
 
 from typing import Annotated, Final
 
@@ -13,16 +13,16 @@ YEAR_SECONDS: Final = 31_536_000
 
 
 class KeySettings(BaseSettings):
-    """What says how the signing keys are kept, and how long."""
+    """The settings for the encryption and the lifetime of signing keys."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
-    # 32 bytes in base64. Several with commas: the first seals, all open. The same on all replicas.
+    # One or more keys of 32 bytes in base64, separated by commas. The first one encrypts, all decrypt. All replicas must have the same keys.
     key_encryption_key: SecretStr
     key_rotation_seconds: Annotated[float, Field(ge=1, le=YEAR_SECONDS)] = 2_592_000.0
-    # From a key's publication to its first signature: longer than the gateway (JWKS_REFRESH_SECONDS) and the services (60 s) keep the set.
+    # The time from a key's publication to its first signature. Longer than the gateway (JWKS_REFRESH_SECONDS) and the services (60 s) cache the set.
     key_lead_seconds: Annotated[float, Field(ge=0.5, le=86_400)] = 300.0
-    # RFC 9068 tokens cannot be called back everywhere at once, so none lives longer than 15 minutes.
+    # Access tokens (RFC 9068) cannot be revoked at all verifiers at once, so none lives longer than 15 minutes.
     access_token_ttl_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = MAX_LIFETIME_SECONDS
 
     @field_validator("key_encryption_key")
@@ -43,10 +43,10 @@ class KeySettings(BaseSettings):
 
     @property
     def key_seal(self) -> KeySeal:
-        """What opens and seals the keys."""
+        """Encrypts and decrypts the private keys."""
         return KeySeal(parse_key_encryption_keys(self.key_encryption_key.get_secret_value()))
 
     @property
     def key_policy(self) -> KeyPolicy:
-        """The course of the keys."""
+        """How long keys sign and stay published."""
         return KeyPolicy(self.key_rotation_seconds, self.key_lead_seconds, self.access_token_ttl_seconds)

@@ -1,10 +1,10 @@
-"""The errors of guessed passwords, named by the fact."""
+"""The errors of the limits on password guesses."""
 
 from servicekit.errors import Kind, ServiceError
 
 
 class TooManyAttempts(ServiceError):
-    """Too many attempts with wrong passwords, on the account or from the address."""
+    """There were too many failed password attempts for the account or from the client address."""
 
     kind = Kind.EXHAUSTED
     reason = "TOO_MANY_ATTEMPTS"

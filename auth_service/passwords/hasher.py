@@ -1,7 +1,8 @@
-"""Hashes passwords with bcrypt, in a few threads with a bounded queue: bcrypt releases the GIL, and the event loop never waits for it.
+"""Hashes passwords with bcrypt in a few threads with a bounded queue. bcrypt releases the GIL, so it never blocks the event loop.
 
-Each password is first put through HMAC-SHA-256 under a fixed label, so that bcrypt's 72 bytes truncate nothing; the label keeps hashes leaked
-elsewhere (bare SHA-256) from being tried against ours. A hash carries its scheme and its cost, so that it can be told from a newer one.
+Each password first goes through HMAC-SHA-256 with a fixed label, so that bcrypt's limit of 72 bytes truncates nothing. Because of the label, an
+attacker cannot try SHA-256 hashes that leaked elsewhere against these hashes. A hash names its scheme and its cost, so that outdated hashes can be
+recognized.
 """
 
 import asyncio
@@ -26,18 +27,18 @@ from servicekit.errors import Overloaded
 T = TypeVar("T")
 
 LABEL: Final = b"task-manager password v1"
-# Before the bcrypt hash, so that a later scheme can be told from this one.
+# The prefix of each bcrypt hash, which distinguishes this scheme from a later one.
 SCHEME: Final = "hmac-sha256-bcrypt:"
-# Hashing takes what others leave of the machine: a burst of logins must not slow down the calls beside it. (0 is normal, 19 the least.)
+# Hashing threads have a lower priority, because a burst of logins must not slow down other calls. (0 is normal, 19 the lowest.)
 NICENESS: Final = 10
-# The part that each new time has in what a hash is thought to take.
+# The weight of a new measurement in the moving average of the time per hash.
 SMOOTHING: Final = 0.2
 
 
 class PasswordHasher:
-    """`threads` hash at once, `queue` wait; whoever comes beyond that is told to come back, rather than to wait for a timeout.
+    """Runs at most `threads` hashes at once and lets at most `queue` wait. Rejects further ones with Overloaded instead of letting them time out.
 
-    So is who would wait in the queue for longer than the call has left: a machine with much to do hashes more slowly.
+    It also rejects a hash that would have to wait and would finish after the call's deadline: a busy machine hashes more slowly.
     """
 
     def __init__(self, *, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> None:
@@ -46,33 +47,33 @@ class PasswordHasher:
         self._bound = threads + queue
         self._under_way = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_step_back)
-        # What the password of an unknown user is compared with: the same work, and never equal.
+        # The hash for the passwords of unknown users: `verify` does the same work with it and returns False in any case.
         began = time.perf_counter()
         self._nobody = _hash("", cost)
         self._each_seconds = time.perf_counter() - began
-        self._seconds = Histogram("password_hash_seconds", "Time of a password hash, with its wait in the queue.", registry=registry)
-        Gauge("password_hashes_under_way", "Password hashes computed or waiting.", registry=registry).set_function(lambda: self._under_way)
-        Gauge("password_hashes_limit", "Password hashes that may be computed or waiting.", registry=registry).set(self._bound)
-        self._refused = Counter("password_hashes_refused_total", "Password hashes refused, since too many were waiting.", registry=registry)
+        self._seconds = Histogram("password_hash_seconds", "Seconds per password hash, including the wait in the queue.", registry=registry)
+        Gauge("password_hashes_under_way", "Password hashes that run or wait.", registry=registry).set_function(lambda: self._under_way)
+        Gauge("password_hashes_limit", "Maximum of password hashes that run or wait.", registry=registry).set(self._bound)
+        self._refused = Counter("password_hashes_refused_total", "Password hashes rejected: queue full, or deadline too close.", registry=registry)
 
     async def start(self) -> None:
-        """Nothing to do: threads start as they are needed."""
+        """Does nothing: threads start when they are needed."""
 
     async def close(self) -> None:
-        """Takes no more work."""
+        """Cancels the waiting hashes and accepts no more. Does not wait for the running ones."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """The hash to keep. Raises Overloaded."""
+        """Returns the hash to store. Raises Overloaded."""
         return await self._run(lambda: _hash(password, self._cost))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Whether the password is that of the hash; with None, False after the same time. Raises Overloaded."""
+        """Returns whether the password matches the hash. For None it returns False after the same time. Raises Overloaded."""
         matches = await self._run(lambda: _verify(password, password_hash or self._nobody, self._cost))
         return matches and password_hash is not None
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Whether the hash is of another scheme, or of a lower cost, than is asked for by now."""
+        """Returns whether the hash has another scheme, or a lower cost, than new hashes have."""
         return not password_hash.startswith(SCHEME) or _cost(password_hash) < self._cost
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -81,14 +82,14 @@ class PasswordHasher:
             raise Overloaded
         self._under_way += 1
         future = self._threads.submit(self._timed, work)
-        # Counted until the thread is free, not until the caller has left.
+        # The hash counts until its thread is free, even if its caller disconnects before.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         with self._seconds.time():
             return await asyncio.wrap_future(future)
 
     def _comes_too_late(self) -> bool:
-        """Whether one more would have to wait, and would then be done after the call's deadline."""
+        """Returns whether another hash would have to wait and would finish after the call's deadline."""
         if self._under_way < self._at_once:
             return False
         seconds = (self._under_way // self._at_once + 1) * self._each_seconds
@@ -106,7 +107,7 @@ class PasswordHasher:
 
 
 def _step_back() -> None:
-    """Linux has a priority for each thread; where it is the whole process that would be slowed, it stays as it is."""
+    """Lowers the thread's priority on Linux. Does nothing on other systems, where it would slow down the whole process."""
     if os.uname().sysname == "Linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -124,12 +125,13 @@ def _verify(password: str, password_hash: str, cost: int) -> bool:
     prehash, kept = _prehash(password), password_hash.removeprefix(SCHEME).encode()
     if bcrypt.checkpw(prehash, kept):
         return True
-    # A hash from when the cost was lower fails sooner, which would tell that there is such an account: 2^c + 2^c + 2^(c+1) + … + 2^(cost-1) = 2^cost.
+    # A hash with a lower cost fails faster, which would reveal that the account exists. So the loop adds the missing work:
+    # 2^c + 2^c + 2^(c+1) + … + 2^(cost-1) = 2^cost.
     for lower in range(_cost(password_hash), cost):
         bcrypt.hashpw(prehash, bcrypt.gensalt(lower))
     return False
 
 
 def _cost(password_hash: str) -> int:
-    """The cost in a bcrypt hash: `$2b$12$…`."""
+    """Returns the cost in a bcrypt hash, 12 in `$2b$12$…`."""
     return int(password_hash.removeprefix(SCHEME).split("$")[2])

@@ -1,8 +1,8 @@
-"""Limits how often passwords are tried, per account and per address. What counts are attempts that fail: one that succeeds is given back.
+"""Limits how often passwords are tried, per account and per client address. Only failed attempts count: a successful attempt is given back.
 
-An account has a bucket for all strangers together, and one for each address that it was logged in to from lately; so strangers cannot lock the owner
-out. IPv6 addresses count by their /64, which is what one customer has. While Redis is away each process limits by itself: see
-servicekit.access.rate_limit.
+An account has one bucket for all unknown addresses together, and one for each known address, from which a login succeeded in the last
+KNOWN_ADDRESS_DAYS. So strangers cannot lock the owner out. IPv6 addresses count by their /64 network, which is what one customer has. If Redis is
+down, each process limits by itself: see servicekit.access.rate_limit.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ class Limiter(Protocol):
     """Buckets by key: see servicekit.access.rate_limit.RateLimiter."""
 
     async def take(self, key: str, limit: Limit) -> float:
-        """0 if there was one to take, else the seconds to wait."""
+        """Takes one unit. Returns 0, or, if the bucket is empty, the seconds to wait; then it has taken nothing."""
 
     async def give_back(self, key: str, limit: Limit) -> None:
-        """Puts one back."""
+        """Puts one unit back."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginLimits:
-    """How many failed attempts there may be at once, and then one in how many seconds."""
+    """The limits of failed attempts: a burst, then one attempt per interval."""
 
     per_account: Limit
     per_address: Limit
 
 
 class Attempt:
-    """An attempt under way, and what it has taken."""
+    """A running attempt and the units that it has taken."""
 
     def __init__(self, limiter: Limiter, limits: LoginLimits) -> None:
         self._limiter = limiter
@@ -47,13 +47,14 @@ class Attempt:
         self._taken: list[tuple[str, Limit]] = []
 
     async def from_address(self, address: str) -> None:
-        """Counts it for the address. Raises TooManyAttempts."""
+        """Counts the attempt for the client address. Raises TooManyAttempts."""
         await self._take(f"address:{_hashed(network_of(address))}", self._limits.per_address)
 
     async def on_login(self, email_key: str, address: str, *, known: bool) -> None:
-        """Counts it for the account, and the address. One that is `known` to the account counts apart from all others. Raises TooManyAttempts.
+        """Counts the attempt for the account and the client address. Raises TooManyAttempts.
 
-        It then does not count for what others behind the address do, either: they share it with the owner.
+        If the address is `known` to the account, the attempt counts only in the account's bucket for this address. It does not count for the address
+        itself, because other users may share the address with the owner.
         """
         key = f"account:{_hashed(email_key)}"
         if known:
@@ -63,16 +64,16 @@ class Attempt:
             await self._take(key, self._limits.per_account)
 
     async def on_confirmation(self, user_id: UUID) -> None:
-        """Counts it for a user who is logged in and says the password again. Raises TooManyAttempts."""
+        """Counts the attempt for a logged-in user who confirms a call with the password. Raises TooManyAttempts."""
         await self._take(f"confirmation:{user_id}", self._limits.per_account)
 
     def keep(self) -> None:
-        """It shall count even if it succeeds."""
+        """Makes the attempt count even if it succeeds."""
         self._taken.clear()
 
     async def give_back(self) -> None:
-        """It shall not count."""
-        # A call whose time is over has its answer all the same.
+        """Gives back all units, so that the attempt does not count."""
+        # If the call's deadline has passed, the units stay taken and the call still has its answer.
         with contextlib.suppress(DeadlineExceeded):
             while self._taken:
                 await self._limiter.give_back(*self._taken.pop())
@@ -85,7 +86,7 @@ class Attempt:
 
 
 class LoginGuard:
-    """Makes attempts."""
+    """Creates attempts."""
 
     def __init__(self, limiter: Limiter, limits: LoginLimits) -> None:
         self._limiter = limiter
@@ -93,7 +94,10 @@ class LoginGuard:
 
     @contextlib.asynccontextmanager
     async def attempt(self) -> AsyncIterator[Attempt]:
-        """An attempt that counts unless the body succeeds, or fails for a reason of ours. A caller who leaves or runs out of time has still tried."""
+        """Yields an attempt, which counts unless the body succeeds or raises Overloaded or DependencyUnavailable.
+
+        It also counts if the caller cancels the call or the call's deadline passes.
+        """
         attempt = Attempt(self._limiter, self._limits)
         try:
             yield attempt
@@ -104,7 +108,7 @@ class LoginGuard:
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: an IPv6 address' /64."""
+    """Returns what counts as one address: the /64 network of an IPv6 address, the IPv4 address of a mapped one, any other text unchanged."""
     with contextlib.suppress(ValueError):
         ip = ipaddress.ip_address(address)
         if ip.version == 6:
@@ -113,5 +117,5 @@ def network_of(address: str) -> str:
 
 
 def _hashed(text: str) -> str:
-    """Redis shall hold no emails and no addresses that can be read."""
+    """Hashes a key, because Redis must hold no readable emails and addresses."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

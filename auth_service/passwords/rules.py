@@ -1,6 +1,6 @@
-"""What makes a password a good one (OWASP ASVS 5 §6.2, NIST SP 800-63B §3.1.1.2): its length, and that nobody tries it first.
+"""The rules for new passwords (OWASP ASVS 5 §6.2, NIST SP 800-63B §3.1.1.2): a length, and none of the passwords that an attacker tries first.
 
-There are no rules of composition.
+There are no rules about classes of characters.
 """
 
 import unicodedata
@@ -16,13 +16,13 @@ MAX_CHARACTERS: Final = 128
 
 
 class PasswordRules:
-    """The rules. Holds the 30 000 most common passwords, as far as they are long enough to be chosen."""
+    """The rules. Holds those of the 30 000 most common passwords that have at least MIN_CHARACTERS characters."""
 
     def __init__(self) -> None:
         self._common = frozenset(password for password in FREQUENCY_LISTS["passwords"] if len(password) >= MIN_CHARACTERS)
 
     def check(self, field: str, password: str, *, email: str, name: str) -> None:
-        """Raises InvalidField, for `field`, unless the password is good for the account. Letters of either case count as the same."""
+        """Raises InvalidField for `field` if the account must not have this password. Comparisons ignore case."""
         normalized = normalize(password)
         if not MIN_CHARACTERS <= len(normalized) <= MAX_CHARACTERS:
             raise InvalidField.of(field, f"must have {MIN_CHARACTERS} to {MAX_CHARACTERS} characters")
@@ -34,12 +34,12 @@ class PasswordRules:
 
 
 def normalize(password: str) -> str:
-    """The form in which passwords are counted and hashed: one text typed on two keyboards is one password (NFC)."""
+    """Returns the password in NFC, in which it is counted and hashed: the same text typed on two keyboards is the same password."""
     return unicodedata.normalize("NFC", password)
 
 
 def _own(email: str, name: str) -> Iterator[str]:
-    """What everybody who knows the user would try, and the same written twice."""
+    """Yields what anyone who knows the user would try: the email, its local part, the name with and without spaces; each also written twice."""
     for text in (email, email.partition("@")[0], name, "".join(name.split())):
         folded = normalize(text).casefold()
         yield folded

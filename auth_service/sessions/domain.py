@@ -1,4 +1,4 @@
-"""A session and its tokens. Plain values; knows no storage and no wire format."""
+"""A session and its tokens: plain values, independent of storage and wire format."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,15 +6,15 @@ from typing import Final
 from uuid import UUID
 
 MAX_SESSIONS_PER_USER: Final = 100
-# In which a refresh token may be sent again, since the answer was lost or two of one client's windows sent it at once.
+# For this long a client may send a used refresh token again, because the answer was lost or two of its windows sent the token at once.
 REFRESH_GRACE_SECONDS: Final = 10.0
-# An address from which an account was logged in to so lately is known to it.
+# A client address is known to an account for this long after a login from it.
 KNOWN_ADDRESS_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that goes on. Times are aware, in UTC; it ends at `expires_at` unless it is refreshed before."""
+    """An active session. It expires at `expires_at` (aware, in UTC) unless the client refreshes it before."""
 
     id: UUID
     user_id: UUID
@@ -35,7 +35,7 @@ class SessionDetails:
 
 @dataclass(frozen=True, slots=True)
 class SessionLifetime:
-    """How long sessions last: from each use to the next at most `idle_seconds`, altogether at most `absolute_seconds`."""
+    """How long sessions last: at most `idle_seconds` after the login or the last refresh, and at most `absolute_seconds` in all."""
 
     idle_seconds: float
     absolute_seconds: float
@@ -43,14 +43,14 @@ class SessionLifetime:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A refresh token was used up for the successor that was offered."""
+    """The refresh token is used up, and the offered successor replaces it."""
 
     session: Session
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A refresh token was sent again within the grace: its successor, sealed, is the one of then."""
+    """The refresh token was sent again within the grace. `sealed_successor` is the encrypted successor from its first use."""
 
     session: Session
     sealed_successor: bytes
@@ -58,7 +58,7 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A refresh token was sent again later than that. Its session has ended, now or before."""
+    """The refresh token was sent again after the grace. Its session is over: this call has ended it, or it ended or expired before."""
 
     session_id: UUID
     user_id: UUID
@@ -66,7 +66,7 @@ class Reused:
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a client gets for a session. `expires_in` is the access token's time, in seconds."""
+    """The tokens that a client gets for a session. `expires_in` is the access token's lifetime in seconds."""
 
     access_token: str
     expires_in: int

@@ -1,10 +1,10 @@
-"""The errors of sessions, named by the fact."""
+"""The errors of sessions."""
 
 from servicekit.errors import Kind, ServiceError
 
 
 class InvalidCredentials(ServiceError):
-    """Email and password do not fit together. Which of them is wrong is never told."""
+    """The email has no account, or the password is wrong. The answer never says which."""
 
     kind = Kind.UNAUTHENTICATED
     reason = "INVALID_CREDENTIALS"
@@ -12,7 +12,7 @@ class InvalidCredentials(ServiceError):
 
 
 class RefreshTokenInvalid(ServiceError):
-    """The refresh token is unknown, used up, ended or expired."""
+    """The refresh token is unknown or used up, or its session has ended or expired."""
 
     kind = Kind.UNAUTHENTICATED
     reason = "REFRESH_TOKEN_INVALID"
@@ -20,7 +20,7 @@ class RefreshTokenInvalid(ServiceError):
 
 
 class SessionNotFound(ServiceError):
-    """The caller has no such session: it never was, has ended, or is somebody else's. The answer does not tell which."""
+    """The caller has no such session: it never existed, has ended or expired, or belongs to another user. The answer does not say which."""
 
     kind = Kind.NOT_FOUND
     reason = "SESSION_NOT_FOUND"

@@ -1,4 +1,4 @@
-"""The RPCs of sessions: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+"""Maps the messages of the session RPCs to domain values and back. Must not access storage."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from servicekit.rpc.call import Call
 
 
 class SessionHandler:
-    """Of AuthService the RPCs of sessions. Each method is named as its RPC, in snake_case."""
+    """The session RPCs of AuthService. Each method is named after its RPC, in snake_case."""
 
     def __init__(self, service: SessionService) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Messages from domain values: sessions and tokens in taskmanager.auth.v1."""
+"""Converts sessions and tokens from domain values to messages of taskmanager.auth.v1."""
 
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from servicekit.rpc.timestamps import to_timestamp
 
 
 def to_session(session: SessionDetails, current: UUID) -> auth_service_pb2.Session:
-    """The session as the API shows it. `current`: the session of the caller."""
+    """Returns the session as an API message. `current` is the id of the caller's session."""
     return auth_service_pb2.Session(
         id=str(session.id),
         created_at=to_timestamp(session.created_at),
@@ -22,7 +22,7 @@ def to_session(session: SessionDetails, current: UUID) -> auth_service_pb2.Sessi
 
 
 def to_tokens(pair: TokenPair) -> auth_service_pb2.TokenResponse:
-    """The answer to Login and RefreshToken."""
+    """Returns the response of Login and RefreshToken."""
     return auth_service_pb2.TokenResponse(
         access_token=pair.access_token,
         token_type="Bearer",  # noqa: S106 - a scheme's name

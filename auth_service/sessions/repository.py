@@ -24,8 +24,8 @@ from servicekit.stores.upkeep import Removal
 
 SESSIONS_KEPT: Final = "1 day"
 
-# SQL is put together from the constants of this module alone; values are always parameters.
-# $2: the network of the attempt.
+# SQL is assembled only from constants; values are always parameters.
+# $2 is the network of the client.
 FIND_LOGIN: Final = f"""
 SELECT {CREDENTIALS_COLUMNS}, EXISTS (
     SELECT FROM auth.login_networks WHERE user_id = id AND network = $2 AND last_login_at > now() - make_interval(days => {KNOWN_ADDRESS_DAYS})
@@ -34,7 +34,7 @@ SELECT {CREDENTIALS_COLUMNS}, EXISTS (
 REHASH: Final = "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND password_version = $2"
 BEGIN_SESSION: Final = "SELECT id, user_id, expires_at FROM auth.begin_session($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 USE_REFRESH_TOKEN: Final = "SELECT o_outcome, o_session, o_user, o_expires_at, o_sealed FROM auth.use_refresh_token($1, $2, $3, $4, $5)"  # noqa: S105
-# $2: the grace. Only for what USE_REFRESH_TOKEN has no row for, so the session is over.
+# $2 is the grace. For a token for which USE_REFRESH_TOKEN returned no row: if the token is known, its session is over.
 FIND_REUSED: Final = """
 SELECT session.id, session.user_id FROM auth.refresh_tokens AS token JOIN auth.sessions AS session ON session.id = token.session_id
  WHERE token.token_hash = $1 AND token.used_at <= now() - $2::interval
@@ -47,7 +47,7 @@ END_SESSION: Final = """
 SELECT auth.end_sessions($1, ARRAY[id]) FROM auth.sessions WHERE id = $2 AND user_id = $1 AND ended_at IS NULL AND expires_at > now()
 """
 END_SESSION_OF: Final = "SELECT o_session, o_user FROM auth.end_session_of($1)"
-# $1: how many rows.
+# $1 is the maximum number of rows.
 REMOVE_SUCCESSORS: Final = f"""
 WITH removed AS (
     UPDATE auth.refresh_tokens SET sealed_successor = NULL WHERE token_hash IN (

@@ -1,4 +1,4 @@
-"""The use cases of sessions. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
+"""The use cases of sessions. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what the use cases need."""
 
 import contextlib
 from collections.abc import Sequence
@@ -21,52 +21,55 @@ from servicekit.identity import Identity
 
 
 class SessionRepository(Protocol):
-    """Where sessions are kept. Each method is one transaction, with what it adds to the event log. All raise DependencyUnavailable.
+    """Stores sessions. Each method is one transaction, including its rows in the event log. All methods raise DependencyUnavailable.
 
-    Where it takes Credentials, it does nothing if the account is gone or its password was changed since they were read.
+    A method that takes Credentials changes nothing if the account was deleted or its password changed since they were read.
     """
 
     async def find_login(self, key: str, network: str) -> tuple[Credentials | None, bool]:
-        """What a login under this email is checked against, or None; and whether the account was logged in to from the network lately."""
+        """Returns the account's credentials, or None, and whether there was a login from the network in the last KNOWN_ADDRESS_DAYS."""
 
     async def update_hash(self, credentials: Credentials, password_hash: str) -> None:
-        """Keeps another hash of the same password."""
+        """Stores a new hash of the same password."""
 
     async def insert_session(
         self, session_id: UUID, credentials: Credentials, token_hash: bytes, client: Client, network: str, lifetime: SessionLifetime
     ) -> Session | None:
-        """Begins a session with its first refresh token, and remembers the network that it came from. None if it did not."""
+        """Begins a session with its first refresh token and stores the client's network as known. Returns None if it began no session."""
 
     async def use_refresh_token(
         self, token_hash: bytes, new_hash: bytes, sealed_successor: bytes, idle_seconds: float
     ) -> Rotated | Repeated | Reused | None:
-        """Uses up a refresh token for the next, or says why not; None if it is unknown or its session is over. Of two at once, one uses it."""
+        """Replaces a refresh token with its successor (Rotated), or returns Repeated or Reused. Of two concurrent calls only one replaces it.
+
+        Returns None if the token is unknown or its session has ended or expired.
+        """
 
     async def find_reused(self, token_hash: bytes) -> Reused | None:
-        """Whose token it is that use_refresh_token said None of, if it was used before the grace, in a session that is over; else None."""
+        """For a token for which use_refresh_token returned None: returns its session and user if it was used longer ago than the grace, else None."""
 
     async def list_sessions(self, user_id: UUID) -> Sequence[SessionDetails]:
-        """The user's sessions that go on, the most recently used first."""
+        """Returns the user's active sessions, most recently used first."""
 
     async def end_session(self, user_id: UUID, session_id: UUID) -> bool:
-        """Ends a session of the user's. Whether there was one to end."""
+        """Ends the user's session. Returns False if the user has no such active session."""
 
     async def end_session_of(self, token_hash: bytes) -> tuple[UUID, UUID] | None:
-        """Ends the session that a refresh token belongs to. Its id and its user's, or None if there was none to end."""
+        """Ends the session of a refresh token. Returns the ids of the session and its user, or None if there was no session to end."""
 
 
 class AccessTokens(Protocol):
     """Issues access tokens: see auth_service.sessions.tokens.AccessTokens."""
 
     def require_key(self) -> None:
-        """Raises NoSigningKey."""
+        """Raises NoSigningKey if there is no key to sign with."""
 
     def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime) -> tuple[str, int]:
-        """A signed token, and for how many seconds it is good."""
+        """Returns a signed token and its lifetime in seconds. Raises NoSigningKey."""
 
 
 class SessionService:
-    """The life of a session, from login to its end."""
+    """The use cases of a session, from login to its end."""
 
     def __init__(self, repository: SessionRepository, parts: Parts, access_tokens: AccessTokens, lifetime: SessionLifetime) -> None:
         self._repository = repository
@@ -75,7 +78,10 @@ class SessionService:
         self._lifetime = lifetime
 
     async def login(self, *, email: str, password: str, client: Client) -> TokenPair:
-        """Begins a session. Raises InvalidCredentials, in the same time whatever it is that is wrong, TooManyAttempts and Overloaded."""
+        """Begins a session. Raises NoSigningKey, TooManyAttempts, Overloaded, InvalidCredentials.
+
+        InvalidCredentials takes the same time for an unknown email and for a wrong password.
+        """
         self._access_tokens.require_key()
         refresh_token = new_refresh_token()
         try:
@@ -110,12 +116,12 @@ class SessionService:
 
     async def _rehash(self, credentials: Credentials, password: str) -> None:
         if self._parts.passwords.is_outdated(credentials.password_hash):
-            # The session has begun. What does not come about now, the next login does.
+            # The session has begun. If the renewal of the hash fails, the next login tries again.
             with contextlib.suppress(Overloaded, DependencyUnavailable):
                 await self._repository.update_hash(credentials, await self._parts.passwords.hash(password))
 
     async def refresh_token(self, token: str, client: Client) -> TokenPair:
-        """Carries a session on. Raises RefreshTokenInvalid, and NoSigningKey before the token is used up."""
+        """Refreshes the session and returns new tokens. Raises RefreshTokenInvalid, and NoSigningKey before the token is used up."""
         self._access_tokens.require_key()
         successor = new_refresh_token()
         match await run_to_completion(self._use(token, successor, client)):
@@ -139,7 +145,7 @@ class SessionService:
         return None
 
     async def logout(self, token: str, client: Client) -> None:
-        """Ends a session. A token that belongs to none is no error: the session is not there, as asked."""
+        """Ends the session of the refresh token. A token without an active session is no error, because there is nothing to end."""
         await run_to_completion(self._logout(token, client))
 
     async def _logout(self, token: str, client: Client) -> None:
@@ -149,11 +155,11 @@ class SessionService:
             await self._parts.announce()
 
     async def list_sessions(self, identity: Identity) -> Sequence[SessionDetails]:
-        """The caller's sessions that go on, the most recently used first."""
+        """Returns the caller's active sessions, most recently used first."""
         return await self._repository.list_sessions(identity.user_id)
 
     async def revoke_session(self, identity: Identity, session_id: UUID, client: Client) -> None:
-        """Ends a session of the caller's. Raises SessionNotFound."""
+        """Ends one of the caller's sessions. Raises SessionNotFound."""
         await run_to_completion(self._revoke(identity, session_id, client))
 
     async def _revoke(self, identity: Identity, session_id: UUID, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""The tokens of a session: access tokens are JWTs (RFC 9068), refresh tokens are random and kept only as hashes."""
+"""The tokens of a session: access tokens are JWTs (RFC 9068), refresh tokens are random and stored only as hashes."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ NONCE_BYTES: Final = 12
 
 
 class AccessTokens:
-    """Issues access tokens. `ttl_seconds` is how long each is good for at most."""
+    """Issues access tokens. `ttl_seconds` is their maximum lifetime."""
 
     def __init__(self, keys: KeyRing, *, issuer: str, audience: str, ttl_seconds: int, now: Callable[[], float] = time.time) -> None:
         self._keys = keys
@@ -32,13 +32,13 @@ class AccessTokens:
         self._ttl_seconds = ttl_seconds
 
     def require_key(self) -> None:
-        """Raises NoSigningKey: to be asked before anything is done that ends in a token."""
+        """Raises NoSigningKey if there is no key to sign with. Call it before any work that ends in a token."""
         self._keys.current()
 
     def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime) -> tuple[str, int]:
-        """A token that speaks for the user in the session, and for how many seconds: not longer than the session, but for a second at its very end.
+        """Returns an access token for the user's session and its lifetime in seconds. Raises NoSigningKey.
 
-        Raises NoSigningKey.
+        The token does not outlive the session, except that its lifetime is at least 1 second.
         """
         kid, key = self._keys.current()
         issued_at = int(self._now())
@@ -56,23 +56,23 @@ class AccessTokens:
 
 
 def new_refresh_token() -> str:
-    """256 random bits: as good as a key, so a plain hash of it cannot be searched."""
+    """Returns 256 random bits as text. A plain hash of so many random bits cannot be reversed by a search."""
     return secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
 
 
 def refresh_token_hash(token: str) -> bytes:
-    """What is kept of a refresh token."""
+    """Returns the hash that is stored instead of the refresh token."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def seal_successor(token: str, successor: str) -> bytes:
-    """The successor, to be opened only by who has the token that it follows."""
+    """Encrypts the successor of a refresh token with a key derived from that token, so that only its owner can decrypt it."""
     nonce = os.urandom(NONCE_BYTES)
     return nonce + _cipher(token).encrypt(nonce, successor.encode(), None)
 
 
 def open_successor(token: str, sealed: bytes) -> str:
-    """The successor that was sealed for the token."""
+    """Decrypts the successor of the token."""
     return _cipher(token).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None).decode()
 
 

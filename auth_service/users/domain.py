@@ -1,4 +1,4 @@
-"""An account and what its password is checked against. Plain values; knows no storage and no wire format."""
+"""An account and its credentials: plain values, independent of storage and wire format."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-# The fields of an account that its user sets, by their names in the API.
+# The fields of an account that its user can change, by their names in the API.
 WRITABLE_FIELDS: Final = ("name",)
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account as it is shown. Times are aware, in UTC."""
+    """An account as the API returns it. Times are aware, in UTC."""
 
     id: UUID
     email: str
@@ -23,7 +23,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password is checked against. `password_version` grows with each change of it."""
+    """What a password is verified against. `password_version` grows by one with each change of the password, but not with a new hash of it."""
 
     user_id: UUID
     email: str
@@ -33,5 +33,5 @@ class Credentials:
 
 
 def email_key(email: str) -> str:
-    """The form in which emails are matched: two that differ only in case are one."""
+    """Returns the form in which emails are compared. Emails that differ only in case are equal."""
     return unicodedata.normalize("NFC", email).casefold()

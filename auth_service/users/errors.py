@@ -1,10 +1,10 @@
-"""The errors of accounts, named by the fact."""
+"""The errors of accounts."""
 
 from servicekit.errors import Kind, ServiceError
 
 
 class EmailTaken(ServiceError):
-    """The email, in any case of letters, has an account."""
+    """The email already has an account. The comparison ignores case."""
 
     kind = Kind.ALREADY_EXISTS
     reason = "EMAIL_TAKEN"
@@ -12,7 +12,7 @@ class EmailTaken(ServiceError):
 
 
 class UserNotFound(ServiceError):
-    """The account that a token speaks for does not exist any more."""
+    """The account of the access token no longer exists."""
 
     kind = Kind.NOT_FOUND
     reason = "USER_NOT_FOUND"
@@ -20,7 +20,7 @@ class UserNotFound(ServiceError):
 
 
 class WrongPassword(ServiceError):
-    """The password that confirms a call is not that of the caller's account."""
+    """The call must be confirmed with the password of the caller's account, and the given password is another one."""
 
     kind = Kind.DENIED
     reason = "WRONG_PASSWORD"

@@ -1,4 +1,4 @@
-"""The RPCs of accounts: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+"""Maps the messages of the account RPCs to domain values and back. Must not access storage."""
 
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 
@@ -12,7 +12,7 @@ from servicekit.rpc.field_mask import fields_to_set
 
 
 class UserHandler:
-    """The RPCs of UserService, and of AuthService those of accounts. Each method is named as its RPC, in snake_case."""
+    """The RPCs of UserService and the account RPCs of AuthService. Each method is named after its RPC, in snake_case."""
 
     def __init__(self, service: UserService) -> None:
         self._service = service

@@ -10,8 +10,8 @@ from servicekit.stores.postgres import Database
 USER_COLUMNS: Final = "id, email, name, created_at, updated_at"
 CREDENTIALS_COLUMNS: Final = "id, email, name, password_hash, password_version"
 
-# SQL is put together from the constants of this module alone; values are always parameters.
-# No row, rather than an error that quotes the email, if there is one already.
+# SQL is assembled only from the constants of this module; values are always parameters.
+# If the email already has an account, the statement returns no row. An error would quote the email.
 INSERT_USER: Final = f"""
 INSERT INTO auth.users (id, email, email_key, name, password_hash) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT ON CONSTRAINT users_email_key DO NOTHING RETURNING {USER_COLUMNS}

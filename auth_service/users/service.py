@@ -1,4 +1,4 @@
-"""The use cases of accounts. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
+"""The use cases of accounts. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what the use cases need."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ from servicekit.identity import Identity
 
 
 class UserRepository(Protocol):
-    """Where accounts are kept. Each method is one transaction, with what it adds to the event log. All raise DependencyUnavailable.
+    """Stores accounts. Each method is one transaction, including its rows in the event log. All methods raise DependencyUnavailable.
 
-    Where it takes Credentials, it does nothing if the account is gone or its password was changed since they were read.
+    A method that takes Credentials changes nothing if the account was deleted or its password changed since they were read.
     """
 
     async def insert_user(self, user_id: UUID, *, email: str, key: str, name: str, password_hash: str) -> User:
-        """The new account. Raises EmailTaken if `key` has one."""
+        """Inserts and returns the account. Raises EmailTaken if `key` has one."""
 
     async def find_user(self, user_id: UUID) -> User | None:
-        """The account, or None."""
+        """Returns the account, or None."""
 
     async def update_name(self, user_id: UUID, name: str) -> User | None:
-        """The account with its new name, or None if there is none."""
+        """Sets the name. Returns the account, or None if it does not exist."""
 
     async def find_credentials(self, user_id: UUID) -> Credentials | None:
-        """What the account's password is checked against, or None."""
+        """Returns the account's credentials, or None."""
 
     async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID) -> bool:
-        """Keeps the hash of another password and ends all sessions but one. Whether it did."""
+        """Stores the hash of a new password and ends all sessions except `session_id`. Returns whether it did."""
 
     async def delete_user(self, credentials: Credentials) -> bool:
-        """Deletes the account and all its sessions. Whether it did."""
+        """Deletes the account and all its sessions. Returns whether it did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the use cases of accounts and of sessions share. `announce` tells the other processes that there are new events."""
+    """The parts that the use cases of accounts and of sessions share. `announce` notifies the other processes of new events."""
 
     passwords: Passwords
     rules: PasswordRules
@@ -55,22 +55,22 @@ class Parts:
 
 
 class UserService:
-    """Registration, and the caller's account."""
+    """The use cases of registration and of the caller's account."""
 
     def __init__(self, repository: UserRepository, parts: Parts) -> None:
         self._repository = repository
         self._parts = parts
 
     async def register(self, *, email: str, password: str, name: str, client: Client) -> User:
-        """Makes an account. Raises InvalidField, EmailTaken, TooManyAttempts, Overloaded."""
+        """Creates an account. Raises InvalidField, EmailTaken, TooManyAttempts, Overloaded."""
         self._parts.rules.check("password", password, email=email, name=name)
         try:
-            # To be told of an email that it is taken is worth as much as a failed login.
+            # The answer that an email is taken tells an attacker as much as a failed login, so it counts like one.
             async with self._parts.guard.attempt() as attempt:
                 await attempt.from_address(client.address)
                 password_hash = await self._parts.passwords.hash(password)
                 user = await run_to_completion(self._insert_user(email, password_hash, name, client))
-                # Accounts are not to be had without number.
+                # Successful registrations count too, so that one address cannot create any number of accounts.
                 attempt.keep()
         except TooManyAttempts:
             self._parts.security_log.record(SecurityEvent.ATTEMPTS_LIMITED, client)
@@ -84,17 +84,17 @@ class UserService:
         return user
 
     async def get_me(self, identity: Identity) -> User:
-        """Raises UserNotFound."""
+        """Returns the caller's account. Raises UserNotFound."""
         return _found(await self._repository.find_user(identity.user_id))
 
     async def update_me(self, identity: Identity, name: str | None) -> User:
-        """Sets the name, unless it is None. Raises UserNotFound."""
+        """Sets the name unless it is None, and returns the account. Raises UserNotFound."""
         if name is None:
             return await self.get_me(identity)
         return _found(await self._repository.update_name(identity.user_id, name))
 
     async def change_password(self, identity: Identity, *, current_password: str, new_password: str, client: Client) -> None:
-        """Changes the password and ends all other sessions. Raises InvalidField and what _confirmed does."""
+        """Changes the password and ends all other sessions. Raises InvalidField and the errors of _confirmed."""
         credentials = await self._confirmed(identity, current_password, client)
         self._parts.rules.check("new_password", new_password, email=credentials.email, name=credentials.name)
         password_hash = await self._parts.passwords.hash(new_password)
@@ -107,7 +107,7 @@ class UserService:
         await self._parts.announce()
 
     async def delete_me(self, identity: Identity, password: str, client: Client) -> None:
-        """Deletes the account and ends its sessions; its tasks follow. Raises what _confirmed does."""
+        """Deletes the account and ends its sessions; task_service then deletes its tasks. Raises the errors of _confirmed."""
         credentials = await self._confirmed(identity, password, client)
         await run_to_completion(self._delete(credentials, identity, client))
 
@@ -118,7 +118,7 @@ class UserService:
         await self._parts.announce()
 
     async def _confirmed(self, identity: Identity, password: str, client: Client) -> Credentials:
-        """The caller's credentials, if the password is theirs: a token alone is not enough for what cannot be undone.
+        """Verifies the password and returns the caller's credentials. An access token alone must not allow what cannot be undone.
 
         Raises UserNotFound, WrongPassword, TooManyAttempts, Overloaded.
         """
