@@ -1,1 +1,1 @@
-"""What works on the chart beside Helm: its manifests for `kubectl apply -k`, its table of values, and its lint."""
+"""Tools for the chart: they render manifests/ for `kubectl apply -k`, write the table of values, lint the chart, and prepare its release."""

@@ -1,4 +1,4 @@
-"""Renders the chart with Helm 4 as a library. No cluster, no network, no `helm` on the path."""
+"""Renders the chart with Helm 4 as a library. It needs no cluster, no network and no `helm` program."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ Object = dict[str, Any]
 
 
 def read_values(file: Path) -> dict[str, Any]:
-    """The values in a file."""
+    """Reads a values file."""
     values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return values
 
 
 def render(values: Mapping[str, Any], *, name: str = "task-manager", namespace: str = "task-manager") -> list[Object]:
-    """The objects that Kubernetes is given, those of `helm test` among them. Raises helm_python.HelmError with the message that `helm` would show."""
+    """Returns the objects that Helm applies, including those of `helm test`. Raises helm_python.HelmError with the message that `helm` prints."""
     return [
         found
         for file, text in texts(values, name=name, namespace=namespace).items()
@@ -31,6 +31,6 @@ def render(values: Mapping[str, Any], *, name: str = "task-manager", namespace: 
 
 
 def texts(values: Mapping[str, Any], *, name: str = "task-manager", namespace: str = "task-manager") -> dict[str, str]:
-    """The rendered text of each template, with its comments."""
+    """Returns the rendered text of each template by its path, with comments."""
     with Chart.load(ROOT) as chart:
         return chart.render(dict(values), name=name, namespace=namespace)

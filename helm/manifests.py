@@ -1,4 +1,4 @@
-"""`python -m helm.manifests`: writes `manifests/` from the chart and `manifests/values.yaml`; with `--check` it only tells what has drifted."""
+"""`python -m helm.manifests`: renders `manifests/` from the chart and `manifests/values.yaml`. With `--check` it only lists files that differ."""
 
 import argparse
 import re
@@ -10,15 +10,15 @@ from typing import Final
 from helm.chart import ROOT, read_values, texts
 
 FOLDER: Final = ROOT.parents[1] / "manifests"
-# Written by hand; the rest of the folder is rendered, and nothing else may be there.
+# Files written by hand. All other files of the folder are rendered; drift() reports any additional file.
 BY_HAND: Final = frozenset({"README.md", "kustomization.yaml", "namespace.yaml", "values.yaml", "secrets.env.example", ".gitignore", "secrets.env"})
-# Only Helm looks at these.
+# Labels that only Helm reads.
 _HELMS_LABELS: Final = re.compile(r"^ +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", re.MULTILINE)
 _HEAD: Final = "# Rendered from helm/task-manager by `make manifests`. Change the chart, or values.yaml beside this file.\n"
 
 
 def rendered() -> dict[str, str]:
-    """The text of each file, by its name: one for each component, and one for what holds for all."""
+    """Returns the text of each manifest by file name: one file per component, and one per template of the umbrella chart."""
     parts: dict[str, list[str]] = defaultdict(list)
     for template, text in sorted(texts(read_values(FOLDER / "values.yaml")).items()):
         documents = [document.strip("\n") for document in re.split(r"^---$", text, flags=re.MULTILINE) if document.strip()]
@@ -28,7 +28,7 @@ def rendered() -> dict[str, str]:
 
 
 def _file(template: str) -> str:
-    """`task-manager/charts/gateway/templates/hpa.yaml` goes to `gateway.yaml`; what is the umbrella's own, by the component that it begins with."""
+    """Maps `task-manager/charts/gateway/templates/hpa.yaml` to `gateway.yaml`, also the umbrella's `gateway-*` templates. Others keep their name."""
     if found := re.search(r"/charts/([^/]+)/", template):
         return f"{found[1]}.yaml"
     return "gateway.yaml" if Path(template).name.startswith("gateway-") else Path(template).name
@@ -40,7 +40,7 @@ def _plain(document: str) -> str:
 
 
 def drift() -> list[str]:
-    """One line for each file that is not as it would be rendered."""
+    """Returns one line for each file that is missing, additional, or different from the rendered text."""
     wanted = rendered()
     found = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.name not in BY_HAND}
     return [f"{name}: {_how(name, wanted, found)}" for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
@@ -53,7 +53,7 @@ def _how(name: str, wanted: dict[str, str], found: dict[str, str]) -> str:
 
 
 def write() -> None:
-    """Makes the folder as it should be."""
+    """Writes the rendered files and deletes all other files except those written by hand."""
     wanted = rendered()
     for path in FOLDER.iterdir():
         if path.name not in BY_HAND | wanted.keys():

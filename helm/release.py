@@ -1,6 +1,6 @@
-"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER --runbook URL NAME=sha256:…`: a copy of the chart, to be packaged.
+"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER --runbook URL NAME=sha256:…`: copies the chart, for `helm package`.
 
-It names its own images by digest, and where the runbook of its version can be read.
+The values of the copy name each image by its digest and contain the URL of this version's runbook.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from helm.chart import ROOT
 IMAGES: Final = ("auth-service", "task-service", "gateway")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _RUNBOOK: Final = '  runbook: ""\n'
-_HEAD: Final = "\n# What this version was released with.\n"
+_HEAD: Final = "\n# The images that this version was released with.\n"
 
 
 class WrongDigests(ValueError):
-    """Not one digest for each image."""
+    """The digests are not exactly one valid digest for each image."""
 
 
 def write(output: Path, registry: str, runbook: str, digests: Mapping[str, str]) -> None:
-    """Copies the chart to a folder that is not there yet, and adds where its images and its runbook are. Raises WrongDigests."""
+    """Copies the chart to a folder that does not exist yet, and sets its images and the URL of its runbook. Raises WrongDigests."""
     if digests.keys() != set(IMAGES):
-        raise WrongDigests(f"digests of {', '.join(IMAGES)} are needed, and there are those of {', '.join(sorted(digests)) or 'none'}")
+        raise WrongDigests(f"digests of {', '.join(IMAGES)} are needed, but these were given: {', '.join(sorted(digests)) or 'none'}")
     if wrong := [f"{name}={digest}" for name, digest in digests.items() if not _DIGEST.fullmatch(digest)]:
-        raise WrongDigests(f"no digest: {', '.join(wrong)}")
+        raise WrongDigests(f"not a digest: {', '.join(wrong)}")
     shutil.copytree(ROOT, output)
     values = {name: {"image": {"repository": f"{registry}/{name}", "digest": digests[name]}} for name in IMAGES}
     with (output / "values.yaml").open("a", encoding="utf-8") as file:
@@ -42,9 +42,9 @@ def write(output: Path, registry: str, runbook: str, digests: Mapping[str, str])
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m helm.release", description="Copies the chart, with its images by digest.")
+    parser = argparse.ArgumentParser(prog="python -m helm.release", description="Copies the chart and sets its images by digest.")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--registry", required=True, help="where the images are, ghcr.io/OWNER")
+    parser.add_argument("--registry", required=True, help="the registry of the images, ghcr.io/OWNER")
     parser.add_argument("--runbook", required=True, help="the URL of this version's docs/runbook.md")
     parser.add_argument("digests", nargs="+", metavar="NAME=DIGEST")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`python -m helm.values_table`: writes the table of values into the chart's README, from the `# --` comments beside the defaults."""
+"""`python -m helm.values_table`: writes the table of values into the chart's README, from the `# --` comments above the defaults."""
 
 import argparse
 import json
@@ -15,13 +15,13 @@ from helm.chart import ROOT
 
 README: Final = ROOT / "README.md"
 _TABLE: Final = re.compile(r"(?<=<!-- values -->\n).*?(?=<!-- /values -->)", re.DOTALL)
-# The library has no values.
+# All charts except the library chart, which has no values.
 COMPONENTS: Final = ("auth-service", "task-service", "gateway", "postgresql", "redis", "backup", "monitoring")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A value: its path with dots, its default, and what it is for."""
+    """A value: its dotted path, its default and its description."""
 
     path: str
     default: Any
@@ -29,11 +29,11 @@ class Row:
 
 
 class NotDescribed(ValueError):
-    """A value that has no `# --` comment above it or above what it is part of."""
+    """Neither the value nor a mapping that contains it has a `# --` comment. The message is the path of the value."""
 
 
 def rows(file: Path, prefix: str = "") -> list[Row]:
-    """The values of a file, in its order. Raises NotDescribed."""
+    """Returns the values of a file in file order. Raises NotDescribed."""
     text = file.read_text(encoding="utf-8")
     node = yaml.compose(text)
     return list(_rows(node, prefix, text.splitlines())) if isinstance(node, yaml.MappingNode) else []
@@ -51,7 +51,7 @@ def _rows(node: yaml.MappingNode, prefix: str, lines: list[str]) -> Iterator[Row
 
 
 def _comment(lines: list[str], line: int) -> str:
-    """What stands above a line from `# --` on, without a gap."""
+    """Returns the comment directly above a line, from the last `# --` on. Empty if there is none."""
     above: list[str] = []
     while line and lines[line - 1].lstrip().startswith("#"):
         line -= 1
@@ -65,7 +65,7 @@ def _plain(node: yaml.Node) -> Any:
 
 
 def table() -> str:
-    """The table, in Markdown. A component's switch that the umbrella has too is there once."""
+    """Returns the table in Markdown. A value that both the umbrella and a component define has one row, with the umbrella's description."""
     umbrella = {row.path: row for row in rows(ROOT / "values.yaml")}
     components = {row.path: row for name in COMPONENTS for row in rows(ROOT / "charts" / name / "values.yaml", f"{name}.")}
     found = umbrella | components | umbrella
@@ -80,14 +80,14 @@ def _default(value: Any) -> str:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helm.values_table", description="Writes the chart's table of values into its README.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if the table is another")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if the table in the README differs")
     check = parser.parse_args().check
     text = README.read_text(encoding="utf-8")
     wanted = _TABLE.sub(lambda _: table(), text)
     if not check:
         README.write_text(wanted, encoding="utf-8")
     elif wanted != text:
-        sys.stderr.write(f"{README} has another table than the values; run `make manifests`\n")
+        sys.stderr.write(f"{README} has a table that differs from the values; run `make manifests`\n")
         return 1
     return 0
 

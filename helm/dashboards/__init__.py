@@ -1,1 +1,1 @@
-"""Grafana's dashboards, described in Python and kept as JSON in the chart: `python -m helm.dashboards` writes them, tests/deploy compares."""
+"""Defines the Grafana dashboards in Python. `python -m helm.dashboards` writes them as JSON into the chart; a test in tests/deploy compares both."""

@@ -1,4 +1,4 @@
-"""Writes the dashboards into the chart, each as one JSON file."""
+"""Writes each dashboard into the chart as one JSON file."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ FOLDER: Final = Path(__file__).resolve().parents[1] / "task-manager" / "charts" 
 
 
 def files() -> Mapping[str, str]:
-    """The text of each file by its name."""
+    """Returns the JSON text of each dashboard, by file name."""
     return {f"{one.name}.json": json.dumps(one.to_json(), indent=1, ensure_ascii=False) + "\n" for one in DASHBOARDS}
 
 
 def write() -> None:
-    """Writes them all."""
+    """Writes all dashboards."""
     for name, text in files().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Feed and sessions: streams of changes, ended sessions, passwords, signing keys, and what happens to accounts."""
+"""The dashboard "feed and sessions": streams of changes, ended sessions, passwords, signing keys, and account events."""
 
 from typing import Final
 
@@ -14,12 +14,12 @@ ROWS: Final = (
             Panel(
                 "Messages sent",
                 [Query('sum by (pod) (rate(grpc_server_msg_sent_total{HERE, grpc_method="WatchTasks"}[$__rate_interval]))', "{{pod}}")],
-                about="Per second, signs of life among them.",
+                about="Per second, including heartbeats.",
             ),
             Panel(
                 "Wake-ups by what said so",
                 [Query("sum by (by) (rate(task_watch_wakeups_total{HERE}[$__rate_interval]))", "{{by}}")],
-                about="process: a write of the same replica. redis: of another. poll: found by asking each second, so lost in Redis.",
+                about="process: a write on the same replica. redis: a notification from another replica. poll: found by polling, so Redis lost it.",
             ),
         ),
     ),
@@ -30,17 +30,17 @@ ROWS: Final = (
                 "Time since auth_service's events were read",
                 [Query("max by (job) (revocations_age_seconds{HERE})", "{{job}}")],
                 "s",
-                "They are read each second. So long an ended session's tokens may still be good.",
+                "Replicas read the events every second. For up to this time a replica still accepts tokens of an ended session.",
                 most=30,
             ),
             Panel(
-                "Ended sessions remembered", [Query("max by (job) (revocations{HERE})", "{{job}}")], about="Of the last token lifetime, 15 minutes."
+                "Ended sessions remembered", [Query("max by (job) (revocations{HERE})", "{{job}}")], about="Sessions that ended within 16 minutes."
             ),
             Panel(
                 "Age of the public keys in task_service",
                 [Query("max by (job) (jwks_age_seconds{HERE})", "{{job}}")],
                 "s",
-                "They are fetched each minute.",
+                "task_service fetches the keys every minute.",
                 most=300,
             ),
         ),
@@ -69,7 +69,7 @@ ROWS: Final = (
                 "Hashes refused",
                 [Query("sum by (pod) (rate(password_hashes_refused_total{HERE}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
-                "Since too many were waiting: RESOURCE_EXHAUSTED.",
+                "Too many passwords waited to be hashed. The call fails with RESOURCE_EXHAUSTED.",
             ),
         ),
     ),
@@ -82,7 +82,7 @@ ROWS: Final = (
             Panel(
                 "Signs of an attack, per hour",
                 [Query(f'sum by (event) (increase(auth_security_events_total{{HERE, event=~"{SUSPICIOUS}"}}[1h]))', "{{event}}")],
-                about="The log has the address and the account of each: `security_event`.",
+                about="The log line `security_event` has the address and the account of each.",
                 width=12,
             ),
         ),

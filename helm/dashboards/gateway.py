@@ -1,10 +1,10 @@
-"""Gateway: Envoy from both sides, what its clients get and what it gets from the services."""
+"""The dashboard "gateway": the answers of Envoy to its clients, and the answers of the services to Envoy."""
 
 from typing import Final
 
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
-# The listeners that clients use, with TLS and without; the third is the operators'.
+# The two listeners for clients, with and without TLS. The third listener is for operators.
 CLIENTS: Final = 'HERE, envoy_http_conn_manager_prefix=~"gateway.*"'
 SERVICES: Final = 'HERE, envoy_cluster_name=~"auth_service|task_.+"'
 
@@ -45,20 +45,20 @@ ROWS: Final = (
                 "Requests by class",
                 [Query(_rate("envoy_http_downstream_rq_xx", "envoy_response_code_class", CLIENTS), "{{envoy_response_code_class}}xx")],
                 "reqps",
-                "Every answer to gRPC is a 200, errors too: see the overview.",
+                "An answer to gRPC is always a 200, also for an error: see the overview.",
                 stacked=True,
             ),
             Panel(
                 "4xx and 5xx",
                 [Query(_classes("envoy_http_downstream_rq_xx", "4"), "4xx"), Query(_classes("envoy_http_downstream_rq_xx", "5"), "5xx")],
                 "percentunit",
-                "Of all requests.",
+                "Share of all requests.",
             ),
             Panel(
                 "Time of a request",
                 _quantiles("envoy_http_downstream_rq_time", "", CLIENTS, ""),
                 "ms",
-                "Streams among them: the slowest quantile is theirs where there are many.",
+                "Includes streams: if there are many, the high quantiles show their duration.",
             ),
             Panel("Connections", [Query(f"sum by (pod) (envoy_http_downstream_cx_active{{{CLIENTS}}})", "{{pod}}")]),
             Panel("Requests and streams under way", [Query(f"sum by (pod) (envoy_http_downstream_rq_active{{{CLIENTS}}})", "{{pod}}")]),
@@ -83,7 +83,7 @@ ROWS: Final = (
                     Query(f"min by (envoy_cluster_name) (envoy_cluster_membership_healthy{{{SERVICES}}})", "{{envoy_cluster_name}} healthy"),
                     Query(f"max by (envoy_cluster_name) (envoy_cluster_membership_total{{{SERVICES}}})", "{{envoy_cluster_name}} all"),
                 ],
-                about="As the gateway that sees the fewest healthy ones sees them.",
+                about="healthy: the lowest number that a gateway sees. all: the highest number.",
             ),
             Panel(
                 "Sent again",
@@ -107,7 +107,7 @@ ROWS: Final = (
             Panel(
                 "Hosts put out",
                 [Query(f"sum by (envoy_cluster_name) (envoy_cluster_outlier_detection_ejections_active{{{SERVICES}}})", "{{envoy_cluster_name}}")],
-                about="They answer their health check and break connections.",
+                about="Outlier detection has ejected these hosts: they pass their health check but break connections.",
             ),
             Panel(
                 "Calls and streams under way",
@@ -116,7 +116,7 @@ ROWS: Final = (
             Panel(
                 "Circuit breakers open",
                 _breakers("cx", "rq", "rq_pending"),
-                about="1: what comes now is refused with UNAVAILABLE. `high` are the streams'.",
+                about="1: the gateway rejects new calls with UNAVAILABLE. `high` is the breaker for streams.",
                 width=16,
             ),
         ),
@@ -138,13 +138,13 @@ ROWS: Final = (
                     Query(f"sum (increase(envoy_http_jwt_authn_jwks_fetch_success{{{CLIENTS}}}[5m]))", "succeeded"),
                     Query(f"sum (increase(envoy_http_jwt_authn_jwks_fetch_failed{{{CLIENTS}}}[5m]))", "failed"),
                 ],
-                about="In 5 minutes.",
+                about="Number in the last 5 minutes.",
             ),
             Panel(
                 "Beyond the rate limit",
                 [Query("sum by (pod) (rate(envoy_http_local_rate_limit_rate_limited{HERE}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
-                "Empty without RATE_LIMIT_PER_SECOND.",
+                "Empty if RATE_LIMIT_PER_SECOND is not set.",
             ),
         ),
     ),
@@ -155,7 +155,7 @@ ROWS: Final = (
                 "Memory of what it may use",
                 [Query("envoy_overload_envoy_resource_monitors_fixed_heap_pressure{HERE}", "{{pod}}")],
                 "percent",
-                "At 95 it takes no more requests.",
+                "At 95 % the gateway rejects new requests.",
                 top=100,
                 most=95,
             ),
@@ -169,10 +169,10 @@ ROWS: Final = (
             Panel(
                 "Days until a certificate expires",
                 [Query("envoy_server_days_until_first_cert_expiring{HERE} < 10000", "{{pod}}")],
-                about="Empty where the gateway has none.",
+                about="Empty if the gateway has no certificate.",
             ),
         ),
     ),
 )
 
-GATEWAY: Final = Dashboard("gateway", "gateway", "Envoy: what clients get, and what it gets from the services.", ROWS, marker="envoy_server_live")
+GATEWAY: Final = Dashboard("gateway", "gateway", "Envoy: its answers to clients, and the services' answers to it.", ROWS, marker="envoy_server_live")

@@ -1,34 +1,34 @@
-"""What a dashboard consists of, and how that is laid out as Grafana's JSON. Knows no metric."""
+"""The parts of a dashboard, and their layout as Grafana's JSON. This module contains no metric."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-# https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/ Newer Grafanas migrate it as they load it.
+# https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/ Newer Grafana versions migrate it on load.
 SCHEMA_VERSION: Final = 41
 GRID_WIDTH: Final = 24
 HEIGHT: Final = 8
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-# In a query HERE stands for what the variables select.
+# In a query, HERE stands for the label matchers of the dashboard's variables.
 HERE: Final = 'job=~"$job", namespace=~"$namespace", release=~"$release", pod=~"$pod"'
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL and what its series are called, in Grafana's form: `{{job}}`."""
+    """A PromQL query, and the legend of its series in Grafana's format: `{{job}}`."""
 
     promql: str
     legend: str = ""
 
     @property
     def expr(self) -> str:
-        """The query that Grafana sends, but for its own variables."""
+        """The query with HERE replaced. Grafana replaces its own variables."""
         return self.promql.replace("HERE", HERE)
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `about` says how to read it; `most` is a red line, in the panel's unit."""
+    """One graph. `about` explains it. `most` is the value of a red line and `top` the end of the axis, both in the panel's unit."""
 
     title: str
     queries: Sequence[Query]
@@ -43,7 +43,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels under one title."""
+    """A row of panels with a title."""
 
     title: str
     panels: Sequence[Panel]
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard. `marker` is a metric that each process of its jobs has: the variables are read from it."""
+    """A dashboard. `marker` is a metric that every process of its jobs exports; Grafana reads the values of the variables from its labels."""
 
     name: str
     title: str
@@ -60,7 +60,7 @@ class Dashboard:
     marker: str = "task_manager_build_info"
 
     def to_json(self) -> dict[str, Any]:
-        """As Grafana imports it."""
+        """Returns the dashboard as the JSON that Grafana imports."""
         return {
             "uid": f"task-manager-{self.name}",
             "title": f"task-manager: {self.title}",
@@ -68,7 +68,7 @@ class Dashboard:
             "tags": ["task-manager"],
             "schemaVersion": SCHEMA_VERSION,
             "editable": False,
-            "graphTooltip": 1,  # one crosshair in all panels
+            "graphTooltip": 1,  # 1: all panels share the crosshair
             "refresh": "30s",
             "time": {"from": "now-1h", "to": "now"},
             "timezone": "browser",
@@ -112,7 +112,8 @@ def _variable(name: str, metric: str) -> dict[str, Any]:
     query = {"query": f"label_values({metric}, {name})", "refId": name, "qryType": 1}
     everything: dict[str, Any] = {"multi": True, "includeAll": True, "current": {"text": ["All"], "value": ["$__all"]}}
     if name != "job":
-        # All jobs are those that were found, and no other application's; but where there are no namespaces and releases, none is found.
+        # For `job`, All selects only the jobs that Grafana found, and no other application's. For the other variables, All is `.*`, because without
+        # Kubernetes the metrics have no such labels and Grafana finds no values.
         everything["allValue"] = ".*"
     return {"name": name, "type": "query", "datasource": DATASOURCE, "query": query, "refresh": 2, "sort": 1, **everything}
 

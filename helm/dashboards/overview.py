@@ -1,10 +1,11 @@
-"""Overview: is it well? Rate, errors and duration (RED) of each service and method, streams, and the processes themselves."""
+"""The dashboard "overview": rate, errors and duration (RED) of each service and method, streams, and processes."""
 
 from typing import Final
 
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
-# What is our fault, and what the caller's. A caller's own short deadline ends in DeadlineExceeded as well: look at the latency beside it.
+# The codes that count as server errors; all others are the caller's errors. A caller with a short deadline also gets DeadlineExceeded: compare the
+# latency.
 OURS: Final = "Internal|Unknown|Unavailable|DeadlineExceeded|DataLoss"
 UNARY: Final = 'HERE, grpc_type="unary"'
 
@@ -35,7 +36,7 @@ ROWS: Final = (
                     )
                 ],
                 "percentunit",
-                "Of all calls that are not streams. The objective is 99.9 %: see docs/runbook.md.",
+                "Share of all calls except streams. The objective is that 99.9 % succeed: see docs/runbook.md.",
                 kind="stat",
                 width=6,
                 most=0.001,
@@ -44,7 +45,7 @@ ROWS: Final = (
                 "p99",
                 [Query(_quantile(0.99, "job"), "{{job}}")],
                 "s",
-                "Of all calls that are not streams; logins hash passwords.",
+                "All calls except streams. Logins are slow because they hash passwords.",
                 kind="stat",
                 width=6,
             ),
@@ -68,7 +69,7 @@ ROWS: Final = (
                     )
                 ],
                 "reqps",
-                "Unavailable: a store is away. DeadlineExceeded: too slow for the caller. Internal: a defect; its cause is in the log.",
+                "Unavailable: a store is down. DeadlineExceeded: too slow for the caller. Internal: a defect; the log has its cause.",
             ),
             Panel(
                 "Errors that are the caller's",
@@ -78,7 +79,7 @@ ROWS: Final = (
                     )
                 ],
                 "reqps",
-                "ResourceExhausted can be either: a limit that the caller ran into, or all that we can do at once.",
+                "ResourceExhausted has two causes: the caller reached a limit, or the replica reached its capacity.",
             ),
             Panel("p50, p95, p99 by service", [Query(_quantile(q, "job"), f"{{{{job}}}} p{round(q * 100)}") for q in (0.5, 0.95, 0.99)], "s"),
             Panel("p95 by method", [Query(_quantile(0.95, "grpc_method"), "{{grpc_method}}")], "s"),
@@ -89,7 +90,7 @@ ROWS: Final = (
                     Query("sum by (job) (grpc_server_calls_in_flight{HERE})", "{{job}}"),
                     Query("sum by (job) (grpc_server_calls_limit{HERE})", "{{job}} limit"),
                 ],
-                about="Beyond the limit of a replica calls are refused as RESOURCE_EXHAUSTED.",
+                about="A replica rejects calls beyond its limit with RESOURCE_EXHAUSTED.",
             ),
             Panel(
                 "Begun by method",
@@ -100,7 +101,7 @@ ROWS: Final = (
                 "By pod",
                 [Query(f"sum by (pod) (rate(grpc_server_handled_total{{{UNARY}}}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
-                "Alike, or the gateway's balance is off.",
+                "The pods should get about the same rate. If not, the gateway does not balance the calls.",
             ),
         ),
     ),
@@ -120,7 +121,7 @@ ROWS: Final = (
             Panel(
                 "Ended, by code",
                 [Query('sum by (grpc_code) (rate(grpc_server_handled_total{HERE, grpc_type="server_stream"}[$__rate_interval]))', "{{grpc_code}}")],
-                about="Cancelled: the client left. Unauthenticated: its token's time was over. Unavailable: the replica stops, or lost its database.",
+                about="Cancelled: the client closed it. Unauthenticated: the token expired. Unavailable: the replica stopped or lost its database.",
             ),
         ),
     ),
@@ -130,19 +131,19 @@ ROWS: Final = (
             Panel(
                 "Checks that fail",
                 [Query("service_ready_check{HERE} == 0", "{{pod}} {{check}}")],
-                about="Empty is good. A replica is ready while all of its checks pass.",
+                about="Empty in normal operation. A replica is ready only while all of its checks pass.",
             ),
             Panel(
                 "Versions",
                 [Query("count by (job, version) (task_manager_build_info{HERE})", "{{job}} {{version}}")],
-                about="Two of one job while it is rolled out, or by a canary.",
+                about="A job has two versions during a roll-out or with a canary.",
             ),
-            Panel("Up", [Query("sum by (job) (up{HERE})", "{{job}}")], about="Replicas that Prometheus reaches."),
+            Panel("Up", [Query("sum by (job) (up{HERE})", "{{job}}")], about="Replicas that Prometheus can scrape."),
             Panel(
                 "CPU",
                 [Query("rate(process_cpu_seconds_total{HERE}[$__rate_interval])", "{{pod}}")],
                 "none",
-                "In cores. A replica is one process and uses about one.",
+                "In cores. A replica is one process and uses about one core.",
             ),
             Panel("Memory", [Query("process_resident_memory_bytes{HERE}", "{{pod}}")], "bytes"),
             Panel("Open files", [Query("process_open_fds{HERE} / process_max_fds{HERE}", "{{pod}}")], "percentunit", top=1),
@@ -150,4 +151,4 @@ ROWS: Final = (
     ),
 )
 
-OVERVIEW: Final = Dashboard("overview", "overview", "Is it well? Rate, errors and duration of auth_service and task_service.", ROWS)
+OVERVIEW: Final = Dashboard("overview", "overview", "Rate, errors and duration of auth_service and task_service.", ROWS)

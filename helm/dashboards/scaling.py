@@ -1,13 +1,14 @@
-"""Scaling: autoscalers, pods, restarts and backups as kube-state-metrics tells of them, beside what the replicas use.
+"""The dashboard "scaling": what the replicas use; and autoscalers, pods, restarts and backups, from kube-state-metrics.
 
-What begins with `kube_` is not scraped from us: those panels are empty without kube-state-metrics (kube-prometheus-stack has it).
+Metrics that begin with `kube_` come from kube-state-metrics (kube-prometheus-stack includes it), not from our processes. Without it, their panels
+are empty.
 """
 
 from typing import Final
 
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
-# Of what Kubernetes tells, ours is known by its name, which begins with the release.
+# kube-state-metrics has no label `release`. The names of our objects begin with the release.
 OURS: Final = "$release-(auth-service|task-service|gateway)"
 SCALED: Final = f'namespace=~"$namespace", horizontalpodautoscaler=~"{OURS}"'
 DEPLOYED: Final = f'namespace=~"$namespace", deployment=~"{OURS}"'
@@ -25,7 +26,7 @@ ROWS: Final = (
                     Query("avg by (job) (rate(process_cpu_seconds_total{HERE}[$__rate_interval]))", "{{job}} on average"),
                 ],
                 "none",
-                "In cores; autoscalers look at it in proportion to what is requested.",
+                "In cores. The autoscaler compares it with the CPU request.",
             ),
             Panel("Replicas that Prometheus reaches", [Query("sum by (job) (up{HERE})", "{{job}}")]),
             Panel(
@@ -72,7 +73,7 @@ ROWS: Final = (
             Panel(
                 "Why containers ended last",
                 [Query(f"sum by (container, reason) (kube_pod_container_status_last_terminated_reason{{{CONTAINERS}}})", "{{container}} {{reason}}")],
-                about="OOMKilled: the memory limit is too low, or something leaks.",
+                about="OOMKilled: the memory limit is too low, or the process leaks memory.",
             ),
         ),
     ),
@@ -94,11 +95,11 @@ ROWS: Final = (
             Panel(
                 "Jobs that failed",
                 [Query('sum by (job_name) (kube_job_status_failed{namespace=~"$namespace", job_name=~"$release-.+"})', "{{job_name}}")],
-                about="Migrations and backups.",
+                about="Failed pods of migrations and backups.",
                 width=12,
             ),
         ),
     ),
 )
 
-SCALING: Final = Dashboard("scaling", "scaling", "Autoscalers, pods, restarts and backups; most of it needs kube-state-metrics.", ROWS)
+SCALING: Final = Dashboard("scaling", "scaling", "Autoscalers, pods, restarts and backups. Most panels need kube-state-metrics.", ROWS)

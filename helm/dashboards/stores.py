@@ -1,4 +1,4 @@
-"""Stores: what the services see of PostgreSQL and Redis, and the work that goes on in the background."""
+"""The dashboard "stores": PostgreSQL and Redis as the services see them, and the services' background jobs."""
 
 from typing import Final
 
@@ -27,14 +27,14 @@ ROWS: Final = (
             Panel(
                 "Connections of all replicas",
                 [Query("sum (db_pool_connections{HERE})", "open"), Query("sum (db_pool_connections_limit{HERE})", "at most")],
-                about="Must stay below PostgreSQL's max_connections.",
+                about="The sum must stay below PostgreSQL's max_connections.",
             ),
             Panel("Calls that wait for a connection", [Query("sum by (pod) (db_pool_waiting{HERE})", "{{pod}}")]),
-            Panel("Time until a connection was had", [_wait(0.5), _wait(0.95), _wait(0.99)], "s", "Making a connection counts too."),
+            Panel("Time until a connection was had", [_wait(0.5), _wait(0.95), _wait(0.99)], "s", "Includes the time to open a new connection."),
             Panel(
                 "Replicas that reach it",
                 [Query('sum by (job) (service_ready_check{HERE, check="postgres"})', "{{job}}")],
-                about="And find the schema that they need.",
+                about="They also find the schema version that they need.",
             ),
         ),
     ),
@@ -44,14 +44,14 @@ ROWS: Final = (
             Panel(
                 "Breakers open",
                 [Query("sum by (job) (redis_breaker_open{HERE})", "{{job}}")],
-                about="Replicas that take Redis to be away: they go on without it.",
+                about="Replicas whose circuit breaker is open: they work without Redis.",
             ),
             Panel("Commands that failed", [Query("sum by (job) (increase(redis_failures_total{HERE}[$__rate_interval]))", "{{job}}")]),
             Panel(
                 "Login limits decided without it",
                 [Query("sum by (job) (rate(rate_limit_local_total{HERE}[$__rate_interval]))", "{{job}}")],
                 "reqps",
-                "Each replica then limits by itself: n replicas let n times as many by.",
+                "Without Redis each replica counts alone: n replicas allow n times the limit.",
             ),
         ),
     ),
@@ -62,7 +62,7 @@ ROWS: Final = (
                 "Reads by outcome",
                 [Query("sum by (outcome) (rate(task_cache_reads_total{HERE}[$__rate_interval]))", "{{outcome}}")],
                 "reqps",
-                "hit: from Redis. miss: from PostgreSQL, filled in. held: a write or fill was under way. bypass: Redis is away, or only just back.",
+                "hit: from Redis. miss: from PostgreSQL, then cached. held: a write or fill was running. bypass: Redis is down or just recovered.",
                 width=12,
                 stacked=True,
             ),
@@ -87,7 +87,7 @@ ROWS: Final = (
                 "Time since it last succeeded",
                 [Query("max by (job, work) (periodic_success_age_seconds{HERE})", "{{job}} {{work}}")],
                 "s",
-                "A line that rises is work that fails, or does not end: the log has `periodic_failed`, once for each new cause.",
+                "A rising line: the job fails or hangs. The log has `periodic_failed` once for each new cause.",
                 width=24,
             ),
         ),

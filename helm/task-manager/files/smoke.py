@@ -1,6 +1,6 @@
-"""Tries a running system as a client would: registers, logs in, creates and watches, by REST and by gRPC. `smoke.py HOST:PORT`.
+"""`smoke.py HOST:PORT`: tests a running system as a client: registers, logs in, creates tasks and watches them, over REST and gRPC.
 
-It needs only what the image of task-service has. Every answer is checked; the first one that is wrong ends it with status 1.
+It needs only the modules in the image of task-service. It checks every answer; the first wrong one ends it with status 1.
 """
 
 import http.client
@@ -14,21 +14,21 @@ import grpc
 from taskmanager.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 
 TIMEOUT_SECONDS = 10
-# A new release may still be starting behind a gateway that answers already.
+# The gateway may answer before the services of a new release have started.
 READY_SECONDS = 120
-# A version without the watch has no messages for it.
+# Typed Any, because a version without WatchTasks has no messages for it.
 MESSAGES: Any = task_service_pb2
 
 
 class Rest:
-    """REST, by one connection."""
+    """A REST client with one connection."""
 
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
         self.token = ""
 
     def call(self, method: str, path: str, body: object = None, *, expect: int = 200) -> Any:
-        """The answer's JSON. Ends the test if the status is another than expected."""
+        """Sends a request and returns the JSON of the answer. Ends the test if the answer has another status than `expect`."""
         self.send(method, path, body)
         response = self._connection.getresponse()
         text = response.read().decode()
@@ -37,12 +37,12 @@ class Rest:
         return json.loads(text or "{}")
 
     def send(self, method: str, path: str, body: object = None) -> None:
-        """Asks, without the answer."""
+        """Sends a request. Does not read the answer."""
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {self.token}"} if self.token else {})
         self._connection.request(method, path, None if body is None else json.dumps(body), headers)
 
     def events(self, path: str) -> Any:
-        """The server-sent events of a path, as JSON, until this is closed."""
+        """Yields the JSON of the server-sent events of a path, until the generator is closed."""
         self.send("GET", path)
         response = self._connection.getresponse()
         if response.status != http.client.OK:
@@ -53,7 +53,7 @@ class Rest:
 
 
 def main() -> None:
-    """All of it, in the order of a first visit."""
+    """Runs all steps in the order of a new user."""
     address = sys.argv[1]
     rest = Rest(address)
     wait_until_ready(address)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def wait_until_ready(address: str) -> None:
-    """Until the gateway sees both services."""
+    """Waits until the gateway reports that both services are ready."""
     end = time.monotonic() + READY_SECONDS
     while True:
         connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
@@ -96,12 +96,12 @@ def wait_until_ready(address: str) -> None:
 
 
 def options(rest: Rest) -> dict[str, Any]:
-    """What a call by gRPC carries."""
+    """Returns the metadata and the timeout of a gRPC call."""
     return {"metadata": [("authorization", f"Bearer {rest.token}")], "timeout": TIMEOUT_SECONDS}
 
 
 def read_each_others(tasks: Any, rest: Rest) -> None:
-    """What REST makes, gRPC reads, and the other way round."""
+    """Creates a task over REST and reads it over gRPC, and the other way round."""
     by_rest = rest.call("POST", "/api/v1/tasks", {"title": "Made by REST"}, expect=201)
     expect(tasks.GetTask(task_service_pb2.GetTaskRequest(id=by_rest["id"]), **options(rest)).title, "Made by REST")
     by_grpc = tasks.CreateTask(task_service_pb2.CreateTaskRequest(task=task_pb2.Task(title="Made by gRPC")), **options(rest))
@@ -110,7 +110,7 @@ def read_each_others(tasks: Any, rest: Rest) -> None:
 
 
 def watch_by_grpc(tasks: Any, rest: Rest) -> None:
-    """A watch sees what comes after it began."""
+    """Watches over gRPC, and expects the change that is made after the watch began."""
     stream = tasks.WatchTasks(MESSAGES.WatchTasksRequest(), **options(rest))
     name = MESSAGES.WatchTasksResponse.Kind.Name
     try:
@@ -124,7 +124,7 @@ def watch_by_grpc(tasks: Any, rest: Rest) -> None:
 
 
 def watch_by_rest(address: str, rest: Rest) -> None:
-    """The same by server-sent events, on a connection of their own."""
+    """Watches over server-sent events, on a second connection, and expects the change that is made after the watch began."""
     watcher = Rest(address)
     watcher.token = rest.token
     events = watcher.events("/api/v1/tasks:watch")
@@ -136,13 +136,13 @@ def watch_by_rest(address: str, rest: Rest) -> None:
 
 
 def expect(found: object, wanted: object) -> None:
-    """Ends the test if they differ."""
+    """Ends the test if the values differ."""
     if found != wanted:
         raise SystemExit(f"found {found!r} instead of {wanted!r}")
 
 
 def done(what: str) -> None:
-    """Says how far it is."""
+    """Prints that a step has succeeded."""
     sys.stdout.write(f"ok: {what}\n")
     sys.stdout.flush()
 
@@ -151,5 +151,5 @@ if __name__ == "__main__":
     try:
         main()
     except (OSError, http.client.HTTPException, grpc.RpcError, StopIteration) as error:
-        # The last line above says how far it came.
+        # The last printed step tells how far the test came.
         raise SystemExit(f"{type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-{{/* What a schema cannot say: values that do not go together. All of them in one message, each with what to do. */}}
+{{/* Checks that a JSON schema cannot express: combinations of values. Reports all errors in one message, each with its correction. */}}
 {{- define "task-manager.validate" -}}
 {{- $wrong := list -}}
 {{- $global := .Values.global -}}
@@ -6,32 +6,32 @@
 {{- $task := index .Values "task-service" -}}
 
 {{- if gt (len .Release.Name) 24 }}
-{{- $wrong = append $wrong "the release's name has more than 24 characters, and the names of the migrations, which begin with it, may have 63: choose a shorter one" }}
+{{- $wrong = append $wrong "the release's name has more than 24 characters, but the names of the migration Jobs, which begin with it, can have at most 63: choose a shorter one" }}
 {{- end }}
 
 {{- if and .Values.postgresql.enabled $global.database.host }}
-{{- $wrong = append $wrong "global.database.host and postgresql.enabled are both set: set postgresql.enabled=false to use the database outside, or leave the host empty" }}
+{{- $wrong = append $wrong "global.database.host and postgresql.enabled are both set: set postgresql.enabled=false to use the database outside the release, or leave the host empty" }}
 {{- else if not (or .Values.postgresql.enabled $global.database.host) }}
 {{- $wrong = append $wrong "there is no database: set global.database.host, or postgresql.enabled=true" }}
 {{- end }}
 {{- if and $global.database.host (not $global.database.existingSecret) }}
-{{- $wrong = append $wrong "the database outside needs its passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password" }}
+{{- $wrong = append $wrong "the database outside the release needs passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password" }}
 {{- end }}
 {{- if and (hasPrefix "verify-" $global.database.sslMode) (not $global.database.caSecret) }}
-{{- $wrong = append $wrong "global.database.sslMode verifies a certificate: set global.database.caSecret to a Secret whose ca.crt signed it" }}
+{{- $wrong = append $wrong "global.database.sslMode verifies the server's certificate: set global.database.caSecret to a Secret whose ca.crt signed the certificate" }}
 {{- end }}
 {{- $tls := or $global.database.caSecret (not (has $global.database.sslMode (list "" "disable"))) }}
 {{- if and .Values.postgresql.enabled (or $tls (ne (int $global.database.port) 5432)) }}
-{{- $wrong = append $wrong "global.database.port, sslMode and caSecret are for a database outside: set global.database.host and postgresql.enabled=false, or leave them out" }}
+{{- $wrong = append $wrong "global.database.port, sslMode and caSecret are for a database outside the release: set global.database.host and postgresql.enabled=false, or remove them" }}
 {{- end }}
 
 {{- if and .Values.redis.enabled $global.redis.host }}
-{{- $wrong = append $wrong "global.redis.host and redis.enabled are both set: set redis.enabled=false to use the Redis outside, or leave the host empty" }}
+{{- $wrong = append $wrong "global.redis.host and redis.enabled are both set: set redis.enabled=false to use the Redis outside the release, or leave the host empty" }}
 {{- else if not (or .Values.redis.enabled $global.redis.host) }}
 {{- $wrong = append $wrong "there is no Redis: set global.redis.host, or redis.enabled=true" }}
 {{- end }}
 {{- if and .Values.redis.enabled (or $global.redis.tls $global.redis.user (ne (int $global.redis.port) 6379)) }}
-{{- $wrong = append $wrong "global.redis.tls, user and port are for a Redis outside: set global.redis.host and redis.enabled=false, or leave them out" }}
+{{- $wrong = append $wrong "global.redis.tls, user and port are for a Redis outside the release: set global.redis.host and redis.enabled=false, or remove them" }}
 {{- end }}
 
 {{- if and $gateway.ingress.enabled $gateway.routes.enabled }}
@@ -52,28 +52,28 @@
 {{- end }}
 {{- range $gateway.routes.grpcHostnames }}
 {{- if has . $gateway.routes.hostnames }}
-{{- $wrong = append $wrong (printf "%s is among gateway.routes.hostnames and grpcHostnames: a listener takes one kind of route for a name, so give gRPC another" .) }}
+{{- $wrong = append $wrong (printf "%s is in both gateway.routes.hostnames and grpcHostnames: a listener accepts only one kind of route per host name, so give gRPC another" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{- /* As 768Mi or 1Gi; what is written in another way is the operator's business. 512 MiB is the gateway's default. */}}
+{{- /* Checks only limits written as 768Mi or 1Gi. 536870912 (512 MiB) is the gateway's default. */}}
 {{- $memory := toString $gateway.resources.limits.memory }}
 {{- if regexMatch "^[0-9]+[MG]i$" $memory }}
 {{- $limit := mul (regexFind "^[0-9]+" $memory | int64) (hasSuffix "Gi" $memory | ternary 1024 1) }}
 {{- if gt (add (div (int64 ($gateway.settings.MAX_HEAP_BYTES | default 536870912)) 1048576) 128) $limit }}
-{{- $wrong = append $wrong (printf "gateway.resources.limits.memory, %s, is less than MAX_HEAP_BYTES and the 128Mi that Envoy needs beside it" $memory) }}
+{{- $wrong = append $wrong (printf "gateway.resources.limits.memory, %s, is less than MAX_HEAP_BYTES plus the 128Mi that Envoy needs in addition" $memory) }}
 {{- end }}
 {{- end }}
 
-{{- /* Without backups the chart is not there, and neither are its defaults. */}}
+{{- /* If backups are off, Helm does not load the chart `backup`, so its defaults are missing. */}}
 {{- $restore := .Values.backup.restore | default dict }}
 {{- if and (not .Values.backup.enabled) (or $restore.file $restore.recovered) }}
-{{- $wrong = append $wrong "backup.restore needs what a backup has, a volume and scripts: set backup.enabled=true" }}
+{{- $wrong = append $wrong "backup.restore needs the volume and the scripts of the backup: set backup.enabled=true" }}
 {{- end }}
 
 {{- if and $task.canary.enabled (not $task.canary.image.tag) }}
-{{- $wrong = append $wrong "the canary needs task-service.canary.image.tag: the version to try" }}
+{{- $wrong = append $wrong "the canary needs task-service.canary.image.tag: set it to the version to try" }}
 {{- end }}
 {{- range $name := list "auth-service" "task-service" "gateway" }}
 {{- $scaling := (index $.Values $name).autoscaling }}

@@ -1,4 +1,4 @@
-{{/* What only this component is told. */}}
+{{/* The environment variables of this component only. */}}
 {{- define "auth-service.environment" -}}
 {{- $keys := include "grpc-service.keysSecret" . -}}
 {{ include "grpc-service.fromSecret" (dict "name" "SERVICE_TOKEN" "secret" $keys "key" "service-token") }}

@@ -1,25 +1,26 @@
--- What stands behind the dump in the transaction of a restore: see restore.sh. Variables of psql: epoch, with_deleted_accounts.
+-- restore.sh runs this after the dump, in the same transaction. psql variables: epoch, with_deleted_accounts.
 \o
 
--- Whoever followed the changes is told to list again: numbers of before mean something else now.
+-- With another epoch, task_service rejects the resume tokens from before and clients list again: the old change numbers now belong to other changes.
 UPDATE task.feed SET epoch = :'epoch';
 
--- New events are numbered beyond all that were ever read, so a reader that was further than the backup misses none.
+-- New events get numbers above all numbers that were ever read, so a replica that had read further than the backup misses none of them.
 UPDATE auth.event_counter SET last_number = last_number + 1000000000;
 
--- Refresh tokens that were used or revoked after the backup would be good again, and access tokens of accounts that are not there any more still are.
--- Keys that were withdrawn after the backup would be back, and the key that they are sealed under may be another by now.
+-- End all sessions: refresh tokens that were used or revoked after the backup would be valid again. Delete all signing keys: keys that were withdrawn
+-- after the backup would be valid again, access tokens of accounts that no longer exist would still be valid, and the keys may be encrypted under a
+-- KEY_ENCRYPTION_KEY that has changed since.
 UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;
 DELETE FROM auth.signing_keys;
 
 \if :with_deleted_accounts
 \else
-    -- Who has deleted their account stays deleted. It is an event, so the tasks follow.
-    SELECT 'accounts deleted again, since they were deleted after the backup: ' || count(*) FROM (
+    -- Accounts whose owners deleted them stay deleted. delete_user writes an event, so task_service deletes their tasks.
+    SELECT 'accounts deleted again, because they were deleted after the backup: ' || count(*) FROM (
         SELECT auth.delete_user(id, password_version) FROM auth.users WHERE id IN (SELECT user_id FROM pg_temp.deleted_accounts) OFFSET 0
     ) AS deleted HAVING count(*) > 0;
 \endif
 COMMIT;
 
--- Before the first queries are planned.
+-- Updates the planner's statistics before the first queries.
 SELECT format('ANALYZE %I.%I', schemaname, tablename) FROM pg_catalog.pg_tables WHERE schemaname IN ('auth', 'task') \gexec

@@ -1,11 +1,11 @@
--- What stands before the dump in the transaction of a restore: see restore.sh. Variables of psql: replace, with_deleted_accounts.
+-- restore.sh runs this before the dump, in the same transaction. psql variables: replace, with_deleted_accounts.
 BEGIN;
 SET LOCAL client_min_messages = warning;
--- Shorter than PostgreSQL waits before it looks for a deadlock, which by default is a second.
+-- Shorter than PostgreSQL's deadlock_timeout, by default 1 s.
 SET LOCAL lock_timeout = '300ms';
 
--- All tables or none: services that are still running lock them in other orders, and somebody would be killed for a deadlock. So between two attempts
--- nothing is held. From here on no write is under way, and whoever calls waits.
+-- Locks all tables or none: services that still run lock tables in another order, and PostgreSQL would resolve a deadlock by ending one transaction.
+-- So a failed attempt releases all locks. From here on no write is running, and calls of the services wait.
 DO $$
 DECLARE
     v_table text;
@@ -35,12 +35,12 @@ SELECT to_regclass('auth.users') IS NOT NULL AS has_auth, to_regclass('task.coun
 \if :has_rows
     \if :replace
     \else
-        DO $$ BEGIN RAISE EXCEPTION 'the database has accounts or tasks, which a restore removes: if that is meant, say --replace'; END $$;
+        DO $$ BEGIN RAISE EXCEPTION 'the database has accounts or tasks, which a restore deletes: if you want this, use --replace'; END $$;
     \endif
 \endif
 
--- Also what the dump does not know: tables of later migrations.
+-- This also drops tables of later migrations, which the dump does not contain.
 DROP SCHEMA IF EXISTS auth, task CASCADE;
 
--- The dump's own statements have answers that are nobody's business.
+-- Hides the results of the dump's own statements.
 \o /dev/null

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Empties Redis after a restore: what it holds is of the database before. Nothing is lost with it.
+# Empties Redis after a restore, because it caches rows of the previous database. No user data is lost.
 #
-# REDIS_HOST, REDIS_PORT (6379), REDIS_DATABASE (0), REDIS_USER, REDIS_TLS (true | false), and the password in REDISCLI_AUTH, which the client reads itself.
+# REDIS_HOST, REDIS_PORT (6379), REDIS_DATABASE (0), REDIS_USER, REDIS_TLS (true | false), and the password in REDISCLI_AUTH, which valkey-cli reads.
 set -eu
 
 fail() {
-  echo "Redis was not emptied, so cached tasks of before the restore are shown until they expire: $1" >&2
+  echo "Redis was not emptied, so the services return cached tasks from before the restore until they expire: $1" >&2
   exit 1
 }
 
-client=$(command -v valkey-cli || command -v redis-cli) || fail "there is no valkey-cli and no redis-cli"
+client=$(command -v valkey-cli || command -v redis-cli) || fail "neither valkey-cli nor redis-cli is installed"
 set -- -h "${REDIS_HOST:?}" -p "${REDIS_PORT:-6379}" -n "${REDIS_DATABASE:-0}"
 [ -z "${REDIS_USER:-}" ] || set -- "$@" --user "$REDIS_USER"
 [ "${REDIS_TLS:-false}" = false ] || set -- "$@" --tls

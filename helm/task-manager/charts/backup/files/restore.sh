@@ -1,16 +1,17 @@
 #!/bin/sh
-# Puts a backup in the place of what the database has, in one transaction: all of it or nothing.
+# Replaces the contents of the database by a backup, in one transaction: either completely or not at all.
 #
 #   restore.sh [--replace] [--with-deleted-accounts] FILE.dump
 #   restore.sh --recovered
 #
-# --replace: the database may have accounts and tasks, and loses them. Without it a database that has any is left alone.
-# --with-deleted-accounts: also accounts that were deleted after the backup, as far as the database still knows of them, are there again.
-# --recovered: the database is one of the past already, by other means (recovery to a point in time): does only what has to follow.
+# --replace: also restores if the database has accounts or tasks, and deletes them. Without it, the script does not change such a database.
+# --with-deleted-accounts: also restores accounts that were deleted after the backup. Without it, these accounts stay deleted, if the replaced
+#   database still recorded the deletion.
+# --recovered: another tool has already recovered the database to a point in time. The script only makes the changes that must follow.
 #
-# libpq's variables as for backup.sh: the role that migrates, straight to PostgreSQL. With REDIS_HOST it empties Redis too: see flush-redis.sh.
-# The roles must be there. What comes back is the past, and nobody may act on what is not: every session has ended, every signing key is withdrawn
-# (auth_service makes another), and the feed has another epoch, so that who followed it is told to list again.
+# It reads the same libpq variables as backup.sh: the migration role, and PostgreSQL's own host. If REDIS_HOST is set, it also empties Redis: see
+# flush-redis.sh. The database roles must exist. After a restore, the state from after the backup must not be used. So the script ends every session,
+# withdraws every signing key (auth_service creates a new one), and gives the feed another epoch, so that clients that watch list again.
 set -eu
 
 here=$(dirname "$0")
@@ -27,7 +28,7 @@ while :; do
   shift
 done
 if [ "$recovered" = true ]; then
-  # Nobody knows any more who was deleted.
+  # A recovered database does not know which accounts were deleted later.
   with_deleted_accounts=true
   file=
 else
@@ -43,7 +44,7 @@ run_psql() {
   psql --no-psqlrc --quiet --tuples-only --no-align --no-password --set=ON_ERROR_STOP=1 "$@"
 }
 
-# Between the two statements of a restore comes the dump, and the commit only if all of the dump came: else psql ends within the transaction.
+# The dump is between the two SQL files. If pg_restore fails, the second file with the COMMIT is not sent, so psql ends inside the transaction.
 transaction() {
   if [ "$recovered" = true ]; then
     echo 'BEGIN;'
@@ -54,25 +55,25 @@ transaction() {
   cat "$here/after-restore.sql"
 }
 
-# Whole, and readable to its end, before anything is touched.
+# Verifies the checksum and reads the file to its end, before anything changes.
 verify() {
-  [ -r "$file" ] || fail "there is no $file"
-  [ -r "$file.sha256" ] || fail "there is no $file.sha256, by which to know that the file is whole"
-  (cd "$(dirname "$file")" && sha256sum -c "$(basename "$file").sha256" >/dev/null) || fail "$file is not what was written"
+  [ -r "$file" ] || fail "$file does not exist"
+  [ -r "$file.sha256" ] || fail "$file.sha256 does not exist, so the file cannot be verified"
+  (cd "$(dirname "$file")" && sha256sum -c "$(basename "$file").sha256" >/dev/null) || fail "$file does not match its checksum"
   pg_restore --file=/dev/null "$file" || fail "$file cannot be read"
 }
 
 [ "$recovered" = true ] || verify
 epoch=$(run_psql --command='SELECT gen_random_uuid()') || fail "the database cannot be reached"
 transaction | run_psql --set=replace="$replace" --set=with_deleted_accounts="$with_deleted_accounts" --set=epoch="$epoch" || :
-# The epoch tells: it is committed with everything else, or nothing is.
+# The epoch shows whether the transaction was committed, because it is part of it.
 found=$(run_psql --command='SELECT epoch FROM task.feed' 2>/dev/null) || run_psql --command='SELECT' \
-  || fail "the connection broke, perhaps after the commit: if task.feed has the epoch $epoch, all was restored, else nothing was changed"
+  || fail "the connection broke, perhaps after the commit: if task.feed has the epoch $epoch, everything was restored, otherwise nothing was changed"
 [ "$found" = "$epoch" ] || fail "nothing was changed"
-echo "restored: ${file:-what was recovered}"
+echo "restored: ${file:-the recovered database}"
 
 if [ -n "${REDIS_HOST:-}" ]; then
   sh "$here/flush-redis.sh"
 else
-  echo "next: empty Redis (valkey-cli FLUSHDB), before the services are used"
+  echo "next: empty Redis (valkey-cli FLUSHDB) before you start the services"
 fi

@@ -1,10 +1,10 @@
-{{/* What the pods of a backup and of a restore share. */}}
+{{/* Templates that the pods of a backup and of a restore share. */}}
 
 {{- define "backup.restoreName" -}}
 {{- printf "%s-restore" .Chart.Name -}}
 {{- end }}
 
-{{/* The script's folder, the backups, and room for psql. */}}
+{{/* The mounts: the scripts, the backups, and /tmp for psql. */}}
 {{- define "backup.mounts" -}}
 - {name: scripts, mountPath: /scripts, readOnly: true}
 - {name: backups, mountPath: /backups}
@@ -23,7 +23,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Where PostgreSQL's own server is, and the role that owns everything, as libpq reads them. */}}
+{{/* libpq's variables: PostgreSQL's own host (not PgBouncer), and the migration role, which owns everything. */}}
 {{- define "backup.databaseEnvironment" -}}
 {{- $database := .Values.global.database -}}
 - name: PGHOST
@@ -43,7 +43,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A container of PostgreSQL's image with one of the scripts. Takes (dict "root" $ "name" NAME "args" LIST). */}}
+{{/* A container with the PostgreSQL image that runs one of the scripts. Takes (dict "root" $ "name" NAME "args" LIST). */}}
 {{- define "backup.container" -}}
 {{- $root := .root -}}
 name: {{ .name }}
@@ -60,7 +60,7 @@ resources: {{- toYaml $root.Values.resources | nindent 2 }}
 volumeMounts: {{- include "backup.mounts" $root | nindent 2 }}
 {{- end }}
 
-{{/* A container with rclone. Takes (dict "root" $ "name" NAME "args" LIST). */}}
+{{/* A container that runs rclone. Takes (dict "root" $ "name" NAME "args" LIST). */}}
 {{- define "backup.rclone" -}}
 {{- $root := .root -}}
 {{- $s3 := $root.Values.s3 -}}
@@ -70,13 +70,13 @@ imagePullPolicy: {{ $s3.image.pullPolicy }}
 args: {{- toYaml .args | nindent 2 }}
 {{ include "grpc-service.containerSecurity" $root }}
 env:
-  - name: RCLONE_CONFIG  # none: the remote "bucket" is all in variables
+  - name: RCLONE_CONFIG  # this file does not exist: variables define the remote "bucket"
     value: /tmp/rclone.conf
   - name: RCLONE_CONFIG_BUCKET_TYPE
     value: s3
   - name: RCLONE_CONFIG_BUCKET_PROVIDER
     value: {{ $s3.provider }}
-  - name: RCLONE_CONFIG_BUCKET_NO_CHECK_BUCKET  # else the identity would need the right to make buckets
+  - name: RCLONE_CONFIG_BUCKET_NO_CHECK_BUCKET  # otherwise the identity would need the permission to create buckets
     value: "true"
   {{- with $s3.endpoint }}
   - name: RCLONE_CONFIG_BUCKET_ENDPOINT
@@ -99,7 +99,7 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{/* Where Redis is, as flush-redis.sh reads it. */}}
+{{/* The variables that flush-redis.sh reads. */}}
 {{- define "backup.redisEnvironment" -}}
 {{- $redis := .Values.global.redis -}}
 - name: REDIS_HOST
@@ -117,16 +117,16 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{/* The pods' account and rights. Takes $. The user is `postgres` in the official image, and owns what lies on the volume. */}}
+{{/* The pods' ServiceAccount and security context. Takes $. User 999 is `postgres` in the official image and owns the files on the volume. */}}
 {{- define "backup.pod" -}}
-restartPolicy: Never  # a pod for each try, so that each log can be read
+restartPolicy: Never  # one pod per attempt, so that the log of each attempt stays readable
 serviceAccountName: {{ include "grpc-service.name" . }}
 {{ include "grpc-service.podSecurity" (dict "root" . "user" 999) }}
 {{- end }}
 
-{{/* Takes (list $ COMPONENT). */}}
+{{/* The labels of a pod. Takes (list $ COMPONENT). */}}
 {{- define "backup.podLabels" -}}
 {{ include "grpc-service.selectorOf" . }}
 app.kubernetes.io/part-of: task-manager
-sidecar.istio.io/inject: "false"  # a proxy that does not end would keep the Job from ending
+sidecar.istio.io/inject: "false"  # the proxy would keep running, so the Job would never end
 {{- end }}

@@ -1,13 +1,14 @@
 {{/*
-The gateway's Deployment. Takes (dict "root" GATEWAY "canary" VALUES): the umbrella calls it, which alone sees the values of both components.
+The gateway's Deployment. Takes (dict "root" GATEWAY "canary" VALUES). The umbrella chart calls it, because only the umbrella has the values of both
+components.
 
-How a pod ends, in terminationGracePeriodSeconds, which count from the first step:
-1. preStop, drain.preStopSeconds. It serves as ever until kube-proxy and ingress controllers have taken it out, so that who is told to go in the next
-   step comes to another pod. It is also ready all the while, and so gets what a cloud's load balancer still sends to its node: kube-proxy passes that on
-   to a pod that ends only while it is ready.
-2. SIGTERM, drain.delaySeconds. Envoy would end at once, so what the image runs before it takes the signal (gateway/supervise.py): /readyz falls,
-   clients are told to go as they call, and new connections are still taken.
-3. drain.graceSeconds. It takes no new connections, and calls under way end.
+How a pod stops. terminationGracePeriodSeconds covers all steps and counts from the first one:
+1. preStop, drain.preStopSeconds. The pod serves all requests until kube-proxy and ingress controllers have removed it, so that clients that reconnect in
+   the next step reach another pod. The pod stays ready, so it also gets the traffic that a cloud's load balancer still sends to its node: kube-proxy
+   forwards that traffic to a stopping pod only while the pod is ready.
+2. SIGTERM, drain.delaySeconds. Envoy alone would exit at once, so gateway/supervise.py handles the signal: /readyz fails, answers tell clients to
+   reconnect, and the pod still accepts new connections.
+3. drain.graceSeconds. The pod accepts no new connections and finishes the running calls.
 */}}
 {{- define "gateway.deployment" -}}
 {{- $root := .root -}}
@@ -24,7 +25,7 @@ spec:
   {{- if not $values.autoscaling.enabled }}
   replicas: {{ $values.replicas }}
   {{- end }}
-  revisionHistoryLimit: 3  # as far back as anybody rolls
+  revisionHistoryLimit: 3  # nobody rolls back further
   {{- include "grpc-service.strategy" $root | nindent 2 }}
   selector:
     matchLabels: {{- $selector | nindent 6 }}
@@ -32,7 +33,7 @@ spec:
     metadata:
       labels: {{- include "grpc-service.podLabels" $root | nindent 8 }}
       annotations:
-        # Envoy's configuration is made of the settings when the pod starts: other settings mean other pods.
+        # The pod renders Envoy's configuration from the settings when it starts, so changed settings must replace the pods.
         checksum/config: {{ include "gateway.settings" $root | sha256sum }}
         {{- with $values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
@@ -40,7 +41,7 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
-      # preStop and the drain, and 10 s for Envoy to end.
+      # preStop, the drain, and 10 s for Envoy to exit.
       terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 10 }}
       containers:
         - name: gateway
@@ -63,11 +64,12 @@ spec:
             - name: TASK_CANARY_WEIGHT  # percent
               value: {{ .canary.weight | quote }}
           {{- end }}
-          # The ops port knows the gateway alone: a service that is away must not restart it, nor take all gateways out of the balance.
+          # The ops port reports only the gateway's own state: if a service is down, Kubernetes must neither restart the gateways nor stop routing to
+          # all of them.
           startupProbe:
             httpGet: {path: /readyz, port: ops}
             periodSeconds: 1
-            failureThreshold: 60  # Envoy waits for the first look-up of its upstreams' names
+            failureThreshold: 60  # Envoy waits until it has resolved the names of its upstreams
           readinessProbe:
             httpGet: {path: /readyz, port: ops}
             periodSeconds: 2
@@ -88,7 +90,7 @@ spec:
             - {name: tls, mountPath: /etc/gateway/tls, readOnly: true}
             {{- end }}
       volumes:
-        - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # Envoy's configuration, which is made there
+        - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # for the rendered configuration of Envoy
         {{- if $tls }}
         - {name: tls, secret: {secretName: {{ $tls }}}}
         {{- end }}

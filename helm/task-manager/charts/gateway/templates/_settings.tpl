@@ -1,4 +1,4 @@
-{{/* The gateway's settings. It has no secret but its certificate's key, which is a file. */}}
+{{/* The gateway's settings. They contain no secret; the only secret of the gateway is the private key of its certificate, a mounted file. */}}
 {{- define "gateway.settings" -}}
 {{- $auth := include "grpc-service.nameOf" (list . "auth-service") -}}
 {{- $task := include "grpc-service.nameOf" (list . "task-service") -}}

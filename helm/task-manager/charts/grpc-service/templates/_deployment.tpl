@@ -1,15 +1,15 @@
 {{/*
-A gRPC service's Deployment. Takes (dict "root" $ "track" "stable" "image" $.Values.image), or another track and image for a canary.
-The component's own environment comes from the template COMPONENT.environment.
+The Deployment of a gRPC service. Takes (dict "root" $ "track" "stable" "image" $.Values.image), or another track and image for a canary.
+The template COMPONENT.environment adds the component's own environment variables.
 
-How a pod ends, in terminationGracePeriodSeconds, which count from the first step:
-1. preStop, drain.preStopSeconds. The endpoints no longer have it, but an answer of the cluster's DNS may: it serves as ever until callers have looked
-   again, and so know who came in its place. Were it NOT_SERVING before that, the gateway could be left without any pod: minReadySeconds hold up a
-   roll-out, and not who empties a node.
-2. SIGTERM, drain.delaySeconds. The process says NOT_SERVING and still takes calls, for balancers that ask for health to look away. That is all the
-   warning there is when a process is told to stop by other means, without a hook.
-3. drain.graceSeconds. It takes no new calls, ends its streams, and finishes the calls under way (servicekit/process/runtime.py).
-4. Pools and clients are closed.
+How a pod stops. terminationGracePeriodSeconds covers all steps and counts from the first one:
+1. preStop, drain.preStopSeconds. The endpoints no longer contain the pod, but a cached answer of the cluster's DNS may. The pod serves all calls until
+   callers have resolved again and know the pods that replace it. If it reported NOT_SERVING earlier, the gateway could have no pod left, because
+   minReadySeconds delays only a roll-out, not the draining of a node.
+2. SIGTERM, drain.delaySeconds. The process reports NOT_SERVING and still accepts calls, until load balancers with health checks have noticed. If
+   something other than Kubernetes stops the process, without a hook, this is its only warning to callers.
+3. drain.graceSeconds. The process rejects new calls, ends its streams, and finishes the running calls (servicekit/process/runtime.py).
+4. The process closes its pools and clients.
 */}}
 {{- define "grpc-service.deployment" -}}
 {{- $root := .root -}}
@@ -29,8 +29,8 @@ spec:
   {{- else if not $values.autoscaling.enabled }}
   replicas: {{ $values.replicas }}
   {{- end }}
-  revisionHistoryLimit: 3  # as far back as anybody rolls
-  progressDeadlineSeconds: 3600  # new pods wait for their migration, and a roll-out that has failed would be taken back while it runs
+  revisionHistoryLimit: 3  # nobody rolls back further
+  progressDeadlineSeconds: 3600  # new pods wait for their migration; with a shorter deadline, Helm could roll back while it runs
   {{- include "grpc-service.strategy" $root | nindent 2 }}
   selector:
     matchLabels: {{- $selector | nindent 6 }}
@@ -38,7 +38,7 @@ spec:
     metadata:
       labels: {{- printf "%s\ntrack: %s" (include "grpc-service.podLabels" $root) .track | nindent 8 }}
       annotations:
-        # A process reads its settings once: another ConfigMap means other pods.
+        # A process reads its settings only when it starts, so a changed ConfigMap must replace the pods.
         checksum/config: {{ include "grpc-service.settings" $root | sha256sum }}
         {{- with $values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
@@ -46,7 +46,7 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
-      # preStop and the drain, and 15 s for what is closed after them: a few pools and clients, each in milliseconds, or given up after 3 s.
+      # preStop, the drain, and 15 s to close pools and clients. Each closes within milliseconds; after 3 s the process gives up on it.
       terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 15 }}
       containers:
         - name: {{ $component }}
@@ -63,11 +63,12 @@ spec:
             {{- include "grpc-service.databaseEnvironment" (dict "root" $root "user" (index $root.Values.global.database.users $component) "key" (printf "%s-password" $component)) | nindent 12 }}
             {{- include "grpc-service.redisEnvironment" $root | nindent 12 }}
             {{- include (printf "%s.environment" $component) $root | nindent 12 }}
-          # "liveness" is SERVING from bind to exit; "" follows readiness: database, schema, keys and events. A restart mends none of those.
+          # The health service "liveness" is SERVING from bind to exit. "" follows readiness: database, schema, keys and events. A restart repairs
+          # none of these.
           startupProbe:
             grpc: {port: {{ include "grpc-service.port" (printf "%s.grpc" $component) }}, service: liveness}
             periodSeconds: 1
-            failureThreshold: 60  # a minute for a cold node to load the code
+            failureThreshold: 60  # one minute, so that a cold node can load the code
             timeoutSeconds: 2
           readinessProbe:
             grpc: {port: {{ include "grpc-service.port" (printf "%s.grpc" $component) }}, service: ""}
@@ -77,7 +78,7 @@ spec:
           livenessProbe:
             grpc: {port: {{ include "grpc-service.port" (printf "%s.grpc" $component) }}, service: liveness}
             periodSeconds: 10
-            failureThreshold: 6  # a minute without any answer is a process that hangs, not one that is busy
+            failureThreshold: 6  # without an answer for one minute, the process hangs and is not only busy
             timeoutSeconds: 5
           {{- with include "grpc-service.preStop" $values.drain }}
           {{- . | nindent 10 }}
@@ -89,7 +90,7 @@ spec:
             {{- . | nindent 12 }}
             {{- end }}
       volumes:
-        - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # nothing is written there but what a library may spill
+        - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # the process writes nothing there; a library may
         {{- with include "grpc-service.databaseVolumes" $root }}
         {{- . | nindent 8 }}
         {{- end }}

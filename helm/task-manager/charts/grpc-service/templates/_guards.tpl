@@ -1,7 +1,7 @@
-{{/* Service, autoscaler, disruption budget and account of a component. */}}
+{{/* The Service, the autoscaler, the disruption budget and the ServiceAccount of a component. */}}
 
 {{/*
-Headless, so that the gateway and gRPC clients see each pod and balance calls, not connections. Takes (dict "root" $ "track" "stable").
+The Service is headless, so that the gateway and gRPC clients resolve every pod and balance calls, not connections. Takes (dict "root" $ "track" "stable").
 */}}
 {{- define "grpc-service.service" -}}
 {{- $component := .root.Chart.Name -}}
@@ -38,7 +38,7 @@ spec:
   minReplicas: {{ $scaling.minReplicas }}
   maxReplicas: {{ $scaling.maxReplicas }}
   metrics:
-    # CPU first: memory of a Python process says little about its load.
+    # CPU, because the memory of a Python process says little about its load.
     - type: Resource
       resource:
         name: cpu
@@ -50,7 +50,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* One pod at a time, of stable and canary together. A pod that is not ready serves nobody and may always be moved. */}}
+{{/* Allows one disruption at a time, over stable and canary pods together. A pod that is not ready serves no calls, so it may always be evicted. */}}
 {{- define "grpc-service.disruptionBudget" -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -64,7 +64,7 @@ spec:
     matchLabels: {{- include "grpc-service.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* An identity for policies and meshes, with no right and no token. */}}
+{{/* An identity for policies and meshes. It has no rights and no token. */}}
 {{- define "grpc-service.account" -}}
 apiVersion: v1
 kind: ServiceAccount

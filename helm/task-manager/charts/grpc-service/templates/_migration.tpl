@@ -1,11 +1,11 @@
 {{/*
-Brings the schema of a service up to its version, with credentials that no service has.
+A Job that migrates the schema of a service to the version of the image. It logs in as the migration role, which no service uses.
 
-A plain Job, no hook: a post-install hook waits for services that wait for the schema, and a pre-install hook finds no database yet. The services are
-not ready until their schema is there. A Job cannot be changed, so its name holds the version and a hash of all that it is made of: what changes makes
-another, and Helm removes the one before. Its log stays until then. Applying a schema that is there already does nothing.
+The Job is not a hook: a post-install hook would wait for services that wait for the schema, and before a pre-install hook there is no database. The
+services are not ready until their schema version exists. A Job is immutable, so its name contains the version and a hash of its spec: a change creates
+another Job, and Helm deletes the old one, with its log. If the schema is already up to date, the Job changes nothing.
 
-Takes (dict "root" $ "image" $.Values.image), or the canary's image: it has migrations of its own, and the stable version runs on their schema too.
+Takes (dict "root" $ "image" $.Values.image), or the canary's image: the canary has its own migrations, and the stable version runs on their schema.
 */}}
 {{- define "grpc-service.migration" -}}
 {{- $root := .root -}}
@@ -26,16 +26,16 @@ spec: {{- $spec | nindent 2 }}
 
 {{- define "grpc-service.migrationSpec" -}}
 {{- $root := .root -}}
-backoffLimit: 10  # pods; with the growing pause between them half an hour, in which a new database comes up
+backoffLimit: 10  # pods; with the increasing delay between them this is half an hour, long enough for a new database to start
 completions: 1
 template:
   metadata:
     labels:
       {{- include "grpc-service.selectorOf" (list $root (include "grpc-service.migrationName" $root)) | nindent 6 }}
       app.kubernetes.io/part-of: task-manager
-      sidecar.istio.io/inject: "false"  # a proxy that does not end would keep the Job from ending
+      sidecar.istio.io/inject: "false"  # the proxy would keep running, so the Job would never end
   spec:
-    restartPolicy: Never  # a pod for each try, so that each log can be read
+    restartPolicy: Never  # one pod per attempt, so that the log of each attempt stays readable
     serviceAccountName: {{ include "grpc-service.name" $root }}
     {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 4 }}
     containers:
@@ -46,7 +46,7 @@ template:
         {{- include "grpc-service.containerSecurity" $root | nindent 8 }}
         env:
           {{- include "grpc-service.databaseEnvironment" (dict "root" $root "user" $root.Values.global.database.users.migrator "key" "migrator-password") | nindent 10 }}
-          - name: SERVICE_ROLE  # is granted the use of the schema, and no more
+          - name: SERVICE_ROLE  # the migration grants this role the use of the schema, and no other right
             value: {{ index $root.Values.global.database.users $root.Chart.Name }}
         resources: {{- toYaml $root.Values.migration.resources | nindent 10 }}
         volumeMounts:

@@ -1,6 +1,6 @@
-{{/* Names, labels and ports. A component is a chart below this one; its objects are called RELEASE-COMPONENT. */}}
+{{/* Names, labels and ports. A component is a subchart of the umbrella; its objects are named RELEASE-COMPONENT. */}}
 
-{{/* The name of another component's objects. Takes (list $ "auth-service"). */}}
+{{/* The name of the objects of any component. Takes (list $ "auth-service"). */}}
 {{- define "grpc-service.nameOf" -}}
 {{- printf "%s-%s" (index . 0).Release.Name (index . 1) -}}
 {{- end }}
@@ -10,7 +10,7 @@
 {{- include "grpc-service.nameOf" (list . .Chart.Name) -}}
 {{- end }}
 
-{{/* What selects all pods of a component. Takes (list $ "auth-service"). */}}
+{{/* The labels that select all pods of a component. Takes (list $ "auth-service"). */}}
 {{- define "grpc-service.selectorOf" -}}
 app.kubernetes.io/name: {{ index . 1 }}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
@@ -34,13 +34,13 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- include "grpc-service.labelsOf" (list . .Chart.Name) -}}
 {{- end }}
 
-{{/* The labels of this component's pods: none that changes with the chart's version, since that would restart them for nothing. */}}
+{{/* The labels of this component's pods. None of them contains the chart's version, because a new version would then restart all pods. */}}
 {{- define "grpc-service.podLabels" -}}
 {{ include "grpc-service.selector" . }}
 app.kubernetes.io/part-of: task-manager
 {{- end }}
 
-{{/* The port that the code listens on by default. Not values: nothing in a pod of its own can be in the way. Takes "auth-service.grpc". */}}
+{{/* The default port of the code. Ports are not values, because nothing else in the pod can use the same port. Takes "auth-service.grpc". */}}
 {{- define "grpc-service.port" -}}
 {{- $ports := dict
       "auth-service.grpc" 50051 "auth-service.ops" 9091

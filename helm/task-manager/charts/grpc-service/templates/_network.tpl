@@ -1,6 +1,6 @@
-{{/* Peers and ports of NetworkPolicies. Everything is denied that no policy names; each component names its own paths. */}}
+{{/* Peers and ports for NetworkPolicies. The default policy denies everything; each component allows its own connections. */}}
 
-{{/* Takes (list $ "gateway" "task-service" …): the pods of these components. */}}
+{{/* The pods of these components, as peers. Takes (list $ "gateway" "task-service" …). */}}
 {{- define "grpc-service.pods" -}}
 {{- $root := first . -}}
 {{- range rest . }}
@@ -9,7 +9,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Takes (list "auth-service.grpc" "auth-service.ops" …). */}}
+{{/* The ports of a rule. Takes (list "auth-service.grpc" "auth-service.ops" …). */}}
 {{- define "grpc-service.ports" -}}
 {{- range . }}
 - {protocol: TCP, port: {{ include "grpc-service.port" . }}}
@@ -45,7 +45,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Traces go where the operator's collector is. */}}
+{{/* Allows traces to the port of the collector, at every address. */}}
 {{- define "grpc-service.toTracing" -}}
 {{- with .Values.global.tracing.endpoint -}}
 - ports: [{protocol: TCP, port: {{ (urlParse .).host | regexFind "[0-9]+$" | default 4317 }}}]
@@ -61,7 +61,7 @@ to:
 {{- end }}
 {{- end }}
 
-{{/* The migration reaches the database, and nobody reaches it. */}}
+{{/* Allows the migration to connect to DNS and the database. Nothing may connect to the migration. */}}
 {{- define "grpc-service.migrationPolicy" -}}
 {{- if .Values.global.networkPolicy.enabled -}}
 apiVersion: networking.k8s.io/v1

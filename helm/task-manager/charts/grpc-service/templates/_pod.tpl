@@ -1,9 +1,9 @@
-{{/* What every pod has. All of it passes the Pod Security Standard "restricted". */}}
+{{/* The parts that all pods share. They comply with the Pod Security Standard "restricted". */}}
 
-{{/* Takes (dict "root" $ "user" 65532): the user that the image runs as, whose group owns what is mounted. */}}
+{{/* Takes (dict "root" $ "user" 65532), with the user id that the image runs as. The group of the same id owns the mounted volumes. */}}
 {{- define "grpc-service.podSecurity" -}}
-automountServiceAccountToken: false  # nothing here talks to the Kubernetes API
-enableServiceLinks: false  # variables such as REDIS_PORT, made for each Service, must not pass for settings
+automountServiceAccountToken: false  # no process calls the Kubernetes API
+enableServiceLinks: false  # otherwise Kubernetes sets variables such as REDIS_PORT for each Service, which could be read as settings
 securityContext:
   runAsNonRoot: true
   runAsUser: {{ .user }}
@@ -22,10 +22,10 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* The user that our images are built for (their Dockerfiles say so). Not a value: another one could not read them. */}}
+{{/* The user id in the Dockerfiles of our images. It is not a value, because the images work only with this user. */}}
 {{- define "grpc-service.user" -}}65532{{- end }}
 
-{{/* On which nodes a pod goes: what the operator says, and away from its like. Takes (dict "root" $ "selector" TEXT). */}}
+{{/* Where a pod is scheduled: spread over nodes and zones, and as the operator's values say. Takes (dict "root" $ "selector" TEXT). */}}
 {{- define "grpc-service.placement" -}}
 {{- $values := .root.Values -}}
 {{- $selector := .selector -}}
@@ -36,7 +36,7 @@ topologySpreadConstraints:
     whenUnsatisfiable: {{ $when }}
     labelSelector:
       matchLabels: {{- $selector | nindent 8 }}
-    matchLabelKeys: [pod-template-hash]  # else the old pods of a rolling update count
+    matchLabelKeys: [pod-template-hash]  # otherwise the old pods of a roll-out count as well
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -52,7 +52,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* New pods come before old ones go, and count when callers have had the time to learn of them: a roll-out never takes capacity away. */}}
+{{/* New pods start before old ones stop, and count only after minReadySeconds, when callers know them. So a roll-out never reduces capacity. */}}
 {{- define "grpc-service.strategy" -}}
 minReadySeconds: {{ .Values.minReadySeconds }}
 strategy:
@@ -61,8 +61,8 @@ strategy:
 {{- end }}
 
 {{/*
-The wait between the end of a pod being decided and SIGTERM. Takes .Values.drain. The kubelet sleeps itself, by default since Kubernetes 1.30; before
-1.33 it takes no sleep of 0.
+The wait between the deletion of a pod and SIGTERM. Takes .Values.drain. The kubelet itself sleeps; this is on by default since Kubernetes 1.30. Before
+1.33, Kubernetes rejects a sleep of 0.
 */}}
 {{- define "grpc-service.preStop" -}}
 {{- with .preStopSeconds -}}

@@ -1,4 +1,4 @@
-{{/* The settings of a gRPC service that are no secrets. */}}
+{{/* The settings of a gRPC service, without secrets. */}}
 {{- define "grpc-service.settings" -}}
 {{- $global := .Values.global -}}
 {{- $given := dict
@@ -13,8 +13,9 @@
 {{- end }}
 
 {{/*
-One `NAME: "value"` a line, sorted. Takes (list GIVEN SAID): what the operator says comes before what the chart gives. Not by `merge`, which takes 0 and
-false for nothing. What is empty is left out, and numbers keep their digits: a large one would become 1e+06.
+Renders one line `NAME: "value"` per setting, sorted by name. Takes (list GIVEN SAID): a value in SAID, from the operator, overrides the one in GIVEN,
+from the chart. It does not use `merge`, because `merge` treats 0 and false as empty. Empty values are left out. A whole number keeps its digits;
+otherwise a large one would become 1e+06.
 */}}
 {{- define "grpc-service.asText" -}}
 {{- $all := deepCopy (first .) -}}

@@ -1,4 +1,4 @@
-{{/* Where PostgreSQL and Redis are, and who logs in. Without an external host it is the one in this release. */}}
+{{/* The addresses of PostgreSQL and Redis, and the logins. Without an external host, these are the stores in this release. */}}
 
 {{- define "grpc-service.databaseSecret" -}}
 {{- .Values.global.database.existingSecret | default (include "grpc-service.nameOf" (list . "database")) -}}
@@ -12,13 +12,13 @@
 {{- .Values.global.keys.existingSecret | default (include "grpc-service.nameOf" (list . "keys")) -}}
 {{- end }}
 
-{{/* A variable from a Secret. Takes (dict "name" "SERVICE_TOKEN" "secret" NAME "key" "service-token"). */}}
+{{/* An environment variable from a Secret. Takes (dict "name" "SERVICE_TOKEN" "secret" NAME "key" "service-token"). */}}
 {{- define "grpc-service.fromSecret" -}}
 - name: {{ .name }}
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
 {{- end }}
 
-{{/* How far TLS to the database goes: as said, or else as far as what is there allows. */}}
+{{/* The sslmode for the database: the value, or a default that depends on `host` and `caSecret`. */}}
 {{- define "grpc-service.sslMode" -}}
 {{- $database := .Values.global.database -}}
 {{- if $database.sslMode }}{{ $database.sslMode }}
@@ -28,7 +28,7 @@
 {{- end }}
 {{- end }}
 
-{{/* DATABASE_URL. Kubernetes puts the password in: $(NAME) works here, and not in a ConfigMap. Takes (dict "root" $ "user" NAME "key" KEY). */}}
+{{/* DATABASE_URL. Kubernetes replaces $(NAME) by the password in `env`, but not in a ConfigMap. Takes (dict "root" $ "user" NAME "key" KEY). */}}
 {{- define "grpc-service.databaseEnvironment" -}}
 {{- $root := .root -}}
 {{- $database := $root.Values.global.database -}}
@@ -54,7 +54,7 @@
 {{- define "grpc-service.redisEnvironment" -}}
 {{- $redis := .Values.global.redis -}}
 {{- $host := $redis.host | default (include "grpc-service.nameOf" (list . "redis")) -}}
-{{- /* An external one without a Secret has no password. */ -}}
+{{- /* An external Redis without a Secret has no password. */ -}}
 {{- $login := "" -}}
 {{- if or $redis.existingSecret (not $redis.host) -}}
 {{- $login = printf "%s:$(REDIS_PASSWORD)@" $redis.user -}}

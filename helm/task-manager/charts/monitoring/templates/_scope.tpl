@@ -1,7 +1,8 @@
-{{/* The rules ask for whatever is there, which is right for one system on one machine. In a cluster there may be another release, which must neither
-count nor hide what this one lacks: each selector gets the namespace and the release. */}}
+{{/* The selectors in rules/ match every release, which is correct for one system on one machine. In a cluster, another release must neither trigger
+nor hide an alert of this one. So these templates add the namespace and the release to each selector. */}}
 
-{{/* A query of rules/ for this release. Takes (list $ "rules/FILE" QUERY). What only Kubernetes knows has its release in its name, all else by the PodMonitor. */}}
+{{/* A query of rules/ for this release. Takes (list $ "rules/FILE" QUERY). Metrics of Kubernetes objects have the release in the object's name; all
+others have the label `release` from the PodMonitor. */}}
 {{- define "monitoring.query" -}}
 {{- $root := index . 0 -}}
 {{- $scope := printf "namespace=%q, " $root.Release.Namespace -}}
@@ -14,7 +15,7 @@ count nor hide what this one lacks: each selector gets the namespace and the rel
 {{- replace "{" (printf "{%s" $scope) $query -}}
 {{- end }}
 
-{{/* A group of rules/ for this release, as a list of one. Takes (list $ "rules/FILE" GROUP). */}}
+{{/* A group of rules/ for this release, as a list with one element. Takes (list $ "rules/FILE" GROUP). */}}
 {{- define "monitoring.group" -}}
 {{- $root := index . 0 -}}
 {{- $path := index . 1 -}}

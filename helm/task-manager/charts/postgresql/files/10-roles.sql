@@ -1,5 +1,5 @@
--- The login roles: one that migrates and owns the database, one for each service, and what they may do before any migration grants more.
--- The image runs this once, as the superuser, in the new database. The same as devstack/roles.py.
+-- Creates the login roles: the migration role, which owns the database, and one role for each service; and sets their rights before the first
+-- migration. The PostgreSQL image runs this once, as the superuser, in the new database. devstack/roles.py creates the same roles.
 \set ON_ERROR_STOP on
 \getenv migrator MIGRATOR_USER
 \getenv migrator_password MIGRATOR_PASSWORD
@@ -9,7 +9,7 @@
 \getenv task_service_password TASK_SERVICE_PASSWORD
 \getenv database POSTGRES_DB
 
--- Statements with passwords in them must reach no log, whatever the server's configuration says.
+-- Statements that contain passwords must not be logged, whatever the server's configuration is.
 SET log_statement = 'none';
 SET log_min_error_statement = 'panic';
 SET log_min_duration_statement = -1;
@@ -21,5 +21,5 @@ CREATE ROLE :"task_service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICAT
 ALTER DATABASE :"database" OWNER TO :"migrator";
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"database" TO :"migrator", :"auth_service", :"task_service";
--- What a login could otherwise reach, if only to make temporary tables there.
+-- By default every login role can connect to these databases and create temporary tables there.
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;

@@ -1,4 +1,4 @@
-{{/* What only this component is told. */}}
+{{/* The environment variables of this component only. */}}
 {{- define "task-service.environment" -}}
 {{- $keys := include "grpc-service.keysSecret" . -}}
 {{- $auth := include "grpc-service.nameOf" (list . "auth-service") -}}
@@ -6,11 +6,11 @@
 {{ include "grpc-service.fromSecret" (dict "name" "PAGE_TOKEN_KEY" "secret" $keys "key" "page-token-key") }}
 - name: JWKS_URL
   value: http://{{ $auth }}:{{ include "grpc-service.port" "auth-service.ops" }}/.well-known/jwks.json
-- name: AUTH_GRPC_ENDPOINT  # every address that the name has is a replica; the client goes round them
+- name: AUTH_GRPC_ENDPOINT  # every address of this name is a replica; the client uses round robin
   value: dns:///{{ $auth }}:{{ include "grpc-service.port" "auth-service.grpc" }}
 {{- end }}
 
-{{/* The canary's image: another tag or digest, and the rest as it is. */}}
+{{/* The canary's image: its own tag or digest; all other fields are those of `image`. */}}
 {{- define "task-service.canaryImage" -}}
 {{- merge (deepCopy .Values.canary.image) (omit .Values.image "tag" "digest") | toYaml -}}
 {{- end }}
