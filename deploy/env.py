@@ -1,6 +1,6 @@
-"""The secrets of docker-compose.yml, in `.env` beside it: `env.py make` makes those that are missing, `env.py check` names them.
+"""Manages the secrets of docker-compose.yml in `.env`: `env.py make` generates the missing ones, `env.py check` lists them.
 
-It never changes or prints one that is there. Only the standard library: it runs before anything is installed.
+It never changes or prints an existing secret. It uses only the standard library, because it runs before anything is installed.
 """
 
 import base64
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 FILE: Final = Path(__file__).resolve().parent.parent / ".env"
-HEADER: Final = "# Made by `make env`; private. Whatever else .env.example has can be set here as well.\n"
+HEADER: Final = "# Written by `make env`. Keep it private. You can also set every other setting of .env.example here.\n"
 
 
 def _hex() -> str:
-    """For what becomes part of a URL."""
+    """Returns a secret that can be part of a URL."""
     return secrets.token_hex(32)
 
 
@@ -41,14 +41,14 @@ SECRETS: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def missing(text: str) -> list[str]:
-    """The secrets that a file's text gives no value."""
-    # A value may be followed by a comment, which is none.
+    """Returns the names of the secrets that have no value in the text of a file."""
+    # A comment in the place of the value is not a value.
     given = {match[1] for match in re.finditer(r"^([A-Z_]+)=[ \t]*[^\s#]", text, re.MULTILINE)}
     return [name for name in SECRETS if name not in given]
 
 
 def completed(text: str) -> str:
-    """The text with a value for each secret: in its place where an empty one stands, else at the end."""
+    """Returns the text with a value for each secret. Fills an empty entry in place; appends a missing one."""
     for name in missing(text):
         line = f"{name}={SECRETS[name]()}"
         text, found = re.subn(rf"^{name}=.*$", line, text, count=1, flags=re.MULTILINE)
@@ -59,23 +59,23 @@ def completed(text: str) -> str:
 
 
 def make(file: Path) -> None:
-    """Writes what is missing. The file is private from its first byte on, and either as it was or whole."""
+    """Adds the missing secrets to the file. Only the owner can read the new file, and it replaces the old one atomically."""
     text = file.read_text(encoding="utf-8") if file.exists() else HEADER
     added = missing(text)
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as output:
         output.write(completed(text))
     draft.replace(file)
-    sys.stdout.write(f"{file.name} has all secrets; new: {', '.join(added) or 'none'}\n")
+    sys.stdout.write(f"{file.name} has all secrets. Added: {', '.join(added) or 'none'}\n")
 
 
 def check(file: Path) -> int:
-    """The exit status: 2 when there is something to do first, which is said."""
+    """Returns the exit status: 2, with a message, if `make env` has to run first."""
     if not file.exists():
-        sys.stderr.write("There is no .env, which holds the secrets: make it with `make env`.\n")
+        sys.stderr.write("There is no .env with the secrets. Run `make env` to create it.\n")
         return 2
     if lacking := missing(file.read_text(encoding="utf-8")):
-        sys.stderr.write(f".env lacks {', '.join(lacking)}: add what is missing with `make env`, which changes nothing that is there.\n")
+        sys.stderr.write(f".env has no value for {', '.join(lacking)}. Run `make env`: it adds them and changes no existing value.\n")
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""`wait_ready.py HOST:PORT`: waits until the gateway there says that the whole system is ready, and says so. Exit status 1: not in time."""
+"""`wait_ready.py HOST:PORT`: waits until the gateway on that port of localhost reports that the system is ready. Exits with 1 after LIMIT_SECONDS."""
 
 import sys
 import time
@@ -11,11 +11,11 @@ POLL_SECONDS: Final = 0.5
 
 
 def wait(url: str, limit_seconds: float = LIMIT_SECONDS) -> bool:
-    """Whether it became ready."""
+    """Returns True when `/ready` answers with success, False after the limit."""
     until = time.monotonic() + limit_seconds
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=2):  # noqa: S310 - http, as the caller says
+            with urllib.request.urlopen(f"{url}/ready", timeout=2):  # noqa: S310 - the caller passes an http URL
                 return True
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)

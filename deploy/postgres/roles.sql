@@ -1,12 +1,12 @@
--- The login roles of the database, as devstack/roles.py makes them for `make run`: one that migrates and owns it, one for each service. Run by the
--- postgres image once, as the superuser in the database, when its volume is new. A password that is changed later is changed by ALTER ROLE.
+-- Creates the login roles: the migration role, which owns the database, and one role for each service, as devstack/roles.py does for `make run`. The
+-- postgres image runs this once, as the superuser, when its volume is new. To change a password later, use ALTER ROLE.
 
 \set ON_ERROR_STOP on
 \getenv migrator_password MIGRATOR_PASSWORD
 \getenv auth_service_password AUTH_SERVICE_PASSWORD
 \getenv task_service_password TASK_SERVICE_PASSWORD
 
--- Statements with passwords in them must reach no log, whatever the server's configuration says.
+-- Statements that contain passwords must not be logged, whatever the server's configuration is.
 SET log_statement = 'none';
 SET log_min_error_statement = 'panic';
 SET log_min_duration_statement = -1;
@@ -18,5 +18,5 @@ CREATE ROLE task_service LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION
 ALTER DATABASE taskmanager OWNER TO migrator;
 REVOKE ALL ON DATABASE taskmanager FROM PUBLIC;
 GRANT CONNECT ON DATABASE taskmanager TO migrator, auth_service, task_service;
--- What a login could otherwise reach, if only to make temporary tables there.
+-- By default every login role can connect to these databases and create temporary tables there.
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
