@@ -1,4 +1,4 @@
-"""Puts the task service together, by constructor, and runs it. The only module here that knows all the others."""
+"""Wires the parts of the task service by constructor and runs it. Only this module may import from all packages of task_service."""
 
 from uuid import UUID
 
@@ -34,17 +34,17 @@ from task_service.tasks.handler import TaskHandler
 from task_service.tasks.repository import PostgresTasks, removals
 from task_service.tasks.service import TaskService
 
-# What the gateway's one reflection upstream tells of beside our own: the public services of the other service.
+# The gateway routes reflection to task_service only, so task_service also describes the public services of auth_service.
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
 
 
 async def run() -> None:
-    """Serves until SIGTERM, by the settings in the environment."""
+    """Serves until SIGTERM, with the settings from the environment."""
     await app.run(Settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:
-    """The task service's own parts, wired."""
+    """Returns the task service's own parts, wired."""
     metrics = registry()
     database = app.database(settings, metrics)
     probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
@@ -57,7 +57,7 @@ def parts(settings: Settings) -> app.Parts:
     events = AuthEvents(settings.auth_grpc_endpoint, settings.service_tokens[0])
     deletions = DeletedAccounts(events, PostgresAccountRows(database))
     removing = Periodic("deleted accounts", deletions.round, interval_seconds=deleted_accounts.INTERVAL_SECONDS, retry_seconds=RETRY_SECONDS)
-    revocations = Revocations(events, metrics, on_user_deleted=removing.wake, on_change=lambda: watches.check())  # noqa: PLW0108 - it is made below
+    revocations = Revocations(events, metrics, on_user_deleted=removing.wake, on_change=lambda: watches.check())  # noqa: PLW0108 - defined below
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())
     wakeups.subscribe(CHANNEL, reading.wake)
@@ -92,5 +92,5 @@ def _handlers(
 
 
 def new_id() -> UUID:
-    """A UUIDv7 (RFC 9562): ids that grow with time keep the index's right edge hot and the rest cold."""
+    """Returns a UUIDv7 (RFC 9562). Because the ids grow with time, inserts touch only the right edge of the index."""
     return uuid7()

@@ -8,11 +8,11 @@ from servicekit.process.settings import MIN_SECRET_CHARACTERS, Port, Seconds, Se
 
 Days = Annotated[int, Field(ge=1, le=3650)]
 
-DEVELOPMENT_PAGE_TOKEN_KEY = "development only, not a secret at all"  # noqa: S105 - as it says; production refuses it
+DEVELOPMENT_PAGE_TOKEN_KEY = "development only, not a secret at all"  # noqa: S105 - not a secret; production rejects it
 
 
 class Settings(ServiceSettings):
-    """What the task service can be told, beside what every service can."""
+    """The settings of the task service, in addition to those of every service."""
 
     grpc_port: Port = 50052
     ops_port: Port = 9092
@@ -21,10 +21,10 @@ class Settings(ServiceSettings):
     jwks_url: HttpUrl
     # A gRPC target: host:port, or dns:///host:port.
     auth_grpc_endpoint: Annotated[str, Field(min_length=1)]
-    # Of page tokens and resume tokens. All replicas must have the same one.
+    # Encrypts page tokens and resume tokens. All replicas must have the same key.
     page_token_key: SecretStr = Field(default=SecretStr(DEVELOPMENT_PAGE_TOKEN_KEY), validate_default=True)
     cache_ttl_seconds: Seconds = 300.0
-    # How long deleted tasks can be brought back, and how long after a change a watcher can go on from before it.
+    # How long a deleted task can be restored from the bin, and for how long after a change a stream can be resumed from before it.
     task_retention_days: Days = 30
     change_retention_days: Days = 7
 

@@ -51,7 +51,7 @@ class StoredKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """How long keys sign and stay published. A new key signs every `rotation_seconds`; its tokens live for at most `token_seconds`.
+    """How long keys sign and stay published. A new key signs every `rotation_seconds`. Tokens live for at most `token_seconds`.
 
     A key is published `lead_seconds` before it signs, and until `token_seconds` + `lead_seconds` after the next key has started to sign.
     `lead_seconds` must be longer than the time for which the gateway and the services cache the key set.

@@ -1,4 +1,4 @@
-"""The rules for new passwords (OWASP ASVS 5 §6.2, NIST SP 800-63B §3.1.1.2): a length, and none of the passwords that an attacker tries first.
+"""The rules for new passwords (OWASP ASVS 5 §6.2, NIST SP 800-63B §3.1.1.2): bounds on the length, and no password that an attacker tries first.
 
 There are no rules about classes of characters.
 """

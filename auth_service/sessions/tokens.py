@@ -66,7 +66,7 @@ def refresh_token_hash(token: str) -> bytes:
 
 
 def seal_successor(token: str, successor: str) -> bytes:
-    """Encrypts the successor of a refresh token with a key derived from that token, so that only its owner can decrypt it."""
+    """Encrypts the successor of a refresh token. Only a client that has the token itself can decrypt it."""
     nonce = os.urandom(NONCE_BYTES)
     return nonce + _cipher(token).encrypt(nonce, successor.encode(), None)
 

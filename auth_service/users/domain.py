@@ -23,7 +23,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password is verified against. `password_version` grows by one with each change of the password, but not with a new hash of it."""
+    """What a password is verified against. `password_version` grows by one with each change of the password, not with a rehash."""
 
     user_id: UUID
     email: str

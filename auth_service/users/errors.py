@@ -20,7 +20,7 @@ class UserNotFound(ServiceError):
 
 
 class WrongPassword(ServiceError):
-    """The call must be confirmed with the password of the caller's account, and the given password is another one."""
+    """The password given to confirm the call is not the password of the caller's account."""
 
     kind = Kind.DENIED
     reason = "WRONG_PASSWORD"

@@ -1,1 +1,1 @@
-"""What the events of auth_service do here: the data of deleted accounts is removed."""
+"""Handles the events of auth_service: deletes the data of deleted accounts."""

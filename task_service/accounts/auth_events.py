@@ -1,4 +1,4 @@
-"""auth_service's events, by its EventService over gRPC. Knows protobuf and grpc, and nothing of what the events are for."""
+"""Reads auth_service's events from its EventService over gRPC. Does not interpret them."""
 
 import asyncio
 from typing import Any, Final
@@ -11,14 +11,14 @@ from taskmanager.auth.v1 import event_service_pb2, event_service_pb2_grpc
 from servicekit.access.revocations import Event, EventKind, EventPage
 from servicekit.errors import DependencyUnavailable
 
-# The first is short: a replica of auth_service that hangs must not cost the 2 seconds within which what was revoked bites.
+# The first timeout is short: an unresponsive replica of auth_service must not delay a revocation beyond its limit of 2 s.
 TIMEOUTS_SECONDS: Final = (0.5, 2.0)
 OPTIONS: Final = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.enable_http_proxy", 0),
-    # Else a new channel shares the connection of the one before.
+    # Without this option, a new channel shares the connection of the previous one.
     ("grpc.use_local_subchannel_pool", 1),
-    # Back within a second when auth_service is: gRPC's own pause grows to two minutes.
+    # Reconnects within 1 s after auth_service is available again. gRPC's default backoff grows to 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -35,7 +35,7 @@ class AuthEvents:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Connects to nothing yet: auth_service may come later than we do."""
+        """Creates the channel but does not connect yet, because auth_service may start later."""
         self._channel = self._connect()
 
     async def close(self) -> None:
@@ -48,7 +48,7 @@ class AuthEvents:
     def _replace(self, stale: grpc.aio.Channel) -> None:
         if self._channel is stale:
             self._channel = self._connect()
-            # Others may be waiting on it: closed at once, it would cancel them.
+            # Other calls may still wait on the old channel. Closing it at once would cancel them, so they get a grace period.
             closing = asyncio.create_task(stale.close(max(TIMEOUTS_SECONDS)))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -58,14 +58,14 @@ class AuthEvents:
 
     async def list_events(self, *, after: int, max_age_seconds: float | None = None, kind: EventKind | None = None) -> EventPage:
         """See EventSource.list_events."""
-        request = event_service_pb2.ListEventsRequest(after=after, kind=kind or 0)  # type: ignore[arg-type]  # the numbers are the same ones
+        request = event_service_pb2.ListEventsRequest(after=after, kind=kind or 0)  # type: ignore[arg-type]  # both enums use the same numbers
         if max_age_seconds is not None:
             request.max_age.CopyFrom(Duration(seconds=round(max_age_seconds)))
         response = await self._ask(request)
         return EventPage([_event(event) for event in response.events], response.last_number, response.more)
 
     async def _ask(self, request: event_service_pb2.ListEventsRequest) -> event_service_pb2.ListEventsResponse:
-        """Over one connection, and then over another. Raises DependencyUnavailable."""
+        """Sends the request, and once more over a new connection if the first try fails. Raises DependencyUnavailable."""
         for timeout in TIMEOUTS_SECONDS:
             channel = self._channel
             assert channel is not None
@@ -73,7 +73,7 @@ class AuthEvents:
                 stub: Any = event_service_pb2_grpc.EventServiceStub(channel)  # type: ignore[no-untyped-call]
                 response: event_service_pb2.ListEventsResponse = await stub.ListEvents(request, metadata=self._metadata, timeout=timeout)
             except grpc.aio.AioRpcError as error:
-                # The other end may have gone without a word, and this connection would wait for it for a quarter of an hour.
+                # The server may have died without closing the connection. Without a new one, calls would wait for it for 15 minutes.
                 self._replace(channel)
                 failure = error
             else:

@@ -1,4 +1,4 @@
-"""What belongs to accounts that were deleted, in PostgreSQL."""
+"""The rows of deleted accounts in PostgreSQL."""
 
 from typing import Final
 from uuid import UUID
@@ -12,7 +12,7 @@ REMOVE_ROWS: Final = "SELECT task.remove_rows($1, $2)"
 
 
 class PostgresAccountRows:
-    """AccountRows (see task_service.accounts.service). Each method is one round trip."""
+    """Implements AccountRows (see task_service.accounts.service). Each method is one round trip."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,7 +1,7 @@
-"""Removes what accounts leave behind when they are deleted: each at least once, whatever was away meanwhile.
+"""Deletes the rows of deleted accounts. It processes each deletion at least once, whichever service or store is down meanwhile.
 
-How far it has come is kept in the database; any replica goes on from there, and two at once do no harm. An account is closed first, so that a token
-still alive can write nothing, and then its rows go, some at a time.
+The database stores the number of the last processed event. Any replica continues from there, and two replicas at once do no harm. The account is
+closed first, so that a token that has not expired can write nothing. Then its rows are deleted in batches.
 """
 
 from typing import Final, Protocol
@@ -11,7 +11,7 @@ import structlog
 
 from servicekit.access.revocations import EventKind, EventSource
 
-# When nobody has said that there is something to do. Revocations wakes it when an account was deleted.
+# The interval between rounds without a wake-up. Revocations wakes the work when an account was deleted.
 INTERVAL_SECONDS: Final = 30.0
 ROWS_AT_ONCE: Final = 2000
 
@@ -19,35 +19,35 @@ log = structlog.get_logger()
 
 
 class AccountRows(Protocol):
-    """What belongs to accounts. Raises DependencyUnavailable."""
+    """The rows of accounts. All methods raise DependencyUnavailable."""
 
     async def get_deletions(self) -> int:
-        """The number of the last event that has been carried out."""
+        """Returns the number of the last processed event."""
 
     async def update_deletions(self, last_number: int) -> None:
-        """Keeps that number."""
+        """Stores that number."""
 
     async def close_account(self, user_id: UUID) -> None:
-        """Nothing can be written for the user from now on."""
+        """Closes the account: every later write for the user is rejected."""
 
     async def remove_rows(self, user_id: UUID, limit: int) -> int:
-        """Removes at most so many rows of each kind of a closed account. Returns how many it removed."""
+        """Deletes at most `limit` rows of a closed account from each table. Returns the number of all deleted rows."""
 
 
 class DeletedAccounts:
-    """One round carries out all deletions that are new."""
+    """Processes the deletions of accounts."""
 
     def __init__(self, source: EventSource, rows: AccountRows) -> None:
         self._source = source
         self._rows = rows
 
     async def round(self) -> None:
-        """See the module."""
+        """Processes all new deletions. Raises DependencyUnavailable."""
         after = await self._rows.get_deletions()
         while True:
             page = await self._source.list_events(after=after, kind=EventKind.USER_DELETED)
             if page.last_number < after:
-                # The log was restored from an older copy: all of it once more, which does no harm.
+                # The event log was restored from an older backup. Process all of it once more, which does no harm.
                 after = 0
                 continue
             for event in page.events:

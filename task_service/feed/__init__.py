@@ -1,1 +1,1 @@
-"""The change log as clients follow it: snapshots, resume tokens, streams."""
+"""The change feed: how clients follow a user's change log, with snapshots, resume tokens and streams."""

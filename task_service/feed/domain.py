@@ -1,4 +1,4 @@
-"""The change log as clients follow it. Values only."""
+"""The values of the change feed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from task_service.tasks.domain import Task
 
 
 class ChangeKind(IntEnum):
-    """What happened to a task. The numbers are those of the API and of the table."""
+    """What happened to a task. The API and the table use the same numbers."""
 
     CREATED = 1
     UPDATED = 2
@@ -18,7 +18,7 @@ class ChangeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of a user's change log, with the task as it left it. `seq` counts from 1 without a gap, in the order of the commits."""
+    """One entry of a user's change log, with the task after the change. `seq` counts from 1 without gaps, in commit order."""
 
     seq: int
     kind: ChangeKind
@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Changes in order, and, as of the same moment, the log's epoch and the number of its last change, 0 before the first."""
+    """Changes in order, with the log's epoch and the number of its last change (0 before the first), all from one snapshot."""
 
     epoch: str
     last_seq: int
@@ -36,7 +36,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """What a watcher is told: a change, or None for a checkpoint; and where to go on behind it."""
+    """One event of a stream: a change, or None for a checkpoint, and the token that resumes after it."""
 
     change: Change | None
     resume_token: str

@@ -1,10 +1,10 @@
-"""The errors of the change feed, named by the fact."""
+"""The errors of the change feed."""
 
 from servicekit.errors import InvalidField, Kind, ServiceError, Violation
 
 
 class InvalidResumeToken(InvalidField):
-    """The resume token is not one of ours, or is another user's."""
+    """The service did not issue this resume token, or issued it to another user."""
 
     reason = "INVALID_RESUME_TOKEN"
 
@@ -13,7 +13,7 @@ class InvalidResumeToken(InvalidField):
 
 
 class ResumeTokenExpired(ServiceError):
-    """What came after the resume token is not kept any more, or never was in this database."""
+    """The changes after the resume token are no longer stored, or were never in this database."""
 
     kind = Kind.OUT_OF_RANGE
     reason = "RESUME_TOKEN_EXPIRED"
@@ -21,7 +21,7 @@ class ResumeTokenExpired(ServiceError):
 
 
 class ServiceStopping(ServiceError):
-    """This replica stops; another one goes on."""
+    """This replica is stopping. The client can resume the stream on another replica."""
 
     kind = Kind.UNAVAILABLE
     reason = "SERVICE_STOPPING"

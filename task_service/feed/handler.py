@@ -1,4 +1,4 @@
-"""WatchTasks of taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+"""Maps the messages of WatchTasks to domain values and back. Must not access storage."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from task_service.feed.service import FeedService
 
 
 class FeedHandler:
-    """WatchTasks, under its name in snake_case."""
+    """The RPC WatchTasks of TaskService. The method is named after it, in snake_case."""
 
     def __init__(self, feed: FeedService) -> None:
         self._feed = feed

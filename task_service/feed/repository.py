@@ -1,4 +1,4 @@
-"""The change log in PostgreSQL, as it is followed."""
+"""Reads the change log from PostgreSQL."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -9,7 +9,8 @@ from task_service.feed.domain import Change, ChangeKind, Changes
 from task_service.query.list_statement import COLUMN_NAMES
 from task_service.tasks.repository import to_task
 
-# All in one statement, so of one moment: the log, how far its numbers go, and the epoch. A row without a change if there is none, as for $2 null.
+# One statement reads the changes, the last number and the epoch from one snapshot. If there is no change, or $2 is null, it returns one row, whose
+# change is null.
 LIST_CHANGES: Final = f"""
 SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change.kind, {", ".join(f"task.{name}" for name in COLUMN_NAMES)}
   FROM task.feed AS feed

@@ -1,4 +1,4 @@
-"""The use case of following a change log. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol."""
+"""The use case of following a change log. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what it needs."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
@@ -17,14 +17,14 @@ CHANGES_AT_ONCE = 100
 
 
 class Streams(Protocol):
-    """Those who watch: see task_service.feed.watching.Watches."""
+    """The open streams of this process: see task_service.feed.watching.Watches."""
 
     def watch(self, identity: Identity) -> AbstractContextManager[Watch]:
-        """A stream's place among them. Raises ServiceStopping, Overloaded."""
+        """Registers a stream for as long as the context lasts. Raises ServiceStopping, Overloaded."""
 
 
 class FeedService:
-    """The users' change logs, as clients follow them."""
+    """Lets clients follow their user's change log."""
 
     def __init__(self, log: ChangeLog, streams: Streams, resume_tokens: Tokens) -> None:
         self._log = log
@@ -32,9 +32,10 @@ class FeedService:
         self._resume_tokens = resume_tokens
 
     async def watch_tasks(self, identity: Identity, resume_token: str) -> AsyncGenerator[WatchEvent, None]:
-        """A checkpoint, and then every change behind the token, or from now on if it is empty: in order, none left out and none twice.
+        """Yields a checkpoint, and then every change after the resume token, or from now on if the token is empty: in order, each exactly once.
 
-        It ends only by raising: InvalidResumeToken, ResumeTokenExpired, Overloaded, TokenInvalid, ServiceStopping, DependencyUnavailable.
+        While nothing changes, it yields a checkpoint every HEARTBEAT_SECONDS. It ends only by raising InvalidResumeToken, ResumeTokenExpired,
+        Overloaded, TokenInvalid, ServiceStopping or DependencyUnavailable.
         """
         place = self._open(identity.user_id, resume_token) if resume_token else None
         with self._streams.watch(identity) as watch:
@@ -48,12 +49,12 @@ class FeedService:
                     watch.check()
                     place = Place(place.epoch, change.seq)
                     yield self._event(identity.user_id, change, place)
-                # A sign of life needs no look: what there is to see wakes the watch.
+                # A heartbeat needs no read of the log, because a new change wakes the watch.
                 while place.seq == found.last_seq and not await watch.wait():
                     yield self._event(identity.user_id, None, place)
 
     async def _beginning(self, user_id: UUID, place: Place | None) -> Place:
-        """The place to begin at: the given one, or behind all that there is. Raises ResumeTokenExpired."""
+        """Returns the place to begin at: the given one, or the end of the log. Raises ResumeTokenExpired."""
         found = await self._log.list(user_id, None if place is None else place.seq, 1)
         if place is None:
             return Place(found.epoch, found.last_seq)
@@ -61,7 +62,7 @@ class FeedService:
         return place
 
     def token(self, user_id: UUID, place: Place) -> str:
-        """The resume token of a place."""
+        """Returns the resume token of a place."""
         return self._resume_tokens.seal([place.epoch, place.seq], _of(user_id))
 
     def _event(self, user_id: UUID, change: Change | None, place: Place) -> WatchEvent:
@@ -75,7 +76,10 @@ class FeedService:
 
 
 def _require_whole(place: Place, found: Changes) -> None:
-    """Raises ResumeTokenExpired if a part of the log behind the place is not kept any more, or it is another log. Numbers have no gap."""
+    """Raises ResumeTokenExpired if changes after the place are no longer stored, or if the place is in another log.
+
+    Numbers have no gaps, so a gap means that changes were deleted. A place in another log has another epoch, or a number beyond the last one.
+    """
     seqs = [change.seq for change in found.changes]
     is_next = seqs == list(range(place.seq + 1, place.seq + 1 + len(seqs)))
     if found.epoch != place.epoch or place.seq > found.last_seq or not is_next or (not seqs and place.seq < found.last_seq):

@@ -1,8 +1,9 @@
-"""Following the change log: which streams there are, when each must look again, and when it must end.
+"""The open streams of the change feed: when each of them must read the change log again, and when it must end.
 
-Contract: a stream looks again when this process or, by Redis, another one says that its user's tasks have changed, and each second the counters of
-all watched users are read in one statement; so a change is told within 2 seconds whatever is lost. In the same second each stream's session is looked
-at, and at once when one has ended. A stream lasts at most as long as its token.
+Contract: a stream reads the log again when this process, or another one through Redis, announces a change of its user's tasks. In addition, the
+replica reads the counters of all watched users every second in one statement, so a stream sends each change within 2 s even if announcements are
+lost. The replica also checks each stream's session every second, and at once when a session has ended. A stream ends at the latest when its access
+token expires.
 """
 
 import asyncio
@@ -20,55 +21,55 @@ from task_service.feed.domain import Changes
 from task_service.feed.errors import ServiceStopping
 
 POLL_SECONDS: Final = 1.0
-# Below the minute after which balancers take a silent connection for dead.
+# Less than the 60 s after which load balancers close an idle connection.
 HEARTBEAT_SECONDS: Final = 45.0
-# On one replica: more windows than anybody has open.
+# Per replica. More than the windows that one user has open.
 MAX_WATCHES_PER_USER: Final = 100
-# No number in a change log.
+# Not the number of any change.
 UNKNOWN: Final = -1
 
 
 class ChangeLog(Protocol):
-    """The users' change logs. Raises DependencyUnavailable."""
+    """The users' change logs. All methods raise DependencyUnavailable."""
 
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
-        """At most `limit` changes behind the one with the number `after`; none for None."""
+        """Returns at most `limit` changes after the one with the number `after`; no changes if `after` is None."""
 
     async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:
-        """The users whose last number is another than is known, each with it."""
+        """Returns the users whose last number differs from the one in `known`, each with its last number."""
 
 
 class Wakeups(Protocol):
-    """Calls back when another process says that a channel's subject has changed: see servicekit.stores.wakeups.Wakeups."""
+    """Calls back when another process announces a change on a channel: see servicekit.stores.wakeups.Wakeups."""
 
     def subscribe(self, channel: str, callback: Callable[[], None]) -> None:
-        """From now on."""
+        """Calls the callback for the channel from now on."""
 
     def unsubscribe(self, channel: str, callback: Callable[[], None]) -> None:
-        """No more."""
+        """Stops calling the callback."""
 
 
 class Watch:
-    """One stream: how far it has read, and how it waits."""
+    """One stream: how far it has read, and what wakes or ends it."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        # The log's last number when the stream looked last.
+        # The log's last number at the stream's last read.
         self.last_seq = UNKNOWN
         self._woken = asyncio.Event()
         self._end: ServiceError | None = None
 
     def wake(self) -> None:
-        """There may be something new."""
+        """Wakes the stream, because there may be a new change."""
         self._woken.set()
 
     def end(self, error: ServiceError) -> None:
-        """The stream is to end with this error."""
+        """Ends the stream with this error, unless another error has ended it before."""
         self._end = self._end or error
         self._woken.set()
 
     async def wait(self) -> bool:
-        """Waits until there may be something new; False if it is only time for a sign of life. Raises as `check`."""
+        """Waits until the stream is woken. Returns False if it was not woken within HEARTBEAT_SECONDS. Raises as `check`."""
         left = self.identity.expires_at - time.time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(max(left, 0), HEARTBEAT_SECONDS)):
@@ -79,7 +80,10 @@ class Watch:
         return woken
 
     def check(self) -> None:
-        """Raises what the stream is to end with, if it is. To be asked before each message: a stream that has much to tell does not wait."""
+        """Raises the error that ends the stream, or TokenInvalid if its token has expired.
+
+        Call it before each message, because a stream with many changes to send does not wait.
+        """
         if self._end is not None:
             raise self._end
         if self.identity.expires_at <= time.time():
@@ -95,7 +99,7 @@ class _User:
 
     @property
     def last_seq(self) -> int:
-        """How far all of them have read; UNKNOWN if one has read further than another, so that the other is not forgotten."""
+        """The number up to which all streams have read; UNKNOWN if they differ, so that polling also wakes a stream that is behind."""
         seqs = {watch.last_seq for watch in self.watches}
         return seqs.pop() if len(seqs) == 1 else UNKNOWN
 
@@ -123,15 +127,15 @@ class Watches:
         self._check = check
         self._users: dict[UUID, _User] = {}
         self._stopping = False
-        Gauge("task_watches", "Streams of WatchTasks under way.", registry=registry).set_function(self._count)
-        woken = Counter("task_watch_wakeups_total", "Times that a stream was to look again, by what said so.", ["by"], registry=registry)
+        Gauge("task_watches", "Open streams of WatchTasks.", registry=registry).set_function(self._count)
+        woken = Counter("task_watch_wakeups_total", "Wake-ups of streams, by what woke them.", ["by"], registry=registry)
         self._by_process, self._by_redis, self._by_poll = (woken.labels(by) for by in ("process", "redis", "poll"))
 
     @contextlib.contextmanager
     def watch(self, identity: Identity) -> Iterator[Watch]:
-        """A stream's place here, as long as it lasts. To be taken before the log is read for the first time, so that nothing is missed.
+        """Registers a stream for as long as the context lasts. Enter it before the first read of the log, so that no change is missed.
 
-        Raises ServiceStopping, and Overloaded if the user has too many already.
+        Raises ServiceStopping, and Overloaded if the user already has MAX_WATCHES_PER_USER streams.
         """
         if self._stopping:
             raise ServiceStopping
@@ -151,7 +155,7 @@ class Watches:
                 self._wakeups.unsubscribe(channel_of(identity.user_id), user.wake_by_redis)
 
     def changed(self, user_id: UUID) -> None:
-        """The user's tasks have changed, by a write of this process."""
+        """Wakes the user's streams after a write of this process."""
         if (user := self._users.get(user_id)) is not None:
             user.wake(self._by_process)
 
@@ -165,7 +169,7 @@ class Watches:
                     watch.end(error)
 
     async def round(self) -> None:
-        """What is to be done each POLL_SECONDS. Raises DependencyUnavailable."""
+        """Checks the sessions and reads the counters; runs every POLL_SECONDS. Raises DependencyUnavailable."""
         self.check()
         if not self._users:
             return
@@ -174,7 +178,7 @@ class Watches:
                 user.moved(last_seq, self._by_poll)
 
     async def drain(self) -> None:
-        """Ends all streams, and lets no new one begin."""
+        """Ends all streams with ServiceStopping, and rejects new ones with it."""
         self._stopping = True
         for user in list(self._users.values()):
             for watch in user.watches:
@@ -185,5 +189,5 @@ class Watches:
 
 
 def channel_of(user_id: UUID) -> str:
-    """Redis's channel for "this user's tasks have changed"."""
+    """Returns the Redis channel that announces changes of the user's tasks."""
     return f"task-changes:{user_id}"

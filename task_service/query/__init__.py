@@ -1,1 +1,1 @@
-"""Which tasks a list has and in which order: the filter language, from text to SQL."""
+"""The filter and the order of a list: the filter language, from text to SQL."""

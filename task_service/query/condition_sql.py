@@ -1,4 +1,4 @@
-"""Conditions in SQL. Values are parameters; only the numbers of statuses are literal."""
+"""Translates conditions to SQL. Values become parameters; only the numbers of statuses are literals."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from task_service.query.domain import TEXTS, AllOf, AnyOf, Comparison, Condition
 
 ALL_STATUSES: Final = frozenset(Status)
 
-# Adds a value to the parameters of a statement, and returns how it is written there.
+# Adds a value to the parameters of a statement and returns its placeholder.
 Parameter = Callable[[object], str]
 
 _SIGNS: Final = {
@@ -18,23 +18,23 @@ _SIGNS: Final = {
     Operator.GREATER: ">",
     Operator.GREATER_OR_EQUAL: ">=",
 }
-# What makes a field present that is never null.
+# The condition for presence, for fields that are never null.
 _NOT_EMPTY: Final = {Field.DESCRIPTION: "description <> ''", Field.LABELS: "labels <> '{}'"}
 
 
 def statuses_of(conditions: Sequence[Condition]) -> frozenset[Status]:
-    """The statuses that a task may have of which all conditions are true, as far as those tell that are about the status alone."""
+    """Returns the statuses that a task can have if all conditions about the status alone are true."""
     told = [statuses for statuses in map(_statuses, conditions) if statuses is not None]
     return ALL_STATUSES.intersection(*told)
 
 
 def sql_of(conditions: Sequence[Condition], parameter: Parameter) -> list[str]:
-    """Terms that are all true, if and only if the conditions are that `statuses_of` does not tell about."""
+    """Returns the SQL terms of the conditions that `statuses_of` does not cover. All terms are true if and only if these conditions are."""
     return [_sql(condition, parameter) for condition in conditions if _statuses(condition) is None]
 
 
 def status_sql(statuses: frozenset[Status]) -> list[str]:
-    """The terms, at most one, of having one of these statuses."""
+    """Returns the SQL term for having one of these statuses, or no term for all statuses."""
     if statuses == ALL_STATUSES:
         return []
     numbers = sorted(status.value for status in statuses)
@@ -75,10 +75,10 @@ def _comparison_sql(comparison: Comparison, parameter: Parameter) -> str:
 
 
 def _statuses(condition: Condition) -> frozenset[Status] | None:
-    """The statuses of which the condition is true, or None if it is not about the status alone."""
+    """Returns the statuses for which the condition is true, or None if the condition is not about the status alone."""
     match condition:
         case Comparison(field=Field.STATUS, operator=operator, value=value, negated=negated):
-            named = ALL_STATUSES if operator is Operator.PRESENT else frozenset({Status(value)})  # type: ignore[arg-type]  # it is one
+            named = ALL_STATUSES if operator is Operator.PRESENT else frozenset({Status(value)})  # type: ignore[arg-type]  # a Status
             return ALL_STATUSES - named if negated != (operator is Operator.NOT_EQUAL) else named
         case AnyOf(terms) | AllOf(terms):
             each = [_statuses(term) for term in terms]

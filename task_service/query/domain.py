@@ -1,6 +1,6 @@
-"""What a task can be asked for: comparisons of one field, joined by and, or and not. Values only; knows neither the text that says so nor SQL.
+"""The conditions of a filter: comparisons of one field, joined by AND, OR and NOT. Values only, independent of the filter's text and of SQL.
 
-Two-valued: of a field that is absent every comparison is false, and its negation true.
+The logic is two-valued: if a field is absent, every comparison with it is false, and the negation of the comparison is true.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 
 class Status(IntEnum):
-    """How far a task has come. The numbers are those of the API and of the table."""
+    """The status of a task. The API and the table use the same numbers."""
 
     PENDING = 1
     IN_PROGRESS = 2
@@ -19,7 +19,7 @@ class Status(IntEnum):
 
 
 class Field(Enum):
-    """A field, by its name in the API and in the table."""
+    """A field of a task. The API and the table use the same name."""
 
     TITLE = "title"
     DESCRIPTION = "description"
@@ -34,7 +34,7 @@ class Field(Enum):
 
 
 class Operator(Enum):
-    """How a field is compared. HAS is: among the labels, or within the text, in any case of letters. PRESENT has no value to compare with."""
+    """How a field is compared. HAS means that the value is one of the labels, or that the text contains it in any case. PRESENT takes no value."""
 
     EQUAL = "="
     NOT_EQUAL = "!="
@@ -46,7 +46,7 @@ class Operator(Enum):
     PRESENT = ":*"
 
 
-# In this order an error names them.
+# Error messages list the operators in this order.
 TEXT_OPERATORS: Final = (Operator.EQUAL, Operator.NOT_EQUAL, Operator.HAS)
 STATUS_OPERATORS: Final = (Operator.EQUAL, Operator.NOT_EQUAL)
 LABEL_OPERATORS: Final = (Operator.HAS,)
@@ -70,14 +70,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """True if all terms are. There are two or more, none of them an AllOf."""
+    """True if all terms are true. It has two or more terms, none of them an AllOf."""
 
     terms: "tuple[Condition, ...]"
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """True if one of the terms is. There are two or more, none of them an AnyOf."""
+    """True if at least one term is true. It has two or more terms, none of them an AnyOf."""
 
     terms: "tuple[Condition, ...]"
 
@@ -87,31 +87,31 @@ Condition: TypeAlias = Comparison | AllOf | AnyOf
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter as it was written, and what it means."""
+    """The text of a filter and its condition."""
 
     text: str
     condition: Condition
 
 
 def conjuncts(condition: Condition) -> tuple[Condition, ...]:
-    """What must all be true for the condition to be."""
+    """Returns the conditions that must all be true for the condition to be true."""
     return condition.terms if isinstance(condition, AllOf) else (condition,)
 
 
 def all_of(terms: Sequence[Condition]) -> Condition:
-    """The conjunction of one or more."""
+    """Returns the conjunction of one or more conditions."""
     flat = tuple(inner for term in terms for inner in conjuncts(term))
     return flat[0] if len(flat) == 1 else AllOf(flat)
 
 
 def any_of(terms: Sequence[Condition]) -> Condition:
-    """The disjunction of one or more."""
+    """Returns the disjunction of one or more conditions."""
     flat = tuple(inner for term in terms for inner in (term.terms if isinstance(term, AnyOf) else (term,)))
     return flat[0] if len(flat) == 1 else AnyOf(flat)
 
 
 def negation(condition: Condition) -> Condition:
-    """The opposite, with the negation down at the comparisons, where each can be said in the way that an index serves."""
+    """Returns the negation of the condition. It negates the comparisons instead of the whole, so that an index can serve each of them."""
     match condition:
         case AllOf(terms):
             return any_of([negation(term) for term in terms])
@@ -122,7 +122,7 @@ def negation(condition: Condition) -> Condition:
 
 
 def operators_of(field: Field) -> tuple[Operator, ...]:
-    """The operators that the field takes, beside PRESENT, which all take."""
+    """Returns the operators that the field takes, without PRESENT, which all fields take."""
     if field in TEXTS:
         return TEXT_OPERATORS
     if field is Field.STATUS:

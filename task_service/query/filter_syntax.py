@@ -1,7 +1,7 @@
-"""Filters as clients write them (AIP-160), read into conditions. Knows no SQL.
+"""Parses filters as clients write them (AIP-160) into conditions. Independent of SQL.
 
-OR binds tighter than AND; comparisons side by side are joined by AND; NOT and - negate. Narrower than AIP-160: a word without a field is refused, and
-a value is one word or one text in quotes.
+OR binds tighter than AND. Adjacent comparisons are joined by AND. NOT and - negate. The language is narrower than AIP-160: a word without a field is
+rejected, and a value is one word or one quoted text.
 """
 
 import re
@@ -15,13 +15,13 @@ from servicekit.errors import InvalidField
 from task_service.query.domain import Comparison, Condition, Field, Filter, Operator, all_of, any_of, negation, operators_of
 from task_service.query.filter_values import WrongValue, value_of
 
-# More than a person writes, and few enough that neither we nor PostgreSQL's planner have much to do with it.
+# More than a person writes, and few enough to be cheap for the parser and for PostgreSQL's planner.
 MAX_DEPTH: Final = 16
 MAX_COMPARISONS: Final = 50
-# What an error quotes of a word at most.
+# Error messages quote at most this many characters of a word.
 SHOWN_CHARACTERS: Final = 40
 
-# A word may have an apostrophe within (don't), and a time has colons. What else has a sign of the grammar in it stands in quotes.
+# A word may contain an apostrophe (don't), and a time contains colons. Any other value with a character of the grammar must be quoted.
 GRAMMAR: Final = r"""
     ?start: conjunction
     conjunction: disjunction (_AND? disjunction)*
@@ -51,19 +51,19 @@ _FIELD_NAMES: Final = tuple(field.value for field in Field)
 
 
 def parse_filter(text: str) -> Filter | None:
-    """The filter, or None if the text is blank. Raises InvalidField, which says at which character, counted from 1."""
+    """Returns the filter, or None if the text is blank. Raises InvalidField, which names the character of the error, counted from 1."""
     if not text.strip():
         return None
     try:
         return Filter(text, _PARSER.parse(text))
     except UnexpectedCharacters as error:
-        _refuse_character(text, error.pos_in_stream)  # type: ignore[arg-type]  # the lexer always says where it is
+        _refuse_character(text, error.pos_in_stream)  # type: ignore[arg-type]  # the lexer always sets the position
     except UnexpectedToken as error:
         _refuse_token(text, error.token, error.expected)
 
 
 class _Bounds(PostLex):
-    """Counts, while the text is read, what it has too much of: so the parser never sees it."""
+    """Enforces MAX_DEPTH and MAX_COMPARISONS while the text is read, before the parser sees the tokens."""
 
     always_accept = ()
 
@@ -81,7 +81,7 @@ class _Bounds(PostLex):
 
 @v_args(inline=True)
 class _Conditions(Transformer[Token, Condition]):
-    """What each rule of the grammar makes of its parts."""
+    """Builds the condition of each rule of the grammar."""
 
     def conjunction(self, *terms: Condition) -> Condition:
         return all_of(terms)
@@ -135,7 +135,7 @@ def _text(value: Token) -> str:
         if value in KEYWORDS:
             _refuse(_place(value), f"a value must stand here; if {value} is the value, in quotes")
         return str(value)
-    # A backslash takes the character behind it as it is.
+    # A backslash escapes the next character.
     return _ESCAPE.sub(r"\1", value[1:-1])
 
 

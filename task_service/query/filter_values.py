@@ -1,4 +1,4 @@
-"""What each field of a filter is compared with, read from its text."""
+"""Parses the values with which a filter compares fields."""
 
 import re
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ _PRIORITY: Final = re.compile(r"[1-5]")
 
 
 class WrongValue(ValueError):
-    """A text is no value of its field. The message says what is one: `must be …`."""
+    """The text is not a valid value of its field. The message says what is valid: `must be …`."""
 
 
 def value_of(field: Field, text: str) -> Value:
-    """The value that the text is, for the field. Raises WrongValue."""
+    """Parses the text as a value of the field. Raises WrongValue."""
     if field is Field.STATUS:
         return _status(text)
     if field is Field.PRIORITY:
@@ -38,7 +38,7 @@ def _priority(text: str) -> int:
 
 
 def _time(text: str) -> datetime:
-    """Kept to the microsecond, as the times of tasks are. A date alone is its midnight in UTC."""
+    """Parses a time to the microsecond, like the times of tasks. A date alone means midnight in UTC."""
     try:
         if not _TIME.fullmatch(text):
             raise ValueError

@@ -1,4 +1,4 @@
-"""Which tasks a list has, in which order, and where its pages begin. Values only: the SQL of it is the repository's."""
+"""The query of a list and the positions at which its pages begin. Values only: list_statement holds the SQL."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ SortValue = str | int | datetime
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What a list is asked for. Everything in it must stay the same from page to page. `show_deleted`: deleted tasks as well (AIP-164)."""
+    """The query of a list, which must stay the same from page to page. `show_deleted` adds the deleted tasks (AIP-164)."""
 
     user_id: UUID
     status: Status | None
@@ -23,14 +23,14 @@ class ListQuery:
     show_deleted: bool = False
 
     def identity(self) -> list[Key]:
-        """The query in a form that a page token can be bound to."""
+        """Returns the query in the form to which page tokens are bound."""
         order = [item for key in self.order for item in (int(key.field), int(key.descending))]
         identity = ["ListTasks", str(self.user_id), self.status, self.priority, *order]
-        # Only where they are used: tokens of before there were filters stay good.
+        # Only added if they are used, so that page tokens from before there were filters stay valid.
         return [*identity, self.filter.text if self.filter else None, int(self.show_deleted)] if self.filter or self.show_deleted else identity
 
     def conditions(self) -> tuple[Condition, ...]:
-        """What must all be true of a task for it to be in the list."""
+        """Returns the conditions that must all be true for a task to be in the list."""
         conditions: list[Condition] = []
         if self.status is not None:
             conditions.append(Comparison(Field.STATUS, Operator.EQUAL, self.status))
@@ -41,7 +41,7 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in an ordered list: behind the task with these values of the order's keys and this id."""
+    """A position in an ordered list: after the task with this id and these values of the sort keys."""
 
     values: tuple[SortValue, ...]
     id: UUID

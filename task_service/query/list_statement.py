@@ -1,8 +1,8 @@
-"""The statement of a list: a single one, so that the page, the count and the place in the user's change log are of one snapshot.
+"""Builds the statement of a list. It is a single statement, so that the page, the count and the place in the user's change log have one snapshot.
 
-Its rows come from the tasks that are not deleted, by an index that has their order, once for each status, or by way of a label; all merged. With the
-deleted ones, which are few, from those as well. SQL is put together from the constants of this module and of condition_sql alone; values are always
-parameters.
+The statement reads the tasks that are not deleted. If an index has the list's order, the statement reads that index once for each status, or the index
+of labels once for each of its parts, and merges the rows. With `show_deleted` it also reads the deleted tasks, which are few. SQL is assembled only
+from the constants of this module and of condition_sql; clients' values are always parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,21 @@ COLUMN_NAMES: Final = (
     *("user_id", "id", "title", "description", "status", "priority", "due_date", "labels"),
     *("created_at", "updated_at", "completed_at", "deleted_at", "version"),
 )
-# In a list a task without a due date comes last, whatever the direction.
+# In a list, a task without a due date comes last in both directions.
 _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
 PLACE: Final = "(SELECT epoch FROM task.feed) AS epoch, COALESCE((SELECT last_seq FROM task.counters WHERE user_id = $1), 0) AS last_seq"
 TASKS: Final = "task.tasks"
-# The labels' own columns under other names, since those of the tasks are meant wherever both have one. LIMIT 1 changes nothing but that tasks are
-# looked up one after another: of a plain join the planner, which takes the keys to be independent, expects next to nothing, and reads far ahead.
+# The columns of task_labels have other names here, so that a name that both tables have means the column of the task. LIMIT 1 does not change the
+# result, but makes PostgreSQL look up the tasks one by one. For a plain join the planner assumes that the keys are independent, expects almost no
+# rows, and reads far ahead.
 LABELLED: Final = (
     "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label} AND {completed}) AS labelled"
     " CROSS JOIN LATERAL (SELECT * FROM task.tasks WHERE user_id = $1 AND id = task_id LIMIT 1) AS labelled_task"
 )
-# What gives a task's place there.
+# In this source, the columns that hold a task's position in the order.
 PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}
-# The statuses that its index keeps apart.
+# The conditions that select the two parts of the labels' index, and the statuses in each part.
 COMPLETED: Final[Mapping[str, frozenset[Status]]] = {
     "NOT completed": frozenset({Status.PENDING, Status.IN_PROGRESS}),
     "completed": frozenset({Status.COMPLETED}),
@@ -39,20 +40,20 @@ COMPLETED: Final[Mapping[str, frozenset[Status]]] = {
 
 
 class Parameters:
-    """The values of a statement. The first is the user's id."""
+    """The parameters of a statement. The first is the user's id."""
 
     def __init__(self, *values: object) -> None:
         self.values = list(values)
 
     def __call__(self, value: object) -> str:
-        """Adds one, and returns how it is written in the statement."""
+        """Adds a value and returns its placeholder."""
         self.values.append(value)
         return f"${len(self.values)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the order: in SQL, and the name that it has among a list's columns. `turned`: it is the value with the other sign."""
+    """A sort key: its SQL, and its name among the columns of the list. `turned` means that the SQL negates the value."""
 
     sql: str
     name: str
@@ -60,29 +61,29 @@ class Key:
     turned: bool = False
 
 
-# The orders that an index has for the tasks of one status, in either direction: see migrations/0003_lists.sql.
+# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
 SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id")})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from and which they are. `place` has the columns that stand for others of the task."""
+    """A source of rows: tables and conditions. `place` maps columns of the task to columns of the source that replace them."""
 
     tables: str
     terms: Sequence[str]
     place: Mapping[str, str]
 
     def rows(self, columns: Sequence[str], *more_terms: str) -> str:
-        """The rows as a query."""
+        """Returns a query for the rows."""
         selected = ", ".join(f"{self.place[name]} AS {name}" if name in self.place else name for name in columns)
         return f"SELECT {selected} FROM {self.tables} WHERE {' AND '.join([*self.terms, *more_terms])}"  # noqa: S608
 
 
 def list_statement(query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool) -> tuple[str, list[object]]:
-    """The statement and its parameters.
+    """Returns the statement and its parameters.
 
-    Its rows have a task's columns, null in the one row of an empty page, then epoch, last_seq and, if wanted, total_size.
+    Its rows have the task's columns, then epoch, last_seq and, if `with_total`, total_size. An empty page is one row whose task columns are null.
     """
     parameters = Parameters(query.user_id)
     keys = _keys(query.order)
@@ -92,16 +93,16 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
     order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
     page = _page([source.rows(columns, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
     counted = f", ({_count(sources)}) AS total_size" if with_total else ""
-    # Ordered once more since a join promises no order. It is a page, so it costs next to nothing.
+    # Sorted once more, because a join guarantees no order. A page is small, so this is cheap.
     sql = f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
     return sql, parameters.values
 
 
 def _page(sources: Sequence[str], order: str, skip: int, limit: int, parameters: Parameters) -> str:
-    """The first rows of all sources together, which are read from each only as far as they are wanted.
+    """Returns a query for the first rows of all sources together. PostgreSQL reads each source only as far as it needs.
 
-    A generic plan does not know a parameter: of an unknown LIMIT it thinks that it lets a tenth through, and rather sorts. So each source is bounded
-    by a number in round figures as well, which shows how few are wanted, and makes but few different statements.
+    A generic plan does not know the value of a parameter: the planner assumes that an unknown LIMIT returns a tenth of the rows, and prefers to sort.
+    So each source also has a literal LIMIT, which shows how few rows are needed. It is a power of ten, so that there are few different statements.
     """
     few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))})" for source in sources)
     offset = f" OFFSET {parameters(skip)}" if skip else ""
@@ -123,7 +124,7 @@ def _sources(query: ListQuery, keys: Sequence[Key], parameters: Parameters) -> l
             if statuses & group
         ]
     else:
-        # Where all are sorted anyway, or there are none, once is enough.
+        # If PostgreSQL sorts all tasks anyway, or no status is left, one source is enough.
         split = tuple(key.sql for key in keys) in SERVED and statuses
         groups = [frozenset({status}) for status in sorted(statuses)] if split else [statuses]
         sources = [Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *status_sql(group), *terms], {}) for group in groups]
@@ -133,12 +134,12 @@ def _sources(query: ListQuery, keys: Sequence[Key], parameters: Parameters) -> l
 
 
 def _among(statuses: frozenset[Status], group: frozenset[Status]) -> list[str]:
-    """The terms by which tasks of a group have one of the statuses."""
+    """Returns the terms that restrict tasks of the group to the statuses."""
     return [] if group <= statuses else status_sql(statuses & group)
 
 
 def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison | None:
-    """The condition by whose label the list can be read in its order, if there is one."""
+    """Returns a condition whose label has an index with the list's order, or None."""
     if [key.field for key in order] != [key.field for key in NEWEST_FIRST]:
         return None
     for condition in conditions:
@@ -153,7 +154,7 @@ def _count(sources: Sequence[Source]) -> str:
 
 
 def _keys(order: Order) -> list[Key]:
-    """The keys in SQL, all in one direction if possible. Ties go by id in the direction of the last, so that one index serves a list either way."""
+    """Returns the sort keys, all in one direction if possible. The id breaks ties in the last key's direction, so one index serves both."""
     last = order[-1].descending
     return [*(_key(key, wanted=last) for key in order), Key("id", "id", last)]
 
@@ -177,7 +178,7 @@ def _values(position: Position, keys: Sequence[Key]) -> list[SortValue | object]
 
 
 def _behind(keys: Sequence[Key], values: Sequence[str], place: Mapping[str, str]) -> list[str]:
-    """The condition of being behind a position: a row comparison if all keys have one direction, else what it means written out."""
+    """Returns the terms for rows after a position: a row comparison if all keys have one direction, else the equivalent comparisons."""
     if not values:
         return []
     columns = [place.get(key.sql, key.sql) for key in keys]
@@ -188,5 +189,5 @@ def _behind(keys: Sequence[Key], values: Sequence[str], place: Mapping[str, str]
     for i, (column, sign) in enumerate(zip(columns, signs, strict=True)):
         equal = [f"{columns[j]} = {values[j]}" for j in range(i)]
         cases.append(" AND ".join([*equal, f"{column} {sign} {values[i]}"]))
-    # The bound on the first key is contained in the rest, but only this form lets an index begin there.
+    # The second term implies the first, but only the first lets PostgreSQL start an index scan at the position.
     return [f"{columns[0]} {signs[0]}= {values[0]}", f"({' OR '.join(f'({case})' for case in cases)})"]

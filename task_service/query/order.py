@@ -1,4 +1,4 @@
-"""The order of a list, and its text (AIP-132). Values only."""
+"""The order of a list, parsed from its text (AIP-132). Values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _ORDER_FIELDS: Final[Mapping[str, OrderField]] = {field.name.lower(): field for 
 
 
 def parse_order(text: str) -> Order:
-    """An `order_by` (AIP-132), such as `priority desc, due_date`. Empty is newest first. Raises InvalidField."""
+    """Parses an `order_by` (AIP-132) such as `priority desc, due_date`. An empty text means newest first. Raises InvalidField."""
     if not text.strip():
         return NEWEST_FIRST
     keys = tuple(_order_key(part) for part in text.split(","))

@@ -1,1 +1,1 @@
-"""Tasks: what they are, the use cases, their storage, and the cache in front of it."""
+"""Tasks: the domain values, the use cases, the storage, and the cache in front of it."""

@@ -1,15 +1,17 @@
-"""Hot tasks in Redis: a decorator over the repository that never answers with something older than an acknowledged write.
+"""Caches tasks in Redis: a decorator over the repository that never returns a task older than an acknowledged write.
 
-A key holds a value, a lease or a fence. A miss takes a lease, and what it then read is filled in only while that lease stands. A write sets its
-fence before it begins, outliving any time the transaction can take (over somebody else's fence: an anonymous one). After the commit its own fence
-becomes the value, an anonymous one is left to expire, and anything else is deleted. A write whose outcome is not known leaves its fence to expire.
-A write of several tasks fences all of them, and leaves no values.
+A key holds a value, a lease or a fence. A reader that finds no key sets a lease, reads the repository, and fills in the value only if its lease is
+still there. A write sets a fence before it begins; the fence outlives the longest possible transaction. If the key holds another write's fence, the
+write replaces it with an anonymous fence. After the commit, the write replaces its own fence with the value, leaves an anonymous fence to expire, and
+deletes anything else. A write whose outcome is unknown leaves its fence to expire. A write of several tasks fences all of them and stores no values.
 
-Redis away: reads and writes go to the repository alone. Keys whose finish failed are remembered and deleted before Redis is used again; a write
-whose fence failed deletes its key when it is done, or has it remembered: by this process, and by the write itself in the database, since the process
-may not live until then. When Redis returns, writes set their fences at once and reads begin only
-when every replica must have found out (`Redis.settled`). The one exception, bounded by the breaker's probe and the values' time to
-live: a replica that is cut off from a Redis which others still reach.
+If Redis is down, reads and writes use only the repository. If the finish of a write fails, its keys are suspect: the replica remembers them and
+deletes them before it uses Redis again. A write whose fence failed deletes its keys when it finishes, or makes them suspect. Such a write is also
+recorded in PostgreSQL, because this process may die before it deletes them. When Redis is available again, writes set fences at once. Reads use the
+cache again only when every replica must have noticed that Redis is back (`Redis.settled`).
+
+Exception: if one replica is cut off from a Redis that others reach, the others may return values from before its writes, until the replica's circuit
+breaker closes and it deletes its suspect keys, or until the values expire.
 """
 
 import asyncio
@@ -35,17 +37,17 @@ from task_service.tasks.errors import WriteRefused
 from task_service.tasks.service import TaskRepository
 from task_service.tasks.writes import Creation, Operations, Written
 
-# The first byte of what a key holds. An anonymous fence is the byte `a` alone.
+# The first byte of the content of a key. An anonymous fence is the single byte `a`.
 VALUE, LEASE, FENCE = b"v", b"l", b"f"
-# No key ever holds this.
+# Stands for a fence that could not be set. No key ever holds it.
 NO_FENCE = b"-"
 
 LEASE_MILLISECONDS: Final = 5_000
-# More keys than this are not remembered; instead the cache stays unused until every value of before has expired.
+# A replica remembers no more suspect keys than this. Beyond it, the replica does not use the cache until every value from before has expired.
 MAX_SUSPECT_KEYS: Final = 100_000
 DELETE_BATCH: Final = 500
 
-# KEYS, ARGV: own fence, its milliseconds. Sets the own fence, or an anonymous one over somebody else's.
+# KEYS; ARGV: own fence, its lifetime in ms. Sets the own fence, or an anonymous fence where a key already holds a fence.
 SET_FENCE: Final = """
 for _, key in ipairs(KEYS) do
   local kind = string.sub(redis.call('GET', key) or '', 1, 1)
@@ -53,7 +55,7 @@ for _, key in ipairs(KEYS) do
   redis.call('SET', key, fence, 'PX', ARGV[2])
 end
 """
-# KEYS, ARGV: own fence, the value or '' for none, its milliseconds. What a commit leaves behind.
+# KEYS; ARGV: own fence, the value or '' for none, its lifetime in ms. Runs after the write.
 FINISH: Final = """
 for _, key in ipairs(KEYS) do
   local held = redis.call('GET', key)
@@ -62,14 +64,14 @@ for _, key in ipairs(KEYS) do
   end
 end
 """
-# KEYS[1], ARGV: lease, the value, its milliseconds.
+# KEYS[1]; ARGV: lease, the value, its lifetime in ms. Fills in the value if the lease is still there.
 FILL: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 """
 
 
 class CachedTasks:
-    """A TaskRepository over another one. `write_timeout_seconds` is the longest that a write of it can take to commit, or fail, on the server."""
+    """A TaskRepository over another one. `write_timeout_seconds` is the longest time in which a write of it commits or fails on the server."""
 
     def __init__(
         self, repository: TaskRepository, redis: Redis, registry: CollectorRegistry, *, value_seconds: float, write_timeout_seconds: float
@@ -83,7 +85,7 @@ class CachedTasks:
         redis.before_close(self._make_good)
         self._set_fence, self._set_finish, self._fill = map(redis.script, (SET_FENCE, FINISH, FILL))
         self._deleting: set[asyncio.Task[None]] = set()
-        reads = Counter("task_cache_reads_total", "Reads of one task, by what the cache had.", ["outcome"], registry=registry)
+        reads = Counter("task_cache_reads_total", "Reads of one task, by cache outcome.", ["outcome"], registry=registry)
         self._hit, self._miss, self._held, self._bypass = (reads.labels(outcome) for outcome in ("hit", "miss", "held", "bypass"))
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
@@ -103,7 +105,7 @@ class CachedTasks:
         if held[:1] == VALUE and (task := decode(user_id, task_id, held[1:])) is not None:
             self._hit.inc()
             return task
-        # Somebody reads or writes this task just now: what we read must not be kept, since we have no lease.
+        # Another call holds a lease or a fence. This read has no lease, so it must not fill in its value.
         self._held.inc()
         return await self._repository.find(user_id, task_id)
 
@@ -120,7 +122,7 @@ class CachedTasks:
         return await self._repository.list_unfenced(seconds, limit)
 
     async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
-        """See TaskRepository.write. What is new has nothing to fence: nobody can have read it before; the first reader fills it in."""
+        """See TaskRepository.write. A creation needs no fence, because nobody can have read the task before. The first reader fills in its value."""
         if isinstance(operations[0], Creation):
             return await self._repository.write(actor, operations, idempotency, unfenced=unfenced)
         keys = list({key_of(actor.user_id, operation.id): None for operation in operations})
@@ -129,10 +131,10 @@ class CachedTasks:
         return await self._fenced(keys, fence, write)
 
     async def start(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     async def close(self) -> None:
-        """Waits for deletions that are under way."""
+        """Waits for running deletions of suspect keys."""
         await asyncio.gather(*self._deleting, return_exceptions=True)
 
     async def _fenced(self, keys: Sequence[str], fence: bytes, write: Coroutine[None, None, Written]) -> Written:
@@ -142,11 +144,11 @@ class CachedTasks:
             await self._finish(keys, fence, None)
             raise
         except BaseException:
-            # It may have been committed. A fence of ours would expire by itself; without one the keys are suspect.
+            # The write may have been committed. Its own fence expires by itself. Without a fence, the keys are suspect.
             if fence == NO_FENCE:
                 self._suspects.add(*keys)
             raise
-        # What is deleted leaves no value, and what is answered once more is of another time.
+        # A deletion leaves no value. The tasks of a replayed answer may be outdated.
         task = None if written.replayed or len(keys) > 1 or not written.tasks else written.tasks[-1]
         await self._finish(keys, fence, task)
         return written
@@ -157,13 +159,13 @@ class CachedTasks:
         task = await self._repository.find(user_id, task_id)
         if taken and task is not None:
             args = (lease, VALUE + encode(task), self._value_milliseconds)
-            # A fill that is lost or late does no harm: it counts only while its lease stands.
+            # A lost or late fill does no harm: it takes effect only while its lease is there.
             with contextlib.suppress(RedisUnavailable):
                 await self._redis.run(lambda _: self._fill([key], args))
         return task
 
     async def _fence(self, keys: Sequence[str]) -> bytes:
-        """Sets a fence on each and returns it; what is returned while Redis is away fences nothing, so that the finish deletes."""
+        """Sets a fence on each key and returns it. If Redis is unavailable, returns NO_FENCE, with which the finish deletes the keys."""
         fence = FENCE + secrets.token_bytes(12)
         try:
             await self._redis.run(lambda _: self._set_fence(keys, (fence, self._fence_milliseconds)))
@@ -172,7 +174,7 @@ class CachedTasks:
         return fence
 
     async def _finish(self, keys: Sequence[str], fence: bytes, task: Task | None) -> None:
-        """After a commit. A finish that fails makes the keys suspect; so the write of a caller that has left by now is not forgotten either."""
+        """Runs after the write was committed or rejected. If it fails or is cancelled, the keys become suspect."""
         try:
             value = VALUE + encode(task) if task is not None else b""
             await self._redis.run(lambda _: self._set_finish(keys, (fence, value, self._value_milliseconds)))
@@ -186,7 +188,7 @@ class CachedTasks:
             raise
 
     async def _make_good(self, client: Client) -> None:
-        """Before Redis is used again: deletes what was written without it, by this replica or by one that may be no more."""
+        """Runs before Redis is used again. Deletes the keys of tasks written without Redis, by this replica or by one that may have died."""
         try:
             unfenced = await self._repository.list_unfenced(self._value_seconds, MAX_SUSPECT_KEYS + 1)
         except DependencyUnavailable as error:
@@ -196,13 +198,13 @@ class CachedTasks:
 
     async def _delete_suspects(self) -> None:
         deadline.clear()
-        # If it fails, the breaker is open, and does it again before it closes.
+        # If this fails, the circuit breaker is open. It deletes the keys before it closes.
         with contextlib.suppress(RedisUnavailable):
             await self._redis.run(self._suspects.delete)
 
 
 class Suspects:
-    """Keys that may hold something old. They are deleted before Redis is used again, or have expired by then."""
+    """Keys that may hold old values. The replica uses Redis again only after they were deleted or have expired."""
 
     def __init__(self, value_seconds: float) -> None:
         self._value_seconds = value_seconds
@@ -210,18 +212,18 @@ class Suspects:
         self._unknown_until = float("-inf")
 
     def add(self, *keys: str) -> None:
-        """Remembers keys, or, past the bound, that some are not remembered."""
+        """Remembers the keys. If that would exceed MAX_SUSPECT_KEYS, it only remembers until when unknown keys may hold old values."""
         if len(self._keys) + len(keys) <= MAX_SUSPECT_KEYS:
             self._keys.update(keys)
         else:
             self._unknown_until = time.monotonic() + self._value_seconds
 
     async def delete(self, client: Client) -> None:
-        """Deletes them from Redis. Raises RedisError if it cannot, or if values that were not remembered may still be there."""
+        """Deletes the keys from Redis. Raises RedisError if that fails, or if keys that were not remembered may still hold old values."""
         if time.monotonic() < self._unknown_until:
             raise RedisError("values that are not remembered may still be there")
         while self._keys:
-            # Taken out beforehand: one that becomes suspect again while it is being deleted must stay.
+            # Taken out before the deletion, because a key that becomes suspect again during the deletion must stay.
             batch = [self._keys.pop() for _ in range(min(len(self._keys), DELETE_BATCH))]
             try:
                 await client.delete(*batch)
@@ -231,5 +233,5 @@ class Suspects:
 
 
 def key_of(user_id: UUID, task_id: UUID) -> str:
-    """The key of a task. The number is that of the value's encoding."""
+    """Returns the Redis key of a task. The number in it is the version of the value's encoding."""
     return f"task:2:{user_id}:{task_id}"

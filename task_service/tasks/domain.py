@@ -1,4 +1,4 @@
-"""What a task is. Plain values; knows no storage and no wire format."""
+"""A task and its etag: plain values, independent of storage and wire format."""
 
 import re
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from task_service.query.domain import Status
 MAX_PAGE_SIZE: Final = 100
 DEFAULT_PAGE_SIZE: Final = 20
 DEFAULT_PRIORITY: Final = 3
-# AIP-158: a page may hold fewer tasks than asked for. In bytes of text, which is nearly all of a page.
+# The maximum size of the text on a page; text is nearly all of a page. A page may have fewer tasks than requested (AIP-158).
 MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
-# Of text in the answer of a batch: with all that is around it an answer stays below the 4 MiB that gRPC clients take.
+# The maximum size of the text in the answer of a batch. With everything else, the answer stays below the 4 MiB that gRPC clients accept.
 MAX_ANSWER_BYTES: Final = 3 * 1024 * 1024
 
 # 18 digits fit into PostgreSQL's bigint.
 _ETAG: Final = re.compile(r'"[1-9][0-9]{0,17}"')
 
-# The fields that a client sets, by their names in the API and in the table.
+# The fields that a client can set, by their names in the API and in the table.
 WRITABLE_FIELDS: Final = ("title", "description", "status", "priority", "due_date", "labels")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFields:
-    """What a client says about a task. The defaults are those of a new task."""
+    """The fields of a task that a client sets. The defaults are those of a new task."""
 
     title: str = ""
     description: str = ""
@@ -56,28 +56,28 @@ class Task:
 
     @property
     def etag(self) -> str:
-        """Changes with every change of the task; a strong entity tag (RFC 9110 §8.8.3)."""
+        """A strong entity tag (RFC 9110 §8.8.3), which changes with every change of the task."""
         return etag_of(self.version)
 
     @property
     def text_bytes(self) -> int:
-        """About what the task takes on a page, in bytes."""
+        """The approximate size of the task on a page, in bytes."""
         return len(self.title.encode()) + len(self.description.encode()) + sum(len(label.encode()) for label in self.labels)
 
 
 def etag_of(version: int) -> str:
-    """The etag of a task in that version."""
+    """Returns the etag of a task in that version."""
     return f'"{version}"'
 
 
 def version_of(etag: str) -> int | None:
-    """The version that an etag of ours is of; None if it is of none that there can be."""
+    """Returns the version in an etag, or None if no version has this etag."""
     return int(etag[1:-1]) if _ETAG.fullmatch(etag) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a user's change log: behind the change `seq`, of the log that the epoch names."""
+    """A place in a user's change log: after the change `seq`, in the log with this epoch."""
 
     epoch: str
     seq: int
@@ -85,9 +85,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Tasks of a list as they were together at one moment, which is that of the place in the user's change log.
+    """Tasks of a list, all from one snapshot, and the place in the user's change log in that snapshot.
 
-    `total_size`: how many the list has in all, None unless it was asked for.
+    `total_size` is the number of tasks in the whole list, or None if it was not requested.
     """
 
     tasks: Sequence[Task]
@@ -97,7 +97,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who writes, in which session, by which call: what the change log keeps of it."""
+    """The user, the session and the request of a write. The change log stores all three."""
 
     user_id: UUID
     session_id: UUID

@@ -1,6 +1,6 @@
-"""A task as bytes for the cache: a JSON list with times in microseconds since 1970, as page tokens have them.
+"""Encodes a task as bytes for the cache: a JSON list with times in microseconds since 1970, as in page tokens.
 
-A change of the list's form needs another number in the cache's keys.
+If the form of the list changes, the number in the cache's keys must change too.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,14 +17,14 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def encode(task: Task) -> bytes:
-    """The task with its ids first."""
+    """Returns the task as bytes, its ids first."""
     times = (task.due_date, task.created_at, task.updated_at, task.completed_at, task.deleted_at)
     values = (f"{task.user_id}{task.id}", task.title, task.description, task.status.value, task.priority, task.labels, task.version)
     return orjson.dumps((*values, *(_micros(time) for time in times)))
 
 
 def decode(user_id: UUID, task_id: UUID, data: bytes) -> Task | None:
-    """The task that `encode` made bytes of; None if it is another than the one asked for, which would be a fault of the cache."""
+    """Decodes the bytes from `encode`. Returns None if they hold another task, which would be a fault of the cache."""
     ids, title, description, status, priority, labels, version, *times = orjson.loads(data)
     if ids != f"{user_id}{task_id}":
         return None
@@ -49,12 +49,12 @@ def decode(user_id: UUID, task_id: UUID, data: bytes) -> Task | None:
 
 
 def to_micros(time: datetime) -> int:
-    """Exact for every time that Python can say."""
+    """Returns the microseconds since 1970, exactly for every datetime."""
     return (time - EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    """The time, in UTC. Raises OverflowError for one that Python cannot say."""
+    """Returns the time in UTC. Raises OverflowError if a datetime cannot hold it."""
     return EPOCH + timedelta(microseconds=micros)
 
 

@@ -1,17 +1,17 @@
-"""The errors of tasks, named by the fact."""
+"""The errors of tasks."""
 
 from servicekit.errors import Kind, ServiceError
 
 
 class WriteRefused(ServiceError):
-    """A write was not done, and it is certain that it was not."""
+    """The write was rejected. It is certain that it changed nothing."""
 
 
 class OperationRefused(WriteRefused):
-    """One operation of a write, or one id of a list of them, cannot be done; then none was. `index` tells which."""
+    """One operation of a write, or one id of a batch read, was rejected, and with it the whole call. `index` is its position in the list."""
 
     def __init__(self, index: int = 0, *, etag: str | None = None, field: str | None = None) -> None:
-        """`field`: the list of the request that the index is for, if it has one."""
+        """`field` is the name of the list in the request to which `index` refers, if the request has a list."""
         metadata = {} if etag is None else {"etag": etag}
         if field is not None:
             metadata["index"] = str(index)
@@ -20,12 +20,12 @@ class OperationRefused(WriteRefused):
         self.index = index
 
     def of(self, field: str) -> "OperationRefused":
-        """The same, of a list in the request."""
+        """Returns the same error for the list `field` of the request."""
         return type(self)(self.index, etag=self._etag, field=field)
 
 
 class TaskNotFound(OperationRefused):
-    """The caller has no such task: it never was, is deleted, or is somebody else's. The answer does not tell which."""
+    """The caller has no such task: it never existed, is deleted, or belongs to another user. The answer does not say which."""
 
     kind = Kind.NOT_FOUND
     reason = "TASK_NOT_FOUND"
@@ -33,7 +33,7 @@ class TaskNotFound(OperationRefused):
 
 
 class EtagMismatch(OperationRefused):
-    """The task has another etag by now, which is in the metadata."""
+    """The task has another etag. The error's metadata has the current one."""
 
     kind = Kind.ABORTED
     reason = "ETAG_MISMATCH"
@@ -41,7 +41,7 @@ class EtagMismatch(OperationRefused):
 
 
 class TaskNotDeleted(OperationRefused):
-    """The task is not in the bin, so it cannot be brought back."""
+    """The task is not in the bin, so it cannot be restored."""
 
     kind = Kind.ALREADY_EXISTS
     reason = "TASK_NOT_DELETED"
@@ -49,7 +49,7 @@ class TaskNotDeleted(OperationRefused):
 
 
 class AnswerTooLarge(OperationRefused):
-    """With this one the tasks of the answer have more text than a message can hold."""
+    """From this operation on, the tasks of the answer have more text than MAX_ANSWER_BYTES."""
 
     kind = Kind.EXHAUSTED
     reason = "ANSWER_TOO_LARGE"
@@ -57,7 +57,7 @@ class AnswerTooLarge(OperationRefused):
 
 
 class IdempotencyKeyReused(WriteRefused):
-    """The key was used for another request."""
+    """The idempotency key was used for another request in the last 24 hours."""
 
     kind = Kind.FAILED_PRECONDITION
     reason = "IDEMPOTENCY_KEY_REUSED"

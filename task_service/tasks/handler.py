@@ -1,4 +1,4 @@
-"""taskmanager.task.v1.TaskService: maps messages to domain values and back. Knows protobuf, and nothing of storage."""
+"""Maps the messages of taskmanager.task.v1.TaskService to domain values and back. Must not access storage."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ from task_service.tasks.writes import Deletion, Undeletion, Written
 
 
 class TaskHandler:
-    """The RPCs of TaskService but WatchTasks. Each method is named as its RPC, in snake_case."""
+    """The RPCs of TaskService except WatchTasks. Each method is named after its RPC, in snake_case."""
 
     def __init__(self, service: TaskService, resume_token: Callable[[UUID, Place], str]) -> None:
-        """`resume_token` makes the token of a place in a user's change log."""
+        """`resume_token` creates the token for a place in a user's change log."""
         self._service = service
         self._resume_token = resume_token
 
@@ -134,7 +134,7 @@ def _task(written: Written, call: Call) -> task_pb2.Task:
 
 @contextlib.contextmanager
 def _one_of(field: str) -> Iterator[None]:
-    """Has a refusal name the list in the request, and the index in it."""
+    """Adds the list in the request and the index in it to an OperationRefused."""
     try:
         yield
     except OperationRefused as error:

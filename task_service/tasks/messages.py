@@ -1,4 +1,4 @@
-"""Domain values from messages and messages from domain values: taskmanager.task.v1. Knows protobuf, and nothing of storage."""
+"""Converts messages of taskmanager.task.v1 to domain values and back. Must not access storage."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 MISSING_TITLE: Final = "must have 1 to 200 characters"
 MAX_ETAG_CHARACTERS: Final = 64
-# A quarter of what Status(number) costs.
+# A lookup in this mapping costs a quarter of Status(number).
 _STATUSES: Final = {task_pb2.Task.STATUS_UNSPECIFIED: Status.PENDING} | {status.value: status for status in Status}
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def to_message(task: Task) -> task_pb2.Task:
-    """The task as the API shows it. Times that are not are absent."""
+    """Returns the task as an API message. A time that is None is absent."""
     return task_pb2.Task(
         id=str(task.id),
         user_id=str(task.user_id),
         title=task.title,
         description=task.description,
-        status=task.status,  # type: ignore[arg-type]  # the numbers are the same ones
+        status=task.status,  # type: ignore[arg-type]  # both enums use the same numbers
         priority=task.priority,
         labels=task.labels,
         etag=task.etag,
@@ -46,7 +46,10 @@ def to_message(task: Task) -> task_pb2.Task:
 
 
 def to_fields(message: task_pb2.Task, mask: Sequence[str] = WRITABLE_FIELDS) -> TaskFields:
-    """What the message says of the fields in `mask`; what is absent is as in a new task. Raises InvalidField."""
+    """Returns the fields of the message. An absent field has the default of a new task.
+
+    Raises InvalidField if `mask` has the title and the title is empty, or if the due date is not valid.
+    """
     if "title" in mask and not message.title:
         raise InvalidField.of("task.title", MISSING_TITLE)
     return TaskFields(
@@ -60,33 +63,33 @@ def to_fields(message: task_pb2.Task, mask: Sequence[str] = WRITABLE_FIELDS) -> 
 
 
 def to_update(request: task_service_pb2.UpdateTaskRequest, etags: Etags) -> Update:
-    """What an UpdateTask asks for. Raises InvalidField."""
+    """Returns the update that an UpdateTask requests. Raises InvalidField."""
     mask = fields_to_set(request.update_mask, request.task, WRITABLE_FIELDS)
     return Update(task_id(request.task), to_fields(request.task, mask), mask, etags)
 
 
 def to_replacement(request: task_service_pb2.ReplaceTaskRequest, etags: Etags) -> Update:
-    """What a ReplaceTask asks for. Raises InvalidField."""
+    """Returns the update that a ReplaceTask requests. Raises InvalidField."""
     return Update(task_id(request.task), to_fields(request.task), WRITABLE_FIELDS, etags)
 
 
 def task_id(message: task_pb2.Task) -> UUID:
-    """The id in a task. Raises InvalidField."""
-    # In the one form that buf.validate takes as well; UUID() takes braces, `urn:uuid:` and no hyphens besides.
+    """Returns the id of a task message. Raises InvalidField."""
+    # Only the form that buf.validate accepts. UUID() also accepts braces, `urn:uuid:` and an id without hyphens.
     if not _UUID.fullmatch(message.id):
         raise InvalidField.of("task.id", "must be a valid UUID")
     return UUID(message.id)
 
 
 def etag(message: task_pb2.Task) -> str:
-    """The etag in a task, where it counts: in what is new it is ignored, whatever it is. Raises InvalidField."""
+    """Returns the etag of a task message. Raises InvalidField if it is too long. Creations do not call this: they ignore the etag."""
     if len(message.etag) > MAX_ETAG_CHARACTERS:
         raise InvalidField.of("task.etag", f"must be at most {MAX_ETAG_CHARACTERS} characters")
     return message.etag
 
 
 def each(requests: Sequence[Any], read: Callable[[Any], T]) -> Sequence[T]:
-    """What each request of a batch asks for, read as its single RPC does. Raises InvalidField with the index in the field's path."""
+    """Reads each request of a batch with the function of the single RPC. Raises InvalidField with the index in the field's path."""
     values = []
     for index, request in enumerate(requests):
         try:

@@ -1,4 +1,4 @@
-"""Where the pages of a list begin: positions from tasks, and positions in page tokens."""
+"""The positions at which the pages of a list begin, and how page tokens hold them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,22 +11,22 @@ from task_service.query.order import Order, OrderField, OrderKey
 from task_service.tasks.domain import Task
 from task_service.tasks.encoding import from_micros, to_micros
 
-# What stands for "no due date", so that such tasks come last in either direction. PostgreSQL has them as infinity and -infinity.
+# Stand for "no due date", so that such tasks come last in both directions. In SQL these are infinity and -infinity.
 _LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
 
 
 def position_of(task: Task, order: Order) -> Position:
-    """The place right behind `task`."""
+    """Returns the position directly after `task`."""
     return Position(tuple(_sort_value(task, key) for key in order), task.id)
 
 
 def to_token(position: Position) -> list[Key]:
-    """The position as a page token carries it."""
+    """Returns the position in the form that a page token holds."""
     return [*(to_micros(value) if isinstance(value, datetime) else value for value in position.values), str(position.id)]
 
 
 def from_token(keys: Sequence[Key], order: Order) -> Position:
-    """The position in a page token of a query with that order. Raises InvalidPageToken if it is of another form."""
+    """Returns the position in a page token of a query with that order. Raises InvalidPageToken if the token has another form."""
     *values, last = keys
     try:
         return Position(tuple(_parse(value, key) for value, key in zip(values, order, strict=True)), UUID(str(last)))

@@ -1,4 +1,4 @@
-"""Tasks in PostgreSQL: one statement for each method. The statement of a list is made in list_statement."""
+"""Tasks in PostgreSQL: one statement for each method. list_statement builds the statement of a list."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -20,9 +20,9 @@ from task_service.tasks.errors import AnswerTooLarge, EtagMismatch, IdempotencyK
 from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
-# The kinds of writes, as task.changes has them.
+# The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
-# What task.write raises: see migrations/0004_writes.sql.
+# The error codes of task.write: see migrations/0004_writes.sql.
 ACCOUNT_DELETED: Final = "TM001"
 KEY_REUSED: Final = "TM005"
 REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
@@ -31,13 +31,13 @@ REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
     "TM004": TaskNotDeleted,
     "TM006": AnswerTooLarge,
 }
-# A third of what Status(number) costs.
+# A lookup in this mapping costs a third of Status(number).
 _STATUSES: Final = {status.value: status for status in Status}
 
-# SQL is put together from the constants of this module alone; values are always parameters.
+# SQL is assembled only from constants; values are always parameters.
 FIND: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"  # noqa: S608
 FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL"  # noqa: S608
-# The columns of the one that the function returns, each by its name.
+# Selects each column of the returned task by its name.
 WRITE: Final = f"""
 SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
   FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9)
@@ -48,9 +48,10 @@ SWEEP: Final = "SELECT task.sweep($1, $2, $3)"
 
 
 def removals(*, bin_days: int, change_days: int) -> Sequence[Removal]:
-    """Deletes tasks that were in the bin for `bin_days`, changes older than `change_days`, and idempotency keys older than a day.
+    """Returns the cleanup, which deletes tasks that were in the bin for `bin_days`, and changes older than `change_days`.
 
-    Only one replica deletes at a time: another one that tries meanwhile deletes nothing.
+    It also deletes idempotency keys older than a day and records of unfenced writes older than two days. Only one replica deletes at a time: another
+    one that tries meanwhile deletes nothing.
     """
     return [Removal(SWEEP, (timedelta(days=bin_days), timedelta(days=change_days)))]
 
@@ -93,12 +94,12 @@ class PostgresTasks:
         replayed = bool(rows) and rows[0][0]
         if isinstance(operations[0], Creation) and not replayed:
             return Written(_created(operations, to_task(rows[0][1:])))
-        # An answer without tasks that is given again is a row without one.
+        # A replayed answer without tasks is one row without a task.
         return Written([to_task(row[1:]) for row in rows if row[1] is not None], replayed)
 
 
 def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
-    """The operation as task.write takes it."""
+    """Returns the operation in the form that task.write takes."""
     values: dict[str, Any] = {"n": n, "id": str(operation.id)}
     if not isinstance(operation, Creation) and operation.etags is not None:
         values["versions"] = [version for version in map(version_of, operation.etags) if version is not None]
@@ -112,7 +113,7 @@ def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
 
 
 def _created(operations: Operations, first: Task) -> Sequence[Task]:
-    """The tasks that were made together with the first: what was asked for, at one moment. Cheaper than to read back what is known."""
+    """Returns the created tasks: the requested fields, with the times and the version of the first task. This is cheaper than to read all back."""
     now = first.created_at
     tasks = []
     for operation in operations:
@@ -125,7 +126,10 @@ def _created(operations: Operations, first: Task) -> Sequence[Task]:
 
 
 def _refusal(error: asyncpg.PostgresError) -> Exception:
-    """What an error of task.write means; the error itself if it is none of its own. A token outlives a deleted account by minutes."""
+    """Returns the domain error for an error of task.write, or the error itself if it has another code.
+
+    ACCOUNT_DELETED means TokenInvalid: an access token can outlive a deleted account by minutes.
+    """
     if error.sqlstate == ACCOUNT_DELETED:
         return TokenInvalid()
     if error.sqlstate == KEY_REUSED:
@@ -142,7 +146,7 @@ def _task(row: Any) -> Task | None:
 
 
 def to_task(row: Any) -> Task:
-    """The task in a row that begins with COLUMNS."""
+    """Returns the task in a row that begins with COLUMNS."""
     user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version, *_ = row
     return Task(
         user_id,

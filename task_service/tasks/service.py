@@ -1,4 +1,4 @@
-"""The use cases of tasks. Imports neither grpc, protobuf, asyncpg nor redis: what it needs of them is a Protocol here."""
+"""The use cases of tasks. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what the use cases need."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,44 +15,45 @@ from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion
 
 
 class TaskRepository(Protocol):
-    """Where tasks are kept. Every write and its rows in the change log commit together or not at all. All raise DependencyUnavailable."""
+    """Stores tasks. A write and its rows in the change log commit together or not at all. All methods raise DependencyUnavailable."""
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
-        """The task, or None if the user has none with that id. Never older than an acknowledged write."""
+        """Returns the task, or None if the user has no task with that id. The answer is never older than an acknowledged write."""
 
     async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
-        """Those of the tasks that there are, by their ids."""
+        """Returns the user's tasks with these ids, by id. Ids without a task are missing in the result."""
 
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
-        """At most `limit` tasks of the query, in its order, ties by id, from `skip` behind `after`.
+        """Returns at most `limit` tasks of the query after `after`, without the first `skip`, in the query's order and with ties in the order of ids.
 
-        Of the same moment are the place in the user's change log and, if wanted, the total, which takes time in proportion to what it counts.
+        The place in the user's change log and, if `with_total`, the total are from the same snapshot. The total counts every matching task: its cost
+        grows with their number.
         """
 
     async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
-        """Does all of the operations, one after the other, or none.
+        """Executes all of the operations, in order, or none. Raises WriteRefused.
 
-        Under a key that was used for the same request in the last 24 hours it does nothing, and answers as then. Raises WriteRefused.
-        `unfenced`: a cache over this one could not be told of it beforehand, which is to be remembered.
+        If the idempotency key was used for the same request in the last 24 hours, changes nothing and returns the answer of that request. `unfenced`
+        means that the cache could not set a fence before this write; the write is then recorded for `list_unfenced`.
         """
 
     async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
-        """At most `limit` tasks that were written unfenced in the last `seconds`: user and id."""
+        """Returns at most `limit` tasks that were written unfenced in the last `seconds`, as pairs of user id and task id."""
 
 
 class Tokens(Protocol):
-    """Makes and reads tokens that tell a place: see servicekit.rpc.paging.PlaceTokens."""
+    """Creates and reads tokens that hold a position: see servicekit.rpc.paging.PlaceTokens."""
 
     def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
-        """A token."""
+        """Returns a token for the position, bound to the query."""
 
     def open(self, token: str, query: Sequence[Key]) -> Sequence[Key]:
-        """What a token was made of. Raises InvalidPageToken, or InvalidResumeToken."""
+        """Returns the position in a token. Raises InvalidPageToken, or InvalidResumeToken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of tasks. The page token is empty on the last. `place` and `total_size` are those of Listed."""
+    """A page of tasks. The page token is empty on the last page. `place` and `total_size` are those of Listed."""
 
     tasks: Sequence[Task]
     next_page_token: str
@@ -64,21 +65,21 @@ class TaskService:
     """Every method acts for one user and sees only that user's tasks."""
 
     def __init__(self, repository: TaskRepository, page_tokens: Tokens, new_id: Callable[[], UUID], announce: Callable[[UUID], None]) -> None:
-        """`announce` says that a user's tasks have changed."""
+        """`announce` notifies the streams of a user that the user's tasks have changed."""
         self._repository = repository
         self._page_tokens = page_tokens
         self._new_id = new_id
         self._announce = announce
 
     async def get_task(self, user_id: UUID, task_id: UUID) -> Task:
-        """Raises TaskNotFound."""
+        """Returns the task. Raises TaskNotFound."""
         task = await self._repository.find(user_id, task_id)
         if task is None:
             raise TaskNotFound
         return task
 
     async def batch_get_tasks(self, user_id: UUID, task_ids: Sequence[UUID]) -> Sequence[Task]:
-        """The tasks in the order of the ids. Raises TaskNotFound for the first that there is not."""
+        """Returns the tasks in the order of the ids. Raises TaskNotFound for the first id without a task."""
         found = await self._repository.find_all(user_id, task_ids)
         for index, task_id in enumerate(task_ids):
             if task_id not in found:
@@ -86,10 +87,10 @@ class TaskService:
         return [found[task_id] for task_id in task_ids]
 
     async def list_tasks(self, query: ListQuery, *, page_size: int, page_token: str, skip: int, with_total: bool = False) -> Page:
-        """A page; `page_size` 0 is the default one, and too large a one counts as the largest. Raises InvalidPageToken."""
+        """Returns a page. A `page_size` of 0 means DEFAULT_PAGE_SIZE; one above MAX_PAGE_SIZE means MAX_PAGE_SIZE. Raises InvalidPageToken."""
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = from_token(self._page_tokens.open(page_token, query.identity()), query.order) if page_token else None
-        # One more than the page has, to see whether another follows.
+        # Reads one task more than the page has, to know whether another page follows.
         listed = await self._repository.list(query, after, skip, size + 1, with_total=with_total)
         tasks = _fitting(listed.tasks[:size])
         complete = len(tasks) == len(listed.tasks)
@@ -97,7 +98,7 @@ class TaskService:
         return Page(tasks, token, listed.place, listed.total_size)
 
     async def create_tasks(self, actor: Actor, tasks: Sequence[TaskFields], idempotency: Idempotency | None) -> Written:
-        """Makes tasks. As all writes: all or none, and raises WriteRefused."""
+        """Creates tasks. Like every write, it does all or nothing, and raises WriteRefused."""
         return await self._write(actor, [Creation(self._new_id(), fields) for fields in tasks], idempotency)
 
     async def update_tasks(self, actor: Actor, updates: Sequence[Update], idempotency: Idempotency | None) -> Written:
@@ -109,7 +110,7 @@ class TaskService:
         return await self._write(actor, deletions, idempotency)
 
     async def undelete_task(self, actor: Actor, undeletion: Undeletion, idempotency: Idempotency | None) -> Written:
-        """Brings a task back from the bin."""
+        """Restores a task from the bin."""
         return await self._write(actor, [undeletion], idempotency)
 
     async def _write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None) -> Written:
@@ -120,7 +121,7 @@ class TaskService:
 
 
 def _fitting(tasks: Sequence[Task]) -> Sequence[Task]:
-    """As many of the first tasks as fit on a page, and at least one."""
+    """Returns as many of the first tasks as fit on a page of MAX_PAGE_BYTES, and at least the first one."""
     size = 0
     for count, task in enumerate(tasks):
         size += task.text_bytes

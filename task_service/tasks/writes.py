@@ -1,4 +1,4 @@
-"""What a write asks for, and what comes of it. Values only."""
+"""The operations of a write, and its result. Values only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from task_service.tasks.domain import Task, TaskFields
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """A task to make, with the id that it gets."""
+    """Creates a task with this id."""
 
     id: UUID
     fields: TaskFields
@@ -18,7 +18,7 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The fields named in `mask` to set, and no others."""
+    """Sets the fields of a task that `mask` names, and no others."""
 
     id: UUID
     fields: TaskFields
@@ -28,7 +28,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A task to move to the bin."""
+    """Moves a task to the bin."""
 
     id: UUID
     etags: Etags = None
@@ -36,22 +36,23 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Undeletion:
-    """A task to bring back from the bin."""
+    """Restores a task from the bin."""
 
     id: UUID
     etags: Etags = None
 
 
-# What one write does, in order: one or several, all of one kind.
+# The operations of one write, in order: one or several, all of one kind.
 Operation = Creation | Update | Deletion | Undeletion
 Operations = Sequence[Operation]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The tasks as they are then, in the order of the operations; of deletions none.
+    """The tasks after the write, in the order of the operations; no tasks for deletions.
 
-    `replayed`: nothing was done, since it had been done before under the same idempotency key, and the tasks are those of then.
+    `replayed` means that this write changed nothing, because the same request was executed before with the same idempotency key. The tasks are then
+    those of the first answer.
     """
 
     tasks: Sequence[Task]
