@@ -1,1 +1,1 @@
-"""Tests of what deploys the system: the chart and the manifests."""
+"""Tests of everything that deploys the system: chart, manifests, compose file, images and workflows."""

@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API server as Helm's `lookup` asks for: which kinds there are, and the Secrets of one namespace."""
+"""A fake of the Kubernetes API that Helm's `lookup` needs: the discovery of kinds, and the Secrets of one namespace."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ _ANSWERS: Final[Mapping[str, Any]] = {
 
 @contextmanager
 def cluster(secrets: Mapping[str, Object]) -> Iterator[str]:
-    """The server's kubeconfig. It knows these Secrets, by their names; what is put into the mapping later as well."""
+    """Yields the kubeconfig of a server that serves these Secrets, by name. Secrets that are added to the mapping later are served too."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -40,7 +40,7 @@ def cluster(secrets: Mapping[str, Object]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -52,7 +52,7 @@ def cluster(secrets: Mapping[str, Object]) -> Iterator[str]:
 
 
 def kubeconfig(address: str, token: str = "") -> str:
-    """One for a server on this machine, whatever its certificate."""
+    """Returns a kubeconfig for a server on this machine. It does not verify the server's certificate."""
     content = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -1,4 +1,4 @@
-"""What code and docker-compose.yml must agree on. `differences` names each point at which a project, or what scrapes it, and the code do not."""
+"""Compares docker-compose.yml and Prometheus's configuration with the code. `differences` names each point at which they do not agree."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ def _default(settings: Any, field: str) -> Any:
 
 PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth": AuthSettings, "task": TaskSettings}
 MIGRATIONS: Final = dict(zip(("migrate-auth", "migrate-task"), SERVICES, strict=True))
-# What each address is for: the service, and the port at which it listens. Those of ours are the code's.
+# The service that each address setting must name, and its port. The ports of our own services come from the code.
 ENDPOINTS: Final = {
     "AUTH_GRPC_ENDPOINTS": ("auth", _default(AuthSettings, "grpc_port")),
     "TASK_GRPC_ENDPOINTS": ("task", _default(TaskSettings, "grpc_port")),
@@ -38,14 +38,14 @@ ENDPOINTS: Final = {
     "DATABASE_URL": ("postgres", 5432),
     "REDIS_URL": ("redis", 6379),
 }
-# In a URL, in a gRPC target, or by itself; a password in an URL is none.
+# Matches host:port in a URL, in a gRPC target, or alone. Does not match user:password in a URL.
 _ADDRESS: Final = re.compile(r"(?:^|[/@,])([a-z][a-z-]*):(\d+)(?=$|[/,])")
-# Docker kills no sooner than this after the drain: what Envoy's own end takes.
+# The time that Envoy needs to exit. Docker must not kill the gateway earlier than this after the drain.
 ENVOY_ENDS_SECONDS: Final = 2.0
 
 
 def differences(project: Compose, scrapes: Compose, dockerfile: str) -> list[str]:
-    """One line each; empty when all agree. The project's variables are filled in; `scrapes` is Prometheus's configuration."""
+    """Returns one line per difference. The project's variables are inserted already; `scrapes` is Prometheus's configuration."""
     services = project["services"]
     return [
         *_services(services),
@@ -58,7 +58,7 @@ def differences(project: Compose, scrapes: Compose, dockerfile: str) -> list[str
 
 
 def environment(service: Compose) -> dict[str, str]:
-    """What the process is given. Without a value the program's default holds."""
+    """Returns the variables that have a value. For the others the program's default applies."""
     return {name: str(value) for name, value in service["environment"].items() if value is not None}
 
 
@@ -104,7 +104,7 @@ def _gateway(services: Compose) -> Iterator[str]:
 
 
 def _addresses(services: Compose) -> Iterator[str]:
-    """Every `host:port` that a process of ours is told is where the code listens for that, in a network that both are in."""
+    """Checks that every `host:port` in our settings names the port on which the code listens, and that both services share a network."""
     for name in (*PROGRAMS, *MIGRATIONS, "gateway"):
         for variable, value in environment(services[name]).items():
             wanted = ENDPOINTS.get(variable)
@@ -115,7 +115,7 @@ def _addresses(services: Compose) -> Iterator[str]:
 
 
 def _scraped(services: Compose, scrapes: Compose) -> Iterator[str]:
-    """The ops port of each process of ours is scraped, under the name that it has in metrics and traces."""
+    """Checks that Prometheus scrapes the ops port of each of our services, under the service's name in metrics and traces."""
     wanted = {
         _default(program, "otel_service_name"): (name, _default(program, "ops_port"))
         for name, program in {**PROGRAMS, "gateway": GatewaySettings}.items()
@@ -128,7 +128,7 @@ def _scraped(services: Compose, scrapes: Compose) -> Iterator[str]:
 
 
 def _health(dockerfile: str) -> Iterator[str]:
-    """Compose takes the images' own health checks, each beside what it is of."""
+    """Checks that each image's own health check, which compose uses, asks the port of its program."""
     asked = dict(re.findall(r'^HEALTHCHECK .*\bservicekit\.healthcheck", "(\d+)"]\nENTRYPOINT \["python", "-m", "(\w+)"]$', dockerfile, re.MULTILINE))
     wanted = {str(_default(program, "grpc_port")): program.__module__.partition(".")[0] for program in PROGRAMS.values()}
     if asked != wanted:

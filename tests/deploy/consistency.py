@@ -1,4 +1,4 @@
-"""What code and chart must agree on. `differences` names each point at which rendered objects and the code do not."""
+"""Compares the rendered objects of the chart with the code. `differences` names each point at which they do not agree."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,36 +27,36 @@ from tests.deploy.rendered import component, environments, of_kind, pods, title
 
 DESCRIPTORS: Final = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
 PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth-service": AuthSettings, "task-service": TaskSettings}
-# Parts of an URL that is a setting.
+# Variables that are only parts of a URL setting.
 PARTS: Final = frozenset({"DATABASE_PASSWORD", "REDIS_PASSWORD"})
-# The gateway learns these with its canary and with its image; a version that does not know them takes no notice of them.
+# Variables that an older version of the gateway does not have. It ignores them.
 CANARY: Final = frozenset({"TASK_CANARY_ENDPOINTS", "TASK_CANARY_WEIGHT"})
 DRAIN: Final = frozenset({"DRAIN_DELAY_SECONDS", "SHUTDOWN_GRACE_SECONDS"})
-# The gateway's health checks, in envoy.yaml.j2: two that fail, half a second apart, each within a second.
+# The gateway's health checks in envoy.yaml.j2: two failed checks, 0.5 s apart, each with a timeout of 1 s.
 GATEWAY_NOTICES_SECONDS: Final = 3
-# Of Envoy's memory, what is neither its heap nor given back at once (overload_manager in envoy.yaml.j2 bounds the heap alone).
+# Envoy's memory outside its heap, and heap that it has not returned yet (overload_manager in envoy.yaml.j2 limits only the heap).
 GATEWAY_BESIDE_HEAP_BYTES: Final = 128 * 1024 * 1024
 
 
 def differences(found: list[Object], envoy: str | None = None) -> list[str]:
-    """One line each; empty when all agree. Envoy's configuration is the gateway's own unless another is given."""
+    """Returns one line per difference. `envoy` is Envoy's configuration, by default the gateway's own."""
     checks = (_services, _migrations, _gateway, _addresses, _policies, _mesh)
     return [*(line for check in checks for line in check(found)), *rollouts.differences(found, envoy or envoy_config())]
 
 
 @cache
 def envoy_config() -> str:
-    """The configuration that the gateway makes by default. How soon it learns of pods is the same with any settings."""
+    """Returns the gateway's configuration with default settings. No setting changes how fast the gateway finds pods."""
     return render(GatewaySettings(), DESCRIPTORS)
 
 
 def names(settings: type[BaseSettings] | type[GatewaySettings]) -> set[str]:
-    """The variables that a program reads."""
+    """Returns the names of the variables that a program reads."""
     return {name.upper() for name in settings.model_fields}
 
 
 def image_differences(dockerfile: str, found: list[Object]) -> list[str]:
-    """What an image says of itself, and its pods do not."""
+    """Returns the differences between a Dockerfile (user, ports, title) and the pods that run its image."""
     users = set(re.findall(r"^USER (\d+):\1$", dockerfile, re.MULTILINE))
     exposed = {int(port) for ports in re.findall(r"^EXPOSE (.+)$", dockerfile, re.MULTILINE) for port in ports.split()}
     names = set(re.findall(r'image\.title="([a-z-]+)"', dockerfile))
@@ -160,7 +160,7 @@ def _gateway(found: list[Object]) -> Iterator[str]:
 
 
 def _addresses(found: list[Object]) -> Iterator[str]:
-    """Every `host:port` of our own that a process is told is a Service with that port, and leads to a container that listens there."""
+    """Checks that every `host:port` of ours in a setting is a Service with that port, and that a container listens behind it."""
     ours = {one["metadata"]["name"]: one for one in of_kind(found, "Service")}
     for name in (*PROGRAMS, "gateway"):
         for workload, _, variables in environments(found, name):
@@ -185,14 +185,14 @@ def _behind(service: Object, found: list[Object]) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------------------------------------ network, mesh
 
-# Where istiod signs certificates and sends configuration (https://istio.io/latest/docs/ops/deployment/application-requirements/).
+# istiod's port for certificates and configuration (https://istio.io/latest/docs/ops/deployment/application-requirements/).
 ISTIOD_PORT: Final = 15012
 _GRPC_AND_OPS: Final = {name: {program.model_fields[port].default for port in ("grpc_port", "ops_port")} for name, program in PROGRAMS.items()}
-# Who calls whom, and at which ports. No path beside these.
+# Which component connects to which, and the ports. No other connection is allowed.
 PATHS: Final[Mapping[tuple[str, str], set[int]]] = {
-    ("gateway", "auth-service"): _GRPC_AND_OPS["auth-service"],  # calls, and the keys
+    ("gateway", "auth-service"): _GRPC_AND_OPS["auth-service"],  # calls, and the public keys
     ("gateway", "task-service"): {TaskSettings.model_fields["grpc_port"].default},
-    ("task-service", "auth-service"): _GRPC_AND_OPS["auth-service"],  # events, and the keys
+    ("task-service", "auth-service"): _GRPC_AND_OPS["auth-service"],  # events, and the public keys
     ("smoke-test", "gateway"): {GatewaySettings.model_fields["gateway_port"].default},
     ("backup", "postgresql"): {5432},
     ("backup-restore", "postgresql"): {5432},
@@ -212,14 +212,14 @@ def _policies(found: list[Object]) -> Iterator[str]:
     arriving = {(source, target, port) for target, source, port in _peers(policies, "ingress", "from") if source in there}
     yield from (f"no policy lets {source} out to {target}:{port}" for source, target, port in sorted(wanted - leaving))
     yield from (f"a policy lets {source} out to {target}:{port}" for source, target, port in sorted(leaving - wanted))
-    # Whoever lets everybody in names nobody.
+    # A rule without `from` allows all sources and names no component.
     open_to_all = {(target, port) for target, port in _everybody(policies)}
     yield from (f"no policy lets {source} in to {t}:{port}" for source, t, port in sorted(wanted - arriving) if (t, port) not in open_to_all)
     yield from (f"a policy lets {source} in to {target}:{port}" for source, target, port in sorted(arriving - wanted))
 
 
 def _peers(policies: Iterable[Object], direction: str, side: str) -> Iterator[tuple[str, str, int]]:
-    """(the policy's component, its peer, port) for each peer that is a component."""
+    """Yields (component of the policy, peer, port) for each peer that is a component."""
     for one in policies:
         for rule in one["spec"].get(direction, []):
             for peer in rule.get(side, []):
@@ -236,7 +236,7 @@ def _everybody(policies: Iterable[Object]) -> Iterator[tuple[str, int]]:
 
 
 def _mesh(found: list[Object]) -> Iterator[str]:
-    """The mesh lets the gateway call every service that it has routes to, and none of those that are the system's own."""
+    """Checks that the mesh lets the gateway call every service that it routes to, and none of the internal services."""
     policies = of_kind(found, "AuthorizationPolicy")
     if not policies:
         return
@@ -261,7 +261,7 @@ def _mesh(found: list[Object]) -> Iterator[str]:
 
 
 def _sidecars(found: list[Object]) -> Iterator[str]:
-    """Each pod that gets a sidecar lets it out to istiod; and a pod that ends by itself has one that ends with it."""
+    """Checks that every sidecar can connect to istiod, and that the sidecar of a pod that ends by itself is native, so that it ends too."""
     ways = [one["spec"] for one in of_kind(found, "NetworkPolicy") if ISTIOD_PORT in _egress_ports(one)]
     for workload, template in pods(found):
         labels = template["metadata"]["labels"]
@@ -279,7 +279,7 @@ def _egress_ports(policy: Object) -> set[int]:
 
 
 def _grpc_services() -> Iterator[tuple[str, bool]]:
-    """Each gRPC service of ours, and whether the gateway has routes to it."""
+    """Yields each of our gRPC services, and whether the gateway has routes to it."""
     content = DESCRIPTORS.read_bytes()
     routed = {rpc.service for rpc in read_routes(content).rpcs}
     for file in descriptor_pb2.FileDescriptorSet.FromString(content).file:
@@ -300,5 +300,5 @@ def _matches(rule: Mapping[str, Any], path: str) -> bool:
 
 
 def _like(pattern: str, path: str) -> bool:
-    """Istio's match: exact, or by what stands before a `*` at the end."""
+    """Matches as Istio does: exactly, or by prefix if the pattern ends with `*`."""
     return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern

@@ -1,6 +1,6 @@
-"""The kinds that Kubernetes itself does not have: their schemas, from the CRDs in the Go modules of their projects.
+"""Schemas of the kinds that are not part of Kubernetes, from the CRDs in the Go modules of their projects.
 
-`python -m tests.deploy.crds` writes `crds/*.json` anew; it needs `go`. The rules in CEL that some have are not among what is checked.
+`python -m tests.deploy.crds` rewrites `crds/*.json`; it needs `go`. The CEL rules that some CRDs have are not checked.
 """
 
 import json
@@ -15,7 +15,7 @@ import jsonschema
 import yaml
 
 FOLDER: Final = Path(__file__).parent / "crds"
-# Where a kind's CRD is: module and version, and the file in it.
+# The source of each CRD: Go module and version, and the file in it.
 _GATEWAY: Final = ("sigs.k8s.io/gateway-api@v1.6.3", "config/crd/standard/gateway.networking.k8s.io_{}.yaml")
 _PROMETHEUS: Final = ("github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd/monitoring.coreos.com_{}.yaml")
 _ISTIO: Final = ("istio.io/api@v1.32.0", "kubernetes/customresourcedefinitions.gen.yaml")
@@ -32,24 +32,24 @@ SOURCES: Final = {
 
 
 def problems(found: dict[str, Any]) -> list[str]:
-    """What is wrong with an object of one of these kinds."""
+    """Returns the errors in an object of one of these kinds."""
     schema = _schemas(found["kind"]).get(found["apiVersion"])
     if schema is None:
         return [f"there is no {found['kind']} in {found['apiVersion']}"]
-    # What every object has is not in every CRD.
+    # Not every CRD has a schema for the fields that all objects have.
     own = {name: part for name, part in found.items() if name not in _EVERY}
     return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(own)]
 
 
 @cache
 def _schemas(kind: str) -> dict[str, Any]:
-    """Of a kind, the strict schema of each version."""
+    """Returns the strict schema of each version of a kind."""
     schemas: dict[str, Any] = json.loads((FOLDER / f"{kind}.json").read_text())
     return {version: _strict(schema) | {"required": ["spec"]} for version, schema in schemas.items()}
 
 
 def _strict(schema: Any) -> Any:
-    """The schema, which lets no unknown field pass where it says which there are. An API server drops those without a word."""
+    """Returns the schema with unknown fields forbidden wherever it lists properties. An API server would drop them silently."""
     if not isinstance(schema, dict):
         return [_strict(part) for part in schema] if isinstance(schema, list) else schema
     result = {name: _strict(part) for name, part in schema.items() if name not in {"properties", "format"}}
@@ -63,7 +63,7 @@ def _strict(schema: Any) -> Any:
 
 
 def definition(kind: str) -> dict[str, Any]:
-    """The CRD of a kind, whole, from its project's module; that needs `go`."""
+    """Returns the complete CRD of a kind, from its project's Go module. It needs `go`."""
     module, path = SOURCES[kind]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["go", "mod", "init", "crds"], cwd=folder, check=True, capture_output=True)
@@ -81,7 +81,7 @@ def _fetch() -> None:
 
 
 def _bare(schema: Any) -> Any:
-    """Without what no check needs: prose, defaults, and rules in CEL."""
+    """Returns the schema without the parts that no check uses: descriptions, defaults and CEL rules."""
     if not isinstance(schema, dict):
         return [_bare(part) for part in schema] if isinstance(schema, list) else schema
     result = {name: _bare(part) for name, part in schema.items() if name != "properties" and not _LEFT_OUT.fullmatch(name)}

@@ -1,4 +1,4 @@
-"""A running system as Prometheus sees it: what its ops ports tell, and a real Prometheus that scrapes them."""
+"""A running system as Prometheus sees it: the metrics of its ops ports, and a real Prometheus that scrapes them."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,13 @@ from tests.support.waiting import eventually
 JOBS: Final = {"auth": "auth-service", "task": "task-service", "gateway": "gateway"}
 HOW: Final = "the Debian package prometheus has it"
 STARTS_WITHIN_SECONDS: Final = 20
-# Not prometheus_client's parser, which calls every counter `_total`: Envoy's are not, and Prometheus leaves names as they are.
+# Not prometheus_client's parser, which appends `_total` to every counter: Envoy's counters have no such suffix, and Prometheus keeps names unchanged.
 _SAMPLE: Final = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? ")
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def targets(system: Stack) -> Iterator[tuple[str, Labels]]:
-    """The address of each ops port, with the labels that a PodMonitor gives what is scraped there."""
+    """Yields the address of each ops port, with the labels that a PodMonitor adds to the metrics scraped there."""
     for name, process in system.state.processes.items():
         job = JOBS.get(name.partition("-")[0])
         if job and process.ops_port:
@@ -35,7 +35,7 @@ def targets(system: Stack) -> Iterator[tuple[str, Labels]]:
 
 
 async def scraped(system: Stack) -> list[tuple[str, Labels]]:
-    """All series of all ops ports, as Prometheus would keep them."""
+    """Returns all series of all ops ports, with the labels that Prometheus would store."""
     series: list[tuple[str, Labels]] = []
     async with httpx.AsyncClient(timeout=10) as client:
         for address, labels in targets(system):
@@ -46,27 +46,27 @@ async def scraped(system: Stack) -> list[tuple[str, Labels]]:
 
 
 class Prometheus:
-    """A client of the HTTP API of one that runs."""
+    """A client of the HTTP API of a running Prometheus."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def query(self, promql: str) -> list[Any]:
-        """The result of an instant query. Fails the test with what Prometheus says of a query that it does not take."""
+        """Returns the result of an instant query. If Prometheus rejects the query, fails the test with its message."""
         answer = (await self._client.post("/api/v1/query", data={"query": promql})).json()
         assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
         result: list[Any] = answer["data"]["result"]
         return result
 
     async def rules(self) -> list[Any]:
-        """All rules, with how their last evaluation went."""
+        """Returns all rules with the result of their last evaluation."""
         answer = (await self._client.get("/api/v1/rules")).json()
         return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
 
 
 @contextlib.asynccontextmanager
 async def prometheus(system: Stack, rules: Sequence[Path], folder: Path) -> AsyncIterator[Prometheus]:
-    """A real one, on a free port, that scrapes the system each second and evaluates the rules as often."""
+    """Starts a real Prometheus on a free port. It scrapes the system and evaluates the rules every second."""
     program, (port,) = required("prometheus", HOW), free_ports(1)
     config = folder / "prometheus.yaml"
     jobs: dict[str, list[Any]] = {}
@@ -98,7 +98,7 @@ async def prometheus(system: Stack, rules: Sequence[Path], folder: Path) -> Asyn
 
 
 async def traffic(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """A little of everything that is measured: calls that go well and that do not, a change of a task, and a stream that sees it."""
+    """Makes some calls of each kind that metrics count: successful and failing calls, a change of a task, and a stream that gets it."""
     task = (await client.post("/api/v1/tasks", json={"title": "watched"}, headers=headers)).json()
     async with client.stream("GET", "/api/v1/tasks:watch", headers=headers) as watch:
         lines = watch.aiter_lines()

@@ -1,4 +1,4 @@
-"""What a PromQL query names: the series that it selects, and the labels by which it groups and joins. Prometheus is the judge of everything else."""
+"""Finds the names in a PromQL query: the series that it selects, and the labels by which it groups and joins. Checks nothing else."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ class Selector:
     matchers: tuple[tuple[str, str, str], ...] = ()
 
     def selects(self, name: str, labels: Labels) -> bool:
-        """Whether it selects this series. As in Prometheus a label that is not there is empty, and a regular expression has to fit the whole."""
+        """Whether it selects this series. As in Prometheus, a missing label is empty, and a regular expression must match the whole value."""
         return name == self.name and all(_fits(labels.get(label, ""), operator, text) for label, operator, text in self.matchers)
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a query names."""
+    """The names in a query."""
 
     selectors: tuple[Selector, ...]
     labels: frozenset[str]
 
 
 def named(query: str) -> Named:
-    """Reads a query. One that is not PromQL gives nonsense."""
+    """Parses a query. The result is undefined if the text is not PromQL."""
     tokens = _TOKEN.findall(query)
     selectors: list[Selector] = []
     labels: set[str] = set()
@@ -57,7 +57,7 @@ def named(query: str) -> Named:
 
 
 def missing(query: str, series: Sequence[tuple[str, Labels]], exempt: Mapping[str, str]) -> Iterator[str]:
-    """What the query names and none of the series has; metrics that are exempt, by name, are not looked for."""
+    """Yields the names in the query that none of the series has. Ignores the exempt metrics."""
     names = named(query)
     sought = [selector for selector in names.selectors if selector.name not in exempt]
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""The chart's scenarios, rendered once, and how tests look into them."""
+"""The chart's scenarios, each rendered once, and functions to read the rendered objects."""
 
 import base64
 import re
@@ -9,10 +9,10 @@ from typing import Any, Final
 from helm.chart import SCENARIOS as FILES
 from helm.chart import Object, read_values, render
 
-# By name, the values of each scenario in ci/, and the chart's defaults.
+# The values of the chart's defaults and of each scenario in ci/, by name.
 SCENARIOS: Final[Mapping[str, dict[str, Any]]] = {"defaults": {}} | {file.name.removesuffix("-values.yaml"): read_values(file) for file in FILES}
 WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "CronJob", "Pod")
-# What an operator's Secret would hold.
+# The values in a Secret that an operator would create.
 GIVEN: Final = {
     "service-token": "0123456789abcdef" * 2,
     "page-token-key": "fedcba9876543210" * 2,
@@ -27,42 +27,42 @@ def _objects(scenario: str) -> tuple[Object, ...]:
 
 
 def objects(scenario: str) -> list[Object]:
-    """All objects of a scenario. Not to be changed: copy them first."""
+    """Returns all objects of a scenario. They are shared: copy them before you change them."""
     return list(_objects(scenario))
 
 
 def of_kind(found: Iterable[Object], *kinds: str) -> list[Object]:
-    """Those of these kinds."""
+    """Returns the objects of these kinds."""
     return [one for one in found if one["kind"] in kinds]
 
 
 def get(found: Iterable[Object], kind: str, name: str) -> Object:
-    """The one of this kind and name."""
+    """Returns the object of this kind and name. Fails if there is none."""
     (one,) = [one for one in of_kind(found, kind) if one["metadata"]["name"] == name]
     return one
 
 
 def title(one: Object) -> str:
-    """How a message calls an object."""
+    """Returns the name of an object for messages."""
     return f"{one['kind']} {one['metadata']['name']}"
 
 
 def component(one: Object) -> str:
-    """The component that a workload or Service is of: `auth-service`, `gateway`, …."""
+    """Returns the component of a workload or Service: `auth-service`, `gateway`, …."""
     labels = one["spec"]["template"]["metadata"]["labels"] if "template" in one.get("spec", {}) else one["metadata"]["labels"]
     name: str = labels["app.kubernetes.io/name"]
     return name
 
 
 def pods(found: Iterable[Object]) -> Iterator[tuple[Object, dict[str, Any]]]:
-    """Each workload with the template of its pods: labels under `metadata`, the rest under `spec`."""
+    """Yields each workload with its pod template: labels under `metadata`, the rest under `spec`."""
     for one in of_kind(found, *WORKLOADS):
         spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
         yield one, one if one["kind"] == "Pod" else spec["template"]
 
 
 def environment(container: Mapping[str, Any], found: Iterable[Object]) -> dict[str, str]:
-    """What the container's process is given, as Kubernetes puts it together: ConfigMaps first, then `env`, in which $(NAME) is an earlier one."""
+    """Returns the environment of the container's process, as Kubernetes builds it: ConfigMaps, then `env`, where $(NAME) is an earlier variable."""
     found = list(found)
     result: dict[str, str] = {}
     for source in container.get("envFrom", []):
@@ -76,7 +76,7 @@ def environment(container: Mapping[str, Any], found: Iterable[Object]) -> dict[s
 
 
 def _secret(reference: Mapping[str, str], found: list[Object]) -> str:
-    """A generated value, or what an operator would have given."""
+    """Returns a generated value, or the one of an operator's Secret."""
     for one in of_kind(found, "Secret"):
         if one["metadata"]["name"] == reference["name"]:
             return base64.b64decode(one["data"][reference["key"]]).decode()
@@ -84,7 +84,7 @@ def _secret(reference: Mapping[str, str], found: list[Object]) -> str:
 
 
 def environments(found: Iterable[Object], name: str, kind: str = "Deployment") -> Iterator[tuple[Object, dict[str, Any], dict[str, str]]]:
-    """(workload, container, environment) of each workload of a component: of task-service there may be a canary."""
+    """Yields (workload, container, environment) for each workload of a component. task-service may have two, because of the canary."""
     found = list(found)
     for one, template in pods(found):
         if one["kind"] == kind and component(one) == name:

@@ -1,4 +1,4 @@
-"""What must hold of a system once it is restored: nothing comes back that must not, and its clients can go on."""
+"""Checks on a restored system: revoked credentials and deleted data stay gone, and clients can continue."""
 
 import asyncio
 from typing import Any
@@ -20,25 +20,25 @@ from tests.support.task_api import RestTasks
 from tests.support.waiting import eventually
 
 BACK_WITHIN_SECONDS = 15.0
-# The contract's two, and a little for a machine that does other things too.
+# The 2 s of the contract, and a margin for a busy machine.
 REVOKED_WITHIN_SECONDS = 2.5
-# What a restore sets by itself; the tests look at each.
+# The tables that a restore changes after it has loaded the dump. Other tests check each.
 SET_ANEW = {"auth.sessions", "auth.signing_keys", "auth.event_counter", "task.feed"}
 
 
 def watch(channel: grpc.aio.Channel, account: Account, resume_token: str = "") -> Any:
-    """A stream of the account's changes, through the gateway."""
+    """Opens a stream of the account's changes, through the gateway."""
     stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
     return stub.WatchTasks(task_service_pb2.WatchTasksRequest(resume_token=resume_token), metadata=account.metadata)
 
 
 async def next_of(stream: Any) -> Any:
-    """The stream's next message."""
+    """Returns the stream's next message."""
     return await asyncio.wait_for(stream.read(), BACK_WITHIN_SECONDS)
 
 
 async def log_in_again(client: httpx.AsyncClient, account: Account) -> Account:
-    """Logged in, with a token that the gateway and task_service take, by a key that is not one of before: auth_service has noticed."""
+    """Logs in. Requires that auth_service signs with a new key, and that the gateway and task_service accept the token."""
     again = await log_in(client, account)
     assert jwt.get_unverified_header(again.access_token)["kid"] != jwt.get_unverified_header(account.access_token)["kid"]
     await list_tasks(client, again)
@@ -46,14 +46,14 @@ async def log_in_again(client: httpx.AsyncClient, account: Account) -> Account:
 
 
 async def list_tasks(client: httpx.AsyncClient, account: Account) -> Any:
-    """The account's tasks, over REST."""
+    """Returns the account's tasks, over REST."""
     answer = await client.get("/api/v1/tasks", headers=account.headers)
     assert answer.is_success, answer.text
     return [type("Task", (), task) for task in answer.json()["tasks"]]
 
 
 async def require_rights(stack: Stack) -> None:
-    """The services may do what they might before, and no more."""
+    """Requires that the services' roles have the same rights as before, and no more."""
     for role, own, other in (("auth_service", "auth.users", "task.tasks"), ("task_service", "task.tasks", "auth.users")):
         connection = await asyncpg.connect(login(stack.state, role))
         try:
@@ -66,7 +66,7 @@ async def require_rights(stack: Stack) -> None:
 
 
 async def require_session_over(client: httpx.AsyncClient, account: Account) -> None:
-    """Neither token of before is good for anything."""
+    """Requires that the services reject the access token and the refresh token from before."""
 
     async def require_refused() -> None:
         for path in ("/api/v1/tasks", "/api/v1/users/me"):
@@ -79,7 +79,7 @@ async def require_session_over(client: httpx.AsyncClient, account: Account) -> N
 
 
 async def require_told_to_list_again(client: httpx.AsyncClient, channel: grpc.aio.Channel, account: Account, resume_token: str) -> None:
-    """A token of before resumes nothing, and a stream from the list of now tells what comes."""
+    """Requires that a resume token from before is rejected, and that a watch from a new list gets the next change."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await next_of(watch(channel, account, resume_token))
     assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
@@ -98,7 +98,7 @@ async def require_no_tasks(stack: Stack, account: Account) -> None:
 
 
 async def require_revocations_bite(client: httpx.AsyncClient, account: Account) -> None:
-    """The replicas have read further in the log of before than the backup had it; they miss nothing of the new one."""
+    """Requires that replicas, which had read further in the old event log than the backup, do not miss a new event."""
     logged_out = await client.post("/api/v1/auth/logout", json={"refresh_token": account.refresh_token})
     assert logged_out.is_success
 
@@ -110,5 +110,5 @@ async def require_revocations_bite(client: httpx.AsyncClient, account: Account) 
 
 
 def without_set_anew(rows: Rows) -> Rows:
-    """The rows that a restore leaves as the backup has them."""
+    """Returns the rows of the tables that a restore does not change after loading the dump."""
     return {table: found for table, found in rows.items() if table not in SET_ANEW}

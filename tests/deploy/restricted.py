@@ -1,4 +1,4 @@
-"""The Pod Security Standard "restricted", as https://kubernetes.io/docs/concepts/security/pod-security-standards/ has it, and a little more."""
+"""Checks of the Pod Security Standard "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/) and of a read-only root."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -8,7 +8,7 @@ _HOST: Final = ("hostNetwork", "hostPID", "hostIPC")
 
 
 def problems(pod: Mapping[str, Any]) -> Iterator[str]:
-    """What the standard forbids in a pod's spec."""
+    """Yields the violations in a pod's spec."""
     security = pod.get("securityContext", {})
     yield from (f"{name} is set" for name in _HOST if pod.get(name))
     yield from (
@@ -37,6 +37,6 @@ def _container(container: Mapping[str, Any]) -> Iterator[str]:
         yield "runs as root"
     if any("hostPort" in port for port in container.get("ports", [])):
         yield "takes a port of the host"
-    # Not in the standard, but in ours.
+    # Our own rule, not part of the standard.
     if security.get("readOnlyRootFilesystem") is not True:
         yield "may write into its image"

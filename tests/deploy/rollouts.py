@@ -1,4 +1,4 @@
-"""Whether a roll-out, and whatever else ends a pod, leaves callers the time to learn of it, by the times in Envoy's own configuration."""
+"""Checks that callers learn of a new or stopping pod in time, with the times in Envoy's own configuration."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -9,15 +9,15 @@ import yaml
 from helm.chart import Object
 from tests.deploy.rendered import component, of_kind, title
 
-# How old an answer of the cluster's DNS may be: the TTL of CoreDNS, unless its configuration says another.
+# The maximum age of a cached DNS answer: the default TTL of CoreDNS.
 CLUSTER_DNS_TTL_SECONDS: Final = 5.0
-# What is in front of the gateway: kube-proxy puts changes of endpoints together for a second (minSyncPeriod) and writes them in less, and ingress
-# controllers are alike.
+# For proxies in front of the gateway: kube-proxy collects changes of endpoints for 1 s (minSyncPeriod) and applies them in less than 1 s. Ingress
+# controllers do the same.
 PROXIES_LEARN_SECONDS: Final = 2.0
 
 
 def differences(found: list[Object], envoy: str) -> Iterator[str]:
-    """The Deployments that end a pod before those who call it can know what comes in its place."""
+    """Yields the Deployments that stop a pod before its callers know the pod that replaces it."""
     for one in of_kind(found, "Deployment"):
         learn = PROXIES_LEARN_SECONDS if component(one) == "gateway" else gateway_learns_seconds(envoy)
         if one["spec"].get("minReadySeconds", 0) < learn:
@@ -28,14 +28,14 @@ def differences(found: list[Object], envoy: str) -> Iterator[str]:
 
 
 def pre_stop_seconds(container: Mapping[str, Any]) -> int:
-    """How long the kubelet sleeps before it sends SIGTERM. A hook of any other kind counts as none."""
+    """Returns the seconds that the kubelet sleeps before SIGTERM. Any other kind of hook counts as 0."""
     seconds: int = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     return seconds
 
 
 @cache
 def gateway_learns_seconds(envoy: str) -> float:
-    """Within what time Envoy sends calls to a pod of a service that has become ready: an answer from before, its own look-up, one health check."""
+    """Returns the maximum time until Envoy sends calls to a pod that is ready: a cached DNS answer, its own query, one health check."""
     clusters = [cluster for cluster in yaml.safe_load(envoy)["static_resources"]["clusters"] if "health_checks" in cluster]
     return CLUSTER_DNS_TTL_SECONDS + max(
         _seconds(cluster["cluster_type"]["typed_config"]["dns_refresh_rate"]) + _seconds(check["timeout"])

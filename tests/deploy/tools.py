@@ -1,4 +1,4 @@
-"""Programs that not every machine has. CI installs them (.ci/run), and there a test fails without."""
+"""Programs that tests need but not every machine has. CI installs them (.ci/run); there a test fails if its program is missing."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 
 def required(name: str, how: str) -> str:
-    """The program's path. Without it the test is skipped, and fails in CI; `how` says how to install it."""
+    """Returns the program's path. If it is missing, skips the test, or fails it in CI. `how` is the installation hint."""
     path = shutil.which(name)
     if path is None:
         assert os.environ.get("CI") != "true", f"{name} is not installed: {how}"

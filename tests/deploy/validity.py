@@ -1,4 +1,4 @@
-"""Whether an API server would take an object: strictly by its schema, in the oldest and the newest Kubernetes that the chart is for."""
+"""Checks whether an API server would accept an object: strict schemas, of the oldest supported and the newest Kubernetes."""
 
 from functools import cache
 from typing import Any, Final
@@ -13,12 +13,12 @@ from tests.deploy import crds
 _OLDEST: Final = yaml.safe_load((ROOT / "Chart.yaml").read_text())["kubeVersion"].removeprefix(">=").removesuffix(".0-0")
 VERSIONS: Final = (_OLDEST, kubernetes_validate.latest_version())
 
-# The schemas, some megabytes, would be read again for each object.
+# Without this cache, kubernetes_validate would read the schemas (some megabytes) again for each object.
 utils.schema_contents = cache(utils.schema_contents)
 
 
 def problems(one: Object) -> list[str]:
-    """What is wrong with an object. A kind that nobody knows is wrong."""
+    """Returns the errors in an object. An unknown kind is an error."""
     if one["kind"] in crds.SOURCES:
         return crds.problems(one)
     return [line for version in VERSIONS for line in _core(one, version)]

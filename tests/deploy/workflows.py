@@ -1,4 +1,4 @@
-"""What the workflows may and may not say. `faults` names each point at which they do not keep to it, or name what is not there."""
+"""The rules for the workflows. `faults` names each violation, and each file, target or module that does not exist."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,50 +14,50 @@ Workflow = dict[str, Any]
 _PINNED: Final = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 _USES: Final = re.compile(r"uses: +([^\s#]+)(.*)")
 _VERSION: Final = re.compile(r" # v\d+\.\d+\.\d+")
-# A file of the repository: one of its folders, and a path below it. What goes on with an @ is an action.
+# A file of the repository: one of its folders, and a path below it. A path followed by @ is an action.
 _PATH: Final = re.compile(r"(?<![\w/$.{-])((?:\.ci|\.github|bench|deploy|docs|gateway|helm|proto|tests)/[\w./-]++)(?!@)")
 _MAKE: Final = re.compile(r"\bmake((?: +[\w./=-]+)+)")
 _MODULE: Final = re.compile(r"python -m ((?:helm|tests|bench|gateway)[\w.]*)")
-# A value that is not taken from GitHub's own store, under a name that says that nobody should see it.
+# A value under a name that marks it as secret, which does not come from GitHub's own store.
 _SECRET: Final = re.compile(
     r"(?im)^\s*-?\s*[\w-]*(?:password|passwd|token|secret|api[_-]?key|private[_-]?key)[\w-]*\s*[:=]\s*(?!\s*$)(?!\$\{\{)(?!write\b|read\b)\S+"
 )
 _KEY_MATERIAL: Final = re.compile(r"BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20,}|\bAKIA[0-9A-Z]{16}\b")
-# What a workflow may ask for beyond reading, and which one: packages and an identity to sign by, for what is released.
+# The write permissions that a workflow may request: the release needs packages, and an identity to sign with.
 WRITES: Final[Mapping[str, set[str]]] = {"release": {"packages", "id-token"}}
 
 
 def texts() -> dict[str, str]:
-    """The text of each workflow, by its name."""
+    """Returns the text of each workflow, by name."""
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.yml"))}
 
 
 def read(text: str) -> Workflow:
-    """A workflow. YAML 1.1 takes the key `on` for true, and this gives it back its name."""
+    """Parses a workflow. YAML 1.1 reads the key `on` as true; this function restores it."""
     found: Workflow = yaml.safe_load(text)
     return {("on" if key is True else key): value for key, value in found.items()}
 
 
 def faults(name: str, text: str) -> list[str]:
-    """One line each; empty when all is well."""
+    """Returns one line per violation."""
     workflow = read(text)
     checks = (_pins(text), _permissions(name, workflow), _bounds(workflow), _caches(workflow), _named(text), _secrets(text), _shell(workflow))
     return [f"{name}: {line}" for check in checks for line in check]
 
 
 def steps(workflow: Workflow) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each step, with the name of its job."""
+    """Yields each step with the name of its job."""
     for job, content in workflow["jobs"].items():
         yield from ((job, step) for step in content.get("steps", []))
 
 
 def commands(workflow: Workflow) -> list[str]:
-    """What the steps run."""
+    """Returns the commands of the steps."""
     return [step["run"] for _, step in steps(workflow) if "run" in step]
 
 
 def pythons(workflow: Workflow) -> list[str]:
-    """The versions of Python that the tests run on."""
+    """Returns the Python versions that the tests run on."""
     found: list[str] = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
     return found
 
@@ -99,7 +99,7 @@ def _bounds(workflow: Workflow) -> Iterator[str]:
 
 
 def _caches(workflow: Workflow) -> Iterator[str]:
-    """What is kept of installed tools has environments in it, which run the very Python that made them: another patch of it has another cache."""
+    """Checks that each cache of tools is keyed by the full Python version, because its environments need exactly the Python that created them."""
     pythons = {(job, step.get("id")) for job, step in steps(workflow) if step.get("uses", "").startswith("actions/setup-python@")}
     for job, step in steps(workflow):
         if step.get("uses", "").startswith("actions/cache@"):
@@ -109,7 +109,7 @@ def _caches(workflow: Workflow) -> Iterator[str]:
 
 
 def _named(text: str) -> Iterator[str]:
-    """Files, targets and modules that are named and not there. Comments are read as well: they should be true."""
+    """Yields files, targets and modules that the text names, also in comments, but that do not exist."""
     phony = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     yield from (f"there is no {path}" for path in _PATH.findall(text) if not _there(path.rstrip(".")))
     for arguments in _MAKE.findall(text):
@@ -127,7 +127,7 @@ def _secrets(text: str) -> Iterator[str]:
 
 
 def _shell(workflow: Workflow) -> Iterator[str]:
-    """bash with pipefail, and nothing that somebody outside could write is pasted into a command."""
+    """Checks that commands run in bash with pipefail, and contain no expression whose value an outsider controls."""
     if workflow.get("defaults", {}).get("run", {}).get("shell") != "bash":
         yield "does not run in bash, which alone fails in the middle of a pipe"
     for command in commands(workflow):
