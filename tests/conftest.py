@@ -12,7 +12,7 @@ from devstack.config import StackConfig
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
 from servicekit.stores.postgres import Database, DatabaseOptions
-from tests.support import canary, systems
+from tests.support import canary, systems, tiers
 from tests.support.accounts import Account, make_account
 from tests.support.databases import cloned, make_template
 
@@ -21,6 +21,11 @@ AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 # BCRYPT_COST is bcrypt's minimum, because most tests do not depend on the cost. The address limit is high, because all login attempts of the tests,
 # including thousands of failed ones, come from one address.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has the longest files begin first."""
+    tiers.longest_first(items)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from tests.support.accounts import Account
 from tests.support.calls import Metadata, rest_refusal, rpc_call, transcoded
 from tests.support.descriptors import Rpc
 from tests.support.errors import ApiError
+from tests.support.tiers import SLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def ways(rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channe
     return Ways(rest, gateway_channel, {"auth": auth_channel, "task": task_channel})
 
 
-@pytest.fixture(params=["rest", "grpc"])
+@pytest.fixture(params=["rest", pytest.param("grpc", marks=SLOW)])
 def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
     """Makes calls through the gateway. The test runs once over REST and once over gRPC."""
     return over_rest(rest) if request.param == "rest" else over_grpc(gateway_channel)

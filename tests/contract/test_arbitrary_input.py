@@ -59,6 +59,7 @@ async def test_any_body_and_query_over_rest(rpc: Rpc, actor: tuple[World, Accoun
         of_response(response)
 
 
+@pytest.mark.slow
 @every_rpc
 @bounded
 @given(request=st.binary(max_size=200))

@@ -6,10 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.deploy.rendered import SCENARIOS, objects
 from tests.deploy.tools import required
+
+# checkov takes 12 s, most of them for its imports.
+pytestmark = pytest.mark.slow
 
 CHECKOV = "pip install checkov, in an environment of its own: it pins much"
 # What is not followed: where, and why. An entry that nothing needs any more fails as well.

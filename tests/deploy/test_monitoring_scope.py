@@ -16,6 +16,7 @@ from tests.deploy.observed import HOW
 from tests.deploy.promql import named
 from tests.deploy.rendered import get
 from tests.deploy.tools import required
+from tests.support.tiers import first_quick
 
 RULES: Final = ROOT / "charts" / "monitoring" / "rules"
 TESTS: Final = sorted((RULES / "tests").glob("*.yaml"))
@@ -141,14 +142,14 @@ def _promtool(folder: Path, file: Path, groups: list[dict[str, Any]], neighbour:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("where", NEIGHBOURS)
+@pytest.mark.parametrize("where", first_quick(NEIGHBOURS))
 @each
 def test_what_happens_to_a_neighbour_is_not_counted(file: Path, where: str, groups: list[dict[str, Any]], tmp_path: Path) -> None:
     code, said = _promtool(tmp_path, file, groups, NEIGHBOURS[where])
     assert code == 0, said
 
 
-@pytest.mark.parametrize("where", NEIGHBOURS)
+@pytest.mark.parametrize("where", first_quick(NEIGHBOURS))
 def test_a_neighbour_that_is_well_hides_nothing(where: str, groups: list[dict[str, Any]], tmp_path: Path) -> None:
     code, said = _promtool(tmp_path, RULES / "tests" / "availability.yaml", groups, NEIGHBOURS[where], well=True)
     assert code == 0, said
@@ -156,14 +157,16 @@ def test_a_neighbour_that_is_well_hides_nothing(where: str, groups: list[dict[st
 
 @pytest.mark.parametrize(
     ("file", "scope", "where", "well"),
-    [
-        ("availability", f'namespace="{OURS}", ', "in another namespace", True),
-        ("availability", f'release="{OURS}", ', "in its namespace", True),
-        ("sessions", f'namespace="{OURS}", ', "in another namespace", False),
-        ("sessions", f'release="{OURS}", ', "in its namespace", False),
-        ("cluster", f'namespace="{OURS}", ', "in another namespace", False),
-        ("cluster", f"{OURS}-", "in its namespace", False),
-    ],
+    first_quick(
+        [
+            ("availability", f'namespace="{OURS}", ', "in another namespace", True),
+            ("availability", f'release="{OURS}", ', "in its namespace", True),
+            ("sessions", f'namespace="{OURS}", ', "in another namespace", False),
+            ("sessions", f'release="{OURS}", ', "in its namespace", False),
+            ("cluster", f'namespace="{OURS}", ', "in another namespace", False),
+            ("cluster", f"{OURS}-", "in its namespace", False),
+        ]
+    ),
 )
 def test_rules_that_lack_a_part_of_their_scope_are_found(
     file: str, scope: str, where: str, *, well: bool, groups: list[dict[str, Any]], tmp_path: Path

@@ -66,14 +66,22 @@ def test_what_is_not_the_matrix_runs_on_the_python_of_the_images() -> None:
     assert fixed == {base[1]}
 
 
+def _recipe(target: str) -> str:
+    """Returns the commands of a target of the Makefile."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 def test_the_gate_is_the_same_here_as_there() -> None:
     ran = "\n".join(commands(read(TEXTS["ci"])))
     gate = (ROOT / ".ci" / "run").read_text()
-    default = re.search(r"set -- ([a-z -]+)$", gate, re.MULTILINE)
-    assert default is not None
+    assert re.search(r"set -- check test-all$", gate, re.MULTILINE)
+    tiers = set(re.findall(r"\btest(?:-[a-z]+)?\b", _recipe("test-all")))
+    assert {"test", "test-slow", "test-faults", "test-images", "test-apiserver"} == tiers
     # The images are built with Docker there, and need no container-lab.
-    for target in set(default[1].split()) - {"test-images"}:
-        assert f".ci/run {target}" in ran
+    for target in {"check"} | tiers - {"test-images"}:
+        assert f".ci/run {target}\n" in f"{ran}\n"
     assert "make images" in ran
 
 
@@ -133,6 +141,7 @@ def test_the_cluster_is_that_of_the_script() -> None:
         assert re.search(rf"^{step}\(\) {{", script, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_what_is_exact_is_kept_new() -> None:
     renovate = json.loads((ROOT / ".github" / "renovate.json").read_text())
     assert set(renovate["enabledManagers"]) >= {"pep621", "github-actions", "dockerfile", "docker-compose", "helm-values", "custom.regex"}

@@ -41,6 +41,9 @@ from tests.support.outage import replicas, require_whole
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
+# It restores whole systems from backups.
+pytestmark = pytest.mark.slow
+
 # Keys are read each second, and the gateway fetches them as often; by default it takes 15 and 30.
 ENVIRONMENT = {"BCRYPT_COST": "4", "KEY_LEAD_SECONDS": "6", "JWKS_REFRESH_SECONDS": "1", "LOGIN_ADDRESS_BURST": "10000"}
 WRITING_SECONDS = 0.5

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.devstack.supervisor import Supervisor, all_gone, pids, until
+from tests.support.tiers import first_quick
 
 Supervise = Callable[..., Supervisor]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", first_quick([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
 def test_a_signal_stops_everything_in_order_and_counts_as_success(supervise: Supervise, number: signal.Signals) -> None:
     supervisor = supervise()
     state = supervisor.ready()
@@ -56,7 +57,7 @@ def test_a_killed_supervisor_leaves_no_process_and_its_data_can_be_used_at_once(
     assert list((tmp_path / "data" / "logs").glob("gateway.log.1"))
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "auth-1", "task-1", "gateway"])
+@pytest.mark.parametrize("name", first_quick(["task-1", "postgres", "valkey", "auth-1", "gateway"]))
 def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, name: str) -> None:
     supervisor = supervise()
     state = supervisor.ready()
@@ -71,7 +72,7 @@ def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, n
     until(lambda: all_gone(processes), "the end of every process")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", first_quick([signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervise, tmp_path: Path, number: signal.Signals) -> None:
     supervisor = supervise(data_dir=tmp_path / "data", fault="task=unready")
     # A stand-in installs its signal handler before it writes this line. Before that it would end without an entry in the journal.
@@ -121,7 +122,9 @@ def test_a_frozen_process_is_stopped_too(supervise: Supervise) -> None:
     assert status == 0, messages
 
 
-@pytest.mark.parametrize(("fault", "name"), [("auth-migrate=fail", "migrate-auth"), ("task-run=fail", "task-1"), ("gateway=fail", "gateway")])
+@pytest.mark.parametrize(
+    ("fault", "name"), first_quick([("task-run=fail", "task-1"), ("auth-migrate=fail", "migrate-auth"), ("gateway=fail", "gateway")])
+)
 def test_a_start_that_fails_says_why_and_leaves_nothing(supervise: Supervise, fault: str, name: str, tmp_path: Path) -> None:
     supervisor = supervise(fault=fault)
     status, output, messages = supervisor.ended()

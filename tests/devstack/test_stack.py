@@ -7,6 +7,7 @@ import signal
 import stat
 import time
 import urllib.request
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from devstack.config import Ports, StackConfig
 from devstack.data_dir import DataDir
 from devstack.errors import DataDirBusy, ProcessDied, StackError, StartTimeout, UsageProblem
 from devstack.stack import Stack
+from tests.devstack.supervisor import COMMANDS
 from tests.support.databases import login
+from tests.support.ports import free_ports
 
 
 async def _query(url: str, sql: str) -> object:
@@ -31,6 +34,15 @@ async def _query(url: str, sql: str) -> object:
 
 def _files(directory: Path) -> set[Path]:
     return set(directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A persistent stack with two replicas of task_service, for tests that leave it as they found it."""
+    folder = tmp_path_factory.mktemp("shared")
+    config = StackConfig(data_dir=folder / "data", commands=COMMANDS, task_replicas=2, state_file=folder / "state.json")
+    async with Stack(config) as stack:
+        yield stack
 
 
 def _environment_of(stack: Stack, name: str) -> dict[str, str]:
@@ -93,13 +105,12 @@ async def test_a_migration_is_given_its_own_login_and_the_services_role(config: 
             assert not {"SERVICE_TOKEN", "KEY_ENCRYPTION_KEY", "PAGE_TOKEN_KEY", "REDIS_URL"} & set(environment)
 
 
-async def test_the_database_is_unicode_and_wants_the_password(config: StackConfig) -> None:
-    async with Stack(config) as stack:
-        url = stack.state.database_url
-        assert await _query(url, "SELECT lower('ÄÖ') || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'taskmanager'") == "äöUTF8"
-        assert await _query(url, "SHOW fsync") == "on"
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(url, password="wrong")
+async def test_the_database_is_unicode_and_wants_the_password(shared: Stack) -> None:
+    url = shared.state.database_url
+    assert await _query(url, "SELECT lower('ÄÖ') || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'taskmanager'") == "äöUTF8"
+    assert await _query(url, "SHOW fsync") == "on"
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(url, password="wrong")
 
 
 async def test_an_ephemeral_stack_leaves_no_directory(config: StackConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -111,29 +122,26 @@ async def test_an_ephemeral_stack_leaves_no_directory(config: StackConfig, monke
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey", "auth-1", "task-2", "gateway"])
-async def test_a_process_can_be_killed_and_revived_on_its_port(config: StackConfig, name: str) -> None:
-    state_file = config.data_dir.with_name("state.json") if config.data_dir else None
-    async with Stack(replace(config, data_dir=None, task_replicas=2, state_file=state_file)) as stack:
-        before = stack.state.processes[name]
-        await stack.kill(name)
-        assert stack.state.processes[name].pid is None
-        others = {other: process.pid for other, process in stack.state.processes.items() if other != name}
-        assert None not in others.values()
-        await stack.start_process(name)
-        after = stack.state.processes[name]
-        assert after.pid not in {None, before.pid}
-        assert replace(after, pid=None) == replace(before, pid=None)
-        assert {other: process.pid for other, process in stack.state.processes.items() if other != name} == others
-        assert state_file is not None
-        assert json.loads(state_file.read_text())["processes"][name]["pid"] == after.pid
+async def test_a_process_can_be_killed_and_revived_on_its_port(shared: Stack, name: str) -> None:
+    before = shared.state.processes[name]
+    await shared.kill(name)
+    assert shared.state.processes[name].pid is None
+    others = {other: process.pid for other, process in shared.state.processes.items() if other != name}
+    assert None not in others.values()
+    await shared.start_process(name)
+    after = shared.state.processes[name]
+    assert after.pid not in {None, before.pid}
+    assert replace(after, pid=None) == replace(before, pid=None)
+    assert {other: process.pid for other, process in shared.state.processes.items() if other != name} == others
+    state_file = Path(shared.state.data_dir).with_name("state.json")
+    assert json.loads(state_file.read_text())["processes"][name]["pid"] == after.pid
 
 
-async def test_a_process_can_be_frozen(config: StackConfig) -> None:
-    async with Stack(config) as stack:
-        stack.send_signal("valkey", signal.SIGSTOP)
-        stack.send_signal("valkey", signal.SIGCONT)
-        async with redis.asyncio.from_url(stack.state.redis_url) as client:
-            assert await client.ping()
+async def test_a_process_can_be_frozen(shared: Stack) -> None:
+    shared.send_signal("valkey", signal.SIGSTOP)
+    shared.send_signal("valkey", signal.SIGCONT)
+    async with redis.asyncio.from_url(shared.state.redis_url) as client:
+        assert await client.ping()
 
 
 async def test_a_death_that_nobody_asked_for_fails_the_block(config: StackConfig) -> None:
@@ -147,12 +155,11 @@ async def test_a_death_that_nobody_asked_for_fails_the_block(config: StackConfig
         await lose_a_replica()
 
 
-async def test_names_that_are_not_there_are_answered_with_those_that_are(config: StackConfig) -> None:
-    async with Stack(config) as stack:
-        with pytest.raises(StackError, match=r"no process is named task-9: there are .*task-1"):
-            await stack.kill("task-9")
-        with pytest.raises(StackError, match="task-1 is already running"):
-            await stack.start_process("task-1")
+async def test_names_that_are_not_there_are_answered_with_those_that_are(shared: Stack) -> None:
+    with pytest.raises(StackError, match=r"no process is named task-9: there are .*task-1"):
+        await shared.kill("task-9")
+    with pytest.raises(StackError, match="task-1 is already running"):
+        await shared.start_process("task-1")
 
 
 async def test_a_process_that_never_gets_ready_is_named(config: StackConfig) -> None:
@@ -255,7 +262,8 @@ async def test_abandoned_temporary_directories_are_swept(tmp_path: Path, monkeyp
 
 
 async def test_ports_that_are_asked_for_are_used(config: StackConfig) -> None:
-    ports = Ports(gateway=31_415, gateway_ops=0, admin=0, postgres=0, valkey=0, auth_grpc=0, auth_ops=0, task_grpc=0, task_ops=31_416)
+    gateway, task_ops = free_ports(2)
+    ports = replace(Ports.free(), gateway=gateway, task_ops=task_ops)
     async with Stack(replace(config, ports=ports)) as stack:
-        assert stack.state.url == "http://localhost:31415"
-        assert stack.state.processes["task-1"].ops_port == 31_416
+        assert stack.state.url == f"http://localhost:{gateway}"
+        assert stack.state.processes["task-1"].ops_port == task_ops

@@ -4,6 +4,7 @@ import asyncio
 from signal import SIGKILL
 
 import grpc.aio
+import pytest
 
 from devstack.stack import Stack
 from tests.support.accounts import Account
@@ -37,6 +38,7 @@ async def test_two_replicas_share_the_calls_of_one_connection(
     assert all(0.4 <= share / sum(shares) <= 0.6 for share in shares), shares
 
 
+@pytest.mark.slow
 async def test_a_killed_replica_takes_no_more_with_it_than_the_writes_under_way_on_it(
     breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
 ) -> None:

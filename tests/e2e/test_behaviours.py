@@ -17,6 +17,7 @@ from tests.support.accounts import PASSWORD, Account
 from tests.support.calls import as_dict, message_of, rest_call, rpc_call, transcoded
 from tests.support.descriptors import named
 from tests.support.errors import ApiError, of_response
+from tests.support.tiers import SLOW
 
 ALREADY_EXISTS, NOT_FOUND, INVALID, UNAUTHENTICATED = 6, 5, 3, 16
 TASKS = "/api/v1/tasks"
@@ -28,7 +29,7 @@ PAGE_BYTES = 2 * 1024 * 1024
 Call = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture(params=["rest", "grpc"])
+@pytest.fixture(params=["rest", pytest.param("grpc", marks=SLOW)])
 def call(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> Call:
     """Makes calls through the gateway. The test runs once over REST and once over gRPC."""
 

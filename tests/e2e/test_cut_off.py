@@ -29,6 +29,9 @@ from tests.support.replica import replica_of
 from tests.support.task_api import GrpcTasks, Seen
 from tests.support.waiting import eventually
 
+# An outage, with bounds on the time until a value expires.
+pytestmark = pytest.mark.slow
+
 ROUNDS = 4
 VALUE_SECONDS = 3.0
 LONGEST_CUT_SECONDS = 0.8

@@ -9,6 +9,7 @@ from signal import SIGTERM
 import asyncpg
 import grpc.aio
 import httpx
+import pytest
 
 from devstack.config import HOST
 from devstack.stack import Stack
@@ -52,6 +53,7 @@ async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_sto
     assert lines[-1]["event"] == "stopped"
 
 
+@pytest.mark.slow
 async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
     breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_gateway: grpc.aio.Channel
 ) -> None:

@@ -3,9 +3,14 @@
 import os
 import time
 
+import pytest
+
 from devstack.stack import Stack
 from tests.faults.disturbed import disturbed_campaign
 from tests.faults.faults import pairs
+
+# A campaign of faults: long.
+pytestmark = pytest.mark.slow
 
 WRITES = 1_500
 # Two rounds of two faults each, so that each of the feed's four processes is hit once.

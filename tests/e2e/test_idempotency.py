@@ -16,6 +16,7 @@ from tests.contract.table import filled, row_of
 from tests.e2e.scenes import KEY, WITHIN_SECONDS, WRITES, SceneFactory, Way, done, every_write, others, require_replays
 from tests.support.calls import message_of
 from tests.support.descriptors import Rpc, named
+from tests.support.tiers import first_quick
 from tests.support.waiting import eventually
 
 REUSED = "IDEMPOTENCY_KEY_REUSED"
@@ -26,7 +27,7 @@ DAY = timedelta(hours=24)
 
 
 @every_write
-@pytest.mark.parametrize("by", ["rest", "gateway", "first", "second"])
+@pytest.mark.parametrize("by", first_quick(["rest", "gateway", "first", "second"]))
 async def test_the_same_request_is_answered_as_at_first_by_every_way(rpc: Rpc, by: str, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
     """Also on another replica, over another protocol, and after other changes. REST and gRPC carry the same message, so it is the same request."""
     scene = await scene_of(rpc)

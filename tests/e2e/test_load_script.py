@@ -12,6 +12,9 @@ from devstack.stack import Stack
 from tests.deploy.kind.load import under_load
 from tests.support.outage import heal, replicas
 
+# It rolls replicas under load, which needs the machine for itself.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stack(breakable: Stack) -> Stack:

@@ -115,6 +115,7 @@ async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
     assert not any(email in str(line) for line in log_lines(stack, "auth-1"))
 
 
+@pytest.mark.slow
 async def test_after_the_interval_there_is_another_attempt_and_only_one(client: httpx.AsyncClient, address: str, email: str) -> None:
     for _ in range(ACCOUNT_BURST):
         await _login(client, email, address, WRONG)
@@ -245,6 +246,7 @@ async def test_valkey_holds_neither_emails_nor_addresses(stack: Stack, client: h
     assert not any(text in keys for text in (email, email.partition("@")[0], address))
 
 
+@pytest.mark.slow
 async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack, client: httpx.AsyncClient, email: str) -> None:
     async with replica_of(stack, "auth-slow", settings=HASHING) as own, grpc.aio.insecure_channel(own.target) as channel:
 

@@ -23,6 +23,7 @@ from tests.support.databases import login
 from tests.support.descriptors import Rpc
 from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
+from tests.support.tiers import first_quick
 from tests.support.waiting import eventually
 
 # The same limit as a stack's for its processes.
@@ -30,7 +31,7 @@ STARTED_WITHIN_SECONDS = 60.0
 
 
 @every_write
-@pytest.mark.parametrize("by", ["rest", "grpc"])
+@pytest.mark.parametrize("by", first_quick(["rest", "grpc"]))
 async def test_an_answer_lost_after_the_commit_is_given_to_the_retry(
     rpc: Rpc, by: str, system: Stack, scene_of: SceneFactory, ways: Mapping[str, Way]
 ) -> None:
@@ -52,7 +53,7 @@ async def test_an_answer_lost_after_the_commit_is_given_to_the_retry(
 
 
 @every_write
-@pytest.mark.parametrize("by", ["rest", "grpc"])
+@pytest.mark.parametrize("by", first_quick(["rest", "grpc"]))
 async def test_what_is_cut_before_the_commit_is_done_by_the_retry(
     rpc: Rpc, by: str, system: Stack, scene_of: SceneFactory, ways: Mapping[str, Way]
 ) -> None:
@@ -173,6 +174,7 @@ async def _ready(port: int) -> None:
         assert (await client.get(f"http://{HOST}:{port}/readyz")).status_code == httpx.codes.OK
 
 
+@pytest.mark.slow
 async def test_without_redis_keys_are_as_good(
     breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:

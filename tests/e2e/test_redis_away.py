@@ -20,6 +20,9 @@ from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 from tests.support.waiting import eventually
 
+# Outages under load, with bounds on the time of each call.
+pytestmark = pytest.mark.slow
+
 TASKS = 6
 READERS_PER_TASK = 2
 BEFORE_SECONDS = 0.5

@@ -15,6 +15,7 @@ from tests.support.accounts import PASSWORD, Account
 from tests.support.calls import message_of, rest_refusal, rpc_call, transcoded
 from tests.support.descriptors import Rpc, named
 from tests.support.errors import ApiError
+from tests.support.tiers import SLOW
 
 MEBIBYTE = 1 << 20
 # A little less than the gateway's limit. Bodies can exceed it because a control character takes six bytes in JSON.
@@ -59,7 +60,7 @@ passwords = st.text(characters, min_size=MIN_CHARACTERS, max_size=MAX_CHARACTERS
 Send = Callable[[Rpc, Mapping[str, str]], Awaitable[ApiError | None]]
 
 
-@pytest.fixture(scope="module", params=["rest", "gateway", "direct"])
+@pytest.fixture(scope="module", params=["rest", pytest.param("gateway", marks=SLOW), pytest.param("direct", marks=SLOW)])
 def send(request: pytest.FixtureRequest, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel, auth_channel: grpc.aio.Channel) -> Send:
     """Returns a function that makes a call by one of the ways in. It returns the error, which must be a client error, or None."""
     channel = {"gateway": gateway_channel, "direct": auth_channel}.get(request.param)

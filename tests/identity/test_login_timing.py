@@ -28,6 +28,9 @@ from tests.support.calls import message_of, rpc_call
 from tests.support.descriptors import named
 from tests.support.errors import ApiError
 
+# It compares times of logins, which needs the machine for itself.
+pytestmark = pytest.mark.slow
+
 COST, OUTDATED_COST, LEAKING_COST = 8, 4, 9
 SAMPLES, FEWER_SAMPLES = 200, 40
 # In standard deviations. By chance one run in 16 000 exceeds it.

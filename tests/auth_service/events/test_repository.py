@@ -16,6 +16,7 @@ from tests.auth_service.conftest import CredentialsFactory, Storage, later
 REVOKED, DELETED = EventKind.SESSION_REVOKED, EventKind.USER_DELETED
 
 
+@pytest.mark.slow
 async def test_a_reader_never_misses_an_event_of_writers_at_once(storage: Storage, new_credentials: CredentialsFactory) -> None:
     """What is committed later has a higher number: whoever goes on behind the last number that it saw sees all."""
     start = await storage.last_number()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.tiers import first_quick
+
 DATABASE = "postgresql://user:a-long-enough-password@127.0.0.1:1/db"
 KEY_ENCRYPTION_KEYS = ",".join(base64.b64encode(os.urandom(32)).decode() for _ in range(2))
 BOTH = {"DATABASE_URL": DATABASE, "REDIS_URL": "redis://127.0.0.1:1/0", "SERVICE_TOKEN": "0123456789abcdef0123456789abcdef"}
@@ -100,7 +102,7 @@ async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(servi
     ],
     ids=["short-password", "weak", "default-key", "empty-key-is-the-default"],
 )
-@pytest.mark.parametrize("stage", [{}, {"ENVIRONMENT": "production"}], ids=["nothing-said", "production"])
+@pytest.mark.parametrize("stage", first_quick([{}, {"ENVIRONMENT": "production"}], ["nothing-said", "production"]))
 async def test_production_refuses_default_and_short_secrets(
     service: str, environment: dict[str, str], named: set[str], stage: dict[str, str]
 ) -> None:

@@ -177,6 +177,7 @@ async def test_streams_are_limited_apart_from_calls() -> None:
         assert len((await read_all(server.watch()))[0]) == 3
 
 
+@pytest.mark.slow
 async def test_all_who_come_at_once_are_taken() -> None:
     """As when another replica drains. grpc's core would refuse some of them, with CANCELLED."""
     async with feeding(Limits(concurrent_streams=MANY)) as server:

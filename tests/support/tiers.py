@@ -1,0 +1,25 @@
+"""The tiers of the suite: what `make test` runs, and what only `make test-slow` and `make test-all` run besides. And the order of the files."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import pytest
+
+SLOW: Final = pytest.mark.slow
+# The folders whose files take longest. Workers that run files side by side begin with these, so that they end at about the same time.
+LONGEST: Final = ("e2e", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sorts tests by their folders. Within a folder they keep their order."""
+    items.sort(key=lambda item: next((rank for rank, folder in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{folder}/")), len(LONGEST)))
+
+
+def first_quick(cases: Iterable[Any], ids: Iterable[str] | None = None) -> Sequence[Any]:
+    """Cases for parametrize that differ little from one another: `make test` runs the first, the slow tier runs the others."""
+    values = list(cases)
+    names: Sequence[str | None] = list(ids) if ids is not None else [None] * len(values)
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), id=name, marks=[SLOW] if number else [])
+        for number, (value, name) in enumerate(zip(values, names, strict=True))
+    ]
