@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from uuid import UUID
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -92,7 +91,7 @@ def _parts(
     settings: Settings, metrics: CollectorRegistry, passwords: PasswordHasher, redis: Redis, announcing: Callable[[], Awaitable[None]]
 ) -> Parts:
     guard = LoginGuard(RateLimiter(redis, metrics, prefix="login"), settings.login_limits)
-    return Parts(passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, new_id)
+    return Parts(passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, uuid7)
 
 
 def jwks_endpoint(ring: KeyRing) -> Endpoint:
@@ -105,8 +104,3 @@ def jwks_endpoint(ring: KeyRing) -> Endpoint:
         return json_response(jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})
 
     return endpoint
-
-
-def new_id() -> UUID:
-    """Returns a UUIDv7 (RFC 9562)."""
-    return uuid7()

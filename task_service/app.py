@@ -88,9 +88,5 @@ def _handlers(
         watches.changed(user_id)
         announcements.announce(channel_of(user_id))
 
-    return TaskHandler(TaskService(cache, page_tokens(secret), new_id, announce), feed.token), FeedHandler(feed)
-
-
-def new_id() -> UUID:
-    """Returns a UUIDv7 (RFC 9562). Because the ids grow with time, inserts touch only the right edge of the index."""
-    return uuid7()
+    # UUIDv7 (RFC 9562): ids that grow with time keep inserts at the right edge of the index.
+    return TaskHandler(TaskService(cache, page_tokens(secret), uuid7, announce), feed.token), FeedHandler(feed)

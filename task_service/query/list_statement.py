@@ -1,8 +1,8 @@
 """Builds the statement of a list. It is a single statement, so that the page, the count and the place in the user's change log have one snapshot.
 
-The statement reads the tasks that are not deleted. If an index has the list's order, the statement reads that index once for each status, or the index
-of labels once for each of its parts, and merges the rows. With `show_deleted` it also reads the deleted tasks, which are few. SQL is assembled only
-from the constants of this module and of condition_sql; clients' values are always parameters.
+The statement reads the tasks that are not deleted. If an index has the list's order, the statement reads that index once for each status, or the
+index of labels once for each of its parts, and merges the rows. With `show_deleted` it also reads the deleted tasks, which are few. SQL is assembled
+only from the constants of this module and of condition_sql; clients' values are always parameters.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The auth service's parts, on a database of the module's own and the running Valkey."""
+"""Fixtures with the auth service's parts, on a database for each test module and the running Valkey."""
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,25 +37,25 @@ ISSUER, AUDIENCE = "https://issuer.test", "audience.test"
 LIFETIME = SessionLifetime(idle_seconds=3600, absolute_seconds=86_400)
 CLIENT = Client("203.0.113.7", "tests", "request-1")
 PASSWORD, OTHER_PASSWORD = "correct horse battery", "another horse battery"
-# What no test but those of the limits shall meet.
+# A limit that no test reaches. The tests of the limits use their own.
 PLENTY = Limit(burst=10_000, interval_seconds=1)
 
 CredentialsFactory: TypeAlias = Callable[[], Awaitable[Credentials]]
 
 
 class Accounts(PostgresUsers, PostgresSessions, PostgresEvents):
-    """All that auth_service stores, in one object."""
+    """The repositories of accounts, sessions and events in one object."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllParts(Parts):
-    """The parts of the use cases, with their storage."""
+    """The parts of the use cases, with the repository."""
 
     repository: Accounts
 
 
 class AuthService(SessionService, UserService):
-    """The use cases of accounts and of sessions, in one object."""
+    """The use cases of accounts and of sessions in one object."""
 
     def __init__(self, parts: AllParts, access_tokens: AccessTokens, lifetime: SessionLifetime) -> None:
         SessionService.__init__(self, parts.repository, parts, access_tokens, lifetime)
@@ -63,7 +63,7 @@ class AuthService(SessionService, UserService):
 
 
 class Announcements:
-    """Counts how often the others were told of new events."""
+    """Counts the announcements of new events."""
 
     count = 0
 
@@ -78,7 +78,7 @@ def accounts(database: Database) -> Accounts:
 
 @pytest.fixture
 def new_credentials(accounts: Accounts) -> CredentialsFactory:
-    """Makes accounts, for what needs no password."""
+    """Creates accounts for tests that need no password."""
 
     async def made() -> Credentials:
         email = f"{uuid4().hex}@example.com"
@@ -124,7 +124,7 @@ def parts(accounts: Accounts, hasher: PasswordHasher, limiter: RateLimiter, anno
 
 
 def service_of(parts: AllParts, ring: KeyRing) -> AuthService:
-    """The use cases over some parts."""
+    """Returns the use cases with these parts."""
     return AuthService(parts, AccessTokens(ring, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=60), LIFETIME)
 
 
@@ -143,7 +143,7 @@ def token_hash() -> bytes:
 
 
 class Storage:
-    """The repository, with what the tests want of it most."""
+    """The repository, with shortcuts for the tests."""
 
     def __init__(self, accounts: Accounts, database: Database) -> None:
         self.accounts = accounts
@@ -185,7 +185,7 @@ def storage(accounts: Accounts, database: Database) -> Storage:
 
 
 def later(credentials: Credentials, times: int = 1) -> Credentials:
-    """The credentials after so many changes of the password."""
+    """Returns the credentials after `times` changes of the password."""
     return Credentials(credentials.user_id, credentials.email, credentials.name, "hash 2", credentials.password_version + times)
 
 
@@ -215,7 +215,7 @@ def identity_of(pair: TokenPair) -> Identity:
 
 @pytest.fixture
 async def dearer(parts: AllParts) -> AsyncIterator[AllParts]:
-    """The same parts, when passwords cost more."""
+    """The same parts with a higher bcrypt cost."""
     hasher = PasswordHasher(cost=5, threads=2, queue=100, registry=CollectorRegistry())
     yield replace(parts, passwords=hasher)
     await hasher.close()

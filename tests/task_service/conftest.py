@@ -1,4 +1,4 @@
-"""The task service's storage, on a database of the module's own and the running Valkey."""
+"""Fixtures with the task service's storage, on a database for each test module and the running Valkey."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,7 +41,7 @@ def cached(tasks: PostgresTasks, redis: Redis) -> CachedTasks:
 
 @pytest.fixture
 def actor() -> Actor:
-    """A user that no other test knows."""
+    """A user that no other test uses."""
     return Actor(uuid4(), uuid4(), "request-1")
 
 
@@ -50,20 +50,20 @@ def new_id() -> UUID:
 
 
 async def insert(repository: TaskRepository, actor: Actor, fields: TaskFields) -> Task:
-    """The new task."""
+    """Creates a task and returns it."""
     written = await repository.write(actor, [Creation(new_id(), fields)])
     return written.tasks[0]
 
 
 async def update(repository: TaskRepository, actor: Actor, task_id: UUID, fields: TaskFields, mask: Sequence[str]) -> Task | None:
-    """The task as it is then, or None if there is none."""
+    """Updates a task and returns it, or None if it does not exist."""
     with contextlib.suppress(TaskNotFound):
         return (await repository.write(actor, [Update(task_id, fields, mask)])).tasks[0]
     return None
 
 
 async def delete(repository: TaskRepository, actor: Actor, task_id: UUID) -> bool:
-    """Whether there was one to delete."""
+    """Deletes a task. Returns whether it existed."""
     with contextlib.suppress(TaskNotFound):
         await repository.write(actor, [Deletion(task_id)])
         return True

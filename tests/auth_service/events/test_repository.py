@@ -1,4 +1,4 @@
-"""The log of events in PostgreSQL: gapless, in the order of the commits, and told in pages."""
+"""The event log in PostgreSQL: its numbers are gapless and in commit order, and events are read in pages."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ REVOKED, DELETED = EventKind.SESSION_REVOKED, EventKind.USER_DELETED
 
 @pytest.mark.slow
 async def test_a_reader_never_misses_an_event_of_writers_at_once(storage: Storage, new_credentials: CredentialsFactory) -> None:
-    """What is committed later has a higher number: whoever goes on behind the last number that it saw sees all."""
+    """A later commit has a higher number, so a reader that continues after the last number it has seen misses no event."""
     start = await storage.last_number()
     writing, seen = True, list[Event]()
 
@@ -74,7 +74,7 @@ async def _log(storage: Storage, kind: EventKind, count: int) -> None:
 
 
 async def _pages(storage: Storage, after: int, **wanted: object) -> tuple[list[int], list[int]]:
-    """The numbers of the events, and where each page ended."""
+    """Returns the numbers of the events, and the last number of each page."""
     numbers, ends = [], []
     while True:
         page = await storage.accounts.list_events(after=after, **wanted)  # type: ignore[arg-type]
@@ -90,12 +90,12 @@ async def test_events_come_in_pages(storage: Storage) -> None:
     numbers, ends = await _pages(storage, start)
     assert numbers == list(range(start + 1, start + 2 * MAX_EVENTS + 2))
     assert ends == [start + MAX_EVENTS, start + 2 * MAX_EVENTS, start + 2 * MAX_EVENTS + 1]
-    # A page that is just full is the last one.
+    # If exactly one full page is left, it is the last one.
     page = await storage.accounts.list_events(after=start + MAX_EVENTS + 1)
     assert (len(page.events), page.more) == (MAX_EVENTS, False)
     page = await storage.accounts.list_events(after=ends[-1])
     assert (page.events, page.last_number, page.more) == ([], ends[-1], False)
-    # Whoever knows more than there is learns so.
+    # A reader that is ahead of the log gets the log's last number.
     assert (await storage.accounts.list_events(after=ends[-1] + 100)).last_number == ends[-1]
 
 
@@ -106,7 +106,7 @@ async def test_events_of_one_kind_are_not_held_up_by_the_others(storage: Storage
         await _log(storage, kind, count)
     numbers, ends = await _pages(storage, start, kind=DELETED)
     assert numbers == [start + 4, *range(start + 5 + MAX_EVENTS, start + 5 + 2 * MAX_EVENTS)]
-    # At the end it goes on behind all, also those of the other kind.
+    # The last page ends at the log's last number, which is an event of the other kind.
     assert ends[-1] == await storage.last_number() == start + 9 + 2 * MAX_EVENTS
 
 

@@ -1,4 +1,4 @@
-"""`python -m auth_service keys …`, as an operator calls it."""
+"""`python -m auth_service keys …`, as an operator runs it."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int | None
     out: str
@@ -24,7 +24,7 @@ class Outcome:
 
     @property
     def states(self) -> list[str]:
-        """The states of the keys that it printed."""
+        """The states of the printed keys."""
         heading, *rows = self.out.splitlines()
         assert heading.split() == ["KID", "STATE", "SIGNS", "FROM"]
         return [row.split()[1] for row in rows]
@@ -68,7 +68,7 @@ async def test_another_key_encryption_key_rotates_nothing_and_is_told_so(databas
     assert "Traceback" not in refused.error
     assert other not in refused.error
     assert (await keys("list", database_url)).out == before.out
-    # What was lost is got over so.
+    # `keys replace` recovers from the loss of a key encryption key.
     assert (await keys("replace", database_url, other)).states == ["active"]
 
 

@@ -1,4 +1,4 @@
-"""The keys: when they sign, when they are published, and that only their own key encryption key opens them."""
+"""The keys: when they sign, when they are published, and that only their own key encryption key decrypts them."""
 
 import base64
 import os
@@ -27,12 +27,12 @@ def at(seconds: float) -> datetime:
 
 
 def stored(now: float, *active_from: float, seal: KeySeal = SEAL) -> StoredKeys:
-    """Keys that sign from these times on, read at `now`."""
+    """Returns keys that sign from these times on, read at `now`."""
     return StoredKeys([seal.new_key(at(seconds)) for seconds in active_from], at(now))
 
 
 class Clock:
-    """A clock that stands still unless it is set."""
+    """A clock that moves only when a test sets it."""
 
     now = 50_000.0
 
@@ -72,7 +72,7 @@ def test_a_key_is_next_then_active_then_retired(now: float, states: list[str]) -
         (950, [0, 1000], None),
         (1000, [0, 1000], None),
         (1900, [0, 1000], 2000),
-        # Nobody was there when it was time.
+        # No replica was running when the key was due.
         (5000, [0], 5100),
     ],
     ids=["the-first-at-once", "new", "not-yet", "in-time", "is-there", "signs", "the-one-after", "late"],
@@ -82,7 +82,7 @@ def test_the_next_key_is_made_so_early_that_all_know_it_when_it_signs(now: float
 
 
 def test_a_key_is_dropped_when_no_token_of_it_can_be_alive() -> None:
-    """Its last one was signed, by a replica that had not read for the whole lead, at 1100, and lived for 60."""
+    """A replica that had not read the keys for the whole lead signed the key's last token at 1100. That token expired at 1160."""
     early, due = stored(1159.9, 0, 1000, 2000), stored(1160, 0, 1000, 2000)
     assert POLICY.expired(early) == []
     assert POLICY.expired(due) == [due.keys[0].id]
@@ -104,7 +104,7 @@ async def test_the_public_set_is_what_verifiers_read() -> None:
 
 
 async def test_what_could_not_be_read_is_no_fault_of_the_token() -> None:
-    """Before anything was read, and when another replica may have made a key since then."""
+    """Before the first read of the keys, and later, when another replica may have created a key."""
     clock, keys, away = Clock(), stored(0, 0), True
 
     async def read(ring: KeyRing) -> None:
@@ -143,12 +143,12 @@ def test_the_ring_takes_the_next_key_at_its_time_without_reading() -> None:
     ids=["published-before", "half-published", "at-its-time", "late", "too-late-for-the-one-before"],
 )
 def test_a_key_that_nobody_published_in_time_takes_over_when_the_verifiers_have_it(first_read: float, takes_over: float) -> None:
-    """All replicas were down since it was made. The one before it is published until 1160, and what it signs lives for 60."""
+    """All replicas were down since the key was created. The previous key is published until 1160, and its tokens live for 60 s."""
     clock = Clock()
     ring, keys = KeyRing(SEAL, POLICY, clock), stored(first_read, 0, 1000)
     began, signed_with = clock.now, []
     while (now := first_read + clock.now - began) < takes_over + 2:
-        # It is read again and again.
+        # The ring reads the keys in each round.
         ring.load(replace(keys, now=at(now)))
         signed_with.append((now, ring.current()[0]))
         clock.now += 1
@@ -157,7 +157,7 @@ def test_a_key_that_nobody_published_in_time_takes_over_when_the_verifiers_have_
 
 
 def test_without_the_key_before_it_a_key_signs_at_its_time() -> None:
-    """As after `keys replace`, or after a key encryption key was changed and the old one let go."""
+    """For example after `keys replace`, or after the key encryption key was changed and the old one removed."""
     gone, active = stored(0, 0, seal=KeySeal([os.urandom(32)])).keys[0], SEAL.new_key(at(1000))
     for keys in ([active], [gone, active]):
         ring = KeyRing(SEAL, POLICY)
@@ -185,7 +185,7 @@ async def test_a_ring_that_was_not_read_for_the_lead_signs_nothing_but_verifies(
 
 
 def test_what_was_withdrawn_is_gone_also_where_the_new_key_cannot_be_opened() -> None:
-    """As after `keys replace` for a key encryption key that was lost, on a replica that has the old one."""
+    """For example after `keys replace` because a key encryption key was lost, on a replica that still has the old one."""
     ring = KeyRing(SEAL, POLICY)
     ours = stored(0, 0)
     ring.load(ours)
@@ -199,7 +199,7 @@ def test_what_was_withdrawn_is_gone_also_where_the_new_key_cannot_be_opened() ->
 
 
 def test_a_next_key_that_cannot_be_opened_is_published_and_does_not_stop_the_active_one() -> None:
-    """As while another key encryption key is being rolled out."""
+    """For example while another key encryption key is rolled out."""
     ours, theirs = SEAL.new_key(at(0)), KeySeal([os.urandom(32)]).new_key(at(1000))
     ring = KeyRing(SEAL, POLICY)
     with pytest.raises(KeyNotOpened, match=theirs.id):
@@ -262,7 +262,7 @@ def test_what_is_no_base64_of_a_key_is_refused(text: str) -> None:
 
 
 def test_the_age_of_the_key_that_signs_is_measured() -> None:
-    """The next one takes over by the clock, without being read again."""
+    """The next key takes over by the clock, without another read."""
     registry, clock = CollectorRegistry(), Clock()
     ring = KeyRing(SEAL, POLICY, clock)
     measure(ring, POLICY, registry)

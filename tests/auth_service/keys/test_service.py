@@ -1,4 +1,4 @@
-"""The course of the keys, on real PostgreSQL: any number of replicas make one key, and no mistake takes a key away or adds one."""
+"""The rotation of the keys on real PostgreSQL: any number of replicas create one key, and no error deletes or adds a key."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ REPLICAS = 8
 
 
 class Clock:
-    """The replicas' own, which goes with the database's: see pass_time."""
+    """The replicas' clock. pass_time moves it together with the times in the database."""
 
     ahead = 0.0
 
@@ -66,14 +66,14 @@ def stranger(database: Database) -> Replica:
 
 
 async def pass_time(database: Database, seconds: float) -> None:
-    """Everything becomes older by so much."""
+    """Makes all keys older by `seconds`, in the database and by the replicas' clock."""
     await database.fetchrow("UPDATE auth.signing_keys SET active_from = active_from - make_interval(secs => $1)", seconds)
     CLOCK.ahead += seconds
 
 
 @contextlib.asynccontextmanager
 async def locked(database: Database) -> AsyncIterator[None]:
-    """Somebody else makes a key meanwhile, and does not come to an end."""
+    """Holds the lock, like another replica that is creating a key and does not finish."""
     held, released = asyncio.Event(), asyncio.Event()
 
     async def hold(connection: Connection) -> None:
@@ -141,7 +141,7 @@ async def test_the_whole_course_of_a_key(database: Database, replica: Replica) -
 
 
 async def test_a_key_that_cannot_be_made_does_not_stop_the_one_that_signs(database: Database, replica: Replica) -> None:
-    """Somebody sits on the lock: every login of the database can."""
+    """Another connection holds the lock: every role of the database can take it."""
     await replica.advance()
     first = replica.signs_with
     await pass_time(database, POLICY.rotation_seconds)
@@ -193,7 +193,7 @@ async def test_another_key_encryption_key_is_noticed_and_makes_no_key(replica: R
 
 
 async def test_another_key_encryption_key_makes_no_key_when_one_is_due_either(database: Database, replica: Replica, stranger: Replica) -> None:
-    """It would be one that the replicas with the right one cannot open."""
+    """The replicas with the right key encryption key could not decrypt such a key."""
     await replica.advance()
     await pass_time(database, POLICY.rotation_seconds)
     with pytest.raises(KeyNotOpened):

@@ -1,4 +1,4 @@
-"""Password hashing: nothing truncated, nothing told by time, and bounded."""
+"""Password hashing: it truncates nothing, its time reveals nothing, and its queue is bounded."""
 
 import asyncio
 import statistics
@@ -43,7 +43,7 @@ async def test_one_text_typed_in_two_ways_is_one_password(hasher: PasswordHasher
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 async def test_any_two_texts_are_told_apart(hasher: PasswordHasher, one: str, two: str) -> None:
-    """But those that one text was typed as in two ways."""
+    """Except two ways of typing the same text."""
     assert await hasher.verify(two, await hasher.hash(one)) is (normalize(one) == normalize(two))
 
 
@@ -61,7 +61,7 @@ async def test_a_hash_is_outdated_when_the_cost_has_risen_or_the_scheme_is_anoth
 
 @pytest.mark.parametrize("cost", [4, 6, 7, 8])
 async def test_a_wrong_password_is_the_same_work_whatever_the_hash_once_cost(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In rounds of bcrypt: a hash of a lower cost would tell by its time that there is such an account."""
+    """Counted in rounds of bcrypt. The shorter time of a hash with a lower cost would reveal that the account exists."""
     older, hasher = [PasswordHasher(cost=c, threads=1, queue=1, registry=CollectorRegistry()) for c in (cost, 8)]
     password_hash = await older.hash("correct horse")
     rounds: list[int] = []
@@ -120,7 +120,7 @@ async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypat
     with pytest.raises(Overloaded):
         await hasher.verify("x", None)
     assert registry.get_sample_value("password_hashes_refused_total") == 1
-    # A caller that leaves the queue makes room; one whose hash is being computed does not: the thread is still busy.
+    # A cancelled call that waits frees its place in the queue. A cancelled call whose hash runs does not, because its thread is still busy.
     waiting[0].cancel()
     waiting[2].cancel()
     await asyncio.gather(*waiting[::2], return_exceptions=True)
@@ -144,7 +144,7 @@ async def test_who_would_wait_beyond_the_deadline_is_refused_at_once(monkeypatch
         deadline.begin(seconds)
         await hasher.verify("x", None)
 
-    # Who need not wait is not refused, however little time there is; and then there is time for two more.
+    # A call that need not wait is accepted, however little time it has. Then there is time for two more calls.
     taken = [asyncio.create_task(call(seconds)) for seconds in (5, 35, 35)]
     await asyncio.sleep(0)
     assert hasher._under_way == 3

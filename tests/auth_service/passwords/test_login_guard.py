@@ -1,4 +1,7 @@
-"""The limits of failed attempts: what counts, what is given back, and who counts apart. On buckets in memory: those in Redis have their own tests."""
+"""The limits of failed attempts: what counts, what is given back, and what has a bucket of its own.
+
+The buckets are in memory. Those in Redis have their own tests.
+"""
 
 import asyncio
 from uuid import uuid4
@@ -16,7 +19,7 @@ HOME, ELSEWHERE = "203.0.113.7", "198.51.100.1"
 
 
 class Limiter:
-    """Buckets in memory, by a clock that stands still unless it is set."""
+    """Buckets in memory, with a clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,14 +35,14 @@ class Limiter:
 
 
 class Guarded:
-    """A guard, and attempts by it."""
+    """A guard, and a method that makes attempts."""
 
     def __init__(self) -> None:
         self.limiter = Limiter()
         self.guard = LoginGuard(self.limiter, LoginLimits(per_account=ACCOUNT, per_address=ADDRESS))
 
     async def attempt(self, address: str, account: str, *, known: bool = False, ends: type[BaseException] | None = InvalidCredentials) -> bool:
-        """Whether the attempt was let through; it then ends as told."""
+        """Makes an attempt, which raises `ends` if the guard accepts it. Returns whether the guard accepted it."""
         try:
             async with self.guard.attempt() as attempt:
                 await attempt.on_login(account, address, known=known)
@@ -78,7 +81,7 @@ async def test_strangers_do_not_lock_out_whom_the_account_knows(guarded: Guarded
         await guarded.attempt(f"198.51.100.{i}", "ada")
     assert not await guarded.attempt(ELSEWHERE, "ada")
     assert await guarded.attempt(HOME, "ada", known=True, ends=None)
-    # And the known address has a limit of its own.
+    # The known address has a limit of its own.
     assert [await guarded.attempt(HOME, "ada", known=True) for _ in range(3)] == [True, True, False]
     assert await guarded.attempt("203.0.113.8", "ada", known=True)
 
@@ -136,7 +139,7 @@ async def test_what_succeeds_or_fails_by_our_fault_is_given_back(guarded: Guarde
 
 @pytest.mark.parametrize("ends", [InvalidCredentials, asyncio.CancelledError])
 async def test_what_fails_otherwise_counts(guarded: Guarded, ends: type[BaseException]) -> None:
-    """Also for a caller who leaves as soon as the answer takes too long to be the good one."""
+    """Includes a caller that cancels the call as soon as the answer takes longer than that of a successful login."""
     assert [await guarded.attempt(HOME, "ada", ends=ends) for _ in range(3)] == [True, True, False]
 
 

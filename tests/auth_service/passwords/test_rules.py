@@ -1,4 +1,4 @@
-"""Which passwords are taken. Length is counted in characters after NFC, and there are no rules of composition."""
+"""Which passwords are accepted. The length is counted in characters after NFC, and no rule requires classes of characters."""
 
 import pytest
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
@@ -11,7 +11,7 @@ DECOMPOSED, COMPOSED = "e\N{COMBINING ACUTE ACCENT}", "\N{LATIN SMALL LETTER E W
 
 
 def complaint(password: str, *, email: str = "ada.lovelace@example.com", name: str = "Ada Lovelace") -> str:
-    """What is wrong with a password; nothing if it is taken."""
+    """Returns what is wrong with a password, or an empty text if it is accepted."""
     try:
         RULES.check("new_password", password, email=email, name=name)
     except InvalidField as error:
@@ -50,7 +50,7 @@ def test_the_common_ones_are_refused_in_any_case(password: str) -> None:
 
 
 def test_so_many_are_refused_of_those_that_are_long_enough() -> None:
-    """The 10 000 most common as a whole, and as many of at least eight characters."""
+    """All of the 10 000 most common passwords, and at least 10 000 passwords of eight or more characters."""
     most_common = FREQUENCY_LISTS["passwords"][:10_000]
     assert not [password for password in most_common if not complaint(password.upper())]
     refused = {password for password in FREQUENCY_LISTS["passwords"] if complaint(password).startswith("is one of the most common")}
@@ -84,7 +84,7 @@ def test_a_short_name_twice_is_refused_and_what_only_contains_it_is_not() -> Non
 
 def test_the_name_is_compared_in_either_form() -> None:
     forms = ((DECOMPOSED * 8, COMPOSED * 8), (COMPOSED * 8, DECOMPOSED * 8), (COMPOSED.upper() * 8, DECOMPOSED * 8))
-    # In Unicode a letter may have two in the other case, or another one at the end of a word.
+    # In Unicode, a letter may become two letters in the other case, or have another form at the end of a word.
     folded = (("Gro\N{LATIN SMALL LETTER SHARP S} Stra\N{LATIN SMALL LETTER SHARP S}e", "GROSS STRASSE"), ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"))
     for name, password in (*forms, *folded):
         assert complaint(password, name=name) == "must not be your email or your name"

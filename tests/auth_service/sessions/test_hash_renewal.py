@@ -1,4 +1,4 @@
-"""Hashes of before the cost rose: a login renews them, and does not fail when that does."""
+"""Hashes from before the cost was raised: a login renews them, and does not fail if the renewal fails."""
 
 import pytest
 
@@ -21,7 +21,7 @@ async def test_a_login_renews_a_hash_that_is_too_cheap_by_now(parts: AllParts, d
     after = await accounts.find_credentials(user.id)
     assert after is not None
     assert "$05$" in after.password_hash
-    # It is the same password: no session ends for it, and nothing is renewed twice, or back.
+    # The password is the same, so no session ends. No later login changes the hash, not even one with the lower cost.
     assert after.password_version == before.password_version
     for each in (dearer, parts):
         await log_in(service_of(each, ring), user)

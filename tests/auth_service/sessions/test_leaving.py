@@ -1,4 +1,4 @@
-"""Callers who leave in the midst of a call: what was done all the same is logged, and the other processes are told of it."""
+"""Callers that cancel a call: if the call has changed something all the same, the service logs it and notifies the other processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ WITHIN_SECONDS = 2.0
 
 
 class Late:
-    """A repository whose answer to one method is late: the transaction has been committed, and that is not known yet."""
+    """A repository whose answer to one method is late: the transaction has been committed, but the caller does not know it yet."""
 
     def __init__(self, repository: Accounts, method: str) -> None:
         self._repository = repository
@@ -49,7 +49,7 @@ class Late:
 
 
 class Scene:
-    """A user with a session, and the services over a repository whose answers are late."""
+    """A user with two sessions, and the services over the repository with the late answer."""
 
     def __init__(self, parts: AllParts, ring: KeyRing, database: Database, method: str) -> None:
         self.late = Late(parts.repository, method)
@@ -71,7 +71,7 @@ class Scene:
 
 
 Act = Callable[[Scene], Awaitable[object]]
-# What is done, by which method of the repository, and what is logged of it.
+# For each logged event: the action that causes it, and the repository method that carries it out.
 ACTS: dict[str, tuple[Act, str]] = {
     "account_created": (lambda s: register(s.service), "insert_user"),
     "login_succeeded": (lambda s: log_in(s.service, s.user), "insert_session"),

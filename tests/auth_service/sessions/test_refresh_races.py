@@ -1,4 +1,4 @@
-"""Refreshes that race with what ends their session: whichever comes first, nothing of the family is left."""
+"""Refreshes that race with the end of their session: whichever comes first, no token of the session works afterwards."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from tests.auth_service.conftest import CredentialsFactory, Storage, token_hash
 T = TypeVar("T")
 
 AT_ONCE = 4
-# By how much the end is behind the refreshes.
+# The time from the refreshes to the end of the session; negative if the end comes first.
 BEHIND_SECONDS = (0.003, 0.002, 0.001, 0.0005, 0, 0, 0, -0.0005, -0.001, -0.002, -0.003)
 
 End = Callable[[Storage, Credentials, UUID, bytes], Awaitable[object]]

@@ -1,4 +1,4 @@
-"""Accounts, sessions and the event log in real PostgreSQL: what each transaction does, and what it does when two come at once."""
+"""Accounts, sessions and the event log in real PostgreSQL: what each transaction does, alone and concurrently with others."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ async def test_no_session_begins_by_another_password_than_was_checked(storage: S
 async def test_beyond_the_most_sessions_those_used_least_recently_end(storage: Storage, credentials: Credentials) -> None:
     tokens = [token_hash() for _ in range(MAX_SESSIONS_PER_USER)]
     sessions = [await storage.begin(credentials, token) for token in tokens]
-    # The oldest is used again, so the second is now the one used least recently; one that has expired counts no more.
+    # The oldest session is used again, so the second one is now the least recently used. An expired session no longer counts.
     assert isinstance(await storage.use(tokens[0]), Rotated)
     after = await storage.last_number()
     newest = await storage.begin(credentials)
@@ -108,7 +108,7 @@ async def test_used_tokens_that_are_far_behind_are_dropped(storage: Storage, cre
     first, second, third = (token_hash() for _ in range(3))
     session_id = await storage.begin(credentials, first)
     await storage.use(first, new=second)
-    # As after so many refreshes.
+    # As after 10 000 refreshes.
     await storage.database.fetchrow("UPDATE auth.refresh_tokens SET generation = 10000 WHERE token_hash = $1", second)
     await storage.use(second, new=third)
     rows = await storage.database.fetch("SELECT token_hash FROM auth.refresh_tokens WHERE session_id = $1", session_id)
@@ -126,12 +126,12 @@ async def test_a_token_sent_again_at_once_gets_the_successor_of_then(storage: St
         assert (outcome.session.id, outcome.sealed_successor) == (session_id, b"the successor")
     assert await storage.use(unused) is None
     assert isinstance(await storage.use(successor), Rotated)
-    # Still within the grace, though the successor has been used by now.
+    # The first token is still within the grace, although its successor has been used.
     assert isinstance(await storage.use(token), Repeated)
 
 
 async def test_of_many_uses_at_once_one_rotates_and_the_others_get_the_same(storage: Storage, credentials: Credentials) -> None:
-    # Many times, since one race may happen not to be one.
+    # Repeated, because the calls of a single round may not overlap.
     for _ in range(20):
         token = token_hash()
         session_id = await storage.begin(credentials, token)
@@ -223,7 +223,7 @@ async def test_a_change_of_the_password_ends_all_sessions_but_one(storage: Stora
     assert {session for _, _, session in events} == set(others)
     changed = await storage.accounts.find_credentials(ada.user_id)
     assert changed == later(ada)
-    # What was checked before is worth nothing now.
+    # Credentials that were read before the change no longer work.
     assert not await storage.accounts.change_password(ada, "hash 3", kept)
     assert not await storage.accounts.delete_user(ada)
     await storage.accounts.update_hash(ada, "hash 4")
@@ -287,7 +287,7 @@ async def test_everything_at_once_on_one_account_neither_locks_up_nor_fails(stor
             storage.accounts.change_password(ada, "hash 2", sessions[0]),
             *deletions,
         )
-        # The one may have come after the change, and the other before it.
+        # One deletion has the credentials from before the change of the password, the other those from after it. So at most one succeeds.
         assert not (one and other)
         assert (await storage.accounts.find_user(ada.user_id) is None) is (one or other)
 

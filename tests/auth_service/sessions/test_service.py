@@ -173,7 +173,7 @@ async def test_a_reuse_is_logged_and_counted_also_when_the_session_is_over(parts
             await service.refresh_token(token, CLIENT)
         return [(line["security_event"], line["user_id"], line["session_id"]) for line in logs]
 
-    # An answer that was lost: the client cannot know that the session has ended meanwhile.
+    # Within the grace, the client may have lost the answer and cannot know that the session has ended, so this is no reuse.
     assert await logged(pair.refresh_token) == []
     await _pass_the_grace(database, user)
     for _ in range(2):
@@ -252,7 +252,7 @@ async def test_of_two_changes_at_once_one_is_made_and_the_other_told(service: Au
 
 
 async def test_no_login_by_the_old_password_outlives_the_change(service: AuthService, dearer: AllParts, ring: KeyRing) -> None:
-    """Whether it comes before, in the midst or after; also where it would renew the hash of the old one."""
+    """The login comes before, during or after the change, and may also renew the hash of the old password."""
     late = service_of(dearer, ring)
     for i in range(12):
         user = await register(service)
@@ -303,7 +303,7 @@ async def test_a_name_is_changed_and_nothing_else(service: AuthService, users: U
     assert await users.get_me(identity) == renamed
 
 
-# --- what is kept and what is told
+# --- what is stored and what is logged
 
 
 async def test_the_database_holds_no_password_and_no_token(service: AuthService, database: Database) -> None:
@@ -345,7 +345,7 @@ async def test_the_security_log_tells_what_happened_and_no_secret(service: AuthS
         "account_deleted",
     ]
     assert all((line["address"], line["request_id"]) == (CLIENT.address, CLIENT.request_id) for line in logs)
-    # Who failed to log in is not told: the account may be somebody else's, or none.
+    # A failed login logs no user, because the account may be another user's or may not exist.
     assert ["user_id" in line for line in logs] == [line["security_event"] != "login_failed" for line in logs]
     assert not any(secret in str(logs) for secret in (PASSWORD, OTHER_PASSWORD, user.email, pair.access_token, pair.refresh_token))
 

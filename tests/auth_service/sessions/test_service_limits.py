@@ -46,6 +46,3 @@ async def test_failed_confirmations_are_limited(parts: AllParts, ring: KeyRing, 
     with pytest.raises(TooManyAttempts):
         await change(service, identity)
     assert await users.get_me(identity)
-
-
-# --- the life of a session

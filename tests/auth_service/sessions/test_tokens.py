@@ -1,4 +1,4 @@
-"""The tokens of a session by themselves: what is kept of them, and who can open a successor."""
+"""The tokens of a session: what is stored of them, and which token decrypts a successor."""
 
 import pytest
 from cryptography.exceptions import InvalidTag

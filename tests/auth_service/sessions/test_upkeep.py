@@ -1,4 +1,4 @@
-"""What has served its time goes, what has not stays; in batches, and by several replicas at once."""
+"""The cleanup deletes expired rows and keeps all others, in batches, and with several replicas at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ async def test_sessions_go_a_day_after_their_end(accounts: Accounts, database: D
         await database.fetchrow(f"{expired} = now() - $2 * interval '1 hour' WHERE id = $1", session, hours)
     assert await cleanup.remove(100) == 2
     assert set(await column(database, "SELECT id FROM auth.sessions")) == {live, lately_ended, lately_expired}
-    # With their refresh tokens.
+    # The refresh tokens of the deleted sessions are deleted too.
     assert len(await column(database, "SELECT 1 FROM auth.refresh_tokens")) == 3
     assert await cleanup.remove(100) == 0
 
@@ -99,7 +99,7 @@ async def test_a_round_removes_all_a_batch_at_a_time_also_by_several_at_once(
     await database.fetch("SELECT auth.log_event(1::smallint, $1, $1) FROM generate_series(1, 10)", uuid4())
     await database.fetchrow("UPDATE auth.events SET created_at = now() - interval '2 hours'")
     await asyncio.gather(*(cleanup.round() for _ in range(3)))
-    # Of rounds at once one may leave to the other what the other had locked; the next has it all.
+    # A concurrent round may skip rows that another round has locked. The next round deletes all that is left.
     await cleanup.round()
     assert await column(database, "SELECT id FROM auth.sessions") == sessions[:1]
     assert await column(database, "SELECT number FROM auth.events") == []

@@ -29,7 +29,7 @@ async def events(system: Stack, proxy: Proxy) -> AsyncIterator[AuthEvents]:
 
 
 async def test_a_connection_that_died_without_a_word_costs_less_than_a_second(events: AuthEvents, proxy: Proxy) -> None:
-    """Together with the second between two polls it must stay below the 2 within which what was revoked bites."""
+    """This time and the 1 s between two polls must be less than the 2 s within which a revocation takes effect."""
     await events.list_events(after=0)
     proxy.lose()
     async with asyncio.timeout(0.9):

@@ -1,4 +1,4 @@
-"""What happens to the tasks of accounts that were deleted: nothing is written any more, and all of it goes, whatever fails meanwhile."""
+"""Deleted accounts: every write for them is rejected, and all their rows are deleted, whatever fails meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -21,7 +21,7 @@ from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 
 class Rows(PostgresAccountRows):
-    """The rows, with a memory, that fail when told to: at the n-th removal from now."""
+    """The rows of accounts. Records the removals, and fails once `fail_at` removals are recorded."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -36,7 +36,7 @@ class Rows(PostgresAccountRows):
 
 
 class Events:
-    """auth_service's events, from its own table, `page` at a time."""
+    """auth_service's events, read from its table, `page` at a time."""
 
     def __init__(self, database: Database, page: int = 1000) -> None:
         self._accounts = PostgresEvents(database)
@@ -53,7 +53,7 @@ class Events:
 
 
 class Removal:
-    """The work, and what it is about."""
+    """The work under test, and its users, rows and events."""
 
     def __init__(self, database: Database, tasks: PostgresTasks) -> None:
         self.database, self.tasks = database, tasks
@@ -61,20 +61,20 @@ class Removal:
         self.work = DeletedAccounts(self.events, self.rows)
 
     async def user(self, count: int = 3) -> Actor:
-        """A user with so many tasks."""
+        """Returns a new user with `count` tasks."""
         actor = Actor(uuid4(), uuid4(), "")
         for _ in range(count):
             await insert(self.tasks, actor, FIELDS)
         return actor
 
     async def delete(self, *actors: Actor) -> None:
-        """What auth_service does, with an event of the other kind between."""
+        """Logs an account's deletion like auth_service, followed by an event of the other kind."""
         for actor in actors:
             await self.database.fetchrow("SELECT auth.log_event(2::smallint, $1, NULL)", actor.user_id)
             await self.database.fetchrow("SELECT auth.log_event(1::smallint, $1, $2)", actor.user_id, actor.session_id)
 
     async def left(self, actor: Actor) -> tuple[int, int]:
-        """How many tasks and changes there are of the user."""
+        """Returns the numbers of the user's tasks and changes."""
         sql = "SELECT (SELECT count(*) FROM task.tasks WHERE user_id = $1), (SELECT count(*) FROM task.changes WHERE user_id = $1)"
         row = await self.database.fetchrow(sql, actor.user_id)
         assert row is not None
@@ -96,14 +96,14 @@ async def removal(database: Database, tasks: PostgresTasks) -> AsyncIterator[Rem
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """For transactions that are held open."""
+    """A connection for transactions that stay open."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 async def refused(removal: Removal, actor: Actor, tasks: Iterable[UUID] = ()) -> None:
-    """Fails unless every way to write is refused."""
+    """Fails unless every kind of write is rejected."""
     with pytest.raises(TokenInvalid):
         await insert(removal.tasks, actor, FIELDS)
     for task_id in (new_id(), *tasks):
@@ -208,7 +208,7 @@ async def test_rows_go_some_at_a_time(removal: Removal, monkeypatch: pytest.Monk
     assert await removal.left(ada) == (9, 10)
     await removal.delete(ada)
     await removal.work.round()
-    # Of nine tasks and ten changes: three of each kind at a time.
+    # Nine tasks and ten changes, three of each at a time.
     assert removal.rows.removed == [6, 6, 6, 1, 0]
     assert await removal.left(ada) == (0, 0)
 
@@ -257,7 +257,7 @@ async def test_each_account_goes_at_least_once_wherever_a_round_breaks_off(remov
     with pytest.raises(DependencyUnavailable):
         await removal.work.round()
     assert await removal.rows.get_deletions() == before
-    # Whatever is left of them, it grows no more.
+    # Some rows may be left, but no write can add to them.
     for user in users:
         await refused(removal, user)
     removal.rows.fail_at = None

@@ -1,4 +1,4 @@
-"""List, then watch: what a list shows and the changes behind its resume token make up the whole, whatever is written meanwhile."""
+"""List, then watch: a list and the changes after its resume token together give the complete state, whatever is written meanwhile."""
 
 import asyncio
 import itertools
@@ -32,7 +32,7 @@ def service(tasks: PostgresTasks) -> TaskService:
 
 @pytest.fixture
 async def busy(tasks: PostgresTasks, actor: Actor) -> AsyncIterator[None]:
-    """Writers at work on the user's tasks."""
+    """Runs writers on the user's tasks during the test."""
     made = [await insert(tasks, actor, FIELDS) for _ in range(MAX_TASKS // 2)]
     writing = [asyncio.create_task(_write(tasks, actor, [task.id for task in made[n::WRITERS]], random.Random(n))) for n in range(WRITERS)]
     yield
@@ -43,7 +43,7 @@ async def busy(tasks: PostgresTasks, actor: Actor) -> AsyncIterator[None]:
 
 
 async def _write(tasks: PostgresTasks, actor: Actor, mine: list[UUID], rng: random.Random) -> None:
-    """Changes, deletes and brings back tasks of its own, and makes some."""
+    """Updates, deletes and restores the writer's own tasks, and creates some."""
     for number in itertools.count():
         task_id = rng.choice(mine)
         title = replace(FIELDS, title=f"{number}")
@@ -90,7 +90,7 @@ def database_changes(tasks: PostgresTasks) -> PostgresChanges:
 
 
 async def _caught_up(changes: PostgresChanges, actor: Actor, page: Page, until: Place) -> dict[UUID, Task]:
-    """The state of a client that has listed and then watched up to a place, each change applied as it is told."""
+    """Returns the state of a client that has listed and then watched up to a place, and has applied each change."""
     state = {task.id: task for task in page.tasks}
     seq = page.place.seq
     while seq < until.seq:

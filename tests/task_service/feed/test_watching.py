@@ -1,4 +1,4 @@
-"""Following the change log in PostgreSQL: what a stream tells, when it looks again, and what ends it. Wake-ups are called by hand."""
+"""Streams of the change log in PostgreSQL: what a stream sends, when it reads again, and what ends it. The tests call the wake-ups themselves."""
 
 import asyncio
 import contextlib
@@ -27,13 +27,13 @@ from task_service.tasks.writes import Creation, Undeletion
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 SECRET = "a key for the tests of watching, long enough"
-# Far more than any of this takes.
+# Far longer than any step takes.
 WITHIN_SECONDS = 5.0
 FAR = 2**31
 
 
 class Channels:
-    """Stands in for Redis's channels: who is subscribed to what."""
+    """Stands in for Redis's channels, and records who subscribes to which."""
 
     def __init__(self) -> None:
         self.callbacks: dict[str, list[Callable[[], None]]] = {}
@@ -67,7 +67,7 @@ class Feed:
             raise TokenInvalid
 
     def watch(self, actor: Actor, token: str = "", *, expires_at: float = FAR) -> "contextlib.aclosing[AsyncIterator[WatchEvent]]":
-        identity = Identity(actor.user_id, actor.session_id, "t", expires_at)  # type: ignore[arg-type]  # finer than a token can say
+        identity = Identity(actor.user_id, actor.session_id, "t", expires_at)  # type: ignore[arg-type]  # a token has whole seconds
         return contextlib.aclosing(self.service.watch_tasks(identity, token))
 
 
@@ -82,7 +82,7 @@ async def _next(events: AsyncIterator[WatchEvent]) -> WatchEvent:
 
 
 async def _told(events: AsyncIterator[WatchEvent], count: int) -> list[tuple[ChangeKind, Task]]:
-    """The next changes; each with a token of its own."""
+    """Returns the next changes. Fails unless each of them has a resume token of its own."""
     found = [await _next(events) for _ in range(count)]
     assert len({event.resume_token for event in found}) == count
     return [(event.change.kind, event.change.task) for event in found if event.change is not None]
@@ -136,7 +136,7 @@ async def test_from_a_token_it_tells_all_that_came_after(feed: Feed, tasks: Post
         await insert(tasks, actor, FIELDS)
         feed.channels.say(actor.user_id)
         assert (await _told(events, 1))[0][0] is ChangeKind.CREATED
-    # From every place in between, as from the beginning.
+    # A stream can be resumed after each of the changes.
     for place in (0, CHANGES_AT_ONCE - 1, CHANGES_AT_ONCE, count - 1):
         async with feed.watch(actor, told[place].resume_token) as events:
             await _next(events)
@@ -145,7 +145,7 @@ async def test_from_a_token_it_tells_all_that_came_after(feed: Feed, tasks: Post
 
 
 async def test_a_change_that_nobody_tells_of_is_found_by_polling(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
-    """Of a user with changes from before, and of one without a counter."""
+    """For a user with earlier changes, and for a user without a counter."""
     other = Actor(uuid4(), uuid4(), "")
     await insert(tasks, actor, FIELDS)
     async with feed.watch(actor) as events, feed.watch(other) as others:
@@ -157,7 +157,7 @@ async def test_a_change_that_nobody_tells_of_is_found_by_polling(feed: Feed, tas
         await _next(events)
         await _next(others)
         waiting = [asyncio.ensure_future(_next(each)) for each in (events, others)]
-        # For the look that follows the checkpoint.
+        # Time for the read that follows the checkpoint.
         await asyncio.sleep(0.1)
         for who in (actor, other):
             await insert(tasks, who, FIELDS)
@@ -169,7 +169,7 @@ async def test_a_change_that_nobody_tells_of_is_found_by_polling(feed: Feed, tas
 
 
 async def test_a_change_that_another_stream_of_the_user_has_read_is_told_all_the_same(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
-    """It has begun after the change, of which nobody was told."""
+    """The other stream begins after the change, and nobody has announced the change."""
     async with feed.watch(actor) as events, feed.watch(actor) as later:
         await _next(events)
         waiting = asyncio.ensure_future(_next(events))
@@ -220,7 +220,7 @@ async def test_a_place_that_the_log_does_not_have_is_expired(feed: Feed, databas
     await database.fetchrow("DELETE FROM task.changes WHERE user_id = $1", actor.user_id)
     async with feed.watch(actor, tokens[3]) as events:
         await _ended(events, ResumeTokenExpired)
-    # Behind the last there is nothing to miss.
+    # After the last change there is nothing to miss.
     async with feed.watch(actor, tokens[4]) as events:
         await _next(events)
         await _silent(events)
@@ -316,7 +316,7 @@ async def test_a_user_can_have_so_many_streams(feed: Feed, actor: Actor) -> None
 
 
 async def test_a_write_between_two_looks_is_not_missed(feed: Feed, tasks: PostgresTasks, actor: Actor) -> None:
-    """A wake-up that comes while a stream is reading, or handing out what it read, makes it look again."""
+    """A wake-up that comes while a stream reads the log, or sends what it has read, makes the stream read again."""
     async with feed.watch(actor) as events:
         await _next(events)
         await insert(tasks, actor, FIELDS)
@@ -328,7 +328,7 @@ async def test_a_write_between_two_looks_is_not_missed(feed: Feed, tasks: Postgr
 
 
 async def test_old_changes_are_told_with_what_came_to_tasks_since(feed: Feed, database: Database, tasks: PostgresTasks, actor: Actor) -> None:
-    """A snapshot from before a column was added has none of it."""
+    """A snapshot from before a column was added does not have the column."""
     async with feed.watch(actor) as events:
         token = (await _next(events)).resume_token
     made = await insert(tasks, actor, replace(FIELDS, due_date=None))

@@ -1,4 +1,4 @@
-"""What filters mean, and what is said of those that mean nothing, with the character at which it is."""
+"""The meaning of filters, and the errors of invalid filters with the character at which each error is."""
 
 import re
 from datetime import UTC, datetime
@@ -102,7 +102,7 @@ def test_how_comparisons_are_joined(text: str, condition: Condition) -> None:
     ],
 )
 def test_comparisons(text: str, field: Field, operator: Operator, value: object) -> None:
-    assert _condition(text) == Comparison(field, operator, value)  # type: ignore[arg-type]  # as they stand above
+    assert _condition(text) == Comparison(field, operator, value)  # type: ignore[arg-type]  # the parameters above
 
 
 A_VALUE = "a value must stand here"

@@ -1,4 +1,4 @@
-"""Filters on real PostgreSQL give what a plain evaluator in Python gives: any filter, in any form in which it can be written."""
+"""Filters on real PostgreSQL give the same tasks as a plain evaluator in Python: any filter, in any way of writing it."""
 
 import operator
 import re
@@ -32,7 +32,7 @@ ORDERS = ("", "created_at", "due_date", "priority desc, due_date", "title")
 
 @dataclass(frozen=True)
 class Written:
-    """A filter and what it says."""
+    """The text of a filter, and its meaning as a Python function."""
 
     text: str
     holds: Callable[[Task], bool]
@@ -108,7 +108,7 @@ def _all(terms: Sequence[Written], sign: str) -> Written:
 
 
 def _longer(inner: st.SearchStrategy[Written]) -> st.SearchStrategy[Written]:
-    """By the grammar of AIP-160: factors of terms joined by OR, joined by AND or nothing, in parentheses."""
+    """Builds a longer filter by the grammar of AIP-160: terms joined by OR, these joined by AND or by white space, all in parentheses."""
     terms = inner | st.builds(_negated, inner, st.sampled_from(["NOT ", "-", "- "]))
     factors = st.lists(terms, min_size=1, max_size=3).map(_any)
     whole = st.builds(_all, st.lists(factors, min_size=1, max_size=3), st.sampled_from([" AND ", " ", "\n"]))
@@ -122,7 +122,7 @@ filters = st.recursive(comparisons, _longer, max_leaves=12)
 
 @pytest.fixture(scope="module")
 async def filled(database: Database) -> tuple[Actor, Sequence[Task]]:
-    """A user with tasks that differ in everything that a filter can be about, some of them deleted; and a neighbour with the same."""
+    """A user with tasks that differ in every field of a filter, some of them deleted, and another user with tasks of the same fields."""
     repository = PostgresTasks(database)
     actor, neighbour = Actor(new_id(), new_id(), ""), Actor(new_id(), new_id(), "")
     tasks = []
@@ -136,7 +136,7 @@ async def filled(database: Database) -> tuple[Actor, Sequence[Task]]:
         elif i % 7 == 1:
             await delete(repository, actor, task.id)
         tasks.append(task.id)
-    # As they are by now, by a way that knows no filter.
+    # Reads the current tasks without a filter.
     rows = await database.fetch(f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1", actor.user_id)
     found = {task.id: task for task in map(to_task, rows)}
     return actor, [found[task_id] for task_id in tasks]
@@ -172,7 +172,7 @@ async def test_status_and_priority_narrow_it(
     value=st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40),
 )
 async def test_any_text_is_a_value(tasks: PostgresTasks, actor: Actor, name: str, value: str) -> None:
-    """And never a part of the statement."""
+    """The text is never part of the statement."""
     query = ListQuery(actor.user_id, None, None, parse_order(""), parse_filter(f"{name}{_quoted(value)}"))
     sql, args = list_statement(query, None, 0, 10, with_total=False)
     assert value in args
@@ -207,7 +207,7 @@ async def test_any_text_is_answered_or_refused(tasks: PostgresTasks, actor: Acto
     ],
 )
 def test_a_list_is_read_by_status(text: str, read: list[int]) -> None:
-    """However it was put: once for each status that a task of the list can have."""
+    """However the filter is written, the statement reads once for each status that a task of the list can have."""
     query = ListQuery(new_id(), None, None, parse_order(""), parse_filter(text))
     sql, _ = list_statement(query, None, 0, 10, with_total=False)
     assert [int(number) for number in re.findall(r"status = (\d)", sql)] == read

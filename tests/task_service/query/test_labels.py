@@ -1,4 +1,4 @@
-"""The labels that lists are read by follow the tasks, whatever is written to them and by whom."""
+"""The table of labels always matches the tasks, whatever is written to the tasks and by whom."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +19,7 @@ WANTED = """
     SELECT DISTINCT label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label
      WHERE user_id = $1 AND deleted_at IS NULL ORDER BY 1, 2, 3
 """
-# What the functions of later versions will do, and what a person might.
+# Writes of functions in later versions, and writes that a person might make.
 WRITES = (
     "UPDATE task.tasks SET deleted_at = NULL WHERE user_id = $1 AND id = $2",
     "UPDATE task.tasks SET deleted_at = now() WHERE user_id = $1 AND id = $2",
@@ -75,9 +75,9 @@ async def test_the_labels_of_an_account_go_with_it(tasks: PostgresTasks, databas
 
 
 async def test_a_change_of_a_title_writes_to_no_index(tasks: PostgresTasks, database_url: str, actor: Actor) -> None:
-    """PostgreSQL counts such updates (HOT); an index over what changes with every write would end them."""
+    """PostgreSQL counts such updates (HOT). An index on a column that changes with every write would prevent them."""
     made = await insert(tasks, actor, FIELDS)
-    # Of this connection alone.
+    # A connection of its own, because PostgreSQL counts these updates for the transaction of the connection.
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
@@ -86,6 +86,6 @@ async def test_a_change_of_a_title_writes_to_no_index(tasks: PostgresTasks, data
             updated, hot = await connection.fetchrow(COUNTED)
     finally:
         await connection.close()
-    # All but one, where the task lies in a page that is full.
+    # One update may write to the indexes, if the page of the task is full.
     assert updated == 10
     assert hot >= 9

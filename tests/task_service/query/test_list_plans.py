@@ -1,6 +1,6 @@
-"""Lists at a million tasks: what people list by is read from an index, in order, from any place in it, and costs the same at page 1 and at page 5000.
+"""Lists of up to a million tasks: PostgreSQL reads the usual lists from an index, in order, from any position. A middle page costs as much as page 1.
 
-Read from PostgreSQL's own plans and counts of pages, not from a clock.
+The tests read PostgreSQL's plans and its counts of pages, not a clock.
 """
 
 import json
@@ -27,7 +27,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Plan: TypeAlias = dict[str, Any]
 
 USER = UUID("0190b5a0-0000-7000-8000-000000000001")
-# Generic plans are made for the average user, who has few: with them around, an index must still be what is chosen.
+# PostgreSQL makes generic plans for the average user, who has few tasks. With many such users, it must still choose the index.
 OTHER_USERS, TASKS_OF_OTHERS = 20_000, 2
 PAGE_SIZE = 20
 
@@ -35,7 +35,7 @@ INDEXES = """
     SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
       FROM pg_index WHERE indrelid IN ('task.tasks'::regclass, 'task.task_labels'::regclass) AND NOT indisprimary
 """
-# Of a hundred tasks 70 are completed, 40 have the label and 25 no due date; of a thousand one is deleted. Of due dates there are many the same.
+# Of 100 tasks, 70 are completed, 40 have the label `work` and 25 have no due date. One task in 1000 is deleted. Many tasks have equal due dates.
 FILL = """
     INSERT INTO task.tasks
     SELECT {user}, lpad(to_hex(n), 32, '0')::uuid, 'Task ' || n, '', status, 1 + n / 7 % 5,
@@ -54,7 +54,7 @@ FILL_LABELS = """
 
 @dataclass(frozen=True)
 class Scale:
-    """How many tasks the user has, and the number of a page in the middle of each list."""
+    """The number of the user's tasks, and the number of a page in the middle of each list."""
 
     tasks: int
 
@@ -65,7 +65,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Listing:
-    """An order and a filter that people list by, and the index that is there for it."""
+    """An order and a filter of a usual list, and the index that serves it."""
 
     order: str
     filter: str
@@ -105,10 +105,10 @@ LISTINGS = [
 UNSERVED = Listing("title", "", "")
 
 
-# A million takes a minute to write, so `make test` reads the plans at a tenth of it.
+# Writing a million tasks takes a minute, so `make test` reads the plans with a tenth of them.
 @pytest.fixture(scope="module", params=[Scale(100_000), pytest.param(Scale(1_000_000), marks=pytest.mark.slow)], ids=lambda scale: str(scale.tasks))
 def scale(request: pytest.FixtureRequest) -> Scale:
-    """The size of the database."""
+    """The scale of the database."""
     found: Scale = request.param
     return found
 
@@ -122,11 +122,11 @@ async def database_url(system: Stack, _template: str, scale: Scale) -> AsyncIter
 
 @pytest.fixture(scope="module")
 async def filled(database_url: str, scale: Scale) -> AsyncIterator[Connection]:
-    """A connection to a database in which one user has that many tasks, and many users have a few."""
-    # No cache of statements: what is prepared here is prepared under a name.
+    """A connection to a database in which one user has `scale.tasks` tasks, and many users have a few."""
+    # No statement cache, because the tests prepare their statements under a name.
     connection = await asyncpg.connect(database_url, statement_cache_size=0)
     async with connection.transaction():
-        # Ten times as fast without indexes and triggers, which then are made again as they were.
+        # Ten times as fast without indexes and triggers. They are restored afterwards.
         indexes = await connection.fetch(INDEXES)
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['name']}")
@@ -145,7 +145,7 @@ async def filled(database_url: str, scale: Scale) -> AsyncIterator[Connection]:
 
 @pytest.fixture(scope="module")
 async def repository(database_url: str) -> AsyncIterator[PostgresTasks]:
-    """With time to walk to a place in the middle."""
+    """A repository with a timeout that is long enough to skip to the middle of a list."""
     database = Database(DatabaseOptions(database_url, "tests", 1, 100, timeout_seconds=30), CollectorRegistry())
     await database.start()
     yield PostgresTasks(database)
@@ -168,7 +168,7 @@ async def test_what_people_list_by_is_read_in_order(filled: Connection, reposito
 
 
 async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository: PostgresTasks, scale: Scale) -> None:
-    """That the plans above are of something."""
+    """Shows that the plans above return tasks."""
     for listing in LISTINGS:
         after = await _far(repository, scale, listing)
         listed = await repository.list(listing.query, after, 0, PAGE_SIZE)
@@ -176,7 +176,7 @@ async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository
         assert after not in {position_of(task, listing.query.order) for task in listed.tasks}
 
 
-# That it can fail.
+# The checks above can fail:
 
 
 @every_mode
@@ -187,7 +187,7 @@ async def test_an_order_without_an_index_is_found(filled: Connection, mode: str)
 @every_mode
 @pytest.mark.parametrize("listing", [LISTINGS[2], LISTINGS[6], LISTINGS[10]], ids=str)
 async def test_an_index_that_is_missing_is_found(filled: Connection, listing: Listing, mode: str) -> None:
-    """Either the tasks are sorted, or more of them are looked at than are wanted."""
+    """Without the index, PostgreSQL sorts the tasks or reads more of them than the page needs."""
     transaction = filled.transaction()
     await transaction.start()
     try:
@@ -205,7 +205,7 @@ async def test_a_place_that_is_reached_by_walking_is_found(filled: Connection, s
 
 
 def breaks(plan: Plan) -> list[str]:
-    """Where a plan looks at more tasks than are on the page, or at them in another way than through an index."""
+    """Returns the nodes of a plan that read more tasks than the page needs, or read tasks without an index."""
     found = []
     for node in _nodes(plan):
         looked_at = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0) * node["Actual Loops"]
@@ -217,7 +217,7 @@ def breaks(plan: Plan) -> list[str]:
 
 
 def pages_read(plan: Plan) -> int:
-    """The pages of tables and indexes that were looked at, in memory or on disk."""
+    """Returns the number of pages of tables and indexes that were read, from memory or from disk."""
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
@@ -228,13 +228,13 @@ def _nodes(plan: Plan) -> Iterator[Plan]:
 
 
 async def _far(repository: PostgresTasks, scale: Scale, listing: Listing) -> Position:
-    """The place behind the pages before the one in the middle."""
+    """Returns the position at which the page in the middle begins."""
     (last,) = (await repository.list(listing.query, None, (scale.page - 1) * PAGE_SIZE - 1, 1)).tasks
     return position_of(last, listing.query.order)
 
 
 async def _explain(connection: Connection, listing: Listing, after: Position | None, mode: str, skip: int = 0) -> Plan:
-    """The plan of a page as it was carried out."""
+    """Executes the statement of a page and returns its plan with the actual figures."""
     sql, args = list_statement(listing.query, after, skip, PAGE_SIZE + 1, with_total=False)
     await connection.execute(f"SET plan_cache_mode = {mode}")
     await connection.execute(f"PREPARE listing AS {sql}")

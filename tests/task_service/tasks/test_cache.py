@@ -1,4 +1,4 @@
-"""The rule of the cache: never older than an acknowledged write. The races are forced by stopping the repository where they happen."""
+"""The cache never returns a task older than an acknowledged write. The tests force the races by stopping the repository at the critical moments."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,7 +25,7 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class Stopping(PostgresTasks):
-    """The repository, with something done at the moments that races are about."""
+    """The repository, with hooks at the moments at which races happen."""
 
     def __init__(self, tasks: PostgresTasks) -> None:
         super().__init__(tasks._database)
@@ -65,7 +65,7 @@ def cache(below: Stopping, redis: Redis) -> CachedTasks:
 
 @pytest.fixture
 async def other(tasks: PostgresTasks, system: Stack) -> AsyncIterator[CachedTasks]:
-    """Another replica: its own connections, its own breaker."""
+    """Another replica, with its own connections and circuit breaker."""
     redis = Redis(system.state.redis_url, CollectorRegistry())
     yield CachedTasks(tasks, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     await redis.close()
@@ -112,7 +112,7 @@ async def test_a_write_leaves_its_value(cache: CachedTasks, below: Stopping, act
 async def test_a_fill_that_is_overtaken_by_a_write_does_not_count(
     cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
 ) -> None:
-    """The stale fill: read the old row, be slow, fill after a write of another replica is done, its value evicted."""
+    """The stale fill: a slow reader reads the old row, and fills it in after another replica's write is done and its value was evicted."""
 
     async def overtake() -> None:
         below.after_read = None
@@ -151,7 +151,7 @@ async def test_a_writer_that_dies_between_commit_and_finish_leaves_no_old_value(
         await _retitle(cache, actor, task, "new")
     assert await _title(other, task) == "new"
     assert (await _held(client, task))[:1] == b"f"
-    # The fence goes by itself, in twice the time that a write can take.
+    # The fence expires by itself, after twice the time that a write can take.
     assert 5_000 < await client.pttl(key_of(task.user_id, task.id)) <= 10_000
 
 
@@ -193,9 +193,9 @@ async def test_a_deleted_task_is_not_answered_from_the_cache(cache: CachedTasks,
 async def test_with_redis_away_the_rest_goes_on_and_the_old_value_is_deleted_first(
     cache: CachedTasks, redis: Redis, other: CachedTasks, actor: Actor, task: Task
 ) -> None:
-    """Redis is away for this replica alone, in the middle of a write: the exception of the rule, ended by the breaker's probe."""
+    """Only this replica is cut off from Redis, during a write. This is the exception to the rule; the circuit breaker's probe ends it."""
     await other.find(task.user_id, task.id)
-    # Stands in for a cut wire: the breaker opens as it does for one.
+    # Stands in for a cut connection, which opens the circuit breaker in the same way.
     redis.trip(ConnectionError())
     await _retitle(cache, actor, task, "new")
     assert await _title(cache, task) == "new"
@@ -227,7 +227,7 @@ async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
 async def test_a_caller_that_leaves_after_the_commit_leaves_no_old_value(
     cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
 ) -> None:
-    """Cancelled in the finish, with the fence evicted and the old row filled in: what is left must go all the same."""
+    """The caller cancels during the finish, after the fence was evicted and the old row filled in. The old value must be deleted all the same."""
     finishing = asyncio.Event()
 
     async def evict_and_fill() -> None:
@@ -282,7 +282,7 @@ async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
     async with asyncio.timeout(3):
         while not await _answers(redis):
             await asyncio.sleep(0.05)
-    # What another replica, not yet back, has left there.
+    # An old value from another replica that does not use Redis again yet.
     await client.set(key_of(task.user_id, task.id), b"v" + encode(replace(task, title="old")))
     assert await _title(cache, task) == FIELDS.title
     await _retitle(cache, actor, task, "new")
@@ -306,7 +306,7 @@ async def _answers(redis: Redis) -> bool:
 async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
     cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, actor: Actor, task: Task
 ) -> None:
-    """Redis away, and PostgreSQL's answer lost after the commit: readers saw the new row meanwhile, and must not see the old one again."""
+    """Redis is down, and PostgreSQL's answer is lost after the commit. Readers have seen the new row, and must not see the old one again."""
     await other.find(task.user_id, task.id)
     redis.trip(ConnectionError())
 
@@ -331,7 +331,7 @@ async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, clien
 async def test_what_a_replica_that_died_wrote_without_redis_is_made_good_by_the_others(
     cache: CachedTasks, redis: Redis, tasks: PostgresTasks, system: Stack, actor: Actor, task: Task
 ) -> None:
-    """Redis hangs for all and comes back with what it held; the one that wrote meanwhile does not come back."""
+    """Redis is unresponsive for all replicas and returns with its old data. The replica that wrote meanwhile does not return."""
     another_redis = Redis(system.state.redis_url, CollectorRegistry())
     another = CachedTasks(tasks, another_redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
     await another_redis.start()

@@ -1,4 +1,4 @@
-"""A task survives the cache's encoding, whatever is in it."""
+"""Any task is the same after it was encoded for the cache and decoded."""
 
 from datetime import UTC, datetime
 

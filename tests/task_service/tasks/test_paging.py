@@ -1,4 +1,4 @@
-"""Lists page by page: whatever the order, the pages together are the list, without gap or repeat, also while it changes."""
+"""Lists page by page: in any order, the pages together are the list without gaps or repeats, also while tasks come and go."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,9 +37,9 @@ def service(tasks: PostgresTasks) -> TaskService:
 
 @pytest.fixture(scope="module")
 async def filled(database: object) -> Actor:
-    """A user with 40 tasks full of ties, some without a due date."""
+    """A user with 40 tasks with many equal values, some without a due date."""
     actor = Actor(new_id(), new_id(), "")
-    repository = PostgresTasks(database)  # type: ignore[arg-type]  # a Database
+    repository = PostgresTasks(database)  # type: ignore[arg-type]  # it is a Database
     day = datetime(2026, 5, 1, tzinfo=UTC)
     for i in range(40):
         due = None if i % 4 == 0 else day + timedelta(days=i % 3)
@@ -50,7 +50,7 @@ async def filled(database: object) -> Actor:
 
 @pytest.fixture(scope="module")
 async def thinned(database: Database) -> Actor:
-    """A user with 24 tasks, a third of them deleted, half of them with a label."""
+    """A user with 24 tasks, 10 of them deleted, half of them with the label `even` and half with `odd`."""
     actor = Actor(new_id(), new_id(), "")
     repository = PostgresTasks(database)
     for i in range(24):
@@ -182,7 +182,7 @@ def test_a_wrong_order_is_refused_by_name(text: str) -> None:
 
 
 def _key(query: ListQuery) -> "object":
-    """What Python would sort by: an independent statement of the order."""
+    """Returns a sort key for Python, an independent definition of the order."""
 
     def key(task: Task) -> tuple[object, ...]:
         parts: list[object] = []

@@ -1,4 +1,4 @@
-"""Pages while others write: what was not itself moved in the order is on them exactly once, whatever is made, changed and deleted meanwhile."""
+"""Pages while others write: a task that does not move in the order is on the pages exactly once, whatever the writers create, change or delete."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ LISTS = [
 
 @dataclass
 class Writers:
-    """Writes without end to a user's tasks, and remembers which of them it touched."""
+    """Writes to a user's tasks until it is cancelled, and records the tasks that it created, moved or deleted."""
 
     tasks: PostgresTasks
     actor: Actor
@@ -48,27 +48,27 @@ class Writers:
     inserts: int = 0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Writes until it is cancelled."""
         while True:
             write = self.random.choice(WRITES)
-            # Half of them are never moved; and they write no faster than pages are read.
+            # Half of the tasks are never moved. The writers pause, so that they write no faster than pages are read.
             await write(self, self.random.choice(self.ids if write is Writers.describe else self.ids[::2]))
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def insert(self, _: UUID) -> None:
-        """Not without end: a list that grows at its end as fast as it is read has none."""
+        """Creates a task, but at most TASKS in all: a list that grows at its end as fast as it is read has no last page."""
         self.inserts += 1
         if self.inserts > TASKS:
             return
         self.touched.add((await insert(self.tasks, self.actor, _fields(self.random))).id)
 
     async def move(self, task_id: UUID) -> None:
-        """In every order, and in and out of every filter."""
+        """Moves the task in every order, and in and out of every filter."""
         self.touched.add(task_id)
         await update(self.tasks, self.actor, task_id, _fields(self.random), ["title", "status", "priority", "due_date", "labels"])
 
     async def describe(self, task_id: UUID) -> None:
-        """Which moves it in no order of these."""
+        """Changes the description, which moves the task in none of the orders."""
         self.described += 1
         await update(self.tasks, self.actor, task_id, TaskFields(description=f"Changed {self.random.random()}"), ["description"])
 
@@ -104,14 +104,14 @@ async def test_what_was_not_moved_is_on_the_pages_once(tasks: PostgresTasks, act
     assert not [writer for writer in writing if not writer.cancelled()], "a writer failed"
     assert {task_id: seen[task_id] for task_id in wanted - writers.touched} == dict.fromkeys(wanted - writers.touched, 1)
     assert {task_id for task_id, times in seen.items() if times > 1} <= writers.touched
-    # That there was something to go wrong, and something that had to go right.
+    # The test is valid only if tasks were moved, others were changed without a move, and some were never moved.
     assert writers.touched
     assert writers.described
     assert wanted - writers.touched
 
 
 async def test_page_total_and_number_of_the_last_change_are_of_one_moment(tasks: PostgresTasks, actor: Actor) -> None:
-    """Of a user who only makes tasks all three are the number of tasks."""
+    """For a user who only creates tasks, all three are the number of tasks."""
     rng = random.Random("moment")
     query = ListQuery(actor.user_id, None, None, parse_order(""))
     making = [asyncio.create_task(insert(tasks, actor, _fields(rng))) for _ in range(60)]
@@ -125,7 +125,7 @@ async def test_page_total_and_number_of_the_last_change_are_of_one_moment(tasks:
 
 
 async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
-    """Those on all pages, in the order of the pages."""
+    """Returns the ids on all pages, in the order of the pages."""
     found: list[UUID] = []
     token = ""
     while True:
@@ -135,5 +135,5 @@ async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
         token = page.next_page_token
         if not token:
             return found
-        # Some writes come between any two pages.
+        # Time for some writes between two pages.
         await asyncio.sleep(PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""The contract of a TaskRepository, held to by the one in PostgreSQL and by the cache over it alike."""
+"""The contract of a TaskRepository, tested with the repository in PostgreSQL and with the cache over it."""
 
 import asyncio
 from dataclasses import replace
@@ -34,7 +34,7 @@ async def test_what_was_inserted_is_found(repository: TaskRepository, actor: Act
     )
     assert (made.status, made.version, made.completed_at, made.deleted_at) == (Status.PENDING, 1, None, None)
     assert made.created_at == made.updated_at
-    # Twice: the second answer may come from the cache, and must be the same to the microsecond.
+    # The second answer may come from the cache, and must be the same to the microsecond.
     assert await repository.find(actor.user_id, made.id) == made
     assert await repository.find(actor.user_id, made.id) == made
 
@@ -117,7 +117,7 @@ async def test_every_change_is_logged_once_in_order(repository: TaskRepository, 
 
 
 async def test_writes_at_once_leave_a_gapless_log(repository: TaskRepository, database: Database, actor: Actor) -> None:
-    """Of a new user, so that the counter's row is made in the same race."""
+    """The user is new, so that the writes also race to create the counter's row."""
     made = await asyncio.gather(*(insert(repository, actor, FIELDS) for _ in range(10)))
     target = made[0].id
     await asyncio.gather(*(update(repository, actor, target, TaskFields(title=f"Title {i}"), ["title"]) for i in range(20)))
@@ -149,7 +149,7 @@ async def test_lists_filter_and_order(repository: TaskRepository, actor: Actor) 
     assert await titles() == "bac"
     assert await titles("created_at") == "cab"
     assert await titles("title desc") == "cba"
-    # Without a due date: last, either way.
+    # A task without a due date comes last in both directions.
     assert await titles("due_date") == "abc"
     assert await titles("due_date desc") == "bac"
     assert await titles("priority desc, title desc") == "bac"

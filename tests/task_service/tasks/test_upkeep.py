@@ -1,4 +1,4 @@
-"""What is kept no longer is removed, and nothing else: by any replica, one at a time."""
+"""The cleanup deletes expired rows and nothing else. Any replica can run it, one at a time."""
 
 import asyncio
 from datetime import timedelta
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from tests.task_service.conftest import FIELDS, delete, insert, new_id
 
 BIN_DAYS, CHANGE_DAYS = 30, 7
-# Longer than nothing and shorter than any wait that would be seen.
+# How far the tests' rows are before or after the end of their retention.
 MOMENT = timedelta(minutes=1)
 
 
@@ -40,7 +40,7 @@ async def test_the_bin_is_emptied_after_its_days(database: Database, tasks: Post
     await cleanup.round()
     rows = await database.fetch("SELECT id FROM task.tasks WHERE user_id = $1", actor.user_id)
     assert {row["id"] for row in rows} == {kept.id, live.id}
-    # Emptying the bin is no change of the user's: who follows the log has seen the deletion.
+    # The cleanup of the bin logs no change, because the user's deletion is in the log already.
     assert len(await database.fetch("SELECT FROM task.changes WHERE user_id = $1", actor.user_id)) == 5
 
 
@@ -62,7 +62,7 @@ async def test_a_task_that_is_removed_while_it_is_brought_back_is_not_found(
 
 
 async def _require_waiting(database: Database) -> None:
-    """Some connection waits for a lock that another holds."""
+    """Fails unless a connection waits for a lock that another one holds."""
     assert await database.fetch("SELECT FROM pg_locks WHERE NOT granted")
 
 

@@ -1,4 +1,4 @@
-"""Writes of a TaskRepository that are safe to retry, several at once, and out of the bin: by the one in PostgreSQL and by the cache over it alike."""
+"""Etags, batches, the bin and idempotency keys of a TaskRepository, tested with the repository in PostgreSQL and with the cache over it."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ def idempotency(key: str, request: str = "a request") -> Idempotency:
 
 
 async def log_of(database: Database, actor: Actor) -> list[tuple[int, int, int]]:
-    """Number, kind and version of each change; and that the numbers have no gap."""
+    """Returns the number, kind and version of each change. Fails if the numbers have a gap."""
     rows = await database.fetch("SELECT seq, kind, version FROM task.changes WHERE user_id = $1 ORDER BY seq", actor.user_id)
     counter = await database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", actor.user_id)
     assert [row["seq"] for row in rows] == list(range(1, (counter["last_seq"] if counter else 0) + 1))
@@ -176,7 +176,7 @@ async def test_the_same_request_under_its_key_is_answered_once_more_and_done_onc
     first = await repository.write(actor, _operations(task)[kind], idempotency("key"))
     assert first.replayed is False
     before = await log_of(database, actor)
-    # What happens meanwhile is not in the answer; and another id is drawn, as by a handler that runs again.
+    # The second answer does not include what happens meanwhile. The second request has another id, as if the handler ran again.
     await insert(repository, actor, FIELDS)
     again = await repository.write(actor, _operations(task)[kind], idempotency("key"))
     assert again.replayed is True
@@ -214,7 +214,7 @@ async def test_a_refusal_is_not_remembered(repository: TaskRepository, actor: Ac
 
 
 async def test_two_at_once_under_one_key_are_one_write(repository: TaskRepository, database: Database, actor: Actor) -> None:
-    """Also for a user whose counter is made in the same race."""
+    """The user is new, so that the writes also race to create the counter's row."""
     answers = await asyncio.gather(*(repository.write(actor, [Creation(new_id(), FIELDS)], idempotency("key")) for _ in range(8)))
     assert len({answer.tasks[0].id for answer in answers}) == 1
     assert sorted(answer.replayed for answer in answers) == [False] + [True] * 7
