@@ -1,4 +1,4 @@
-"""Backups of a running system: whole or not there, and kept as long as is said; and the scripts as shellcheck reads them."""
+"""A backup of a running system is complete or missing, and stays for the retention time. shellcheck finds nothing in the scripts."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ FAILURES = {
     "no such database": ("", {"PGDATABASE": "nowhere"}),
     "killed half-way": ('echo PGDMP > "${2#--file=}"; kill -9 $$', {}),
     "says that all is well": ('echo PGDMP > "${2#--file=}"', {}),
-    # Cut off within the rows, of which there are few: the table of contents before them is whole.
+    # Truncated inside the rows, so the table of contents before them is complete.
     "writes a part": ('"$REAL" "$@" && head -c -200 "${2#--file=}" > "${2#--file=}.part" && mv "${2#--file=}.part" "${2#--file=}"', {}),
     "of one table": ('"$REAL" --format=custom "$2" --table=task.feed', {}),
 }

@@ -1,4 +1,4 @@
-"""Every scenario renders what an API server takes, what the strictest Pod Security Standard lets in, and what stays up through a roll-out."""
+"""Every scenario renders objects that an API server accepts, pods that comply with "restricted", and Deployments that stay up during a roll-out."""
 
 import re
 from copy import deepcopy
@@ -16,7 +16,7 @@ SERVICES = ("auth-service", "task-service", "gateway")
 VERSION = yaml.safe_load((ROOT / "Chart.yaml").read_text())["appVersion"]
 OPERATIONS, MANIFESTS = ROOT.parents[1] / "docs" / "operations.md", ROOT.parents[1] / "manifests" / "README.md"
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
-# What the scenarios' operators would have made.
+# The objects that an operator would have created for the scenarios.
 GIVEN = {
     "Secret": {
         "task-manager-keys",
@@ -38,7 +38,7 @@ def test_helm_finds_nothing_wrong(scenario: str) -> None:
 
 
 def test_an_api_server_would_take_every_object() -> None:
-    # Many are the same in every scenario.
+    # Many objects are the same in every scenario: check each once.
     every = {repr(one): one for scenario in SCENARIOS for one in objects(scenario)}
     assert {title(one): found for one in every.values() if (found := validity.problems(one))} == {}
 
@@ -57,7 +57,7 @@ def test_what_an_api_server_would_not_take_is_found() -> None:
 def test_names_are_unique_and_short_enough(scenario: str) -> None:
     names = [(one["kind"], one["metadata"]["name"]) for one in objects(scenario)]
     assert len(names) == len(set(names))
-    # A label's value has 63 characters at most; Jobs and StatefulSets make labels of their names, and of a StatefulSet with a hash besides.
+    # A label's value has at most 63 characters. The names of Jobs and StatefulSets become labels; for a StatefulSet with an appended hash.
     assert [name for kind, name in names if len(name) > (52 if kind == "StatefulSet" else 63)] == []
 
 
@@ -104,7 +104,7 @@ def _references(spec: dict[str, Any]) -> set[tuple[str, str]]:
         found |= {("ConfigMap", source["configMapRef"]["name"]) for source in container.get("envFrom", [])}
         found |= {("Secret", entry["valueFrom"]["secretKeyRef"]["name"]) for entry in container.get("env", []) if "valueFrom" in entry}
         mounts, volumes = ({part["name"] for part in where} for where in (container.get("volumeMounts", []), spec.get("volumes", [])))
-        assert mounts <= volumes | {"data"}  # of a volumeClaimTemplate
+        assert mounts <= volumes | {"data"}  # from a volumeClaimTemplate
     return found
 
 
@@ -116,7 +116,7 @@ def test_nobody_has_a_token_or_a_variable_for_each_service(scenario: str) -> Non
 
 @EVERY
 def test_no_secret_stands_in_a_configmap_or_a_command(scenario: str) -> None:
-    """Only as a reference, and as $(NAME)."""
+    """A secret appears only as a reference to its Secret, or as $(NAME)."""
     found = objects(scenario)
     secrets = {value for one in of_kind(found, "Secret") for value in one["data"].values()}
     texts = [repr(one) for one in found if one["kind"] != "Secret"]
@@ -131,7 +131,7 @@ def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
 
 @EVERY
 def test_a_roll_out_waits_an_hour_for_its_migration(scenario: str) -> None:
-    """By default it has failed after ten minutes, and Helm takes it back, with the migration that still runs."""
+    """With Kubernetes's default, a roll-out would fail after ten minutes, and Helm would roll back while the migration still runs."""
     found = objects(scenario)
     for one in of_kind(found, "Deployment"):
         if component(one) != "gateway":
@@ -140,7 +140,7 @@ def test_a_roll_out_waits_an_hour_for_its_migration(scenario: str) -> None:
 
 
 def test_no_wait_before_the_end_is_no_hook() -> None:
-    """Kubernetes before 1.33 takes no sleep of 0."""
+    """Kubernetes before 1.33 rejects a sleep of 0."""
     spec = get(render({"task-service": {"drain": {"preStopSeconds": 0}}}), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
     assert "lifecycle" not in spec["containers"][0]
     with_hook = get(objects("defaults"), "Deployment", "task-manager-task-service")["spec"]["template"]["spec"]
@@ -162,7 +162,7 @@ def test_each_of_ours_has_its_guards(scenario: str) -> None:
     for kind in ("PodDisruptionBudget", "ServiceAccount", "NetworkPolicy", "Service"):
         assert {f"task-manager-{name}" for name in SERVICES} <= {one["metadata"]["name"] for one in of_kind(found, kind)}
     for one in of_kind(found, "PodDisruptionBudget"):
-        # A budget of none would hold up every node that is to be emptied.
+        # With 0, no node with such a pod could be drained.
         assert one["spec"]["maxUnavailable"] == 1
 
 
@@ -192,7 +192,7 @@ def test_what_is_installed_from_a_checkout_are_images_that_were_made_there() -> 
 
 
 def test_production_is_what_can_be_installed() -> None:
-    """With images that a release has, metrics that Kubernetes has, and the test that is run afterwards."""
+    """The scenario uses only the images of a release and metrics that Kubernetes has by default, and it includes the pod of `helm test`."""
     found = objects("production")
     images = {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
     assert images == {f"ghcr.io/task-manager/{name}:{VERSION}" for name in SERVICES}
@@ -227,7 +227,7 @@ def test_a_canary_is_apart_from_the_stable_ones() -> None:
     assert variables["TASK_CANARY_ENDPOINTS"] == "task-manager-task-service-canary:50052"
     assert variables["TASK_CANARY_WEIGHT"] == "5"
     assert get(found, "Service", "task-manager-task-service-canary")["spec"]["selector"]["track"] == "canary"
-    # It is ready when its own schema is there.
+    # The canary has its own migration, because it needs its own schema version to be ready.
     images = {container["image"] for _, container, _ in environments(found, "task-service-migrate", "Job")}
     assert images == {f"ghcr.io/task-manager/task-service@sha256:{64 * 'b'}", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
 
@@ -236,14 +236,14 @@ def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> Non
     before = _told({})
     after = _told({"auth-service": {"settings": {"LOG_LEVEL": "DEBUG"}, "image": {"tag": "0.1.1"}}})
     assert {name for name, _ in before - after} == {"task-manager-auth-service", "auth-service-migrate"}
-    # A canary beside them changes nothing of what is there, but that the gateway hears of it.
+    # A canary changes none of these. (The gateway learns of it from `env`, which is not compared here.)
     with_canary = _told({"task-service": {"canary": {"enabled": True, "image": {"tag": "2"}}}})
     assert before <= with_canary
     assert {name for name, _ in with_canary - before} == {"task-manager-task-service-canary", "task-service-migrate"}
 
 
 def _told(values: dict[str, Any]) -> set[tuple[str, str]]:
-    """Of each Deployment its name and what its pods were told, of each Job its component and its name."""
+    """Returns (name, checksum of the settings) of each Deployment, and (component, name) of each Job."""
     found = render(values)
     deployments = {
         (one["metadata"]["name"], one["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) for one in of_kind(found, "Deployment")

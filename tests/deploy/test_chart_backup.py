@@ -1,4 +1,4 @@
-"""A backup has its volume when the release is installed, and reaches what it needs."""
+"""The volume of a backup exists after the install, and the NetworkPolicies allow the connections that a backup needs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.deploy.rendered import SCENARIOS, component, get, objects, of_kind, p
 
 
 def test_a_claim_is_mounted_at_once() -> None:
-    """Helm waits until it is bound, and a class with WaitForFirstConsumer binds it when a pod mounts it. One of a CronJob comes too late."""
+    """Helm waits until the claim is bound. With WaitForFirstConsumer a pod must mount it first, and the CronJob's first pod would be too late."""
     found = objects("backup")
     claims = {one["metadata"]["name"] for one in of_kind(found, "PersistentVolumeClaim")}
     mounted = {
@@ -20,7 +20,7 @@ def test_a_claim_is_mounted_at_once() -> None:
         if "persistentVolumeClaim" in volume
     }
     assert mounted == claims == {"task-manager-backup"}
-    # It cannot be changed, so what changes it makes another. And one who has a claim already has no need of it.
+    # A Job is immutable, so a changed value must give it another name. With an existing claim there is no such Job.
     values = SCENARIOS["backup"]["backup"]
     changes: tuple[dict[str, Any], ...] = ({"image": {"tag": "18.7"}}, {"storage": {"existingClaim": "ours"}})
     other, given = (render(SCENARIOS["backup"] | {"backup": values | change}) for change in changes)

@@ -1,4 +1,4 @@
-"""What leads to the gateway: a port that there is, nothing in the clear, and nobody past the one who is believed."""
+"""The paths to the gateway: they name existing ports, expose no cleartext port beside TLS, and cannot bypass a trusted proxy."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def test_with_tls_nothing_leads_out_of_the_cluster_in_the_clear() -> None:
     services = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects("monitoring"), "Service") if component(one) == "gateway"}
     ports = {name: (spec.get("type", "ClusterIP"), [port["name"] for port in spec["ports"]]) for name, spec in services.items()}
     assert ports == {"task-manager-gateway": ("LoadBalancer", ["https"]), "task-manager-gateway-plain": ("ClusterIP", ["http"])}
-    # Within the cluster one Service has both.
+    # A ClusterIP Service has both ports.
     inside = [one for one in of_kind(render({"gateway": {"tls": {"existingSecret": "t"}}}), "Service") if component(one) == "gateway"]
     assert [[port["port"] for port in one["spec"]["ports"]] for one in inside] == [[80, 443]]
 
@@ -40,7 +40,7 @@ def test_what_leads_to_the_gateway_names_a_port_that_there_is(way: str, kind: st
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_what_strangers_reach_is_limited_and_has_one_way_in(scenario: str) -> None:
-    """Behind a proxy whose x-forwarded-for is believed, whoever comes past it can pass for any address."""
+    """If the gateway trusts a proxy's x-forwarded-for, whoever bypasses the proxy can forge any client address."""
     found = objects(scenario)
     policy = get(found, "NetworkPolicy", "task-manager-gateway")["spec"]["ingress"]
     settings = get(found, "ConfigMap", "task-manager-gateway")["data"]
@@ -52,7 +52,7 @@ def test_what_strangers_reach_is_limited_and_has_one_way_in(scenario: str) -> No
 
 
 def test_traefik_brings_grpc() -> None:
-    """It looks at the Service for the backend's protocol, and not at the Ingress."""
+    """Traefik reads the backend's protocol from the Service, not from the Ingress."""
     found = objects("external")
     assert get(found, "Ingress", "task-manager-gateway")["spec"]["ingressClassName"] == "traefik"
     scheme = get(found, "Service", "task-manager-gateway")["metadata"]["annotations"]["traefik.ingress.kubernetes.io/service.serversscheme"]

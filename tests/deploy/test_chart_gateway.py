@@ -1,4 +1,4 @@
-"""Envoy takes the configuration that the gateway makes of each scenario's settings."""
+"""Envoy accepts the configuration that the gateway renders from each scenario's settings."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""manifests/ is what the chart says, and kustomize builds it."""
+"""manifests/ matches the chart, and kustomize can build it."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The alerts are ones that Prometheus takes; the dashboards are ones that Grafana takes; what they ask for is scraped."""
+"""Prometheus accepts the alerts, Grafana accepts the dashboards, and the PodMonitor scrapes the jobs that they name."""
 
 import json
 import re

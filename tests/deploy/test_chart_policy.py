@@ -1,4 +1,4 @@
-"""checkov, with exceptions that each have a reason."""
+"""checkov finds nothing in the rendered objects, except findings with a stated reason."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.deploy.tools import required
 pytestmark = pytest.mark.slow
 
 CHECKOV = "pip install checkov, in an environment of its own: it pins much"
-# What is not followed: where, and why. An entry that nothing needs any more fails as well.
+# Accepted findings: the objects, and the reason. An entry without a finding fails the test.
 EXCEPTIONS = {
     "CKV_K8S_8": (r"Pod\..*-smoke-test", "probes of a pod that ends by itself"),
     "CKV_K8S_9": (r"Pod\..*-smoke-test", "the same"),

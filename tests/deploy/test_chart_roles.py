@@ -1,4 +1,4 @@
-"""The script that makes the roles in the chart's PostgreSQL: it leaves what devstack/roles.py leaves, and the migrations run on it."""
+"""10-roles.sql of the chart creates the same roles and rights as devstack/roles.py, and the migrations run with them."""
 
 import re
 from uuid import uuid4
@@ -18,7 +18,7 @@ RIGHTS = "SELECT (datdba::regrole, datacl)::text FROM pg_database WHERE datname 
 
 
 def _as_psql_would(script: str, variables: dict[str, str]) -> str:
-    """psql's \\set, \\getenv and variables, as far as the script uses them."""
+    """Replaces psql's \\set, \\getenv and variables in the script."""
     known = {name: variables[variable] for name, variable in re.findall(r"^\\getenv (\w+) (\w+)$", script, re.MULTILINE)}
     sql = re.sub(r"^\\.*$", "", script, flags=re.MULTILINE)
     quoted = re.sub(r":'(\w+)'", lambda match: "'" + known[match[1]].replace("'", "''") + "'", sql)

@@ -1,4 +1,4 @@
-"""Keys and passwords are made once, are good ones, and stay as they are through every upgrade."""
+"""Helm generates strong keys and passwords once and keeps them at every upgrade."""
 
 import base64
 import re
@@ -36,7 +36,7 @@ def test_what_is_generated_is_long_random_and_outlives_the_release() -> None:
             assert value != second[name]["data"][key]
     sealing = base64.b64decode(first["task-manager-keys"]["data"]["key-encryption-key"]).decode()
     assert len(parse_key_encryption_keys(sealing)) == 1
-    # Passwords become part of an URL.
+    # Passwords become part of a URL.
     passwords = [value for name in ("task-manager-database", "task-manager-redis") for value in first[name]["data"].values()]
     assert all(base64.b64decode(value).isalnum() for value in passwords)
 
@@ -47,7 +47,7 @@ def test_what_is_there_stays_as_it_is() -> None:
         there.update(_rendered_in(kubeconfig, {}))
         assert set(there) == NAMES
         assert {name: one["data"] for name, one in _rendered_in(kubeconfig, {}).items()} == {name: one["data"] for name, one in there.items()}
-        # A key that a later version of the chart wants is added to those that are there.
+        # If a later chart version needs another key, Helm adds it and keeps the existing ones.
         del there["task-manager-keys"]["data"]["page-token-key"]
         after = _rendered_in(kubeconfig, {})["task-manager-keys"]["data"]
         assert len(base64.b64decode(after.pop("page-token-key"))) >= 32
@@ -66,7 +66,7 @@ def test_what_was_generated_can_be_taken_over_and_no_pod_changes() -> None:
     generated = render({})
     taken = render({"global": {part: {"existingSecret": f"task-manager-{part}"} for part in ("keys", "database", "redis")}})
     assert taken == [one for one in generated if one["kind"] != "Secret"]
-    # What leaves the release stays in the cluster.
+    # `keep`: Helm does not delete a Secret that is no longer in the release.
     assert {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in _secrets(generated).values()} == {"keep"}
 
 

@@ -1,4 +1,4 @@
-"""What `helm test` runs, against a system that works and one that does not."""
+"""The script of `helm test` passes on a working system and fails on one that answers wrongly."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ async def test_the_smoke_test_passes_on_a_system_that_works(system: System) -> N
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway before stubs, which answer anything with nothing."""
+    """A gateway in front of stubs, which answer every call with an empty message."""
     with Stack.started(tmp_path) as stack, gateway_behind(stack) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Wrong values end with a message that says what to do; the right ones are all described."""
+"""Helm rejects wrong values with a message that names the correction, and every value has a description."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_wrong_values_are_refused(values: dict[str, Any], message: str) -> None:
 
 
 def test_the_memory_that_the_gateway_needs_is_enough() -> None:
-    """By its own default, and what stands beside the heap."""
+    """The chart requires the gateway's MAX_HEAP_BYTES plus the memory outside the heap, and accepts exactly that."""
     assert GatewaySettings().max_heap_bytes + GATEWAY_BESIDE_HEAP_BYTES == 640 * MIB
     for gateway in (
         {"resources": _memory("640Mi")},
@@ -96,7 +96,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 def test_the_schema_takes_no_unknown_key_anywhere() -> None:
     schema = json.loads((ROOT / "values.schema.json").read_text())
-    # Kubernetes' own, which its API server checks.
+    # Parts with Kubernetes's own schema, which the API server checks.
     free = {"affinity", "behavior", "global", "strings", "quantities"}
     open_ones = [path for path, part in _objects(schema, "") if "additionalProperties" not in part and path.rsplit("/", 1)[-1] not in free]
     assert [path for path in open_ones if not path.endswith("objects/items")] == []
@@ -124,7 +124,7 @@ def _resolved(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_the_operator_says_counts_even_if_it_is_nothing() -> None:
-    """0 and false are values. And a large number is one that the gateway can read."""
+    """0 and false override a default, and a large number keeps its digits, so that the gateway can parse it."""
     settings = {"TRUSTED_HOPS": 0, "MAX_HEAP_BYTES": 536870912, "TRACING_SAMPLE_PERCENT": 0.5}
     found = render({"gateway": {"ingress": INGRESS, "settings": settings}, "task-service": {"settings": {"REFLECTION_ENABLED": False}}})
     gateway = get(found, "ConfigMap", "task-manager-gateway")["data"]

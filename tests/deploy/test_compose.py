@@ -1,4 +1,4 @@
-"""docker-compose.yml: of a shape that compose takes, in the order that health gives, with no secret in it and no setting that no program has."""
+"""docker-compose.yml: compose accepts it, services start in the order of their health, and it contains no secret and no unknown setting."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from task_service.settings import Settings as TaskSettings
 from tests.deploy.compose import FILE, ROOT, defaults, filled, passed_on, project, required, services
 
 OURS = {"gateway": GatewaySettings, "auth": AuthSettings, "task": TaskSettings, "migrate-auth": MigrationSettings, "migrate-task": MigrationSettings}
-# What the images and the networks settle: addresses to listen on, names, and files that are in no image.
+# Settings that the images and the networks fix: listening addresses, names, and files that are in no image.
 SETTLED = {
     "BIND_HOST",
     "GRPC_PORT",
@@ -32,7 +32,7 @@ SETTLED = {
     "TLS_KEY_FILE",
 }
 ONE_SHOT = {"migrate-auth", "migrate-task", "kibana-setup"}
-# Their images hold nothing to ask with.
+# Their images contain no program for a health check.
 NOTHING_TO_ASK_WITH = {"otel-collector", "log-collector", "jaeger"}
 PROFILES = {
     "": {"gateway", "auth", "task", "migrate-auth", "migrate-task", "postgres", "redis"},
@@ -44,7 +44,7 @@ each = pytest.mark.parametrize("name", services())
 
 
 def test_compose_itself_takes_it(tmp_path: Path) -> None:
-    # The loader of compose, as a program: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2 (.ci/run).
+    # compose's own loader as a program: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2 (.ci/run).
     loader = shutil.which("compose-spec")
     if loader is None:
         assert os.environ.get("CI") != "true", "CI must have compose-spec"
@@ -75,7 +75,7 @@ def test_a_service_says_how_it_is_or_ends(name: str) -> None:
     if name in ONE_SHOT | NOTHING_TO_ASK_WITH:
         assert health == {"disable": True}
     elif name in OURS:
-        # The test is the image's.
+        # The image defines the test.
         assert "HEALTHCHECK" in (ROOT / services()[name]["build"].get("dockerfile", "Dockerfile")).read_text()
         assert "test" not in health
     else:
@@ -181,7 +181,7 @@ def test_prometheus_takes_its_configuration() -> None:
 
 COLLECTORS = [ROOT / "deploy" / folder / "otel-collector.yaml" for folder in ("observability", "logging")]
 KINDS = ("receivers", "processors", "exporters")
-# What the collector calls deprecated, and logs a warning about: file_log and otlp_http, and as an exporter otlp_grpc, are their names now.
+# Deprecated component names, for which the collector logs a warning. The current ones are file_log, otlp_http and, as an exporter, otlp_grpc.
 DEPRECATED = {"filelog", "otlphttp"}
 
 

@@ -1,4 +1,4 @@
-"""Code and docker-compose.yml agree: settings, ports, roles, networks, times, and what is scraped. And a file that did not would be found out."""
+"""docker-compose.yml agrees with the code: settings, ports, roles, networks, times and scraped ports. The check finds planted differences."""
 
 from collections.abc import Callable
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Code and chart agree: settings, ports, probes, names, roles, paths. And a chart that did not would be found out."""
+"""The chart agrees with the code: settings, ports, probes, names, roles and paths. The check finds planted differences."""
 
 import json
 import tomllib
@@ -16,7 +16,7 @@ from tests.deploy.consistency import CANARY, DRAIN, PROGRAMS, differences, envoy
 from tests.deploy.rendered import SCENARIOS, get, objects, pods
 
 SCHEMA = json.loads((ROOT / "values.schema.json").read_text())
-# Not for the operator to set by name: the chart gives them, from other values or from Secrets.
+# Settings that the chart sets itself, from other values or from Secrets. An operator cannot set them by name.
 GIVEN_TO_SERVICES = {
     *("ENVIRONMENT", "TOKEN_ISSUER", "TOKEN_AUDIENCE", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT", "GRPC_PORT", "OPS_PORT", *DRAIN),
     *("DATABASE_URL", "REDIS_URL", "SERVICE_TOKEN", "KEY_ENCRYPTION_KEY", "PAGE_TOKEN_KEY", "JWKS_URL", "AUTH_GRPC_ENDPOINT"),
@@ -35,7 +35,7 @@ def test_code_and_chart_agree(scenario: str) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_setting_of_a_service_can_be_given_and_no_other(program: str) -> None:
     settable = set(SCHEMA["properties"][program]["properties"]["settings"]["properties"])
-    # The OTEL_ names are the SDK's and taken by a pattern; the one that is excluded from it is in the schema as well.
+    # The schema accepts the OTEL_ variables of the SDK by a pattern. It lists the one that it excludes from the pattern.
     assert settable - {"OTEL_EXPORTER_OTLP_ENDPOINT"} == names(PROGRAMS[program]) - GIVEN_TO_SERVICES
 
 

@@ -1,4 +1,4 @@
-"""The Dockerfiles and what they install: clean, exact, and with the hash of everything."""
+"""hadolint finds nothing in the Dockerfiles, and all versions that they install are exact and hashed."""
 
 import re
 import sys
@@ -43,13 +43,13 @@ def test_the_gateways_image_is_the_envoy_image_without_a_shell() -> None:
     last = text.rpartition("\nFROM ")[2]
     assert last.startswith("${ENVOY_IMAGE} AS gateway\n")
     assert "\nARG ENVOY_IMAGE=docker.io/envoyproxy/envoy:distroless-" in text
-    # There is no shell to run anything in.
+    # The image has no shell, so a RUN in shell form would fail.
     assert re.findall(r"^RUN (?!\[)", last, re.MULTILINE) == []
 
 
 def test_both_build_the_same_wheel() -> None:
     stages = [re.search(r"AS build\n(.*?)\n(?:\n|$)", (ROOT / file).read_text(), re.DOTALL) for file in DOCKERFILES]
-    # Comments apart, since there the reasons stand only once.
+    # Without comments, because only one of the files explains the stage.
     assert len({re.sub(r"^#.*\n", "", stage[1], flags=re.MULTILINE) for stage in stages if stage}) == 1
     assert all(stages)
 

@@ -1,4 +1,4 @@
-"""`make env` and what `make compose-up` asks of .env first."""
+"""`make env` generates the secrets, and `make compose-up` first checks that .env has them."""
 
 import base64
 import stat

@@ -1,4 +1,4 @@
-"""The watcher of the kind job's load, on streams made up here: a drain is no fault; a gap, a repeat, another order and any other end are."""
+"""The watcher of the kind job's load, on fake streams: a drain is no fault; a gap, a repeated change, a wrong order and any other end are faults."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -17,7 +17,7 @@ UNAVAILABLE = "UNAVAILABLE"
 
 
 class Tasks:
-    """The task API as far as one task is created and renamed."""
+    """A fake of the task API with one task that can be created and renamed."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -28,7 +28,7 @@ class Tasks:
     async def get(self, task_id: str, request_id: str) -> Seen:
         raise NotImplementedError
 
-    async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:  # noqa: ARG002 - TaskApi has them
+    async def rename(self, task_id: str, title: str, request_id: str, etag: str = "") -> Seen:  # noqa: ARG002 - parameters of TaskApi
         self.version += 1
         return Seen(task_id, title, self.version)
 
@@ -40,7 +40,7 @@ class Tasks:
 
 
 async def _faults(*streams: Sequence[int | str]) -> tuple[list[str], int]:
-    """The faults, and how often it resumed, where three changes are written and each stream tells these versions, or ends with that code."""
+    """Writes three changes. Each stream yields the versions in its list; a string ends it with that code. Returns the faults and the resumes."""
     left = iter(streams)
 
     async def way(account: Account, resume_token: str) -> AsyncGenerator[Told, None]:

@@ -1,4 +1,4 @@
-"""What the kind job runs, with programs in the place of helm and kubectl: an upgrade that changes a secret fails it, and so does a failed call."""
+"""The script of the kind job, with fakes of helm and kubectl: it fails if an upgrade changes a secret, or if a call under load fails."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ HELM = """#!/bin/sh
 printf '%s\\n' "helm $*" >>"$CALLS"
 case "$*" in *upgrade*) eval "$ON_UPGRADE" ;; esac
 """
-# A cluster whose Secrets and settings are files.
+# A fake cluster: its Secrets and settings are files.
 KUBECTL = """#!/bin/sh
 printf '%s\\n' "kubectl $*" >>"$CALLS"
 case "$*" in
@@ -56,7 +56,7 @@ def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
     assert '"1"' not in done.stdout
     calls = (tmp_path / "calls").read_text()
     assert calls.count("helm ") == 4
-    # No other cluster than kind's is ever touched.
+    # The script never uses another cluster than kind's.
     assert all("context kind-task-manager --namespace task-manager" in line for line in calls.splitlines())
 
 

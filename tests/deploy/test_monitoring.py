@@ -1,4 +1,4 @@
-"""Dashboards and alerts are right: all that they name is measured, Prometheus takes all that they ask, and each alert fires when it should, only."""
+"""Dashboards and alerts: every metric that they name exists, Prometheus accepts every query, and each alert fires exactly when it should."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ from tests.gateway.stack import gateway_behind
 from tests.support.accounts import log_in, make_account
 from tests.support.waiting import eventually
 
-# Envoy adds up its histograms each 5 s, and Prometheus looks each second.
+# Envoy merges its histograms every 5 s, and Prometheus scrapes every second.
 SHOWN_WITHIN_SECONDS = 15.0
 RULES: Final = DASHBOARDS.parent / "rules"
 RUNBOOK: Final = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 RULE_FILES: Final = sorted(RULES.glob("*.yaml"))
 
 KUBE: Final = "kube-state-metrics has it, and is the cluster's, not ours"
-# What no scrape of the devstack has, and why.
+# Metrics that no scrape of the devstack has, and the reason.
 EXEMPT: Final = {
     "kube_cronjob_created": KUBE,
     "kube_cronjob_status_last_successful_time": KUBE,
@@ -48,31 +48,31 @@ EXEMPT: Final = {
     "kube_pod_container_status_restarts_total": KUBE,
     "envoy_http_local_rate_limit_rate_limited": "only with RATE_LIMIT_PER_SECOND, which has a test of its own below",
 }
-# Panels that are empty while all is well.
+# Panels that are empty in normal operation.
 EMPTY_WHEN_WELL: Final = {"Checks that fail", "Days until a certificate expires"}
-# What Grafana puts in for its variables. A minute: Prometheus scrapes each second here.
+# Values for Grafana's variables. The interval is one minute, because Prometheus scrapes every second here.
 VARIABLES: Final = {"$__rate_interval": "1m", "$namespace": ".*", "$release": ".*", "$job": "auth-service|task-service|gateway", "$pod": ".*"}
 
 
 def dashboards() -> list[tuple[str, dict[str, Any]]]:
-    """Each dashboard with its file's name."""
+    """Returns each dashboard with its file name."""
     return [(file.name, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(DASHBOARDS.glob("*.json"))]
 
 
 def targets() -> list[tuple[str, dict[str, Any]]]:
-    """Each query of each panel, with the panel's title."""
+    """Returns each query of each panel, with the panel's title."""
     return [(panel["title"], target) for _, dashboard in dashboards() for panel in dashboard["panels"] for target in panel.get("targets", ())]
 
 
 def filled(query: str) -> str:
-    """The query with something for Grafana's variables."""
+    """Returns the query with values for Grafana's variables."""
     for variable, value in VARIABLES.items():
         query = query.replace(variable, value)
     return query
 
 
 def rules() -> list[dict[str, Any]]:
-    """All rules of all files."""
+    """Returns all rules of all files."""
     return [rule for file in RULE_FILES for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
 
 
@@ -87,7 +87,7 @@ def is_exempt(query: str) -> bool:
 
 @pytest.fixture(scope="module")
 async def series(system: Stack, rest: httpx.AsyncClient) -> list[tuple[str, Labels]]:
-    """What a scrape of everything has, after a little traffic."""
+    """The series of a scrape of all processes, after some traffic."""
     account = await make_account(rest)
     await traffic(rest, account.headers)
     return await scraped(system)
@@ -142,7 +142,7 @@ def test_the_rate_limits_metric_is_scraped_where_there_is_a_rate_limit(tmp_path:
 
 @pytest.fixture(scope="module")
 async def scraping(system: Stack, rest: httpx.AsyncClient, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
-    """A Prometheus that has scraped the system before and after a little traffic, and evaluates our rules."""
+    """A Prometheus that has scraped the system before and after some traffic, and evaluates our rules."""
     account = await make_account(rest)
     async with prometheus(system, RULE_FILES, tmp_path_factory.mktemp("prometheus")) as made:
 
@@ -152,7 +152,7 @@ async def scraping(system: Stack, rest: httpx.AsyncClient, tmp_path_factory: pyt
         await eventually(has_scraped_all, within=15)
         await log_in(rest, account)
         await traffic(rest, account.headers)
-        await asyncio.sleep(2.5)  # two scrapes, and the rules over them
+        await asyncio.sleep(2.5)  # two scrapes, and an evaluation of the rules over them
         yield made
 
 
@@ -173,7 +173,7 @@ async def test_a_panel_shows_something_and_can_name_it(panel: str, target: dict[
         return
 
     async def shown() -> list[Any]:
-        # Not only NaN, which is what nothing divided by nothing is.
+        # NaN does not count: it is the result of 0 / 0.
         numbers = [one for one in await scraping.query(query) if not math.isnan(float(one["value"][1]))]
         assert numbers, query
         return numbers

@@ -1,4 +1,4 @@
-"""The chart's alerts are about their own release: what the rules say of one system they say of it in a cluster with others, whatever those do."""
+"""The chart's alerts concern only their own release: in a cluster with other releases, each alert fires exactly as for a single system."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ from tests.support.tiers import first_quick
 
 RULES: Final = ROOT / "charts" / "monitoring" / "rules"
 TESTS: Final = sorted((RULES / "tests").glob("*.yaml"))
-# What the unit tests call their one system, as release and as namespace.
+# The name of the release and the namespace in the unit tests.
 OURS: Final = "tm"
 RUNBOOK: Final = "https://docs.example.com/runbook.md"
 JOBS: Final = ("auth-service", "task-service", "gateway")
@@ -45,11 +45,11 @@ def _rules(groups: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _unscoped(query: str) -> list[str]:
-    """The selectors that select what is another release's."""
+    """Returns the selectors that also select series of another release."""
     lines = []
     for selector in named(query).selectors:
         by_release = ("release", "=", OURS) in selector.matchers
-        # Of what Kubernetes tells, the name begins with the release.
+        # Metrics of kube-state-metrics: the object's name begins with the release.
         by_name = any(operator == "=~" and text.startswith(f"{OURS}-") for _, operator, text in selector.matchers)
         if ("namespace", "=", OURS) not in selector.matchers or not (by_name if selector.name.startswith("kube_") else by_release):
             lines.append(selector.name)
@@ -82,7 +82,7 @@ def test_every_selector_has_a_matcher_beside_which_the_chart_can_put_its_own(fil
 
 
 def test_what_is_recorded_keeps_the_release(groups: list[dict[str, Any]]) -> None:
-    """Two releases would else record, and send, what cannot be told apart. What is not put together keeps all labels."""
+    """Otherwise two releases would record series and send alerts that cannot be distinguished. A query without an aggregation keeps all labels."""
     for rule in _rules(groups):
         for kept in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
             labels = set(re.findall(r"\w+", kept))
@@ -99,7 +99,7 @@ def test_pods_are_scraped_with_the_release_that_the_rules_ask_for() -> None:
 
 
 def _series(text: str, namespace: str, release: str) -> str:
-    """The series as that release in that namespace would have it."""
+    """Returns the series with the labels of that release in that namespace."""
     moved = text.replace(f'namespace="{OURS}"', f'namespace="{namespace}"')
     if text.startswith("kube_"):
         return moved.replace(f'="{OURS}-', f'="{release}-')
@@ -110,7 +110,7 @@ NEIGHBOURS: Final = {"in its namespace": (OURS, "other"), "in another namespace"
 
 
 def _with_neighbour(case: dict[str, Any], neighbour: tuple[str, str], *, well: bool) -> dict[str, Any]:
-    """A unit test in a cluster with another release, in which the same happens, or everything is well. What is expected stays as it is."""
+    """Adds another release to a unit test: with `well` a healthy one, otherwise one with the same series. The expected alerts stay the same."""
     case = deepcopy(case)
     given = case["input_series"]
     case["input_series"] = [{**one, "series": _series(one["series"], OURS, OURS)} for one in given]
@@ -130,8 +130,8 @@ def _with_neighbour(case: dict[str, Any], neighbour: tuple[str, str], *, well: b
 
 
 def _promtool(folder: Path, file: Path, groups: list[dict[str, Any]], neighbour: tuple[str, str], *, well: bool = False) -> tuple[int, str]:
-    """The file's unit tests, on these rules, beside that neighbour."""
-    # As texts: 0x60, an hour of nothing, is else a number.
+    """Runs the unit tests of a file on these rules, with that neighbor."""
+    # BaseLoader keeps all values as text: otherwise 0x60 (an hour of zeros) would be parsed as a number.
     test = yaml.load(file.read_text(), yaml.BaseLoader)
     of_file = {group["name"] for path in test["rule_files"] for group in yaml.safe_load((file.parent / path).read_text())["groups"]}
     test["rule_files"] = ["rules.yaml"]

@@ -1,4 +1,4 @@
-"""docs/operations.md: what it names exists, and its capacity table follows from what it says that it follows from."""
+"""docs/operations.md: everything that it names exists, and its capacity table follows from its inputs."""
 
 import math
 import re
@@ -20,9 +20,9 @@ from tests.deploy.workflows import ROOT
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).rglob("*.py")))
-# These are written elsewhere, and come with their own tests.
+# Documents with their own tests.
 ELSEWHERE = {"runbook.md", "backup.md"}
-# What README's table may be off by before this document has to be made anew: benchmarks on shared cores vary.
+# How far the README's table may differ before this document must be recalculated: benchmarks on shared cores vary.
 TOLERANCE = 0.25
 COLUMNS = ("GetTask", "ListTasks (20)", "CreateTask")
 
@@ -44,14 +44,14 @@ def test_its_values_are_the_charts() -> None:
     parts = {name for path in known for name in (path, path.partition(".")[2])} | {
         f"{path}.requests.cpu" for path in known if path.endswith("resources")
     }
-    # A path, alone or with a value: it begins with a component or with what the umbrella has.
+    # A path, alone or with a value: it begins with a component or with a value of the umbrella chart.
     said = re.findall(r"(?<![\w/.-])((?:global|auth-service|task-service|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT)
     assert len(set(said)) > 10
     assert set(said) <= parts
 
 
 def test_its_times_are_the_charts() -> None:
-    """Of both services, and of the gateway."""
+    """The times of both services and of the gateway."""
     values = {name: yaml.safe_load((CHART / "charts" / name / "values.yaml").read_text()) for name in ("auth-service", "task-service", "gateway")}
     said = re.findall(r"`(minReadySeconds|drain\.\w+)`[^|]*\| (\d+) s[^|]*\| (\d+) s", TEXT)
     assert len(said) == 1 + len(values["gateway"]["drain"])
@@ -97,7 +97,7 @@ def test_its_objects_are_the_charts() -> None:
 
 
 def test_a_restore_stops_all_that_writes_and_has_all_migrated() -> None:
-    """docs/backup.md, by the chart's Deployments that know the database and its Jobs that migrate it."""
+    """docs/backup.md names all Deployments of the chart that use the database, and all migration Jobs."""
     text = (ROOT / "docs" / "backup.md").read_text()
     found = render({"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}})
     step = text.partition("1. Stop the services")[2].partition("2. ")[0]
@@ -116,7 +116,7 @@ def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
     bodies = dict(re.findall(r"CREATE TABLE task\.(\w+) \((.*?)\n\);", sql, re.DOTALL))
     led = {name for name, body in bodies.items() if re.search(r"PRIMARY KEY \(user_id\b|user_id +uuid +PRIMARY KEY", body)}
     assert set(re.findall(r"`(\w+)`", said[1])) == led
-    # The rest are those of one row.
+    # All other tables have one row.
     assert all("single" in bodies[name] for name in bodies.keys() - led)
 
 
@@ -136,7 +136,7 @@ def _inputs() -> tuple[list[float], list[float], list[float]]:
     shares, service, both, envoy = [[_number(cell) for cell in row[1:] if cell] for row in _rows("inputs")]
     assert sum(shares) == 100
     for costs in (service, both, envoy):
-        # To a microsecond, since the last row is also the difference of the two above it.
+        # With a tolerance of 1 µs for rounding, because the last row is also the difference of the two above it.
         assert costs[3] == pytest.approx(sum(share * cost for share, cost in zip(shares, costs, strict=False)) / 100, abs=1)
     assert all(whole - part == rest for whole, part, rest in zip(both, service, envoy, strict=True))
     return shares, service, envoy
@@ -167,7 +167,7 @@ def test_the_table_follows_from_the_inputs() -> None:
         rate, *said = (int(_number(cell)) for cell in row)
         task, gateway, auth = (max(2, math.ceil(need)) for need in (rate / per_task_pod, rate / per_gateway_pod, rate / 5000 / 2.4))
         held = task * connections["task-service"] + auth * connections["auth-service"]
-        # Those that come, and as many that end.
+        # The new pods, and as many stopping ones.
         rolling = held + 2 * (math.ceil(task / 4) * connections["task-service"] + math.ceil(auth / 4) * connections["auth-service"])
         assert said == [task, gateway, auth, held, rolling]
 
@@ -183,7 +183,7 @@ def test_the_budget_is_that_of_the_postgres_inside() -> None:
     values: dict[str, Any] = yaml.safe_load((CHART / "charts" / "postgresql" / "values.yaml").read_text())
     assert f"(`postgresql.maxConnections`, {values['maxConnections']}," in TEXT
     pods = {name: _component(name)["autoscaling"]["maxReplicas"] for name in ("task-service", "auth-service")}
-    # As in the table: those that come while both roll, and as many that end. And ten.
+    # As in the table: the new pods while both services roll, and as many stopping ones; plus ten connections.
     most = sum((count + 2 * math.ceil(count / 4)) * int(_connections(name)) for name, count in pods.items())
     assert most + 10 <= values["maxConnections"]
     assert f"({most} with the default maxima)" in (CHART / "charts" / "postgresql" / "values.yaml").read_text()

@@ -1,4 +1,4 @@
-"""The workflows: complete, bounded, pinned, and naming only what is there."""
+"""The workflows are complete, have timeouts and pinned actions, and name only existing files and targets."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_the_gate_is_the_same_here_as_there() -> None:
     assert re.search(r"set -- check test-all$", gate, re.MULTILINE)
     tiers = set(re.findall(r"\btest(?:-[a-z]+)?\b", _recipe("test-all")))
     assert {"test", "test-slow", "test-faults", "test-images", "test-apiserver"} == tiers
-    # The images are built with Docker there, and need no container-lab.
+    # CI builds the images with Docker and needs no container-lab.
     for target in {"check"} | tiers - {"test-images"}:
         assert f".ci/run {target}\n" in f"{ran}\n"
     assert "make images" in ran
@@ -124,7 +124,7 @@ def test_production_is_deployed_by_digest_and_after_approval() -> None:
     assert deploy["jobs"]["deploy"]["needs"] == "verify"
     assert deploy["jobs"]["deploy"]["env"]["CHART"].endswith("@${{ needs.verify.outputs.digest }}")
     assert set(deploy["on"]) == {"workflow_dispatch"}
-    # Who may change one namespace alone can make none, and Helm would ask for it though it is there.
+    # An account that may change only one namespace cannot create one, and Helm would try to create it even if it exists.
     assert "--create-namespace" not in TEXTS["deploy"]
 
 
@@ -152,7 +152,7 @@ def test_what_is_exact_is_kept_new() -> None:
         pattern = manager["matchStrings"][0].replace("(?<", "(?P<")
         assert paths
         assert any(re.search(pattern, path.read_text()) for path in paths), manager["description"]
-    # A tag that begins with a word is no version to Renovate.
+    # Renovate does not recognize a tag that begins with a word as a version.
     (versioning,) = [rule["versioning"].removeprefix("regex:").replace("(?<", "(?P<") for rule in renovate["packageRules"] if "versioning" in rule]
     tag = re.search(r"^ARG ENVOY_IMAGE=\S+/envoy:(\S+)$", (ROOT / "gateway" / "Dockerfile").read_text(), re.MULTILINE)
     assert tag is not None

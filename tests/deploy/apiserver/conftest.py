@@ -1,4 +1,4 @@
-"""The chart against a real API server, without nodes, images and a registry. Only with the marker `apiserver` (make test-apiserver)."""
+"""Tests the chart with a real API server, without nodes, images or a registry. Runs only with the marker `apiserver` (make test-apiserver)."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """The control plane, with the kinds of other projects and what else of a cluster scenarios name; pods come to be ready."""
+    """A control plane with the CRDs and the PriorityClass that the scenarios need. A thread sets pods to ready."""
     with control_plane(PROGRAMS, tmp_path_factory.mktemp("cluster")) as plane, answered(plane.api):
         for kind in crds.SOURCES:
             plane.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", **crds.definition(kind))
@@ -38,5 +38,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def release_of(cluster: ControlPlane, tmp_path: Path) -> ReleaseFactory:
-    """Makes a release of a scenario, not yet installed, in a namespace of its own."""
+    """Creates the release of a scenario in its own namespace, without installing it."""
     return lambda scenario: Release(cluster, PROGRAMS / "helm", tmp_path, scenario, f"{scenario}-{secrets.token_hex(4)}")

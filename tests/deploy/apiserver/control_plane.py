@@ -1,4 +1,4 @@
-"""A control plane of Kubernetes, in a folder and on ports of its own: etcd, kube-apiserver and kube-controller-manager. Nothing in it runs pods."""
+"""A Kubernetes control plane in its own folder and on its own ports: etcd, kube-apiserver and kube-controller-manager. Nothing runs pods."""
 
 import secrets
 import subprocess
@@ -21,19 +21,19 @@ START_TIMEOUT_SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """A client that may do all, and the same for programs."""
+    """An HTTP client with all rights, and a kubeconfig with the same rights for programs."""
 
     api: httpx.Client
     kubeconfig: Path
 
     def create(self, path: str, **parts: Any) -> None:
-        """Makes an object; its kind is what the path says."""
+        """Creates an object. The path determines its kind."""
         self.api.post(path, json=parts).raise_for_status()
 
 
 @contextmanager
 def control_plane(programs: Path, folder: Path) -> Iterator[ControlPlane]:
-    """Starts the three, and ends them."""
+    """Starts the three processes, and stops them at the end."""
     etcd, peer, port = free_ports(3)
     token, key = secrets.token_hex(), folder / "service-accounts.key"
     key.write_bytes(_private_key())
@@ -69,7 +69,7 @@ def control_plane(programs: Path, folder: Path) -> Iterator[ControlPlane]:
         },
     }
     with ExitStack() as stack:
-        # It has made its certificate itself, and answers on this machine alone.
+        # verify=False: the server has a self-signed certificate and listens only on this machine.
         api = stack.enter_context(
             httpx.Client(base_url=f"https://127.0.0.1:{port}", headers={"authorization": f"Bearer {token}"}, verify=False, timeout=30)
         )
@@ -87,14 +87,14 @@ def _running(program: Path, options: Mapping[str, object], log: Path) -> Iterato
         try:
             yield
         finally:
-            # Nothing that it has is wanted any more.
+            # kill, because its data is not needed any more.
             process.kill()
 
 
 def _wait_ready(api: httpx.Client, log: Path) -> None:
     end = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < end:
-        with suppress(httpx.TransportError):  # it does not listen yet
+        with suppress(httpx.TransportError):  # the server does not listen yet
             if api.get("/readyz").is_success:
                 return
         time.sleep(0.3)

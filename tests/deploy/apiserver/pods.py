@@ -1,6 +1,6 @@
-"""As much of a kubelet, a provisioner of volumes and a load balancer as a release waits for. No container runs.
+"""Fakes of a kubelet, a volume provisioner and a load balancer, as far as a release waits for them. No container runs.
 
-A pod is ready when every Secret, ConfigMap and claim that it names is there, with the keys that it names; one that is there to end has succeeded.
+A pod becomes ready when every Secret, ConfigMap and claim that it names exists, with the keys that it names. A pod that has to end succeeds then.
 """
 
 import logging
@@ -28,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 
 @contextmanager
 def answered(api: httpx.Client) -> Iterator[None]:
-    """While this lasts, pods come to be ready, claims are bound, and load balancers have an address."""
+    """Inside the block, pods become ready, claims are bound, and load balancers get an address."""
     ended = threading.Event()
 
     def answer() -> None:
@@ -75,12 +75,12 @@ def _items(api: httpx.Client, path: str) -> list[dict[str, Any]]:
 def _set(api: httpx.Client, kind: str, one: dict[str, Any], status: dict[str, Any]) -> None:
     path = f"/api/v1/namespaces/{one['metadata']['namespace']}/{kind}/{one['metadata']['name']}/status"
     response = api.patch(path, json={"status": status}, headers=_MERGE)
-    if response.status_code != httpx.codes.NOT_FOUND:  # it is gone meanwhile
+    if response.status_code != httpx.codes.NOT_FOUND:  # the object was deleted meanwhile
         response.raise_for_status()
 
 
 def _status(spec: dict[str, Any]) -> dict[str, Any]:
-    """What a kubelet says of a pod that is well: for an hour already, so that nothing waits for minReadySeconds."""
+    """Returns the status of a healthy pod. It is ready since one hour ago, so that nothing waits for minReadySeconds."""
     ends = spec["restartPolicy"] != "Always"
     since = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     ended = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since, "finishedAt": since}}
@@ -106,7 +106,7 @@ def _missing(api: httpx.Client, pod: dict[str, Any]) -> Iterator[str]:
 
 
 def _references(part: Any) -> Iterator[tuple[str, str, set[str]]]:
-    """(resource, name, keys) of all that a part of a pod names and cannot be without."""
+    """Yields (resource, name, keys) of all objects that a part of a pod requires."""
     if isinstance(part, list):
         for each in part:
             yield from _references(each)

@@ -1,4 +1,4 @@
-"""A release of the chart by the real Helm, in a namespace where pods are restricted."""
+"""A release of the chart, by the real Helm, in a namespace that enforces Pod Security "restricted"."""
 
 import os
 import subprocess
@@ -20,11 +20,11 @@ _GIVEN: Final = GIVEN | dict.fromkeys(("ca.crt", "tls.crt", "tls.key", "access-k
 
 
 class Refused(Exception):
-    """Helm says no, and why."""
+    """Helm failed. The message is its error output."""
 
 
 class Release:
-    """`scenario` is installed by `install`; all Secrets that it names are there before."""
+    """A release of a scenario. The constructor creates the namespace and all Secrets that the scenario names; `install` installs it."""
 
     def __init__(self, cluster: ControlPlane, helm: Path, folder: Path, scenario: str, namespace: str) -> None:
         self.namespace = namespace
@@ -39,7 +39,7 @@ class Release:
             cluster.create(self._path("", "secrets"), metadata={"name": name}, stringData=_GIVEN)
 
     def helm(self, command: str, *arguments: str) -> str:
-        """What Helm prints. Raises Refused."""
+        """Runs Helm and returns its output. Raises Refused."""
         command_line = [*self._command, command, *arguments]
         done = subprocess.run(command_line, env=self._environment, capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
@@ -47,42 +47,42 @@ class Release:
         return done.stdout
 
     def install(self) -> None:
-        """Until all of it is ready, Jobs as well."""
+        """Installs the release and waits until everything is ready, including Jobs."""
         self.helm("install", NAME, str(ROOT), "--values", str(self._values), "--wait", "--wait-for-jobs", f"--timeout={TIMEOUT_SECONDS}s")
 
     def upgrade(self, *arguments: str) -> None:
-        """To other values."""
+        """Upgrades the release with additional arguments."""
         self.helm("upgrade", NAME, str(ROOT), "--reset-then-reuse-values", "--wait", f"--timeout={TIMEOUT_SECONDS}s", *arguments)
 
     def rollback(self, revision: int) -> None:
-        """To what it was."""
+        """Rolls the release back to a revision."""
         self.helm("rollback", NAME, str(revision), "--wait", f"--timeout={TIMEOUT_SECONDS}s")
 
     def uninstall(self) -> None:
-        """Until all of it is gone."""
+        """Uninstalls the release and waits until its objects are deleted."""
         self.helm("uninstall", NAME, "--wait", f"--timeout={TIMEOUT_SECONDS}s")
 
     def objects(self) -> list[Object]:
-        """What Helm gave the API server, and what it gives it in `helm test`."""
+        """Returns the objects that Helm has applied, and those of `helm test`."""
         texts = [self.helm("get", part, NAME) for part in ("manifest", "hooks")]
         return [one for text in texts for one in yaml.safe_load_all(text) if one]
 
     def secrets(self) -> dict[str, dict[str, str]]:
-        """By name, what is in those of the chart."""
+        """Returns the data of the Opaque Secrets, by name."""
         found = self._api.get(self._path("", "secrets?fieldSelector=type=Opaque")).raise_for_status().json()["items"]
         return {one["metadata"]["name"]: one["data"] for one in found}
 
     def deployment(self, name: str) -> Object:
-        """As it is there."""
+        """Returns a Deployment from the API server."""
         found: Object = self._api.get(self._path("apps", f"deployments/{name}")).raise_for_status().json()
         return found
 
     def kubectl_patch(self, group: str, path: str, change: dict[str, Any]) -> None:
-        """As `kubectl patch` and `kubectl scale` change something."""
+        """Changes an object as `kubectl patch` and `kubectl scale` do."""
         self._api.patch(self._path(group, f"{path}?fieldManager=kubectl"), json=change, headers=_MERGE).raise_for_status()
 
     def admits(self, template: Object) -> httpx.Response:
-        """What the API server says to a pod of this template; it makes none."""
+        """Returns the API server's answer to a pod of this template, as a dry run."""
         metadata = {"generateName": "admitted-"} | {part: template["metadata"].get(part, {}) for part in ("labels", "annotations")}
         return self._api.post(self._path("", "pods?dryRun=All"), json={"metadata": metadata, "spec": template["spec"]})
 
@@ -91,7 +91,7 @@ class Release:
 
 
 def _secrets(values: dict[str, Any]) -> Iterator[str]:
-    """The names of those that must be there before: the values whose name ends so."""
+    """Yields the names of the Secrets that must exist before: the values of all keys that end with `Secret`."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _secrets(value)

@@ -1,4 +1,4 @@
-"""Installed, upgraded, rolled back and removed by the real Helm, as docs/operations.md says."""
+"""The real Helm installs, upgrades, rolls back and removes the chart as docs/operations.md describes."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ TAKEN_OVER = [f"--set=global.{part}.existingSecret=task-manager-{part}" for part
 
 
 def rotate(release: Release) -> str:
-    """By hand, as operations.md does. Returns the new value."""
+    """Rotates a secret by hand, as docs/operations.md describes. Returns the new value."""
     release.kubectl_patch("", "secrets/task-manager-keys", {"stringData": {"service-token": "fedcba9876543210" * 2}})
     return release.secrets()["task-manager-keys"]["service-token"]
 
@@ -33,7 +33,7 @@ def test_a_scenario_is_installed_and_tested_where_pods_are_restricted(release_of
     release = release_of(scenario)
     release.install()
     assert "Phase:          Succeeded" in release.helm("test", "task-manager", "--timeout=60s")
-    # A StatefulSet's pods have more than its template, and are there.
+    # Without StatefulSets: their pods have more than the template, and the API server has already admitted them.
     found = [(one, template) for one, template in pods(release.objects()) if one["kind"] != "StatefulSet"]
     refused = {title(one): answer.text for one, template in found if not (answer := release.admits(template)).is_success}
     assert found
@@ -101,7 +101,7 @@ def test_what_was_scaled_by_hand_is_scaled_by_helm_only_with_force(release_of: R
     before = release.deployment(TASK_SERVICE)["spec"]
     with pytest.raises(Refused, match=rf"{TASK_SERVICE} .*conflict"):
         release.upgrade("--set=task-service.replicas=2", OTHER)
-    # An object is changed whole or not at all.
+    # Helm changes an object completely or not at all.
     assert release.deployment(TASK_SERVICE)["spec"] == before
     release.upgrade("--set=task-service.replicas=2", "--force-conflicts")
     assert replicas(release) == 2

@@ -1,8 +1,8 @@
-"""The images, built and run for real by container-lab, which needs no engine and no registry. Long: only with the marker `images` (make test-images).
+"""Builds and runs the images with container-lab, which needs no container engine and no registry. Slow: runs only with the marker `images`.
 
-container-lab is not of this repository: CONTAINER_LAB says where it is, else it is looked for in ../shared/tools. It makes local stand-ins for the
-base images under the names that the Dockerfiles have, so what is tested is all of the Dockerfiles but what the real bases bring. Its Envoy is a whole
-Debian; envoy.Containerfile takes away what the real one, which is distroless, has not either.
+container-lab is not part of this repository: CONTAINER_LAB is its path, by default ../shared/tools/container-lab. It builds local stand-ins for the
+base images, under the names in the Dockerfiles. So the tests cover the Dockerfiles completely, but not the contents of the real base images. Its
+Envoy image is a complete Debian; envoy.Containerfile removes what the real, distroless image does not have.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.deploy.images.containers import IMAGES, ROOT, Containers, bases
 from tests.support.accounts import Account, make_account
 
 HERE = Path(__file__).parent
-# Time enough for the gateway's health checks to see a replica leave.
+# Long enough for the gateway's health checks to notice that a replica drains.
 DRAIN_DELAY_SECONDS = 1.5
 
 
@@ -36,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def lab() -> Path:
-    """container-lab."""
+    """The path of container-lab. Skips the test if it is missing."""
     path = Path(os.environ.get("CONTAINER_LAB") or ROOT.parent / "shared" / "tools" / "container-lab").resolve()
     if not path.exists():
         assert os.environ.get("CI") != "true", f"CI must have container-lab, and {path} is not there"
@@ -47,7 +47,7 @@ def lab() -> Path:
 
 @pytest.fixture(scope="session")
 def containers(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    """The three images, built; what still runs at the end is removed."""
+    """Builds the three images. At the end it removes all containers that still run."""
     _make_bases(lab)
     containers = Containers(lab, uuid.uuid4().hex[:8], tmp_path_factory.mktemp("containers"))
     for image in IMAGES.values():
@@ -57,7 +57,7 @@ def containers(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def _make_bases(lab: Path) -> None:
-    """The stand-ins for all that the Dockerfiles begin with."""
+    """Builds the stand-ins for the base images of the Dockerfiles."""
     for kind, base in bases().items():
         made = "localhost/envoy" if kind == "ENVOY" else base
         podman = shutil.which("podman")
@@ -70,9 +70,9 @@ def _make_bases(lab: Path) -> None:
 
 @pytest.fixture(scope="session")
 async def system(containers: Containers) -> AsyncIterator[Stack]:
-    """The system with real stores and everything of ours in containers: one auth_service, two task_service, the gateway."""
+    """The system with real stores, and our programs in containers: one auth_service, two replicas of task_service, and the gateway."""
     commands = {program: containers.command(image) for program, image in IMAGES.items()}
-    commands["gateway"] += ("run",)  # the stack gives the services' commands theirs
+    commands["gateway"] += ("run",)  # the stack adds the arguments of the services' commands itself
     environment = {"BCRYPT_COST": "8", "DRAIN_DELAY_SECONDS": str(DRAIN_DELAY_SECONDS)}
     config = StackConfig(commands=commands, task_replicas=2, environment=environment, drain_delay_seconds=DRAIN_DELAY_SECONDS)
     async with Stack(config) as stack:

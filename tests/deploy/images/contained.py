@@ -1,6 +1,6 @@
-"""Runs a container as if it were the program in it (`contained.py FOLDER container-lab run …`): signals go in, the exit status comes out.
+"""Runs a container like a program (`contained.py FOLDER container-lab run …`): forwards signals to it and returns its exit status.
 
-container-lab is a shell script, which would end at a signal and leave the container.
+container-lab is a shell script: a signal would end the script but not the container.
 """
 
 import signal
@@ -15,7 +15,7 @@ STARTS_WITHIN_SECONDS = 10.0
 
 def main(folder: Path, lab: str, verb: str, *rest: str) -> int:
     id_file = folder / f"{uuid.uuid4().hex}.cid"
-    # In a session of its own: a signal to this process' group reaches the container through this process alone.
+    # A new session, so that a signal to this process group reaches the container only through this process.
     process = subprocess.Popen([lab, verb, "--cidfile", str(id_file), *rest], start_new_session=True)
 
     def pass_on(number: int, _: object) -> None:

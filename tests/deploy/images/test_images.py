@@ -1,4 +1,4 @@
-"""What each image is: its user, its labels, what is in it and what is not, and what it says when it cannot run."""
+"""Each image: its user, its labels, its contents, and its messages when it cannot run."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ pytestmark = pytest.mark.images
 
 each = pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image.name)
 UID = 65532
-# 10000 is said by the Envoy image, and cannot be taken back; nothing listens there.
+# Envoy's base image exposes 10000, and a Dockerfile cannot undo that. Nothing listens on this port.
 PORTS = {
     "auth-service": {"50051/tcp", "9091/tcp"},
     "task-service": {"50052/tcp", "9092/tcp"},
     "gateway": {"8080/tcp", "8443/tcp", "9094/tcp", "10000/tcp"},
 }
-# Python without what installs and builds, and without others' code.
+# Modules that an image must not contain: those of the other programs and, for the gateway, packages and modules that it does not use.
 FOREIGN = {
     "auth-service": ["task_service", "gateway"],
     "task-service": ["auth_service", "gateway"],
@@ -45,7 +45,7 @@ print(json.dumps({
 }))
 """
 
-# What programs the gateway's image has, and what its Python is.
+# Prints the programs in the gateway's image, and properties of its Python.
 LOOK_AROUND = """
 import hashlib, importlib.util, json, os, pathlib, sysconfig
 folders = {pathlib.Path(name).resolve() for name in ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/venv/bin")}
@@ -85,7 +85,7 @@ def test_it_holds_what_it_needs_and_no_more_and_can_write_nowhere(containers: Co
     found = json.loads(ended.stdout)
     assert found["ids"] == [UID, UID]
     written = {place for place, how in found["places"].items() if how == "written"}
-    # /dev/shm is the engine's, in every container.
+    # Every container engine provides a writable /dev/shm.
     assert written - {"/dev/shm"} == set(image.writable)
     assert (found["programs"], found["packages"], found["modules"], found["uncompiled"]) == ([], [], [], [])
     assert found["sources"] > 100
@@ -99,12 +99,12 @@ def test_the_gateway_is_the_envoy_image_with_a_python_and_no_other_program(conta
     ended = containers.run(image, "-I", "-c", LOOK_AROUND, entrypoint="python")
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
-    # So no shell, no package manager, no pip.
+    # The image has no shell, no package manager and no pip.
     assert {re.sub(r"[0-9.]+$", "", name) for name in found["programs"]} == {"envoy", "python"}
     assert (found["uncompiled"], found["sources"] > 100) == ([], True)
-    # A scanner must know of them.
+    # The package database must list these libraries, so that a scanner finds them.
     assert {"libgcc-s1", "zlib1g"} <= set(found["recorded"])
-    # Without OpenSSL too: jinja2 takes it.
+    # jinja2 needs SHA-1, which must work without OpenSSL.
     assert found["sha1"] == hashlib.sha1(usedforsecurity=False).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The system in containers: migrated and run with a role for each service, used over REST and gRPC, healthy, and stopped under load."""
+"""The system in containers: each service has its own database role, REST and gRPC work, health checks pass, and a stop under load fails no call."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.images
 
-# How long a write under way is kept waiting after its server was told to stop.
+# How long a running write waits after its server was told to stop.
 HELD_SECONDS = 1.0
 
 
@@ -134,7 +134,7 @@ async def test_a_gateway_container_told_to_stop_finishes_the_calls_that_it_has(
 
 
 async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: Stack, containers: Containers) -> None:
-    # As the first process of a container, which the kernel lets no signal end that it does not handle.
+    # The migration is the first process of its container: the kernel ignores every signal that this process does not handle.
     connection = await asyncpg.connect(system.state.database_url)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended('migrate task', 0))")
@@ -158,10 +158,10 @@ async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: St
 
 @contextlib.asynccontextmanager
 async def _write_waiting(stack: Stack, account: Account, seconds: float) -> AsyncIterator[float]:
-    """Makes the user's writes wait for that time from now on beyond the drain's delay, by a lock on the counter that each write takes first."""
+    """Delays the user's writes by DRAIN_DELAY_SECONDS plus `seconds` from now on, with a lock on the counter row that each write locks first."""
     held = DRAIN_DELAY_SECONDS + seconds
     async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
-        # The counter is made by the first write.
+        # The first write creates the counter row.
         assert (await client.post("/api/v1/tasks", json={"title": "first"}, headers=account.headers)).status_code == 201
     connection = await asyncpg.connect(stack.state.database_url)
     transaction = connection.transaction()

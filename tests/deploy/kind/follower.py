@@ -1,4 +1,4 @@
-"""A watcher that goes on where its stream ended, and a client whose every change it must be told of: once, and in their order."""
+"""A watcher that resumes after its stream ends, and a client whose changes it must get: each once, and in order."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,18 @@ from tests.support.load import SETUP, Client
 from tests.support.task_api import Seen, TaskApi
 from tests.support.watchers import CHECKPOINT, StreamEnded, Told, Way
 
-# A task's id and its version: each change makes another one.
+# A task's id and version. Each change creates a new version.
 Change: TypeAlias = tuple[str, int]
 
-# A replica that drains, or a gateway that goes, ends its streams so; clients go on elsewhere from their last token.
+# The code with which a draining replica or gateway ends its streams. Clients then resume at another one with their last token.
 DRAINED: Final = "UNAVAILABLE"
 PAUSE_SECONDS: Final = 0.05
-# More than a change ever takes to be told of, on a machine that does other things too.
+# Longer than a change needs to reach the watcher, also on a busy machine.
 TOLD_WITHIN_SECONDS: Final = 5.0
 
 
 class Follower:
-    """Follows an account's changes. `async with` it: the block begins when the first message, which says from where, is there."""
+    """Watches an account's changes, as an async context manager. The block begins after the first message, which has the position."""
 
     def __init__(self, way: Way, account: Account) -> None:
         self._way = way
@@ -34,7 +34,7 @@ class Follower:
         self._told: list[Change] = []
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
-        # How often it went on from a token.
+        # How often it resumed with a token.
         self.resumed = 0
 
     async def __aenter__(self) -> Self:
@@ -51,11 +51,11 @@ class Follower:
 
     @property
     def told(self) -> int:
-        """Of how many changes it was told."""
+        """The number of changes that the watcher got."""
         return len(self._told)
 
     async def writing(self, api: TaskApi) -> Client:
-        """A client that writes what is to be told. It alone may write for the account."""
+        """Returns a client that writes changes. No other client may write for the account."""
         mine = await api.create("followed", SETUP)
         self._wrote(mine)
 
@@ -65,7 +65,7 @@ class Follower:
         return [("followed", change)]
 
     async def faults(self) -> list[str]:
-        """What is wrong with what it was told, once it was told of everything or the time for that is over. One line each."""
+        """Waits until the watcher has all changes, at most TOLD_WITHIN_SECONDS. Then returns one line per fault."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TOLD_WITHIN_SECONDS):
                 while not set(self._written) <= set(self._told):
@@ -77,7 +77,7 @@ class Follower:
         yield from (f"watch: {change} was told {times} times" for change, times in Counter(self._told).items() if times > 1)
         told, written = dict.fromkeys(self._told), dict.fromkeys(self._written)
         yield from (f"watch: {change} was not told" for change in written if change not in told)
-        # A write that was not answered may have been made all the same: it is a failure by itself.
+        # A write without an answer may still have been executed, so only changes in both lists are compared. The load counts the failed write itself.
         if [change for change in told if change in written] != [change for change in written if change in told]:
             yield "watch: changes were told in another order than they were made"
 

@@ -1,9 +1,9 @@
 """Calls a system through its gateway while a command changes it, and reports the calls that failed.
 
-`python -m tests.deploy.kind.load --url http://HOST:PORT --report FOLDER --name WHAT -- COMMAND…`: calls of tasks by gRPC and REST, logins, refreshes,
-and calls with the tokens that these give, without a retry of its own. And it follows changes: a drain may end the watch, which then goes on, and
-no change may be left out or told twice.
-Adds a line to FOLDER/report.jsonl and a row to FOLDER/report.md. Exit status 0 only if the command's is, and no call failed.
+`python -m tests.deploy.kind.load --url http://HOST:PORT --report FOLDER --name WHAT -- COMMAND…`: makes task calls over gRPC and REST, logins,
+refreshes, and calls with the new tokens, without retries. It also watches changes: a drain may end the watch, which then resumes, but no change may
+be missing or come twice.
+Adds a line to FOLDER/report.jsonl and a row to FOLDER/report.md. Exits with 0 only if the command did and no call failed.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from tests.support.task_api import TIMEOUT_SECONDS, GrpcTasks, RestTasks
 from tests.support.watchers import over_grpc
 
 GRPC_CALLERS, REST_CALLERS = 6, 2
-# What must have been tried, whatever becomes of it.
+# Operations that must have been called, whatever their results.
 OPERATIONS = frozenset({"get", "rename", "list", "create", "delete", "login", "refresh", "me", "followed"})
-# So that the load does not take the processors from what it is to observe: some hundred calls a second.
+# Limits the load to some hundred calls per second, so that it does not take the CPU from the system under test.
 PAUSE_SECONDS = 0.02
-# Before the change and after it: a balancer that still sends to what is gone would fail now.
+# Load before and after the change: after it, a load balancer that still sends calls to a stopped pod fails.
 SETTLE_SECONDS = 3.0
 SHOWN_FAILURES = 20
 
@@ -45,34 +45,34 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of the calls during one change."""
+    """The results of the calls during one change."""
 
     name: str
     seconds: float
     calls: int
     logins: int
     refreshes: int
-    # Changes that the watch told of, and how often it went on from a token.
+    # Changes that the watch delivered, and how often it resumed.
     told: int
     resumed: int
-    # Calls, and what was wrong with the watch.
+    # Failed calls and faults of the watch.
     failed: int
     p50_ms: float
     p99_ms: float
     slowest_ms: float
-    # Operation, code and message of the first calls, and what was wrong with the watch.
+    # Operation, code and message of the first failed calls, and the first faults of the watch.
     failures: list[str]
 
     @property
     def row(self) -> str:
-        """In Markdown, below HEAD."""
+        """The report as a row of the Markdown table below HEAD."""
         times = f"{self.p50_ms:.1f} | {self.p99_ms:.1f} | {self.slowest_ms:.1f}"
         counts = " | ".join(map(str, (self.calls, self.logins, self.refreshes, self.told, self.resumed, self.failed)))
         return f"| {self.name} | {self.seconds:.0f} | {counts} | {times} |\n"
 
 
 async def under_load(url: str, name: str, change: Callable[[], Awaitable[None]], settle_seconds: float = SETTLE_SECONDS) -> Report:
-    """Calls until the change is done, and a moment before and after it."""
+    """Makes calls during the change, and for `settle_seconds` before and after it."""
     async with AsyncExitStack() as stack:
         clients, follower = await _clients(url, stack)
         began = time.monotonic()
@@ -84,7 +84,7 @@ async def under_load(url: str, name: str, change: Callable[[], Awaitable[None]],
 
 
 def summary(name: str, seconds: float, outcomes: Sequence[Outcome], faults: Sequence[str], *, told: int, resumed: int) -> Report:
-    """The report on these calls and this watch. Raises ValueError if a kind of call was never made, since nothing was shown of it then."""
+    """Returns the report on these calls and this watch. Raises ValueError if an operation was never called, because then it was not tested."""
     made = Counter(outcome.operation for outcome in outcomes)
     if missing := OPERATIONS - made.keys():
         raise ValueError(f"no call was made: {', '.join(sorted(missing))}")
@@ -97,7 +97,7 @@ def summary(name: str, seconds: float, outcomes: Sequence[Outcome], faults: Sequ
 
 
 async def _clients(url: str, stack: AsyncExitStack) -> tuple[list[Client], Follower]:
-    """Each with a connection of its own, as clients are that know nothing of one another; and who follows what one of them does."""
+    """Returns clients with separate connections, like independent clients, and the follower of the changes of one of them."""
 
     async def rest() -> httpx.AsyncClient:
         return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS))
@@ -115,7 +115,7 @@ async def _clients(url: str, stack: AsyncExitStack) -> tuple[list[Client], Follo
 
 
 def write(report: Report, folder: Path) -> None:
-    """Adds it to the two files."""
+    """Appends the report to the two files."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "report.md"
     with table.open("a", encoding="utf-8") as file:
@@ -127,10 +127,10 @@ def write(report: Report, folder: Path) -> None:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.deploy.kind.load", description="Calls a system while a command changes it.")
-    parser.add_argument("--url", required=True, help="of the gateway, http://HOST:PORT")
+    parser.add_argument("--url", required=True, help="the URL of the gateway, http://HOST:PORT")
     parser.add_argument("--report", type=Path, required=True, help="the folder for report.md and report.jsonl")
-    parser.add_argument("--name", required=True, help="what is changed, for the report")
-    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, metavar="SECONDS", help="of load before and after it (default: %(default)s)")
+    parser.add_argument("--name", required=True, help="the name of the change in the report")
+    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, metavar="SECONDS", help="load before and after it (default: %(default)s)")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     statuses: list[int] = []

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the chart in a kind cluster, tries it, upgrades it, and scales and rolls it under load. Without arguments all of it, in this order:
+# Installs the chart in a kind cluster, tests it, upgrades it, and scales and rolls it under load. Without arguments it runs these steps in order:
 #   load_images install smoke upgrade roll
-# With some, those; `diagnose` writes down what the cluster looks like. Needs kind, Helm 4, kubectl, and `make images IMAGE_TAG=kind`.
+# Otherwise it runs the given steps; `diagnose` writes the cluster's state to files. Needs kind, Helm 4, kubectl, and `make images IMAGE_TAG=kind`.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
@@ -12,7 +12,7 @@ release=task-manager
 namespace=task-manager
 mkdir -p "$report"
 
-# Never another cluster than kind's, whatever the context is.
+# Always uses kind's cluster, whatever the current context is.
 in_helm() { helm --kube-context "kind-$cluster" --namespace "$namespace" "$@"; }
 in_kubectl() { kubectl --context "kind-$cluster" --namespace "$namespace" "$@"; }
 
@@ -31,7 +31,7 @@ smoke() { in_helm test "$release" --logs --timeout 5m; }
 
 changed() { in_helm upgrade "$release" "$chart" --reset-then-reuse-values --wait --timeout 8m --set "$1"; }
 
-# A roll-out is over when the new pods are there. The old ones still serve and then drain, which is when a caller would notice.
+# `rollout status` returns when the new pods are ready. The old pods still serve and drain, and this is when calls could fail.
 old_pods_gone() {
   local ending
   for _ in {1..120}; do
@@ -43,17 +43,17 @@ old_pods_gone() {
   return 1
 }
 
-# A line for each generated Secret: its name, and the checksum of what is in it.
+# Prints one line for each generated Secret: its name and the checksum of its data.
 checksums() {
   in_kubectl get secrets --selector "app.kubernetes.io/instance=$release" \
     --output jsonpath='{range .items[*]}{.metadata.name} {.data}{"\n"}{end}' |
     while read -r name data; do echo "$name $(sha256sum <<<"$data" | cut -d ' ' -f 1)"; done
 }
 
-# An upgrade changes what it is told to, and no secret; what is sealed and stored with them still opens.
+# An upgrade must change the given value but no Secret. Data that was encrypted with the keys must still be readable.
 upgrade() {
   checksums >"$report/secrets-before"
-  [ "$(wc -l <"$report/secrets-before")" = 3 ] || { echo "there are other than three generated Secrets" >&2; return 1; }
+  [ "$(wc -l <"$report/secrets-before")" = 3 ] || { echo "the number of generated Secrets is not three" >&2; return 1; }
   changed task-service.settings.LOG_LEVEL=DEBUG
   [ "$(in_kubectl get configmap "$release-task-service" --output jsonpath='{.data.LOG_LEVEL}')" = DEBUG ] || { echo "nothing was upgraded" >&2; return 1; }
   checksums >"$report/secrets-after"
@@ -70,7 +70,7 @@ restart() {
   old_pods_gone
 }
 
-# The gateway's address: that of the node, since a port-forward holds on to one pod.
+# The gateway's address is a port of the node, because a port-forward always uses the same pod.
 url() {
   local node port
   node=$(in_kubectl get nodes --output jsonpath='{.items[0].status.addresses[?(@.type=="InternalIP")].address}')
@@ -83,7 +83,7 @@ under_load() {
   .venv/bin/python -m tests.deploy.kind.load --url "$(url)" --report "$report" --name "$1" -- tests/deploy/kind/run.sh "${@:2}" || failed=1
 }
 
-# All of it, though one step should fail: the report is about each.
+# Runs all steps even if one fails, so that the report has all of them.
 roll() {
   local failed=0
   under_load "task-service: 1 to 3 pods" scale task-service 3
@@ -96,7 +96,7 @@ roll() {
   return "$failed"
 }
 
-# Neither the content of Secrets nor variables' values are in it.
+# The output contains neither the data of Secrets nor the values of variables.
 diagnose() {
   in_kubectl get pods,jobs,deployments,statefulsets,services,events --output wide >"$report/objects.txt" || true
   in_kubectl logs --selector "app.kubernetes.io/part-of=task-manager" --all-containers --prefix --tail 500 >"$report/logs.txt" || true

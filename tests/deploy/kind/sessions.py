@@ -1,4 +1,4 @@
-"""A client that does with its account what people do: it logs in, calls with the tokens that it has just got, refreshes them, and logs out."""
+"""A client with the session life of a user: it logs in, makes calls with the new access token, refreshes it, and logs out."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -9,12 +9,12 @@ from tests.support.accounts import Account
 from tests.support.load import Client, Operation
 from tests.support.task_api import RestTasks, answer
 
-# To each login, which costs a password's hash, as people have it: a session is refreshed much more often than it is begun.
+# Refreshes per login. A login costs a password hash, and users refresh a session much more often than they log in.
 REFRESHES: Final = 4
 
 
 class Sessions:
-    """The sessions of one account, one after the other. After a login that failed it does nothing until the next one."""
+    """The sessions of one account, one after the other. After a failed login it makes no calls until the next login."""
 
     def __init__(self, client: httpx.AsyncClient, account: Account) -> None:
         self._client = client
@@ -22,7 +22,7 @@ class Sessions:
         self._session: Account | None = None
 
     def client(self) -> Client:
-        """What it does in turn. Each call is made with an access token that no call before had."""
+        """Returns the operations in their order. The calls after each login and refresh use the new access token."""
         with_new_token: list[tuple[str, Operation]] = [("me", self._me), ("list", self._list)]
         refreshed: list[tuple[str, Operation]] = [("refresh", self._refresh), *with_new_token]
         return [("login", self._log_in), *with_new_token, *refreshed * REFRESHES, ("logout", self._log_out)]
