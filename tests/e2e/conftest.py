@@ -20,7 +20,7 @@ ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECOND
 DRAIN_DELAY_SECONDS = 1.5
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def _breakable() -> AsyncIterator[Stack]:
     async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
         yield stack

@@ -55,10 +55,9 @@ def stack(breakable: Stack) -> Stack:
 
 
 @pytest.fixture
-async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+def client(breakable_rest: httpx.AsyncClient) -> httpx.AsyncClient:
     """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
-        yield client
+    return breakable_rest
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tests.gateway.stack import Gateway, Stack, gateway_behind
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack.started(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
@@ -20,7 +20,7 @@ def stack(_stack: Stack) -> Iterator[Stack]:
     _stack.reset()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _gateway(_stack: Stack) -> Iterator[Gateway]:
     with gateway_behind(_stack, cors_allowed_origins="https://app.example", request_timeout_seconds=2) as gateway:
         yield gateway
