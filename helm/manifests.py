@@ -49,7 +49,7 @@ def drift() -> list[str]:
 def _how(name: str, wanted: dict[str, str], found: dict[str, str]) -> str:
     if name not in found:
         return "is missing"
-    return "differs from the chart" if name in wanted else "is not of the chart"
+    return "differs from the chart" if name in wanted else "is not rendered from the chart"
 
 
 def write() -> None:

@@ -30,7 +30,7 @@ def test_drift_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     gateway.write_text(gateway.read_text().replace("maxUnavailable: 0", "maxUnavailable: 1", 1))
     (folder / "redis.yaml").unlink()
     (folder / "extra.yaml").write_text("")
-    assert manifests.drift() == ["extra.yaml: is not of the chart", "gateway.yaml: differs from the chart", "redis.yaml: is missing"]
+    assert manifests.drift() == ["extra.yaml: is not rendered from the chart", "gateway.yaml: differs from the chart", "redis.yaml: is missing"]
     manifests.write()
     assert manifests.drift() == []
 

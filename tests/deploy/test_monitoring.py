@@ -93,7 +93,7 @@ async def series(system: Stack, rest: httpx.AsyncClient) -> list[tuple[str, Labe
     return await scraped(system)
 
 
-# ------------------------------------------------------------------------------------------------------------ what is named is there
+# -------------------------------------------------------------------------------------------------- every named metric is scraped
 
 
 @pytest.mark.parametrize("query", QUERIES)
