@@ -103,7 +103,7 @@ class GrpcServer:
 def _implementation(method: Method, handlers: Sequence[object]) -> Any:
     found = [getattr(handler, method.snake_name) for handler in handlers if hasattr(handler, method.snake_name)]
     if len(found) != 1:
-        raise AttributeError(f"{method.service}.{method.name} has {len(found)} handlers, and must have one")
+        raise AttributeError(f"{method.service}.{method.name}: {len(found)} handlers have a method {method.snake_name}, and one must have it")
     return found[0]
 
 

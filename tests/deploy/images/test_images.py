@@ -128,7 +128,7 @@ def test_the_gateway_says_what_it_lacks_without_a_place_to_write(containers: Con
 
 @each
 def test_the_health_check_of_nothing_fails(containers: Containers, image: Image) -> None:
-    module = "gateway" if image.name == "gateway" else "servicekit"
+    module = "gateway" if image.name == "gateway" else "servicekit.process"
     environment = {"OPS_PORT": "1", "GRPC_PORT": "1"}
     ended = containers.run(image, "-m", f"{module}.healthcheck", "1", environment=environment, entrypoint="python")
     assert (ended.returncode, ended.stderr) == (1, "")

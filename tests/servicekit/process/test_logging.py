@@ -27,7 +27,7 @@ class Failing(io.BytesIO):
 FORGED = '"}\n{"event": "forged"}\r\n\x1b[31m\x00\u2028'
 PROGRAM = f"""
 import structlog
-from servicekit import logging
+from servicekit.process import logging
 logging.configure("INFO", "test")
 structlog.get_logger().info({FORGED!r}, value={FORGED!r})
 """

@@ -29,8 +29,13 @@ async def test_a_method_that_does_not_say_who_may_call_it_is_refused() -> None:
 
 
 async def test_a_method_without_a_handler_is_refused() -> None:
-    with pytest.raises(AttributeError, match="get_me"):
+    with pytest.raises(AttributeError, match="0 handlers have a method get_me"):
         make_server().add(user_pb2.DESCRIPTOR.services_by_name["UserService"], [Tasks()], pipeline(CollectorRegistry()))
+
+
+async def test_a_method_with_two_handlers_is_refused() -> None:
+    with pytest.raises(AttributeError, match="2 handlers have a method"):
+        make_server().add(TASKS, [Tasks(), Tasks()], pipeline(CollectorRegistry()))
 
 
 async def test_a_port_that_is_taken_is_refused() -> None:
