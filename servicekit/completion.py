@@ -1,4 +1,4 @@
-"""Work that a caller who leaves must not interrupt."""
+"""Work that continues to its end even if its caller is cancelled."""
 
 import asyncio
 import contextlib
@@ -9,15 +9,15 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
-    """Does what changes something, and logs it, also when the caller leaves meanwhile: else a thief would leave no trace by leaving in time.
+    """Runs work that changes something and logs it. A cancelled call does not stop it: otherwise an attacker could avoid the log entry by cancelling.
 
-    It is short, whatever it waits for has a bound of its own, and until it is done the call is under way and counts as such.
+    The work must be short, and each of its waits must have its own timeout. Until the work is done, the call counts as running.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        # There is nobody left to be told how it ended.
+        # The caller is gone and cannot receive an error of the work.
         with contextlib.suppress(Exception):
             await asyncio.shield(task)
         raise

@@ -1,6 +1,6 @@
-"""The time that the call under way has left. Set by the pipeline, read by whatever waits: pool, SQL, Redis.
+"""The remaining time of the current call. The pipeline sets it; code that waits for the pool, SQL or Redis reads it.
 
-A context variable, since it goes all the way down through code that is not about it.
+It is a context variable, so that the functions in between need not pass it on.
 """
 
 import time
@@ -12,19 +12,19 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def begin(seconds: float) -> float:
-    """Says that the call of this context has `seconds` left. Returns the deadline on the clock of `time.monotonic`."""
+    """Sets the deadline of this context's call to `seconds` from now. Returns the deadline on the clock of `time.monotonic`."""
     deadline = time.monotonic() + seconds
     _deadline.set(deadline)
     return deadline
 
 
 def clear() -> None:
-    """Says that what runs in this context is no call's: for work that outlives the call it began in, or serves several."""
+    """Removes the deadline of this context. For work that outlives the call that started it, or that serves several calls."""
     _deadline.set(None)
 
 
 def bound(seconds: float) -> float:
-    """The smaller of `seconds` and the time left; `seconds` outside of any call. Raises DeadlineExceeded if none is left."""
+    """Returns the smaller of `seconds` and the remaining time; without a call, `seconds`. Raises DeadlineExceeded if no time remains."""
     deadline = _deadline.get()
     if deadline is None:
         return seconds

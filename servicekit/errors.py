@@ -1,7 +1,7 @@
-"""What a use case can raise: errors named by the fact, each with a kind and a reason. Knows neither grpc nor protobuf.
+"""The errors that a use case can raise. Each is named by the fact and has a kind and a reason. Imports neither grpc nor protobuf.
 
-The pipeline maps a kind to a gRPC status (`servicekit.rpc.status`); the reasons are those of `taskmanager/rpc/v1/error_reason.proto`, and a test
-holds every subclass to it. Messages are for people and never carry secrets or other users' data.
+The pipeline maps a kind to a gRPC status (`servicekit.rpc.status`). The reasons are those of `taskmanager/rpc/v1/error_reason.proto`; a test checks
+this for every subclass. Messages are for people and never contain secrets or other users' data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 class Kind(Enum):
-    """What sort of thing went wrong, as far as a client has to act on it."""
+    """The kind of an error, as far as a client must act on it."""
 
     INVALID = auto()
     UNAUTHENTICATED = auto()
@@ -29,14 +29,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A field of the request, by its path (`task.labels[2]`), and what is wrong with it, with the bound."""
+    """An invalid field of the request: its path (`task.labels[2]`), and a description of the error, with the bound."""
 
     field: str
     description: str
 
 
 class ServiceError(Exception):
-    """The base of everything that a caller is told about. Subclasses say kind, reason and message."""
+    """The base of all errors that a client receives. Subclasses set kind, reason and message."""
 
     kind: ClassVar[Kind] = Kind.INTERNAL
     reason: ClassVar[str] = "INTERNAL_ERROR"
@@ -50,7 +50,7 @@ class ServiceError(Exception):
 
 
 class InternalError(ServiceError):
-    """An unexpected fault; its cause is in the log, never in the answer."""
+    """An unexpected fault. Its cause is logged and never sent to the client."""
 
 
 class InvalidField(ServiceError):
@@ -65,12 +65,12 @@ class InvalidField(ServiceError):
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidField":
-        """The error for one field."""
+        """Returns the error for one field."""
         return cls(Violation(field, description))
 
 
 class MalformedRequest(ServiceError):
-    """The bytes of the request are not a message of the method."""
+    """The bytes of the request cannot be parsed as the method's message."""
 
     kind = Kind.INVALID
     reason = "MALFORMED_REQUEST"
@@ -78,7 +78,7 @@ class MalformedRequest(ServiceError):
 
 
 class InvalidPageToken(InvalidField):
-    """The page token is not one of ours, or is from another query."""
+    """The page token was not issued by this system, or it belongs to another query."""
 
     reason = "INVALID_PAGE_TOKEN"
 
@@ -95,7 +95,7 @@ class TokenMissing(ServiceError):
 
 
 class TokenInvalid(ServiceError):
-    """The access token is not good. Which check failed is logged, not told."""
+    """The access token is invalid. The client does not learn which check failed."""
 
     kind = Kind.UNAUTHENTICATED
     reason = "TOKEN_INVALID"
@@ -103,7 +103,7 @@ class TokenInvalid(ServiceError):
 
 
 class AccessDenied(ServiceError):
-    """The method is not open to this caller."""
+    """The caller may not call the method."""
 
     kind = Kind.DENIED
     reason = "ACCESS_DENIED"
@@ -111,7 +111,7 @@ class AccessDenied(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The service has as much to do as it takes."""
+    """The service has reached a limit of concurrent work."""
 
     kind = Kind.EXHAUSTED
     reason = "OVERLOADED"
@@ -120,13 +120,13 @@ class Overloaded(ServiceError):
 
 
 class SlowReader(Overloaded):
-    """The client did not take a message of its stream in time. It can read what it was sent, and begin again."""
+    """The client did not read a message of its stream in time. It can still read what was sent, and then start a new stream."""
 
     message = "The stream was cut off: its messages were not read. Read them as they come, and begin again."
 
 
 class DependencyUnavailable(ServiceError):
-    """A part of the system is away: `dependency` names it. Nothing is known of the outcome of a write that met this."""
+    """A part of the system is unavailable: `dependency` names it. If a write raises this, its outcome is unknown."""
 
     kind = Kind.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
@@ -137,7 +137,7 @@ class DependencyUnavailable(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """The call's time is over."""
+    """The call's deadline has expired."""
 
     kind = Kind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
@@ -147,5 +147,5 @@ class DeadlineExceeded(ServiceError):
 class RedisUnavailable(Exception):
     """Redis did not answer, or was not asked because the circuit breaker is open. It is unknown whether Redis executed the command.
 
-    No client sees this error: whoever asks Redis continues without it.
+    No client receives this error: its caller continues without Redis.
     """

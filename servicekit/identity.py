@@ -1,4 +1,4 @@
-"""Who calls: what an access token says, after it was verified."""
+"""The caller's identity, taken from a verified access token."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,7 +17,7 @@ class Identity:
 
 
 def bearer_token(authorization: str | None) -> str:
-    """The token in an Authorization value (RFC 6750 §2.1). Raises TokenMissing or, if it is of another form, TokenInvalid."""
+    """Returns the token in an Authorization value (RFC 6750 §2.1). Raises TokenMissing, or TokenInvalid if the value has another form."""
     if not authorization:
         raise TokenMissing
     scheme, _, token = authorization.partition(" ")

@@ -1,1 +1,1 @@
-"""Who calls, whether the session still holds, and how often a caller may try. Imports neither grpc nor protobuf."""
+"""Verifies the caller's token, checks whether its session is revoked, and limits the caller's rate. Imports neither grpc nor protobuf."""

@@ -1,4 +1,4 @@
-"""The issuer's public keys, fetched over HTTP (RFC 7517): kept, refreshed, and asked for again when a token names a key that is not among them."""
+"""The issuer's public keys, fetched over HTTP (RFC 7517), cached, refreshed, and fetched again when a token names an unknown key."""
 
 import asyncio
 import time
@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from servicekit.errors import DependencyUnavailable
 
 REFRESH_SECONDS: Final = 60.0
-# An unknown kid is asked for at most this often: a stranger can make up as many as he likes.
+# Unknown kids cause at most one fetch in this time, because an attacker can invent any number of them.
 MIN_FETCH_INTERVAL_SECONDS: Final = 2.0
-# Until the first set has come there is nothing to serve with: the issuer may be starting beside us.
+# Before the first key set arrives, no token can be verified. The issuer may be starting at the same time.
 FIRST_FETCH_INTERVAL_SECONDS: Final = 0.1
 FETCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class RemoteKeys:
-    """A KeySource over a JWKS URL. While the issuer is away the last good set stays in use, and nobody who has a known key waits."""
+    """A KeySource over a JWKS URL. While the issuer is unavailable, the last valid set stays in use. A call with a known key never waits."""
 
     def __init__(self, url: str, registry: CollectorRegistry) -> None:
         self._url = url
@@ -44,7 +44,7 @@ class RemoteKeys:
             await self._fetched()
             key = self._keys.get(kid)
         if key is None and (not self._keys or self._failed):
-            # It may be one that we could not fetch, and then the token is good.
+            # The key may exist although this replica could not fetch it, and then the token is valid.
             raise DependencyUnavailable("auth_service")
         return key
 
@@ -55,18 +55,18 @@ class RemoteKeys:
         return kid in self._keys
 
     async def refresh(self) -> None:
-        """Fetches them, to be done now and then: a withdrawn key must go even where nobody calls."""
+        """Fetches the keys. Must run periodically, so that this replica removes a withdrawn key even if no client calls."""
         await self._fetched()
 
     async def ready(self) -> None:
-        """A readiness check: there are keys to verify with. Raises DependencyUnavailable."""
+        """A readiness check: this replica has keys to verify tokens with. Raises DependencyUnavailable."""
         if not self._keys:
             await self._fetched()
         if not self._keys:
             raise DependencyUnavailable("auth_service")
 
     async def _fetched(self) -> None:
-        """Waits for the fetch under way, or a new one if it is time. A caller that leaves does not take it from the others."""
+        """Waits for the running fetch, or for a new one if the minimum interval has passed. A cancelled caller does not cancel the fetch."""
         self._fetch_unless_just_tried()
         if self._fetching is not None:
             await asyncio.shield(self._fetching)
@@ -92,9 +92,9 @@ class RemoteKeys:
 
 
 def public_keys(jwks: Any) -> dict[str, Ed25519PublicKey]:
-    """The Ed25519 keys of a JWK set by `kid`. Raises ValueError if it is no set or has none."""
+    """Returns the Ed25519 keys of a JWK set by `kid`. Raises ValueError if `jwks` is not a JWK set or has no such key."""
     if not isinstance(jwks, dict) or not isinstance(jwks.get("keys"), list):
-        raise ValueError("not a JWK set")  # noqa: TRY004 - it is what was sent that is wrong
+        raise ValueError("not a JWK set")  # noqa: TRY004 - the received data is wrong, not our use of a type
     keys: dict[str, Ed25519PublicKey] = {}
     for jwk in jwks["keys"]:
         if isinstance(jwk, dict) and jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519" and isinstance(jwk.get("kid"), str):

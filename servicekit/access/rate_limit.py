@@ -1,12 +1,13 @@
-"""Rate limits by GCRA, the generic cell rate algorithm (ITU-T I.371), in Redis for all replicas together. Knows nothing of what is limited.
+"""Rate limits by GCRA, the generic cell rate algorithm (ITU-T I.371), in Redis for all replicas together. Does not know what is limited.
 
-A bucket is one number: when it will be full again, in microseconds. Each taking moves that an interval further, and is refused if it would then be
-more than `burst` intervals away. A bucket that is full is not kept.
+A bucket is stored as one number: the time at which it will be full again, in microseconds. Each take moves that time one interval later. A take is
+refused if the time would then be more than `burst` intervals from now. A full bucket is not stored.
 
-Contract: the time is Redis's own, so that the replicas' clocks do not matter, and each command is atomic. While Redis is away each process limits by
-itself, with the same algorithm in memory: n replicas give n times the limit. A taking whose outcome is not known is decided by the process as well;
-it may then have been taken in both places. What was taken without Redis is not told to it when it returns: a Redis that returns empty begins with
-full buckets, one that kept them goes on with what has been refilled meanwhile. Redis may also evict a bucket, which is then full.
+Contract: the time is Redis's own, so that the replicas' clocks do not matter, and each command is atomic. While Redis is unavailable, each process
+limits by itself, with the same algorithm in memory: n replicas allow n times the limit. If the outcome of a take is unknown, the process also decides
+it by itself; the take may then count in both places. When Redis is available again, it does not learn what the processes took without it. A Redis
+that returns empty starts with full buckets. A Redis that kept its buckets continues with them, refilled for the time in between. Redis may also
+evict a bucket, which is then full.
 """
 
 import time
@@ -22,13 +23,13 @@ from servicekit.errors import RedisUnavailable
 T = TypeVar("T")
 
 MICROSECONDS: Final = 1_000_000
-# A hundred years. Lua has only doubles, which are exact up to 2**53: in microseconds that is the year 2255, and no bucket may be full later.
+# 100 years. Lua has only doubles, which are exact up to 2**53. In microseconds, that is the year 2255: no bucket may become full later than that.
 MAX_REFILL_SECONDS: Final = 100 * 365 * 86_400
 
-# Before a bucket is used it is brought within its bounds, now and now + refill: a limit may have been changed, and after a failover the clock may be
-# another one, which must not lock anybody out. `%.0f` since Lua would write such numbers as 1.7e+15.
+# Before use, each script limits the bucket's time to the range from now to now + refill: the limit may have changed, and after a failover Redis's
+# clock may differ, which must not lock out a client. `%.0f`, because Lua would format such numbers as 1.7e+15.
 
-# KEYS[1], ARGV: the interval, the time in which an empty bucket is refilled. Returns how long to wait, 0 if there was one. Microseconds.
+# KEYS[1]; ARGV: the interval, the time to refill an empty bucket. Returns the time to wait, 0 if one was taken. All times in microseconds.
 TAKE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -39,7 +40,7 @@ if wait <= 0 then full_at = full_at + interval end
 redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PXAT', string.format('%.0f', math.ceil(full_at / 1000)))
 return math.max(wait, 0)
 """
-# KEYS[1], ARGV: as of TAKE.
+# KEYS[1]; ARGV: as for TAKE.
 GIVE_BACK: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -55,7 +56,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`burst` at once, then one each `interval_seconds`."""
+    """`burst` at once, then one every `interval_seconds`."""
 
     burst: int
     interval_seconds: float
@@ -66,7 +67,7 @@ class Limit:
 
     @property
     def microseconds(self) -> tuple[int, int]:
-        """The interval, and the time in which an empty bucket is refilled."""
+        """The interval, and the time to refill an empty bucket."""
         interval = round(self.interval_seconds * MICROSECONDS)
         return interval, interval * self.burst
 
@@ -75,22 +76,22 @@ class Scripts(Protocol):
     """Runs Lua scripts in Redis: see servicekit.stores.redis.Redis. A Protocol, so that a use case can name a Limit without importing redis."""
 
     def script(self, source: str) -> Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[Any]]:
-        """The script as a function of keys and arguments, to be called within `run`."""
+        """Returns the script as a function of keys and arguments, to be called within `run`."""
 
     async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
         """Runs the command. Raises RedisUnavailable or DeadlineExceeded."""
 
 
 class RateLimiter:
-    """Buckets by key, in Redis under `prefix:key`. Keys are stored and sent as they are: whoever makes them of personal data hashes it.
+    """Buckets by key, in Redis under `prefix:key`. Keys are stored and sent unchanged: a caller that makes a key of personal data must hash it.
 
-    One key has one limit; where the limit is changed, the bucket goes on within the new one. One limiter serves all limits of a process.
+    Each key has one limit. If the limit changes, the bucket continues within the new limit. One limiter serves all limits of a process.
     """
 
     def __init__(
         self, redis: Scripts, registry: CollectorRegistry, *, prefix: str, capacity: int = 10_000, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """`capacity`: the buckets that are kept while Redis is away; `now`: the clock of these, in seconds."""
+        """`capacity`: the number of buckets in memory while Redis is unavailable. `now`: the clock of these buckets, in seconds."""
         self._redis = redis
         self._prefix = prefix
         self._local = LocalBuckets(capacity, now)
@@ -100,7 +101,8 @@ class RateLimiter:
     async def take(self, key: str, limit: Limit) -> float:
         """Takes one from the key's bucket.
 
-        0.0 if there was one, else the seconds until there is one; then nothing was taken. Raises DeadlineExceeded; then one may have been taken.
+        Returns 0.0 if one was taken. Otherwise it takes none and returns the seconds until one is available. Raises DeadlineExceeded; then one may
+        have been taken.
         """
         try:
             wait: int = await self._redis.run(lambda _: self._take([f"{self._prefix}:{key}"], limit.microseconds))
@@ -110,9 +112,9 @@ class RateLimiter:
         return wait / MICROSECONDS
 
     async def give_back(self, key: str, limit: Limit) -> None:
-        """Puts one back that was taken (an attempt that turned out to be good). A bucket never has more than its burst. Raises DeadlineExceeded.
+        """Puts one back that was taken, for an attempt that succeeded. A bucket never holds more than its burst. Raises DeadlineExceeded.
 
-        It is put back where it can be now, in Redis or in the process, wherever it was taken.
+        Puts it back in Redis if Redis is available now, otherwise in this process, no matter where it was taken.
         """
         try:
             await self._redis.run(lambda _: self._give_back([f"{self._prefix}:{key}"], limit.microseconds))
@@ -121,7 +123,7 @@ class RateLimiter:
 
 
 class LocalBuckets:
-    """The same buckets in the memory of this process, at most `capacity`: the least recently used is forgotten first, and is then full."""
+    """The same buckets in this process's memory, at most `capacity`. Beyond it, the least recently used bucket is removed, and is then full."""
 
     def __init__(self, capacity: int, now: Callable[[], float]) -> None:
         self._capacity = capacity

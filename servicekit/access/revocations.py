@@ -1,9 +1,10 @@
-"""Which sessions have ended and which accounts were deleted while tokens of theirs may be alive: known to every replica, without a look-up per call.
+"""The revoked sessions and deleted accounts whose access tokens may not have expired yet. Every replica knows them, without a look-up per call.
 
-Contract: a replica reads auth_service's events each second, and at once when Redis says that there is one; so within 2 seconds it refuses the tokens
-of a session that was revoked. Redis away or empty costs at most that second. While auth_service, or its database, is away, what a replica knows holds
-on, and what is revoked meanwhile bites when it is back; a token lives at most its 15 minutes. A replica that starts is not ready, and accepts no
-token, before it has read the events of one token lifetime.
+Contract: a replica reads auth_service's events every second, and at once when Redis signals a new event. So within 2 seconds, it rejects the tokens
+of a revoked session. If Redis is down or empty, the replica learns of a revocation at most one second later. While auth_service or its database is
+unavailable, the replica continues to reject the tokens that it knows to be revoked. The token of a session that is revoked in the meantime stays
+valid until auth_service is available again, and no longer than its lifetime of 15 minutes at most. A replica that starts is not ready and accepts no
+token until it has read the events of one token lifetime.
 """
 
 import time
@@ -20,19 +21,19 @@ from servicekit.access.tokens import CLOCK_SKEW_SECONDS, MAX_LIFETIME_SECONDS
 from servicekit.errors import DependencyUnavailable, TokenInvalid
 from servicekit.identity import Identity
 
-# Redis's channel for "there are new events".
+# The Redis channel that signals new events.
 CHANNEL: Final = "auth-events"
 POLL_SECONDS: Final = 1.0
-# While nothing has been read yet, and after a failure.
+# The interval after a failed read, also before the first successful one.
 RETRY_SECONDS: Final = 0.25
-# No token that was issued before an event is alive so long after it.
+# No token that was issued before an event is still valid this long after the event.
 LOOK_BACK_SECONDS: Final = float(MAX_LIFETIME_SECONDS + 2 * CLOCK_SKEW_SECONDS)
 
 log = structlog.get_logger()
 
 
 class EventKind(IntEnum):
-    """What happened. The numbers are those of event_service.proto and of the table."""
+    """The kind of an event. The numbers are those of event_service.proto and of the table."""
 
     SESSION_REVOKED = 1
     USER_DELETED = 2
@@ -40,7 +41,7 @@ class EventKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `session_id` is None but for SESSION_REVOKED."""
+    """One event. `session_id` is None unless the kind is SESSION_REVOKED."""
 
     number: int
     kind: EventKind
@@ -51,7 +52,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in order, the number to go on behind, and whether there are more now."""
+    """Events in order, the number after which to continue, and whether more events exist now."""
 
     events: Sequence[Event]
     last_number: int
@@ -59,17 +60,18 @@ class EventPage:
 
 
 class EventSource(Protocol):
-    """Where events come from: auth_service's database, or its EventService."""
+    """The source of events: auth_service's database, or its EventService."""
 
     async def list_events(self, *, after: int, max_age_seconds: float | None = None, kind: EventKind | None = None) -> EventPage:
-        """The first events behind `after`. Raises DependencyUnavailable."""
+        """Returns the first events after number `after`. Raises DependencyUnavailable."""
 
 
 class Revocations:
-    """What is known.
+    """The revoked sessions and deleted accounts that this replica knows.
 
-    `on_change` is called after each reading that brought an ended session or a deleted account which was not known, for what goes on without being
-    checked again; `on_user_deleted` after each in which an account was deleted. The first reading counts.
+    `on_change` is called after each read that returned a revoked session or a deleted account that was not known yet. It is for work that continues
+    after its call was admitted, such as streams. `on_user_deleted` is called after each read that returned a deleted account. The first read counts
+    too.
     """
 
     def __init__(
@@ -85,33 +87,33 @@ class Revocations:
         self._on_user_deleted = on_user_deleted
         self._on_change = on_change
         self._clock = clock
-        # With the time on our clock until which it matters. Of sessions and of users alike, since ids are unique; the oldest first.
+        # By session id or user id, since ids are unique: the time on this replica's clock until which the entry is kept.
         self._ended: dict[UUID, float] = {}
         self._after: int | None = None
         self._read_at = float("-inf")
-        Gauge("revocations", "Ended sessions and deleted accounts that are remembered.", registry=registry).set_function(lambda: len(self._ended))
-        age = Gauge("revocations_age_seconds", "Time since auth_service's events were read.", registry=registry)
+        Gauge("revocations", "Revoked sessions and deleted accounts that are kept.", registry=registry).set_function(lambda: len(self._ended))
+        age = Gauge("revocations_age_seconds", "Time since the last successful read of auth_service's events.", registry=registry)
         age.set_function(lambda: clock() - self._read_at)
 
     def check(self, identity: Identity) -> None:
-        """Raises TokenInvalid if the token's session or account is no more, DependencyUnavailable while that is not known at all."""
+        """Raises TokenInvalid if the session is revoked or the account deleted, DependencyUnavailable before the first successful read."""
         if self._after is None:
             raise DependencyUnavailable("auth_service")
         if identity.session_id in self._ended or identity.user_id in self._ended:
             raise TokenInvalid
 
     async def ready(self) -> None:
-        """A readiness check: the events have been read once. Raises DependencyUnavailable."""
+        """A readiness check: this replica has read the events at least once. Raises DependencyUnavailable."""
         if self._after is None:
             raise DependencyUnavailable("auth_service's events")
 
     async def refresh(self) -> None:
-        """Reads all events that are new. Raises DependencyUnavailable."""
+        """Reads all new events. Raises DependencyUnavailable."""
         after, deleted, changed = self._after or 0, False, False
         while True:
             page = await self._source.list_events(after=after, max_age_seconds=LOOK_BACK_SECONDS)
             if page.last_number < after:
-                # The log was restored from an older copy: begin again.
+                # The log was restored from an older copy, so read it from its beginning.
                 log.warning("events_begin_again", after=after, last_number=page.last_number)
                 after = 0
                 continue
@@ -124,7 +126,7 @@ class Revocations:
             after = page.last_number
             if not page.more:
                 break
-        # Only now: a first reading counts when it is whole.
+        # Set only after the last page: the first read counts only if it is complete.
         self._after, self._read_at = after, self._clock()
         self._forget()
         if changed:

@@ -1,7 +1,7 @@
-"""Verifies access tokens (RFC 9068) as RFC 8725 asks: one algorithm, required claims, the type, issuer and audience, and no key from the token.
+"""Verifies access tokens (RFC 9068) as RFC 8725 requires: one algorithm, required claims, the type, issuer and audience, and no key from the token.
 
-A token that was verified is remembered until it expires or its key is withdrawn, so that the signature is checked once and not per call. Whether its
-session has ended is looked at on every call.
+A verified token is cached until it expires or its key is withdrawn, so that the signature is verified once and not on every call. Whether the
+session is revoked is checked on every call.
 """
 
 import json
@@ -22,33 +22,33 @@ ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 §2.1)
 REQUIRED_CLAIMS: Final = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
 CLOCK_SKEW_SECONDS: Final = 30
-# An issuer that signs for longer is not ours, whatever its key.
+# auth_service never issues a token for longer, so a longer lifetime is rejected, whatever key signed the token.
 MAX_LIFETIME_SECONDS: Final = 900
-# Longer than any token of ours: what is longer is not worth the work of parsing it.
+# Longer than any token of auth_service. A longer one is rejected before it is parsed.
 MAX_TOKEN_CHARACTERS: Final = 4096
-# Of JSON in a token. Ours are flat.
+# The deepest JSON that is accepted in a token. auth_service's tokens are flat.
 MAX_DEPTH: Final = 16
 
 
 class KeySource(Protocol):
-    """Where the issuer's public keys come from."""
+    """The source of the issuer's public keys."""
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
-        """The key of that id, or None. Raises DependencyUnavailable if there are no keys at all yet."""
+        """Returns the key with that id, or None. Raises DependencyUnavailable if the id is unknown because the keys could not be read."""
 
     def holds(self, kid: str) -> bool:
-        """Whether that key is among those that were found last."""
+        """Whether the last key set that was read has that key."""
 
 
 class SessionCheck(Protocol):
-    """Knows which sessions have ended: see servicekit.access.revocations."""
+    """Knows the revoked sessions: see servicekit.access.revocations."""
 
     def check(self, identity: Identity) -> None:
-        """Raises TokenInvalid if the identity's session has ended, DependencyUnavailable while that is not known."""
+        """Raises TokenInvalid if the identity's session is revoked or its account deleted, DependencyUnavailable if that is not known."""
 
 
 class TokenVerifier:
-    """Tells who a token speaks for. `capacity` bounds the number of remembered tokens; the oldest go first."""
+    """Verifies a token and returns its identity. `capacity` limits the number of cached tokens; the oldest is evicted first."""
 
     def __init__(self, keys: KeySource, sessions: SessionCheck, *, issuer: str, audience: str, capacity: int = 10_000) -> None:
         self._keys = keys
@@ -56,11 +56,11 @@ class TokenVerifier:
         self._issuer = issuer
         self._audience = audience
         self._capacity = capacity
-        # With the id of the key that it was verified by.
+        # By token: the identity, and the id of the key that verified the token.
         self._verified: dict[str, tuple[Identity, str]] = {}
 
     async def verify(self, token: str) -> Identity:
-        """The identity in the token. Raises TokenInvalid, or DependencyUnavailable while no key has been fetched yet."""
+        """Returns the token's identity. Raises TokenInvalid, or DependencyUnavailable if the keys or the revoked sessions are not known."""
         known = self._verified.get(token)
         if known is None:
             known = await self._verify(token)
@@ -100,7 +100,10 @@ class TokenVerifier:
 
 
 def _require_plain(token: str) -> None:
-    """Raises ValueError for what two readers might read in two ways (RFC 8725 §2.4, §3.7), as the gateway does, and for padding (RFC 7515 §2)."""
+    """Raises ValueError for a token that two parsers could read differently (RFC 8725 §2.4, §3.7) or that has padding (RFC 7515 §2).
+
+    The gateway rejects the same tokens.
+    """
     if "=" in token:
         raise ValueError("padding")
     for part in token.split(".")[:2]:
@@ -133,7 +136,7 @@ def _require_plain_value(value: Any, depth: int) -> None:
 
 
 def _key_id(token: str) -> str:
-    """The `kid` of a token whose header is one of ours. jku, x5u, jwk and x5c are never looked at."""
+    """Returns the `kid` in the token's header. Raises TokenInvalid if the header is not one of auth_service. Ignores jku, x5u, jwk and x5c."""
     header = jwt.get_unverified_header(token)
     if header.get("alg") != ALGORITHM or str(header.get("typ", "")).lower() != TOKEN_TYPE or "crit" in header:
         raise TokenInvalid
@@ -158,7 +161,7 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
 
 
 def _id(text: str) -> UUID:
-    """In the one form in which we write them."""
+    """Returns the id. Accepts only the canonical form, in which auth_service writes ids."""
     value = UUID(text)
     if str(value) != text:
         raise TokenInvalid

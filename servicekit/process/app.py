@@ -1,4 +1,4 @@
-"""What the composition roots have in common: from settings and a service's own parts to a running process."""
+"""The common part of the composition roots: makes a running process from the settings and a service's own parts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from servicekit.stores.postgres import Database, DatabaseOptions
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A service's own parts. `handlers` pairs each gRPC service with the objects that have its methods; `drains` end their streams."""
+    """A service's own parts. `handlers` pairs each gRPC service with the objects that implement its methods. `drains` end the streams."""
 
     handlers: Sequence[tuple[ServiceDescriptor, Sequence[object]]]
     verifier: Verifier
@@ -39,7 +39,7 @@ class Parts:
 
 
 def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None) -> Database:
-    """The pool that the settings ask for, or one of another size."""
+    """Returns a pool for the settings. `connections` overrides its size."""
     options = DatabaseOptions(
         url=settings.database_url.get_secret_value(),
         application_name=settings.otel_service_name,
@@ -51,9 +51,10 @@ def database(settings: ServiceSettings, registry: CollectorRegistry, *, connecti
 
 
 def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[Database, Check]:
-    """Ready only with the database, at the schema that this code needs: one question asks for both.
+    """Returns a readiness check and its pool. The check passes if the database is available with the schema that this code needs, in one query.
 
-    By a connection of its own: calls that fill the pool are load, and to be taken out of the balance for it would double the load of the rest.
+    The check has a connection of its own, so that it does not fail when calls use the whole pool. A loaded replica must stay ready: otherwise load
+    balancers would send its load to the other replicas.
     """
     pool = database(settings, CollectorRegistry(), connections=1)
     return pool, lambda: migrations.require(pool)
@@ -63,7 +64,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 async def run(settings_type: type[S], wire: Callable[[S], Parts]) -> None:
-    """Serves until told to stop, by the settings in the environment. `wire` makes the service's own parts of them."""
+    """Serves until SIGTERM or SIGINT, with the settings from the environment. `wire` makes the service's own parts from the settings."""
     settings = load(settings_type)
     logging.configure(settings.log_level, settings.otel_service_name)
     tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)

@@ -1,4 +1,4 @@
-"""The commands that every service has, `run` and `migrate`, and those that one has beside them."""
+"""The command line of a service: `run` and `migrate`, which every service has, and the service's own commands."""
 
 import argparse
 import asyncio
@@ -22,19 +22,19 @@ Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 class MigrationSettings(BaseSettings):
-    """All that a migration needs: its own credentials, which own the schema, and whom it grants the use of it."""
+    """The settings of a migration: its own credentials, whose role owns the schema, and the role that is granted the use of the schema."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: SecretStr
-    # The role that the service logs in as; none where the service owns its schema.
+    # The role that the service logs in as. Unset if the service logs in as the owner of the schema.
     service_role: str | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command with actions, `python -m PROGRAM COMMAND ACTION`. What an action does is the first line of its docstring."""
+    """A command with actions, `python -m PROGRAM COMMAND ACTION`. The help text of an action is the first line of its docstring."""
 
     help: str
     actions: Mapping[str, Action]
@@ -44,11 +44,11 @@ _NONE: Final[Mapping[str, Command]] = MappingProxyType({})
 
 
 def main(program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE) -> None:
-    """Does what the command line says. `run` and the actions of `commands` read the service's settings themselves."""
+    """Runs the command that the command line names. `run` and the actions of `commands` read the service's settings themselves."""
     signal.signal(signal.SIGTERM, _end)
     options = _parser(program, commands).parse_args()
     if options.command == "run":
-        import uvloop  # noqa: PLC0415 - only to serve
+        import uvloop  # noqa: PLC0415 - only `run` needs it
 
         uvloop.run(run())
     elif options.command == "migrate":
@@ -58,7 +58,10 @@ def main(program: str, run: Action, migrations: Migrations, commands: Mapping[st
 
 
 def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - signal's signature
-    """Ends as SIGTERM does by itself, but for the first process of a container, which the kernel lets no signal end that it does not handle."""
+    """Ends the process, as SIGTERM does without a handler.
+
+    The first process of a container needs this handler, because the kernel does not end that process by a signal that it does not handle.
+    """
     raise SystemExit(128 + number)
 
 
@@ -66,7 +69,7 @@ def _parser(program: str, commands: Mapping[str, Command]) -> argparse.ArgumentP
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     choices = parser.add_subparsers(dest="command", required=True)
     choices.add_parser("run", help="serve until SIGTERM")
-    choices.add_parser("migrate", help="bring the database's schema up to this version and end")
+    choices.add_parser("migrate", help="migrate the database schema to this version, then exit")
     for name, command in commands.items():
         actions = choices.add_parser(name, help=command.help).add_subparsers(dest="action", required=True)
         for action, does in command.actions.items():

@@ -2,7 +2,8 @@
 
 A container engine runs it: exit status 0 means ready, 1 not ready.
 
-Settings win over the argument, as they do for the service. It must not tell of liveness: what waits for a container waits until it can be used.
+The settings GRPC_PORT and BIND_HOST override the argument, because the service listens there. The check reports readiness and not liveness, because
+whatever waits for a container waits until it can be used.
 """
 
 import os
@@ -12,14 +13,14 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-# Shorter than the engine's own limit (Dockerfile), so that the reason is still said.
+# Shorter than the engine's own limit (Dockerfile), so that the check can still print the reason.
 TIMEOUT_SECONDS: Final = 2.0
-# What a server that listens everywhere is asked by.
+# If the server listens on one of these, it listens on all addresses, and the check connects to 127.0.0.1.
 EVERYWHERE: Final = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 - compared with, not bound to
 
 
 def main(arguments: list[str]) -> int:
-    """Says the state and returns the exit status."""
+    """Prints the state and returns the exit status."""
     port = os.environ.get("GRPC_PORT") or arguments[0]
     host = os.environ.get("BIND_HOST", "")
     with grpc.insecure_channel(f"{'127.0.0.1' if host in EVERYWHERE else host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:

@@ -1,4 +1,4 @@
-"""JSON logs on standard output, one object a line: structlog, written by orjson. No token, password or body is ever logged."""
+"""JSON logs on standard output, one object per line: structlog, serialized by orjson. Tokens, passwords and bodies are never logged."""
 
 import asyncio
 import atexit
@@ -14,9 +14,9 @@ JOIN_SECONDS: Final = 0.01
 
 
 class JoinedLines:
-    """A file of lines that joins those of a few milliseconds into one write: a system call for each is a good part of what a small call costs.
+    """A log file that writes the lines of `JOIN_SECONDS` with one system call. One system call per line would be a large part of a small call's cost.
 
-    A process that is killed loses the last few milliseconds of its log; one that ends or fails does not.
+    A process that is killed loses the last `JOIN_SECONDS` of its log. A process that ends or fails by itself loses nothing.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -26,12 +26,12 @@ class JoinedLines:
         atexit.register(self._write_out)
 
     def write(self, line: bytes) -> int:
-        """Takes a line."""
+        """Buffers a line."""
         self._lines.append(line)
         return len(line)
 
     def flush(self) -> None:
-        """Sees to it that what was taken is written soon; outside of an event loop, at once."""
+        """Schedules a write of the buffered lines in `JOIN_SECONDS`. Outside of an event loop, writes them at once."""
         if self._scheduled:
             return
         try:

@@ -1,4 +1,4 @@
-"""The operators' HTTP port: /metrics, /livez, /readyz, and what a service adds. Never behind the gateway but for what it adds."""
+"""The operators' HTTP port: /metrics, /livez, /readyz, and a service's own endpoints. The gateway routes only to a service's own endpoints."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -12,7 +12,7 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class OpsServer:
-    """Serves HTTP on `host:port`; port 0 takes a free one."""
+    """Serves HTTP on `host:port`. Port 0 selects a free port."""
 
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry, more: Mapping[str, Endpoint] | None = None) -> None:
         self._host = host
@@ -26,7 +26,7 @@ class OpsServer:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> int:
-        """Listens. Returns the port. Raises OSError if it cannot be had."""
+        """Starts to listen and returns the port. Raises OSError if the port is not available."""
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
         port: int = self._runner.addresses[0][1]
@@ -49,5 +49,5 @@ async def _livez(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohtt
 
 
 def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer."""
+    """Returns a JSON response."""
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json", headers=headers)

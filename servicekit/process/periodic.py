@@ -1,4 +1,4 @@
-"""A piece of work done again and again in the background, and at once when somebody asks for it. Decides when, never what."""
+"""Runs a piece of work in the background, periodically and on request. Decides when the work runs, never what it does."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """A Resource. Contract: rounds never overlap, and a round that fails is logged and tried again.
+    """A Resource. Contract: rounds never overlap, and a failed round is logged and tried again.
 
-    Between the end of a round and the next are `interval_seconds`, or `retry_seconds` (the interval if None) after a failure. A failure is logged
-    when it is another than the one before, and so is the recovery.
+    The next round starts `interval_seconds` after the end of a round, or `retry_seconds` (if None, the interval) after the end of a failed one. A
+    failure is logged if its type differs from that of the round before. A recovery is logged too.
     """
 
     def __init__(self, name: str, work: Callable[[], Awaitable[object]], *, interval_seconds: float, retry_seconds: float | None = None) -> None:
-        """`name` is for the log and the metrics."""
+        """`name` identifies the work in the log and the metrics."""
         self.name = name
         self._work = work
         self._interval_seconds = interval_seconds
@@ -34,30 +34,30 @@ class Periodic:
         self._succeeded_at = time.monotonic()
 
     def age_seconds(self) -> float:
-        """The time since a round last succeeded; before the first one, since this was made."""
+        """Returns the time since the last successful round; before the first one, the time since this object was created."""
         return time.monotonic() - self._succeeded_at
 
     async def start(self) -> None:
-        """Begins the first round at once, and does not wait for it."""
+        """Starts the first round at once and does not wait for it."""
         self._running = asyncio.create_task(self._run(), name=f"periodic {self.name}")
 
     async def close(self) -> None:
-        """Cancels the round under way and waits until it has ended. No other begins."""
+        """Cancels the running round and waits until it has ended. No other round starts."""
         self._closed = True
-        # Work may swallow the cancellation (Python 3.11's wait_for does now and then): the pause that follows must end at once all the same.
+        # Work may swallow the cancellation (Python 3.11's wait_for sometimes does). Then the pause that follows must still end at once.
         self.wake()
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
     def wake(self) -> None:
-        """Has the next round begin at once, or right after the one under way. Waking it many times before that is as good as once."""
+        """Starts the next round at once, or right after the running one. Several calls before that round have the effect of one."""
         self._woken.set()
 
     async def _run(self) -> None:
         deadline.clear()
         while not self._closed:
-            # Before the round: what is said during it may come too late for it.
+            # Before the round, because a wake-up during the round may come too late for it and must start another one.
             self._woken.clear()
             await self._round()
             await self._pause(self._interval_seconds if self._failure is None else self._retry_seconds)
@@ -88,7 +88,7 @@ class Periodic:
 
 
 def measure(works: Iterable[Periodic], registry: CollectorRegistry) -> None:
-    """One metric for all works of a process."""
-    age = Gauge("periodic_success_age_seconds", "Time since a round of this work succeeded.", ["work"], registry=registry)
+    """Registers one metric for all periodic work of a process."""
+    age = Gauge("periodic_success_age_seconds", "Time since the last successful round of this work.", ["work"], registry=registry)
     for work in works:
         age.labels(work.name).set_function(work.age_seconds)

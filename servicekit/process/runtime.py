@@ -1,8 +1,11 @@
-"""The life of a service process: ordered start, signals, drain, stop in reverse order, each step bounded.
+"""The life of a service process: ordered start, signals, drain, and stop in reverse order, in which each step has a time limit.
 
-On SIGTERM or SIGINT: readiness falls → `drain_delay_seconds` for balancers to look away → what has streams ends them, since they would not end by
-themselves → the server takes no new calls and finishes those under way, at most `shutdown_grace_seconds` → the rest stops. No accepted call fails for
-it, and a stream ends with a status that tells its client to go on elsewhere.
+On SIGTERM or SIGINT, the replica
+1. reports NOT_SERVING and waits `drain_delay_seconds`, until load balancers have stopped routing to it;
+2. ends its streams, which would not end by themselves, with a status that tells the client to reconnect to another replica;
+3. rejects new calls and finishes the running ones, for at most `shutdown_grace_seconds`;
+4. stops everything else.
+An accepted call that finishes within that time does not fail because of the stop.
 """
 
 import asyncio
@@ -21,23 +24,24 @@ from servicekit.rpc.health import Health
 from servicekit.rpc.server import GrpcServer
 
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
-# Allocations between two collections of the young. A call makes few cycles; the default of 700 collects several times in each loop turn.
+# Allocations between two collections of the youngest generation. A call creates few cycles. With Python's default of 700, the collector would run
+# several times in each turn of the event loop.
 GC_THRESHOLD: Final = 20_000
 
-# Has the streams of a part end, with UNAVAILABLE, and begins no other from then on. It need not wait for them: the server does.
+# Makes a part end its streams with UNAVAILABLE and start no other. It need not wait until they have ended: the server waits.
 Drain: TypeAlias = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger()
 
 
 class Resource(Protocol):
-    """Something that is started before the first call and closed after the last: a pool, a client, a loop of work."""
+    """Something that is started before the first call and closed after the last: a pool, a client, periodic work."""
 
     async def start(self) -> None:
-        """Makes it usable. Must not wait for what may be away: that is readiness's business."""
+        """Makes it usable. Must not wait for a dependency that may be unavailable: the readiness checks do that."""
 
     async def close(self) -> None:
-        """Lets go of everything."""
+        """Releases everything that it holds."""
 
 
 async def serve(
@@ -62,7 +66,7 @@ async def serve(
             log.info("draining", delay_seconds=settings.drain_delay_seconds)
             await health.drain()
             await asyncio.sleep(settings.drain_delay_seconds)
-            # One after the other, as the parts were wired: each only has to say so.
+            # One after the other, in the order of the wiring. A drain does not wait for its streams, so it takes little time.
             for drain in drains:
                 await _bounded("drain", drain())
             await server.stop(settings.shutdown_grace_seconds)
@@ -74,7 +78,7 @@ async def serve(
 
 
 def spare_the_collector() -> None:
-    """What was loaded by now stays: the garbage collector need not walk it again and again, which is a good part of what a call costs."""
+    """Exempts all objects that exist now from garbage collection. Visiting them in each collection would be a large part of a call's cost."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
@@ -90,7 +94,7 @@ def _stop_signal() -> asyncio.Event:
 
 @contextlib.asynccontextmanager
 async def _started(resources: list[Resource]) -> AsyncIterator[None]:
-    """Starts in order, closes in reverse order, whatever happens between."""
+    """Starts the resources in order, and closes the started ones in reverse order, whatever happens in between."""
     started: list[Resource] = []
     try:
         for resource in resources:
@@ -103,9 +107,9 @@ async def _started(resources: list[Resource]) -> AsyncIterator[None]:
 
 
 async def _bounded(name: str, closing: Awaitable[object]) -> None:
-    """Waits for a clean-up, but not for ever: what hangs or fails is logged and left behind."""
+    """Waits at most CLOSE_TIMEOUT_SECONDS for a clean-up. If it fails or takes longer, logs that and returns."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await closing
-    except Exception as error:  # noqa: BLE001 - the next one must be closed all the same
+    except Exception as error:  # noqa: BLE001 - the next one must still be closed
         log.warning("close_failed", what=name, error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""Settings from the environment. Whatever is wrong or missing is named in one message, and the process ends with status 2."""
+"""Settings from the environment. If settings are wrong or missing, one message names all of them, and the process exits with status 2."""
 
 import sys
 from typing import Annotated, Final, Literal, TypeVar
@@ -15,15 +15,15 @@ MIN_SECRET_CHARACTERS: Final = 32
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. The field's name in capitals is the variable's."""
+    """The settings that every service has. The environment variable has the field's name in capitals."""
 
-    # An empty variable is an unset one: compose and charts cannot leave one out.
+    # An empty variable counts as unset, because compose files and charts cannot omit a variable.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     environment: Literal["development", "production"] = "production"
     database_url: SecretStr
     redis_url: SecretStr
-    # By which the system's own services know one another. Several with commas: the first is sent, all are accepted.
+    # Authenticates the system's own services to one another. Several tokens are separated by commas: the first is sent, all are accepted.
     service_token: SecretStr
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     bind_host: str = "0.0.0.0"  # noqa: S104 - in a pod, the pod's own address
@@ -33,7 +33,7 @@ class ServiceSettings(BaseSettings):
     otel_exporter_otlp_endpoint: str | None = None
 
     database_pool_max_size: Count = 10
-    # 0 for PgBouncer before 1.21 in transaction mode, which cannot carry prepared statements.
+    # 0 for PgBouncer before 1.21 in transaction mode, which does not support prepared statements.
     database_statement_cache_size: Annotated[int, Field(ge=0, le=10_000)] = 256
     database_timeout_seconds: Seconds = 5.0
 
@@ -42,13 +42,13 @@ class ServiceSettings(BaseSettings):
 
     default_deadline_seconds: Seconds = 10.0
     max_concurrent_calls: Count = 1000
-    # A stream at rest costs memory, some 30 kB, and no time.
+    # An idle stream costs about 30 kB of memory and no CPU time.
     max_concurrent_streams: Count = 5000
-    # Longer than a client's network is ever away without its connection ending.
+    # Longer than a client's network can be down before its connection ends.
     slow_reader_seconds: Seconds = 30.0
     max_connection_age_seconds: Seconds = 300.0
     reflection_enabled: bool = True
-    # From NOT_SERVING to the end of the listeners: the time balancers have to look away.
+    # From NOT_SERVING until the server rejects new calls: in this time, load balancers stop routing to the replica.
     drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
     shutdown_grace_seconds: Seconds = 10.0
 
@@ -83,17 +83,17 @@ class ServiceSettings(BaseSettings):
 
     @property
     def service_tokens(self) -> list[str]:
-        """All that are accepted; the first is the one to send."""
+        """All accepted service tokens. The first one is the one to send."""
         return split(self.service_token)
 
 
 def split(value: SecretStr) -> list[str]:
-    """The parts of a secret that is several, with commas between."""
+    """Returns the parts of a secret that holds several, separated by commas."""
     return [part.strip() for part in value.get_secret_value().split(",")]
 
 
 def is_production(info: ValidationInfo) -> bool:
-    """For validators of secrets: production takes no default and no short one. What is not known to be development counts as production."""
+    """Whether a validator of a secret must reject a default or a short one. An environment that is not known to be development is production."""
     return info.data.get("environment") != "development"
 
 
@@ -101,11 +101,11 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def load(settings: type[S]) -> S:
-    """The settings in the environment. Ends the process with status 2 and a message that names every one that is wrong."""
+    """Returns the settings from the environment. If any are wrong, prints a message that names all of them and exits with status 2."""
     try:
         return settings()
     except ValidationError as error:
-        # Never the input: it may be a secret.
+        # Without the input, which may be a secret.
         wrong = error.errors(include_input=False, include_url=False)
         lines = [_line(str(e["loc"][0]).upper() if e["loc"] else "", e["type"], e["msg"]) for e in wrong]
         sys.stderr.write("These settings (environment variables) are wrong:\n" + "\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
-"""Tracing by OpenTelemetry over OTLP, and only while an OTLP endpoint is set: without one none of this is imported, and a call pays nothing.
+"""Tracing by OpenTelemetry over OTLP, only if an OTLP endpoint is set. Without one, OpenTelemetry is not imported and a call has no extra cost.
 
-Every setting but the endpoint's presence is OpenTelemetry's own (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES …).
+OpenTelemetry reads all other settings itself (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES …).
 """
 
 import asyncio
@@ -18,14 +18,14 @@ UNTRACED_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflecti
 
 
 class Tracing:
-    """The tracing of a process. Without an endpoint it is a switch that is off."""
+    """The tracing of a process. Without an endpoint, it is off."""
 
     def __init__(self, service: str, endpoint: str | None) -> None:
         self._provider = _start(service) if endpoint else None
         self.interceptors: Sequence[grpc.aio.ServerInterceptor] = [_interceptor()] if self._provider else []
 
     def trace_id(self) -> str | None:
-        """The trace that this context is in, in hexadecimal; None without tracing."""
+        """Returns the id of this context's trace in hexadecimal, or None without tracing."""
         if self._provider is None:
             return None
         from opentelemetry import trace  # noqa: PLC0415 - as below
@@ -34,19 +34,19 @@ class Tracing:
         return f"{context.trace_id:032x}" if context.is_valid else None
 
     async def stop(self) -> None:
-        """Sends what is still here and stops, within STOP_SECONDS: a receiver that hangs must not hold up the end of the process."""
+        """Sends the remaining spans and stops, within STOP_SECONDS: an unresponsive receiver must not delay the end of the process."""
         if self._provider is None:
             return
-        # A daemon, since the end of the loop and of the process would wait for any other thread.
+        # A daemon thread, because the end of the loop and of the process would wait for any other thread.
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         async with asyncio.timeout(STOP_SECONDS):
-            while sending.is_alive():  # noqa: ASYNC110 - a thread sets no event of the loop
+            while sending.is_alive():  # noqa: ASYNC110 - a thread cannot set an event of the loop
                 await asyncio.sleep(0.02)
 
 
 def _start(service: str) -> "TracerProvider":
-    from opentelemetry import trace  # noqa: PLC0415 - the point of this module: not imported unless it is used
+    from opentelemetry import trace  # noqa: PLC0415 - imported only if tracing is on
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor  # noqa: PLC0415
     from opentelemetry.instrumentation.redis import RedisInstrumentor  # noqa: PLC0415
@@ -57,7 +57,7 @@ def _start(service: str) -> "TracerProvider":
     provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    # Statements without their parameters: those are people's data.
+    # Statements without their parameters, which are users' data.
     AsyncPGInstrumentor(capture_parameters=False).instrument(tracer_provider=provider)  # type: ignore[no-untyped-call]
     RedisInstrumentor().instrument(tracer_provider=provider)
     return provider
@@ -67,7 +67,7 @@ def _interceptor() -> grpc.aio.ServerInterceptor:
     from opentelemetry.instrumentation.grpc import aio_server_interceptor  # noqa: PLC0415
     from opentelemetry.instrumentation.grpc.filters import negate, service_name  # noqa: PLC0415
 
-    # The health check's Watch is a coroutine, which the interceptor cannot wrap; it is no call of ours either.
+    # The Watch method of grpc.health.v1 is a coroutine, which the interceptor cannot wrap. Only this system's own methods are traced.
     def ours(details: grpc.HandlerCallDetails) -> bool:
         return all(negate(service_name(name))(details) for name in UNTRACED_SERVICES)
 

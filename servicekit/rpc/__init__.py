@@ -1,1 +1,1 @@
-"""The way of a call: from the gRPC server through the pipeline to a handler, and back."""
+"""The path of a call: from the gRPC server through the pipeline to a handler, and back."""

@@ -1,4 +1,4 @@
-"""Whether a call may go to its handler: who calls, may they, and is what they ask valid. The same for methods that answer once and that stream.
+"""Decides whether a call may reach its handler. Unary methods and streaming methods have the same checks.
 
 authenticate → authorize (by the method's `access`; before validation, AIP-211) → validate.
 """
@@ -16,25 +16,25 @@ from servicekit.rpc.call import Call
 from servicekit.rpc.method import Method
 
 ORIGINAL_PATH: Final = "x-envoy-original-path"
-# Violations travel in the trailers, for which clients have 8 KiB.
+# Violations are sent in the trailers, for which clients accept 8 KiB.
 MAX_VIOLATIONS: Final = 20
 THOROUGH_BYTES: Final = 8 * 1024
 
-# Returns for a call that may go on; raises TokenMissing, TokenInvalid, AccessDenied, MalformedRequest, InvalidField or DependencyUnavailable.
+# Returns if the call may proceed. Raises TokenMissing, TokenInvalid, AccessDenied, MalformedRequest, InvalidField or DependencyUnavailable.
 Admission: TypeAlias = Callable[[Any, Call], Awaitable[None]]
 
 
 class Verifier(Protocol):
-    """Tells who an access token speaks for."""
+    """Verifies access tokens."""
 
     async def verify(self, token: str) -> Identity:
-        """Raises TokenInvalid or DependencyUnavailable."""
+        """Returns the token's identity. Raises TokenInvalid or DependencyUnavailable."""
 
 
 def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str]) -> Admission:
-    """The checks of a method, chosen once.
+    """Returns the checks of a method, selected once at its registration.
 
-    Public methods look at no token; internal ones are open to no user, but to the service tokens. The rest need a good access token.
+    Public methods ignore tokens. Internal methods accept only service tokens. All other methods require a valid access token.
     """
     validate = _validation(method)
     if method.access == access_pb2.ACCESS_PUBLIC:
@@ -73,14 +73,14 @@ async def _denied(_: Any, __: Call) -> None:
 
 
 def _validation(method: Method) -> Callable[[Any, Call], None]:
-    """Protovalidate's rules, and that body and query do not contradict the path."""
+    """Returns the validation of a request: protovalidate's rules, and that body and query do not contradict the path."""
     collect = protovalidate.Validator().collect_violations
     path = method.path
 
     def validate(request: Any, call: Call) -> None:
         if request is None:
             raise MalformedRequest
-        # A large message can break a rule once for every few bytes: then the first has to do.
+        # A large message can violate a rule once every few bytes, so only its first violation is reported.
         violations = collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)
         if violations:
             raise InvalidField(*map(_violation, violations[:MAX_VIOLATIONS]))

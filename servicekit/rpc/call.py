@@ -1,4 +1,4 @@
-"""All that handlers and the pipeline see of grpc: the call under way. Another server runtime could make one as well."""
+"""The call, as handlers and the pipeline see it. They see nothing else of grpc, so another server runtime could create calls too."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,37 +7,40 @@ from urllib.parse import unquote
 
 from servicekit.identity import Identity
 
-# What Envoy says of the address, by `use_remote_address` and the number of hops that it trusts.
+# The client address that Envoy determines by `use_remote_address` and its number of trusted hops.
 CLIENT_ADDRESS: Final = "x-envoy-external-address"
 MAX_ADDRESS_CHARACTERS: Final = 64
 
 
 @dataclass(slots=True)
 class Call:
-    """One call. Metadata keys are lower case; of repeated keys the last counts, but two tokens are none; binary ones are left out."""
+    """One call. Metadata keys are in lower case, and binary entries are left out.
+
+    If a key is repeated, its last value counts. Two `authorization` values are not a valid token.
+    """
 
     metadata: Mapping[str, str]
     time_remaining: float | None
     request_id: str = ""
     caller: Identity | None = field(default=None)
-    # The other end of the connection, in gRPC's form.
+    # The address of the connection's other end, in gRPC's format.
     peer: str = ""
-    # What the handler says beside its answer (REST: as headers): lower-case keys, printable ASCII. It goes before the first message, so a stream's
-    # handler fills it before that; not with an error.
+    # What the handler sends beside its response (REST: as headers): lower-case keys, printable ASCII values. They are sent before the first message,
+    # so a stream's handler must set them before it. They are not sent with an error.
     response_headers: dict[str, str] = field(default_factory=dict)
-    # Of a stream: those that the transport has taken.
+    # Of a stream: the messages that the transport has accepted.
     messages_sent: int = 0
 
     @property
     def identity(self) -> Identity:
-        """The caller of a method that needs one. The pipeline has seen to it."""
+        """The caller of a method that requires an access token. The pipeline has set it."""
         if self.caller is None:
             raise RuntimeError("identity asked for in a method that is open to anybody")
         return self.caller
 
     @property
     def client_address(self) -> str:
-        """The address of the client: as the gateway saw it, which lets no client say it; without the gateway, the other end of the connection."""
+        """The client address that the gateway determined; without a gateway, the connection's other end. The gateway lets no client set its header."""
         given = self.metadata.get(CLIENT_ADDRESS)
         if given is None:
             kind, _, rest = self.peer.partition(":")
@@ -45,11 +48,11 @@ class Call:
         return given[:MAX_ADDRESS_CHARACTERS]
 
 
-# Any: every method has message types of its own, which registration pairs by the descriptor.
+# Any, because each method has its own message types. Registration takes them from the descriptor.
 Handler = Callable[[Any, Call], Awaitable[Any]]
-# Of a method that streams: an async generator. It is closed when the stream ends, so its `finally` blocks run then, whoever ended it.
+# For a streaming method: an async generator. The pipeline closes it when the stream ends for any reason, so its `finally` blocks run then.
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Any, None]]
-# Returns when the transport has taken the message. Raises CancelledError once the client has left.
+# Returns when the transport has accepted the message. Raises CancelledError after the client has disconnected.
 Send = Callable[[Any], Awaitable[None]]
-# A stream handler with the pipeline around it.
+# A streaming handler with the pipeline around it.
 Stream = Callable[[Any, Call, Send], Awaitable[None]]

@@ -1,4 +1,4 @@
-"""The one line that is logged for each call."""
+"""Logs one line for each call."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -9,21 +9,22 @@ import structlog
 from servicekit.rpc.call import Call
 from servicekit.rpc.method import Method
 
-# What went wrong on our side. All else that fails is the caller's doing and is logged like a success, with its code.
+# FAULTS are errors of the service: logged as errors, with a traceback. TROUBLE is logged as warnings. Any other failure is caused by the caller and
+# is logged like a success, with its code.
 FAULTS: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
 TROUBLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
 
 class CallLog:
-    """One line per call, when it ends. Health checks and reflection are not calls of ours and are not logged."""
+    """Logs one line when a call ends. Calls of health checks and reflection are not logged."""
 
     def __init__(self, trace_id: Callable[[], str | None]) -> None:
-        # Bound now, not on every call.
+        # Bound once, not on every call.
         self._log = structlog.get_logger().bind()
         self._trace_id = trace_id
 
     def write(self, method: Method, call: Call, code: grpc.StatusCode, reason: str, seconds: float, error: Exception | None) -> None:
-        """Logs a call's end. A fault of ours is logged with its traceback: that is where the cause is found."""
+        """Logs the end of a call. A fault is logged with its traceback, which shows the cause."""
         fields: dict[str, Any] = {
             "grpc_service": method.service,
             "grpc_method": method.name,
@@ -50,7 +51,7 @@ class CallLog:
 
 
 def _cause(error: BaseException) -> str:
-    """The types along an error's causes, without their messages, which may quote a request."""
+    """Returns the types of an error and its causes, without their messages, which may quote a request."""
     names = []
     current: BaseException | None = error
     while current is not None:

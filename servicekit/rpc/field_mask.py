@@ -1,4 +1,4 @@
-"""Which fields an update sets (AIP-134)."""
+"""Determines the fields that an update sets (AIP-134)."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,11 @@ from servicekit.errors import InvalidField
 
 
 def fields_to_set(update_mask: FieldMask, resource: Message, writable: Sequence[str]) -> Sequence[str]:
-    """Those that the mask names, `*` being all that are writable; without a mask those present. Raises InvalidField for any that is not writable."""
-    # A value of its own: what the message has is not for other layers.
+    """Returns the fields that the mask names; `*` names all writable ones. Raises InvalidField if the mask names a field that is not writable.
+
+    Without a mask, returns the writable fields that the resource has.
+    """
+    # A copy, because other layers must not hold a part of the message.
     paths = tuple(update_mask.paths)
     if not paths:
         return [field.name for field, _ in resource.ListFields() if field.name in writable]

@@ -1,6 +1,7 @@
-"""Readiness as small checks, run each second and remembered; grpc.health.v1 and /readyz both tell the same remembered answer.
+"""Readiness checks, run every second. grpc.health.v1 and /readyz both return the result of the last run.
 
-The names "" and each service's follow readiness. The name "liveness" is SERVING from bind to exit, whatever is away: a restart mends no database.
+The name "" and each service's name report readiness. The name "liveness" is SERVING from bind to exit, even if dependencies are unavailable: a
+restart repairs no database.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 Check = Callable[[], Awaitable[None]]
 INTERVAL_SECONDS: Final = 1.0
-# Until everything is ready for the first time, look often: start-up is waited for.
+# The interval until all checks have passed for the first time. It is short, because a deployment waits for the start.
 STARTING_INTERVAL_SECONDS: Final = 0.05
 CHECK_TIMEOUT_SECONDS: Final = 1.5
 LIVENESS: Final = "liveness"
@@ -24,29 +25,29 @@ log = structlog.get_logger()
 
 
 class Health:
-    """Runs the checks and says what came of them. A check passes by returning, and fails by raising or by taking too long."""
+    """Runs the checks and reports their results. A check passes if it returns. It fails if it raises or exceeds CHECK_TIMEOUT_SECONDS."""
 
     def __init__(self, services: Sequence[str], checks: Mapping[str, Check], registry: CollectorRegistry) -> None:
         self._names = ("", *services)
         self._checks = checks
         self._failing: dict[str, str] = dict.fromkeys(checks, "not checked yet")
         self._draining = False
-        # The servicer begins with "" as SERVING: say otherwise before anybody can ask.
+        # The servicer initially reports "" as SERVING. `start` changes that before the server listens.
         self._servicer = health.aio.HealthServicer()
         self._task: asyncio.Task[None] | None = None
-        Gauge("service_ready", "1 while calls should be sent here.", registry=registry).set_function(lambda: float(self.ready))
+        Gauge("service_ready", "1 while the replica is ready for calls.", registry=registry).set_function(lambda: float(self.ready))
         passing = Gauge("service_ready_check", "1 while the check passes.", ["check"], registry=registry)
         for name in checks:
             passing.labels(name).set_function(partial(self._passing, name))
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What is not ready, and why."""
+        """The failing checks, with their reasons. While the replica drains, that is one of them."""
         return {"draining": "shutting down", **self._failing} if self._draining else self._failing
 
     @property
     def ready(self) -> bool:
-        """Whether calls should be sent here."""
+        """Whether load balancers should route calls to this replica."""
         return not self._draining and not self._failing
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -54,18 +55,18 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        """Says NOT_SERVING, then checks for as long as the process lives. Call it before the server listens."""
+        """Reports NOT_SERVING, then runs the checks until `stop`. Must be called before the server listens."""
         await self._servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._publish()
         self._task = asyncio.create_task(self._run())
 
     async def drain(self) -> None:
-        """Not ready from now on, for good."""
+        """Reports NOT_SERVING from now until the process ends."""
         self._draining = True
         await self._publish()
 
     async def stop(self) -> None:
-        """Checks no more."""
+        """Stops the checks."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -89,12 +90,12 @@ class Health:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                 await check()
-        except Exception as error:  # noqa: BLE001 - a check fails by raising, whatever it raises
+        except Exception as error:  # noqa: BLE001 - a check may fail with any exception
             return name, f"{type(error).__name__}: {error}"
         return name, ""
 
     async def _publish(self) -> None:
         for name in self._names:
-            # Looked at each time: a drain may begin between two names.
+            # Read for each name, because a drain may begin between two names.
             serving = health_pb2.HealthCheckResponse.SERVING if self.ready else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._servicer.set(name, serving)

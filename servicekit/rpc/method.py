@@ -1,4 +1,4 @@
-"""What the descriptors say about a method: who may call it, which message it takes, which fields its REST path names."""
+"""What the descriptors define for a method: who may call it, its request message, and the fields that its REST path names."""
 
 import re
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 
 
 class MissingAccess(Exception):
-    """A method does not say who may call it; the server must not start."""
+    """A method does not declare who may call it. The server must not start."""
 
 
 class ClientStreams(Exception):
-    """A method takes a stream of requests, which nothing here can host; the server must not start."""
+    """A method takes a stream of requests, which this server does not support. The server must not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Method:
     access: access_pb2.Access
     request_type: type[Message]
     path: "PathBinding | None"
-    # It answers with any number of messages.
+    # The method answers with a stream of messages.
     streams: bool = False
 
     @property
@@ -45,13 +45,13 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class PathBinding:
-    """A REST path of a method that names fields in it. The path decides over body and query, which the transcoder lets override it."""
+    """A REST path that names fields of the request. The transcoder lets body and query override them, so `check` compares them with the path."""
 
     pattern: re.Pattern[str]
     fields: tuple[str, ...]
 
     def check(self, original_path: str, request: Any) -> None:
-        """Raises InvalidField if the request says something else than the path it came by, or came by a path of another form: by `/tasks/1/`, say."""
+        """Raises InvalidField if a field of the request differs from the path, or if the path has another form, such as `/tasks/1/`."""
         match = self.pattern.fullmatch(original_path.partition("?")[0])
         segments = match.groups() if match else (None,) * len(self.fields)
         wrong = [
@@ -64,7 +64,7 @@ class PathBinding:
 
 
 def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
-    """The methods of a service. Raises MissingAccess if one has no `access` option, ClientStreams if one takes a stream."""
+    """Yields the methods of a service. Raises MissingAccess if one has no `access` option, ClientStreams if one takes a stream."""
     for descriptor in service.methods:
         if descriptor.client_streaming:
             raise ClientStreams(f"{descriptor.full_name} takes a stream of requests: let it take one")
@@ -82,12 +82,12 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
 
 
 def is_internal(service: ServiceDescriptor) -> bool:
-    """Whether all methods of a service are for the system's own services."""
+    """Whether only the system's own services may call the methods of a service."""
     return all(method.access == access_pb2.ACCESS_INTERNAL for method in methods_of(service))
 
 
 def http_path(rule: http_pb2.HttpRule) -> str:
-    """The path of a rule, whatever its verb."""
+    """Returns the path of a rule with any verb; empty if it has none."""
     verb = rule.WhichOneof("pattern")
     path: str = getattr(rule, verb) if verb else ""
     return path

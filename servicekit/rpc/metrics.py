@@ -1,4 +1,4 @@
-"""Prometheus metrics under the names that grpc-ecosystem's go-grpc-prometheus made common, so that the dashboards people have work."""
+"""Prometheus metrics with the names of grpc-ecosystem's go-grpc-prometheus, so that existing dashboards work."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,72 +18,72 @@ BUCKETS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 def registry() -> CollectorRegistry:
-    """A registry with the process's own figures. One per server, none at module level."""
-    # Each counter's time of creation, as a series of its own: twice the series for what nobody asks.
+    """Returns a registry with the process's own metrics. Each server has its own registry; none exists at module level."""
+    # Otherwise each counter would have a second series with the time of its creation, which no dashboard uses.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)
-    Gauge("task_manager_build_info", "1, with the version that runs.", ["version"], registry=metrics).labels(version(DISTRIBUTION)).set(1)
+    Gauge("task_manager_build_info", "1, labeled with the running version.", ["version"], registry=metrics).labels(version(DISTRIBUTION)).set(1)
     return metrics
 
 
 @dataclass(slots=True)
 class UnderWay:
-    """The number of calls, or of streams, under way."""
+    """The number of running calls, or of running streams."""
 
     count: int = 0
 
 
 class MethodMeter:
-    """The metrics of one method, its labels bound beforehand: looking them up per call is most of what they cost."""
+    """The metrics of one method. Its labels are bound once, because a look-up on every call would be most of the metrics' cost."""
 
     def __init__(self, metrics: "CallMetrics", method: Method) -> None:
         labels = ("server_stream" if method.streams else "unary", method.service, method.name)
         self.started = metrics.started_total.labels(*labels)
         self._handled = {code: metrics.handled_total.labels(*labels, _camel(code)) for code in grpc.StatusCode}
         self._seconds = metrics.handling_seconds.labels(*labels)
-        # For streams alone: of a call the number of answers is that of the handled.
+        # Only for streams: a unary call has one answer, so the counter of handled calls is enough.
         self._sent = metrics.sent_total.labels(*labels) if method.streams else None
 
     def handled(self, code: grpc.StatusCode, seconds: float) -> None:
-        """Counts a call that has ended."""
+        """Counts an ended call."""
         self._handled[code].inc()
         self._seconds.observe(seconds)
 
     def sent(self) -> None:
-        """Counts a message of a stream that the transport has taken."""
+        """Counts a message of a stream that the transport has accepted."""
         if self._sent is not None:
             self._sent.inc()
 
 
 class CallMetrics:
-    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and what is under way."""
+    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and running calls and streams."""
 
     def __init__(self, metrics: CollectorRegistry) -> None:
-        self.started_total = Counter("grpc_server_started_total", "Calls begun.", LABELS, registry=metrics)
-        self.handled_total = Counter("grpc_server_handled_total", "Calls ended, by status.", (*LABELS, "grpc_code"), registry=metrics)
+        self.started_total = Counter("grpc_server_started_total", "Started calls.", LABELS, registry=metrics)
+        self.handled_total = Counter("grpc_server_handled_total", "Ended calls, by status.", (*LABELS, "grpc_code"), registry=metrics)
         self.handling_seconds = Histogram(
-            "grpc_server_handling_seconds", "Time from a call's begin to its end.", LABELS, registry=metrics, buckets=BUCKETS_SECONDS
+            "grpc_server_handling_seconds", "Time from the start of a call to its end.", LABELS, registry=metrics, buckets=BUCKETS_SECONDS
         )
-        self.sent_total = Counter("grpc_server_msg_sent_total", "Messages of streams sent.", LABELS, registry=metrics)
+        self.sent_total = Counter("grpc_server_msg_sent_total", "Messages sent in streams.", LABELS, registry=metrics)
         self.under_way, self.streams_under_way = UnderWay(), UnderWay()
-        Gauge("grpc_server_calls_in_flight", "Calls under way.", registry=metrics).set_function(lambda: self.under_way.count)
-        Gauge("grpc_server_streams_in_flight", "Streams under way.", registry=metrics).set_function(lambda: self.streams_under_way.count)
-        self._most_calls = Gauge("grpc_server_calls_limit", "Calls that may be under way.", registry=metrics)
-        self._most_streams = Gauge("grpc_server_streams_limit", "Streams that may be under way.", registry=metrics)
+        Gauge("grpc_server_calls_in_flight", "Running calls.", registry=metrics).set_function(lambda: self.under_way.count)
+        Gauge("grpc_server_streams_in_flight", "Running streams.", registry=metrics).set_function(lambda: self.streams_under_way.count)
+        self._most_calls = Gauge("grpc_server_calls_limit", "Maximum number of running calls.", registry=metrics)
+        self._most_streams = Gauge("grpc_server_streams_limit", "Maximum number of running streams.", registry=metrics)
 
     def bound(self, calls: int, streams: int) -> None:
-        """Tells how many may be under way."""
+        """Exports the maximum numbers of running calls and streams."""
         self._most_calls.set(calls)
         self._most_streams.set(streams)
 
     def of(self, method: Method) -> MethodMeter:
-        """The meter of a method; its series exist from now on, at zero."""
+        """Returns the meter of a method. Its series exist from now on, at zero."""
         return MethodMeter(self, method)
 
 
 def _camel(code: grpc.StatusCode) -> str:
-    """`NOT_FOUND` → `NotFound`, as go-grpc-prometheus writes them; `OK` stays."""
+    """`NOT_FOUND` → `NotFound`, as go-grpc-prometheus writes it. `OK` stays `OK`."""
     return code.name if code is grpc.StatusCode.OK else code.name.title().replace("_", "")

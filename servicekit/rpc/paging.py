@@ -1,6 +1,6 @@
-"""Tokens that tell a place, such as page tokens (AIP-158): opaque, authenticated, and good only for the caller and the query they came from.
+"""Tokens that encode a position, such as page tokens (AIP-158): opaque, authenticated, and valid only for the caller and query they were issued for.
 
-AES-GCM, with the query as associated data.
+They are encrypted with AES-GCM, with the query as associated data.
 """
 
 import base64
@@ -22,22 +22,22 @@ Key = str | int | None
 
 
 class PlaceTokens:
-    """Makes and reads tokens for one purpose. All replicas must have the same secret, of 32 characters or more."""
+    """Issues and reads tokens for one purpose. All replicas must have the same secret of at least 32 characters."""
 
     def __init__(self, secret: str, purpose: str, refusal: type[InvalidField]) -> None:
-        """`refusal` is what is raised for a token that is not ours; tokens for one purpose are none for another."""
+        """`refusal` is the error raised for an invalid token. A token for one purpose is invalid for another."""
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"task-manager {purpose}".encode()).derive(secret.encode())
         self._cipher = AESGCM(key)
         self._refusal = refusal
 
     def seal(self, position: Sequence[Key], query: Sequence[Key]) -> str:
-        """A token for the place that `position` tells. `query` is all that must be the same when it comes back."""
+        """Returns a token for `position`. `query` holds everything that must be the same when the client sends the token back."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, orjson.dumps(list(position)), orjson.dumps(list(query)))
         return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
 
     def open(self, token: str, query: Sequence[Key]) -> list[Key]:
-        """The position in a token. Raises the refusal if it is not ours or is from another query."""
+        """Returns the position in a token. Raises the refusal if the token was not issued here or was issued for another query."""
         try:
             data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
             plain = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], orjson.dumps(list(query)))
@@ -48,5 +48,5 @@ class PlaceTokens:
 
 
 def page_tokens(secret: str) -> PlaceTokens:
-    """The tokens of lists. They raise InvalidPageToken."""
+    """Returns the PlaceTokens of lists. They raise InvalidPageToken."""
     return PlaceTokens(secret, "page token", InvalidPageToken)

@@ -1,12 +1,13 @@
-"""What happens around every handler. Applied once, at registration, and the same for methods that answer once and for those that stream.
+"""The layers around every handler. They are applied once, at registration, and are the same for unary and streaming methods.
 
-observe (request id, one log line, metrics: sees every outcome, also a failed authentication)
-→ limit (how many at once, and for how long) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`) → handler.
+observe (request id, one log line, metrics: sees every outcome, including a failed authentication)
+→ limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`) → handler.
 
-A stream has no deadline but its client's: the service's own bounds its admission alone. What bounds it after that is its reader: who takes longer
-than `slow_reader_seconds` over one message is cut off, and until a message is taken the handler is not asked for the next.
+A stream has only the deadline that its client sets. The service's default deadline limits only its admission. After that, the client's reading
+limits the stream: if the client takes longer than `slow_reader_seconds` to read a message, the pipeline ends the stream. The pipeline asks the
+handler for the next message only after the transport has accepted the previous one.
 
-Outside of this, `servicekit.rpc.server` adapts grpc's context, traces, and is the only place that aborts a call.
+Outside of the pipeline, `servicekit.rpc.server` adapts grpc's context, traces, and is the only place that aborts a call.
 """
 
 import asyncio
@@ -34,17 +35,17 @@ from servicekit.rpc.status import failure_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# By which timers of two clocks differ.
+# The largest difference between the timers of two clocks.
 DEADLINE_MARGIN_SECONDS: Final = 0.02
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the layers need. `default_deadline_seconds` is for calls that come without one.
+    """The dependencies and limits of the layers. `default_deadline_seconds` is for calls without a deadline.
 
-    More than `max_concurrent_calls` are refused, and more than `max_concurrent_streams`, which are counted apart: a call is over soon, a stream is
-    not. Whoever has one of `service_tokens` is one of the system's own services.
+    The pipeline rejects calls beyond `max_concurrent_calls` and streams beyond `max_concurrent_streams`. It counts the two separately, because calls
+    are short and streams are long. A caller with one of `service_tokens` is one of the system's own services.
     """
 
     verifier: Verifier
@@ -60,7 +61,7 @@ class Pipeline:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        """The handler with all layers around it. What the handler raises leaves it as Failure, and CancelledError as it is."""
+        """Returns the handler with all layers around it. It raises any error of the handler as Failure, and CancelledError unchanged."""
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
 
@@ -76,7 +77,7 @@ class Pipeline:
         return self._observe(method, self.metrics.of(method), limited)
 
     def wrap_stream(self, method: Method, handler: StreamHandler) -> Stream:
-        """As `wrap`, for a method that streams. However a stream ends, its handler is closed before that is told."""
+        """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
         meter = self.metrics.of(method)
@@ -95,7 +96,7 @@ class Pipeline:
         return self._observe(method, meter, limited)
 
     async def _admit(self, admit: Admission, request: Any, call: Call) -> None:
-        """Within the time that a call would have; after it, each statement has the time that the database gives it, however long the stream lasts."""
+        """Admits a stream within the default deadline. After that, only the database's own timeout limits each statement of the stream."""
         deadline.begin(self.default_deadline_seconds)
         async with _AtMost(self.default_deadline_seconds, DeadlineExceeded):
             await admit(request, call)
@@ -127,19 +128,19 @@ class Pipeline:
 
 
 def _is_over(call: Call, seconds: float) -> bool:
-    """Whether a call that was cancelled had come to its deadline: grpc's core may notice before our timer does."""
+    """Whether a cancelled call had reached its deadline: grpc's core may notice the deadline before our timer does."""
     return call.time_remaining is not None and seconds >= call.time_remaining - DEADLINE_MARGIN_SECONDS
 
 
 class _Places:
-    """As many as may be under way at once: `maximum_concurrent_rpcs` would count probes too, and streams and calls together."""
+    """Limits the running calls, or streams. grpc's `maximum_concurrent_rpcs` would count probes too, and streams and calls together."""
 
     def __init__(self, under_way: UnderWay, most: int | None) -> None:
         self._under_way = under_way
         self._most = most
 
     def __enter__(self) -> None:
-        """Raises Overloaded."""
+        """Raises Overloaded if the limit is reached."""
         if self._most is not None and self._under_way.count >= self._most:
             raise Overloaded
         self._under_way.count += 1
@@ -149,12 +150,12 @@ class _Places:
 
 
 def _most(method: Method, most: int) -> int | None:
-    """The system's own services are few, and what they ask must not wait for what strangers do."""
+    """Returns None for internal methods: the system's own services are few, and the load of clients must not get their calls rejected."""
     return None if method.access == access_pb2.ACCESS_INTERNAL else most
 
 
 class _AtMost:
-    """asyncio.timeout that raises an error of ours. A TimeoutError of what runs in it is none of its own, and passes through."""
+    """Like asyncio.timeout, but raises one of our errors. A TimeoutError that is raised inside of it passes through unchanged."""
 
     def __init__(self, seconds: float | None, error: type[ServiceError]) -> None:
         self._timeout = asyncio.timeout(seconds)
@@ -163,7 +164,7 @@ class _AtMost:
     def __aenter__(self) -> Awaitable[object]:
         return self._timeout.__aenter__()
 
-    async def __aexit__(self, *raised: Any) -> None:  # noqa: PYI036 - asyncio.timeout's
+    async def __aexit__(self, *raised: Any) -> None:  # noqa: PYI036 - passed on to asyncio.timeout
         try:
             await self._timeout.__aexit__(*raised)
         except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""gRPC server reflection, v1 and v1alpha. The two differ in nothing but the name of the package, so one servicer serves both."""
+"""gRPC server reflection, v1 and v1alpha. The two differ only in the name of the package, so one servicer serves both."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ V1ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
-    """Lets clients such as grpcurl ask the server for the descriptors of `services`, which must have been imported."""
+    """Lets clients such as grpcurl read the descriptors of `services` from the server. The descriptors must have been imported."""
     descriptor_pool.Default().Add(_described_as_v1())
     servicer = ReflectionServicer((*services, V1, V1ALPHA))
     method = grpc.stream_stream_rpc_method_handler(
@@ -23,7 +23,7 @@ def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
 
 
 def _described_as_v1() -> descriptor_pb2.FileDescriptorProto:
-    """What grpcio-reflection lacks. Clients such as `buf curl --list-methods` ask for the descriptor of all that is listed."""
+    """Returns the v1 descriptor, which grpcio-reflection lacks. Clients such as `buf curl --list-methods` read it for each listed service."""
     file = descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     text = text_format.MessageToString(file)
     for separator in "./":

@@ -1,4 +1,4 @@
-"""What makes a write safe to retry: the idempotency key that the client chose and the etags that it requires, read from the call's metadata.
+"""Reads what makes a write safe to retry from the call's metadata: the idempotency key that the client chose, and the etags that it requires.
 
 Sources: the Idempotency-Key header field (draft-ietf-httpapi-idempotency-key-header), If-Match (RFC 9110 §13.1.1).
 """
@@ -21,32 +21,32 @@ _TAG: Final = r'(?:W/)?"[\x21\x23-\x7e]*"'
 _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 
-# The etags of which a resource must have one now; None where any will do.
+# The current etag of a resource must be one of these. None accepts any etag.
 Etags = tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A write's name, chosen by its client, and the hash of all that the client asked for under it."""
+    """The key of a write, chosen by its client, and the hash of everything that the client requested with it."""
 
     key: str
     request_hash: bytes
 
 
 def idempotency(request: Any, call: Call) -> Idempotency | None:
-    """The key that the call came with and its request's hash, or None without a key. Raises InvalidField."""
+    """Returns the call's idempotency key and the hash of its request, or None without a key. Raises InvalidField."""
     key = call.metadata.get(IDEMPOTENCY_KEY)
     if key is None:
         return None
     if not _KEY.fullmatch(key):
         raise InvalidField.of(IDEMPOTENCY_KEY, "must have 1 to 255 printable ASCII characters")
-    # The type of the message is the method's own.
+    # Each method has its own message type, so the type identifies the method.
     said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")
     return Idempotency(key, hashlib.sha256("\0".join(said).encode() + request.SerializeToString(deterministic=True)).digest())
 
 
 def required_etags(etag: str, call: Call) -> Etags:
-    """What the etag in a message, empty for none, and If-Match ask for. A weak tag matches nothing. Raises InvalidField."""
+    """Returns the etags that the message's etag (empty for none) and If-Match require. A weak tag matches nothing. Raises InvalidField."""
     header = call.metadata.get(IF_MATCH)
     if header is None or header.strip() == "*":
         return (etag,) if etag else None
@@ -59,6 +59,6 @@ def required_etags(etag: str, call: Call) -> Etags:
 
 
 def refuse_if_match(call: Call) -> None:
-    """For calls that it says nothing about: it must not be taken for a promise. Raises InvalidField."""
+    """Rejects If-Match for a method that would ignore it, so that no client relies on it. Raises InvalidField."""
     if IF_MATCH in call.metadata:
         raise InvalidField.of(IF_MATCH, "has no meaning here: each request of a batch has an etag of its own, and what is new has none")

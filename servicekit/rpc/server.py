@@ -1,4 +1,4 @@
-"""The edge: hosts the services' methods on grpc.aio. The only module that knows its context, and the only place that aborts a call."""
+"""The edge: serves the services' methods with grpc.aio. It is the only module that knows grpc.aio's context, and the only place that aborts a call."""
 
 import asyncio
 import contextlib
@@ -21,16 +21,16 @@ from servicekit.rpc.pipeline import Pipeline
 from servicekit.rpc.reflection import add_reflection
 from servicekit.rpc.status import Failure, failure_of
 
-# The gateway's bound, with room for the message around it.
+# The gateway's limit, plus room for the message around the body.
 MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024 + 64 * 1024
-# What gRPC clients take. The longest answer is a batch's: as much text as a request has, and what the server sets.
+# The default limit of gRPC clients. The longest answer is that of a batch: as much text as in a request, and the fields that the server sets.
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 
-# What is under way on a connection of that age may go on for so long: a stream lives as long as its token.
+# When a connection reaches its maximum age, its running calls may continue for this time: a stream lives as long as its access token.
 CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
 
-# Calls that have come and that Python has not taken yet: all who watched a replica that drains come at once. From this on grpc's core refuses some of
-# them, and says CANCELLED, which nobody tries again; we say OVERLOADED. Its own bound is 1000.
+# Calls that have arrived and that Python has not accepted yet. When a replica drains, all its watching clients reconnect at once. Beyond this number,
+# grpc's core rejects some calls with CANCELLED, which clients do not retry. The pipeline rejects with OVERLOADED instead. grpc's default is 1000.
 PENDING_CALLS: Final = 10_000
 _NOTHING: Final[Sequence[Message]] = ()
 
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where to listen and for how long connections live. Port 0 takes a free one."""
+    """Where to listen, and how long connections live. Port 0 selects a free port."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class ServerOptions:
 
 
 class GrpcServer:
-    """A grpc.aio server with health and, if services are named for it, reflection."""
+    """A grpc.aio server with health and, if `reflected_services` is not empty, reflection."""
 
     def __init__(self, options: ServerOptions, health: Health, interceptors: Iterable[grpc.aio.ServerInterceptor]) -> None:
         self._server = grpc.aio.server(
@@ -59,10 +59,10 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
-                # More than the gateway lets through, and the path a second time: grpc's own bound refuses at random from 8 KiB on.
+                # More than the gateway's limit plus a second copy of the path. With its default, grpc rejects calls at random from 8 KiB on.
                 ("grpc.max_metadata_size", 80 * 1024),
                 ("grpc.absolute_max_metadata_size", 96 * 1024),
-                # Clients look names up again only when a connection ends: without this, new pods get no load.
+                # Clients resolve names again only when a connection ends. Without a maximum age, new pods get no load.
                 ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
                 ("grpc.keepalive_time_ms", 30_000),
@@ -71,7 +71,7 @@ class GrpcServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.server.max_pending_requests", PENDING_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_CALLS),
-                # Two processes on one port would share its load without anybody knowing.
+                # Otherwise two processes on one port would share its load without an error.
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -81,22 +81,22 @@ class GrpcServer:
         self._address = f"{options.host}:{options.port}"
 
     def add(self, service: ServiceDescriptor, handlers: Sequence[object], pipeline: Pipeline) -> None:
-        """Registers each method of the service with the pipeline around it. One of `handlers` has a method of the same name in snake_case.
+        """Registers each method of the service with the pipeline around it. One of `handlers` must have a method of the same name in snake_case.
 
-        Raises if a method has no access option (MissingAccess), takes a stream (ClientStreams), has no handler or more than one (AttributeError),
-        or streams and its handler is no async generator (TypeError): the server must not start.
+        Raises MissingAccess if a method has no access option, ClientStreams if it takes a stream, AttributeError if it has no handler or several,
+        and TypeError if it streams and its handler is not an async generator. Then the server must not start.
         """
         methods = {m.name: _handler_of(m, _implementation(m, handlers), pipeline) for m in methods_of(service)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, methods),))
 
     async def start(self) -> int:
-        """Listens. Returns the port. Raises RuntimeError if it cannot be had."""
+        """Starts to listen and returns the port. Raises RuntimeError if the port is not available."""
         port = self._server.add_insecure_port(self._address)
         await self._server.start()
         return port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes no new calls and waits, at most the grace, for those under way."""
+        """Rejects new calls and waits at most `grace_seconds` for the running ones."""
         await self._server.stop(grace_seconds)
 
 
@@ -130,10 +130,10 @@ def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitab
 
 
 def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIterator[Message]]:
-    """An async generator, which is what OpenTelemetry's interceptor wants, that writes by itself and yields nothing.
+    """Returns an async generator, which OpenTelemetry's interceptor requires. It writes its messages by itself and yields nothing.
 
-    grpc would leave one that yields where it is when the client goes, to be closed by the garbage collector; and it would not know how long
-    its message has waited.
+    If a generator yielded its messages and the client disconnected, grpc would leave it suspended until the garbage collector closes it. It could
+    also not measure how long its message has waited.
     """
 
     async def stream(request: Message | None, context: Context) -> AsyncIterator[Message]:
@@ -145,7 +145,7 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
                     await _send_headers(call, context)
                 await context.write(message)
             except grpc.aio.InternalError as error:
-                # The connection has ended, and grpc has not got round to cancelling us.
+                # The connection has ended, and grpc has not cancelled this call yet.
                 raise asyncio.CancelledError from error
 
         await _ended(method, context, handler(request, call, send))
@@ -158,7 +158,10 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
 
 
 async def _ended(method: Method, context: Context, call: Awaitable[R]) -> R | None:
-    """What the pipeline returns; if it is a failure, the call ends here, or for a client that does not read when it has read all before."""
+    """Returns the pipeline's result. If the pipeline raises, aborts the call.
+
+    A client that reads slowly receives the failure after all messages that were sent before it.
+    """
     try:
         return await call
     except Failure as failure:
@@ -166,7 +169,7 @@ async def _ended(method: Method, context: Context, call: Awaitable[R]) -> R | No
     except Exception as error:
         log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
         end = failure_of(error)
-    # Of a client that has left there is nobody to tell; what is returned then is not looked at.
+    # If the client has disconnected, it cannot receive the failure. grpc then ignores the return value.
     with contextlib.suppress(grpc.aio.InternalError):
         await context.abort(end.code, end.message, end.trailing_metadata)
     return None
@@ -184,7 +187,7 @@ def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
     parse = method.request_type.FromString
 
     def deserialize(data: bytes) -> Message | None:
-        """None for bytes that are no message: raising here would answer INTERNAL, and it is the caller's fault."""
+        """Returns None for bytes that are not a message. An exception here would send INTERNAL, although the caller is at fault."""
         try:
             return parse(data)
         except DecodeError:
@@ -201,6 +204,6 @@ def _text(metadata: Any) -> Mapping[str, str]:
     text: dict[str, str] = {}
     for key, value in metadata or ():
         if type(value) is str:
-            # Two of them are no token at all, rather than whichever comes last.
+            # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
             text[key] = f"{text[key]}, {value}" if key == "authorization" and key in text else value
     return text

@@ -1,4 +1,4 @@
-"""From an error to what goes over the wire: a gRPC code and google.rpc details (AIP-193). One pure function, `failure_of`."""
+"""Maps an error to what the client receives: a gRPC code and google.rpc details (AIP-193). One pure function, `failure_of`."""
 
 import math
 from typing import Any, Final
@@ -30,7 +30,7 @@ CODES: Final = {
 
 
 class Failure(Exception):
-    """The one thing that leaves the pipeline when a call fails: everything the adapter at the edge needs to end it."""
+    """The only exception that the pipeline raises when a call fails. It has everything that `servicekit.rpc.server` needs to end the call."""
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(str(error))
@@ -41,7 +41,7 @@ class Failure(Exception):
 
 
 def failure_of(error: Exception) -> Failure:
-    """The failure that a caller sees for `error`. What is not a ServiceError becomes INTERNAL with a fixed message."""
+    """Returns the failure that the client receives for `error`. An error that is not a ServiceError becomes INTERNAL with a fixed message."""
     return Failure(error if isinstance(error, ServiceError) else InternalError())
 
 
@@ -61,6 +61,6 @@ def _trailing_metadata(code: grpc.StatusCode, error: ServiceError) -> tuple[tupl
         status.details.append(packed)
     metadata: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
     if error.retry_after_seconds is not None:
-        # Over REST it is a header (RFC 9110 §10.2.3), in whole seconds.
+        # Over REST, this is a header (RFC 9110 §10.2.3), in whole seconds.
         metadata += ((RETRY_AFTER_KEY, str(math.ceil(error.retry_after_seconds))),)
     return metadata

@@ -1,7 +1,7 @@
-"""Forward-only migrations: numbered SQL files of a service, each applied once, in a transaction of its own, by one process at a time.
+"""Forward-only migrations: the numbered SQL files of a service. Each is applied once, in its own transaction, by one process at a time.
 
-Their own step, with credentials of their own, never at service start in production. Files are additive, so that old code runs on the new schema.
-What they make belongs to the role that migrates; the role that the service logs in as is granted the use of it, and nothing else.
+Migrations run as a separate step with their own credentials, never at service start in production. They are additive, so that old code runs on the
+new schema. The role that migrates owns what they create. The role that the service logs in as is granted the use of it, and nothing else.
 """
 
 import re
@@ -22,7 +22,7 @@ LOCK_TIMEOUT: Final = "10s"
 
 
 class ServiceRoleRefused(Exception):
-    """The role that was to be granted the use of the schema is not there, or is not bounded by grants."""
+    """The role that is to be granted the use of the schema does not exist, or grants cannot restrict it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Migrations:
             raise ValueError(f"the migrations of {schema} are not numbered from 1 without a gap: {versions}")
 
     async def apply(self, url: str, service_role: str | None = None) -> list[str]:
-        """Applies what is missing, and leaves `service_role` with the use of the schema and no more. Without a role no right is changed.
+        """Applies the missing migrations and grants `service_role` the use of the schema and no other right. Without a role, changes no rights.
 
-        Returns the names of what it applied. Raises ServiceRoleRefused before anything is applied, and asyncpg's errors; what failed left
-        nothing behind.
+        Returns the names of the applied migrations. Raises ServiceRoleRefused before it applies anything, or asyncpg's errors. A migration that
+        fails is rolled back completely; the ones before it stay applied.
         """
         connection = await asyncpg.connect(url, statement_cache_size=0)
         try:
@@ -63,7 +63,7 @@ class Migrations:
             await connection.close()
 
     async def require(self, database: Database) -> None:
-        """A readiness check: the schema is as new as this code needs. Raises DependencyUnavailable."""
+        """A readiness check: the schema has at least the version that this code needs. Raises DependencyUnavailable."""
         row = await database.fetchrow(f"SELECT max(version) AS version FROM {self.schema}.schema_migrations")  # noqa: S608 - a constant
         if row is None or (row["version"] or 0) < len(self._all):
             raise DependencyUnavailable(f"schema {self.schema}, version {len(self._all)}")
@@ -77,13 +77,14 @@ class Migrations:
             await connection.execute(migration.sql)
             await connection.execute(f"INSERT INTO {table} (version, name) VALUES ($1, $2)", migration.version, migration.name)  # noqa: S608 - a constant
             if grants:
-                # With each migration, not after the last: what it makes is never there without its rights, and a function never open to all.
+                # With each migration, not after the last: no object ever exists without its rights, and no function is ever open to all roles.
                 await connection.execute(grants)
             return True
 
     async def _lock(self, connection: Connection) -> None:
-        """Keeps others out until the end of the transaction, and makes the schema if it is missing."""
-        # xact: a session lock would not hold behind PgBouncer. Taken before the table is looked for, since two may come at once.
+        """Locks out other migrating processes until the transaction ends, and creates the schema if it is missing."""
+        # A transaction lock, because a session lock does not hold behind PgBouncer. Taken before the table is created, because two processes may
+        # start at the same time.
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"migrate {self.schema}")
         await connection.execute(
@@ -94,8 +95,8 @@ class Migrations:
 
 
 async def _quoted(connection: Connection, role: str) -> str:
-    """The role as it is written in a statement. Raises ServiceRoleRefused."""
-    # text: as a `name`, the type of the column, a long one would be cut off or refused.
+    """Returns the role, quoted for a statement. Raises ServiceRoleRefused."""
+    # Cast to text: as a `name`, the type of the column, a long role would be truncated or rejected.
     found = await connection.fetchrow(
         "SELECT quote_ident(rolname) AS quoted, pg_has_role(rolname, current_user, 'MEMBER') AS unbounded, current_user AS migrator"
         " FROM pg_roles WHERE rolname = $1::text",
@@ -105,19 +106,19 @@ async def _quoted(connection: Connection, role: str) -> str:
         raise ServiceRoleRefused(f"SERVICE_ROLE: the database has no role {role!r}")
     if found["unbounded"]:
         raise ServiceRoleRefused(
-            f"SERVICE_ROLE: {role!r} has every right of {found['migrator']!r}, which migrates, or is a superuser, so grants cannot bound it:"
-            " choose another role, or leave it empty where there is only one"
+            f"SERVICE_ROLE: {role!r} is a superuser or has every right of {found['migrator']!r}, the role that migrates, so grants cannot bound it:"
+            " choose another role, or leave SERVICE_ROLE empty if there is only one role"
         )
     return str(found["quoted"])
 
 
 def packaged(schema: str, package: str) -> Migrations:
-    """The migrations of a schema, in order, from the folder `migrations` of a service's package. Does not import the package's modules."""
+    """Returns the migrations of a schema from the folder `migrations` of a service's package. Does not import the package's modules."""
     return Migrations(schema, resources.files(package) / "migrations")
 
 
 def _grants(schema: str, role: str) -> str:
-    """Statements after which the role can use the schema and no more, whatever it could before. `role` is quoted."""
+    """Returns the statements that leave the role with the use of the schema and no other right, whatever it had before. `role` is quoted."""
     return f"""
         REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {role};
         GRANT USAGE ON SCHEMA {schema} TO {role};

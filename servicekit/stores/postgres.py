@@ -1,7 +1,8 @@
-"""PostgreSQL: a bounded pool in which every wait ends with the call's deadline, and one place that says what its errors mean.
+"""PostgreSQL: a connection pool of limited size, in which every wait ends at the call's deadline, and the classification of PostgreSQL's errors.
 
-Contract: a call never waits longer than its deadline or `timeout_seconds`, whichever is sooner; cancelling it frees its connection. PostgreSQL
-gone or frozen is DependencyUnavailable, and the pool recovers by itself. Errors about data (constraints) pass through for the repository to name.
+Contract: a call waits until its deadline or for `timeout_seconds`, whichever ends first. Cancelling the call frees its connection. If PostgreSQL is
+down or unresponsive, the call raises DependencyUnavailable, and the pool recovers by itself. Errors about data (constraints) pass through, so that
+the repository can map them to named errors.
 """
 
 import asyncio
@@ -27,29 +28,29 @@ CONNECT_TIMEOUT_SECONDS: Final = 2.0
 RELEASE_TIMEOUT_SECONDS: Final = 1.0
 WAIT_BUCKETS_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-# The server is away, going away, coming up, full, or has not got its schema yet: it may be well when the call is tried again.
+# The server is down, stopping, starting or full, or has no schema yet. A retry may succeed.
 _AWAY: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    # A deadlock, such as with a migration: nothing was done.
+    # A deadlock, for example with a migration: PostgreSQL has rolled the transaction back.
     asyncpg.DeadlockDetectedError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
-    # Nor its database, or its roles: somebody is about to restore it.
+    # The database or its role does not exist: an operator may be restoring it.
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
-    # What asyncpg makes of a use between the server's last words and the end of the connection.
+    # asyncpg raises this if a connection is used after the server has announced its end and before it has ended.
     asyncpg.InternalClientError,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """Where the database is and how much of it one process takes."""
+    """The database's URL, and how much of the database one process may use."""
 
     url: str
     application_name: str
@@ -59,7 +60,7 @@ class DatabaseOptions:
 
 
 class Database:
-    """The pool. `run` is the way to a connection; the rest are short forms of it."""
+    """The connection pool. `run` lends a connection; the other methods are short forms of it."""
 
     def __init__(self, options: DatabaseOptions, registry: CollectorRegistry) -> None:
         self._options = options
@@ -68,15 +69,15 @@ class Database:
         gauge = Gauge("db_pool_connections", "Connections of the pool to PostgreSQL.", ["state"], registry=registry)
         gauge.labels("idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
         gauge.labels("in_use").set_function(lambda: self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0)
-        Gauge("db_pool_connections_limit", "Connections that the pool may have.", registry=registry).set(options.pool_max_size)
-        Gauge("db_pool_waiting", "Who waits for a connection of the pool.", registry=registry).set_function(lambda: self._waiting)
+        Gauge("db_pool_connections_limit", "Maximum number of connections of the pool.", registry=registry).set(options.pool_max_size)
+        Gauge("db_pool_waiting", "Calls that wait for a connection of the pool.", registry=registry).set_function(lambda: self._waiting)
         self._waiting = 0
         self._wait_seconds = Histogram(
-            "db_pool_wait_seconds", "Time until a connection was had, or given up.", registry=registry, buckets=WAIT_BUCKETS_SECONDS
+            "db_pool_wait_seconds", "Time until a call got a connection or stopped waiting.", registry=registry, buckets=WAIT_BUCKETS_SECONDS
         )
 
     async def start(self) -> None:
-        """Makes the pool. Connects to nothing yet: the database may come later than we do."""
+        """Creates the pool. Does not connect yet, because the database may start later than this process."""
         options = self._options
         self._pool = await asyncpg.create_pool(
             options.url,
@@ -90,7 +91,7 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Closes the pool, waiting for nothing that hangs."""
+        """Closes the pool. Terminates the connections that are still in use after `RELEASE_TIMEOUT_SECONDS`."""
         if self._pool is None:
             return
         try:
@@ -100,15 +101,15 @@ class Database:
             self._pool.terminate()
 
     async def fetchrow(self, sql: str, *args: object) -> "asyncpg.Record | None":
-        """The first row of one statement, in a transaction of its own."""
+        """Returns the first row of one statement, or None. The statement runs in its own transaction."""
         return await self.run(lambda connection: connection.fetchrow(sql, *args))
 
     async def fetch(self, sql: str, *args: object) -> "Sequence[asyncpg.Record]":
-        """All rows of one statement, in a transaction of its own."""
+        """Returns all rows of one statement. The statement runs in its own transaction."""
         return await self.run(lambda connection: connection.fetch(sql, *args))
 
     async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Runs `work` in one transaction, committed if it returns. Run twice if a migration pulled a prepared statement from under it."""
+        """Runs `work` in one transaction and commits if it returns. If a migration has invalidated a prepared statement, runs `work` again."""
 
         async def transaction(connection: Connection) -> T:
             async with connection.transaction():
@@ -120,7 +121,7 @@ class Database:
             return await self.run(transaction)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, and asyncpg's errors about data."""
+        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, or asyncpg's errors about data."""
         pool = self._pool
         if pool is None:
             raise DependencyUnavailable(NAME)
@@ -132,18 +133,18 @@ class Database:
                 try:
                     result = await work(connection)
                 except BaseException:
-                    # In the background: a server that hangs would hold up the answer as well.
+                    # In the background, because an unresponsive server would also delay the error.
                     self._release_later(connection)
                     raise
-                # What was committed is not undone by what happens to the connection.
+                # The work is committed. A failure of the connection does not undo it.
                 with contextlib.suppress(Exception):
                     await pool.release(connection)
                 return result
         except TimeoutError as error:
-            # Whose bound it was decides, not the clock: uvloop's timers are up to a millisecond early.
+            # Compares the two limits and not the clock, because uvloop's timers fire up to 1 ms early.
             raise (DeadlineExceeded() if seconds < bound else DependencyUnavailable(NAME)) from error
         except asyncpg.ReadOnlySQLTransactionError as error:
-            # After a failover the pool can sit on what is now a replica: let every connection find the primary anew.
+            # After a failover, the pool's connections may lead to a standby. Expiring them makes the pool connect to the primary.
             await pool.expire_connections()
             raise DependencyUnavailable(NAME) from error
         except _AWAY as error:
@@ -153,7 +154,7 @@ class Database:
                 raise
             raise DependencyUnavailable(NAME) from error
         except asyncpg.PostgresError as error:
-            # It quotes the row, and a row must reach no log.
+            # The detail quotes the row, and the log must not contain rows.
             error.detail = None
             raise
 
@@ -173,18 +174,21 @@ class Database:
 
     async def _release(self, connection: Any) -> None:
         assert self._pool is not None
-        # asyncpg closes a connection that it cannot clean in time; there is nobody to tell.
+        # asyncpg closes a connection that it cannot reset in time. No caller waits for this result.
         with contextlib.suppress(Exception):
             await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
 
 
 def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
-    """Asyncpg has one type for a connection that is closed, closing or still being cancelled, and for a wrong number of arguments: our fault."""
+    """Whether the statement's arguments are wrong, which is our fault.
+
+    asyncpg raises the same type for a wrong number of arguments and for a connection that is closed, closing or being cancelled.
+    """
     return type(error) is not asyncpg.InterfaceError or "expects" in str(error)
 
 
 def _session(options: DatabaseOptions) -> dict[str, str]:
-    """Bounds that hold on the server too, for when the client is gone. None behind an old PgBouncer, which refuses them."""
+    """Returns the timeouts that the server enforces, even if the client has died. Empty behind an old PgBouncer, which rejects them."""
     if options.statement_cache_size == 0:
         return {}
     milliseconds = str(round(options.timeout_seconds * 1000))
@@ -192,6 +196,6 @@ def _session(options: DatabaseOptions) -> dict[str, str]:
 
 
 async def _reset(connection: Connection) -> None:
-    """Before a connection goes back: asyncpg's own reset is a round trip for session state that nothing of ours makes."""
+    """Resets a connection before the pool reuses it. asyncpg's own reset would cost a round trip for session state that this code never sets."""
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")

@@ -1,9 +1,9 @@
-"""Redis behind a breaker. Redis may be lost at any moment: a caller of this either has its answer soon or RedisUnavailable sooner.
+"""Redis behind a circuit breaker: a caller gets an answer within `TIMEOUT_SECONDS`, or RedisUnavailable.
 
-Contract: a command takes at most `TIMEOUT_SECONDS`, a read that must connect first twice that; the first failure opens the breaker, and until it
-closes commands fail at once, at no cost. While it is open Redis is probed each `PROBE_INTERVAL_SECONDS`, and before it closes each `before_close`
-hook must have succeeded. It is open at first; and it opens when Redis ends the connection, asked or not: what is there on the next one may be older
-than what others wrote meanwhile.
+Contract: a command takes at most `TIMEOUT_SECONDS`. A read that must connect first takes at most twice that. The first failure opens the breaker.
+While the breaker is open, commands fail at once without contacting Redis, and a probe contacts Redis every `PROBE_INTERVAL_SECONDS`. The breaker
+closes only after a probe in which each `before_close` hook succeeded. `start` opens the breaker. The breaker also opens when Redis closes the
+connection, whether or not a command is waiting: the data on the next connection may be older than what other processes have written since.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
 TIMEOUT_SECONDS: Final = 0.3
 PROBE_INTERVAL_SECONDS: Final = 0.5
-# When Redis returns, each process finds out by a probe of its own, after at most the interval, a time-out or two, and its hooks. Only after this
-# long has every one of them found out, and only then is what Redis holds to be believed.
+# When Redis is available again, each process notices it by its own probe: after at most the probe interval, one or two timeouts, and its hooks.
+# Only after this time has every process noticed, and only then may a process use the data in Redis.
 SETTLE_SECONDS: Final = 1.5
 HOOK_TIMEOUT_SECONDS: Final = 0.5
 MAX_CONNECTIONS: Final = 32
@@ -41,7 +41,10 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def patience(seconds: float) -> AsyncIterator[None]:
-    """asyncio.timeout in two halves, the second counted from when the loop has come round after the first: being stalled is not Redis's silence."""
+    """Like asyncio.timeout, but in two halves. The second half starts only when the event loop has run after the first.
+
+    So a process that was stalled does not take its own delay for a timeout of Redis.
+    """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as timeout:
         first_half = loop.call_later(seconds / 2, lambda: timeout.reschedule(loop.time() + seconds / 2))
@@ -52,40 +55,40 @@ async def patience(seconds: float) -> AsyncIterator[None]:
 
 
 class Redis:
-    """A client with a breaker."""
+    """A client with a circuit breaker."""
 
     def __init__(self, url: str, registry: CollectorRegistry, *, traced: bool = False) -> None:
-        """`traced`: reads go through the client as well, which is what the instrumentation sees. Until `start` Redis is taken to be there."""
-        # redis-py would try each command about ten times, five seconds each.
+        """If `traced`, reads use the client too, because the instrumentation sees only the client. The breaker is closed until `start`."""
+        # With its defaults, redis-py would try each command about ten times, for five seconds each.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=None,
-            # `patience` bounds every command, the wait for a connection too. redis-py's own bound would cost a task for each, and fails a process
-            # that was merely stalled.
+            # `patience` limits every command, including its wait for a connection. redis-py's own timeout would cost a task for each command, and
+            # it would also fail the commands of a process that was only stalled.
             socket_timeout=None,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
-        # Where calls are traced, its connection only tells when Redis is lost: redis-py makes new ones silently.
+        # If calls are traced, this connection only serves to notice that Redis is lost, because redis-py reconnects without an error.
         self._reads = Reads(pool, TIMEOUT_SECONDS, self.trip)
         self._traced = traced
         self._open = False
         self._settled_at = float("-inf")
         self._hooks: list[Hook] = []
         self._probing: asyncio.Task[None] | None = None
-        self._failures = Counter("redis_failures_total", "Commands that Redis did not answer.", registry=registry)
-        Gauge("redis_breaker_open", "1 while Redis is taken to be away.", registry=registry).set_function(lambda: float(self._open))
+        self._failures = Counter("redis_failures_total", "Commands that failed or that Redis did not answer in time.", registry=registry)
+        Gauge("redis_breaker_open", "1 while the circuit breaker is open.", registry=registry).set_function(lambda: float(self._open))
 
     def before_close(self, hook: Hook) -> None:
-        """Adds what must have been done on the returned Redis before anybody uses it again. A hook fails by raising."""
+        """Adds a hook that must succeed on the returned Redis before the breaker closes. A hook fails by raising."""
         self._hooks.append(hook)
 
     def script(self, source: str) -> Script:
-        """A Lua script, as a function of keys and arguments to be called within `run`; it returns what the script returns.
+        """Returns a Lua script as a function of keys and arguments, to be called within `run`. The function returns the script's result.
 
-        Redis is sent the script's hash, or the source if need be.
+        The client sends the script's hash, and the source only if Redis does not have the script.
         """
         registered = self._client.register_script(source)
 
@@ -95,13 +98,13 @@ class Redis:
         return script
 
     async def start(self) -> None:
-        """Begins as if Redis had been away: others may be coming back to it just now."""
+        """Opens the breaker and probes Redis at once, as after an outage: other processes may be reconnecting to Redis now."""
         self._open = True
         self._probing = asyncio.create_task(self._probe(after_seconds=0))
 
     async def close(self) -> None:
-        """Ends the probe and closes the connections."""
-        # So that no connection that ends now begins another probe.
+        """Stops the probe and closes the connections."""
+        # So that a connection that ends now does not start another probe.
         self._open = True
         if self._probing is not None:
             self._probing.cancel()
@@ -110,7 +113,7 @@ class Redis:
         await self._client.aclose()
 
     async def run(self, command: Callable[[Client], Awaitable[T]]) -> T:
-        """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if it was the call's time that ran out."""
+        """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first."""
         if self._open:
             raise RedisUnavailable
         seconds = deadline.bound(TIMEOUT_SECONDS)
@@ -118,7 +121,7 @@ class Redis:
             async with patience(seconds):
                 return await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
-            # Whose bound it was decides, not the clock: uvloop's timers are up to a millisecond early.
+            # Compares the two limits and not the clock, because uvloop's timers fire up to 1 ms early.
             if isinstance(error, TimeoutError) and seconds < TIMEOUT_SECONDS:
                 raise DeadlineExceeded from error
             self._failures.inc()
@@ -126,7 +129,7 @@ class Redis:
             raise RedisUnavailable from error
 
     async def get(self, key: str) -> bytes | None:
-        """What the key holds, by the cheapest way there is. Raises RedisUnavailable."""
+        """Returns the key's value, or None, in the cheapest way. Raises RedisUnavailable; if calls are traced, also DeadlineExceeded."""
         if self._traced:
             return cast("bytes | None", await self.run(lambda client: client.get(key)))
         if self._open:
@@ -140,9 +143,9 @@ class Redis:
 
     @property
     def settled(self) -> bool:
-        """Whether what Redis holds is to be believed: it is here, and has been for so long that every other process must have found out as well.
+        """Whether the data in Redis may be used: the breaker has been closed for `SETTLE_SECONDS`, so every process must have noticed its return.
 
-        Until then commands work already, so that processes which return to it one by one can make good what they did without it.
+        Commands already work before that, so that each process that reconnects can correct in Redis what it wrote without Redis.
         """
         return not self._open and time.monotonic() >= self._settled_at
 
@@ -155,13 +158,13 @@ class Redis:
         self._probing = asyncio.create_task(self._probe(after_seconds=PROBE_INTERVAL_SECONDS))
 
     async def _probe(self, after_seconds: float) -> None:
-        # It is no part of the call that noticed.
+        # The probe does not belong to the call that noticed the failure.
         deadline.clear()
         while True:
             await asyncio.sleep(after_seconds)
             after_seconds = PROBE_INTERVAL_SECONDS
             try:
-                # What is left of before is dead or has answers to nobody's questions on its way, and would open the breaker again.
+                # The old connections are dead, or will still receive answers to abandoned commands. Using them would open the breaker again.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
                 self._reads.reset()
                 await self._reads.connect()

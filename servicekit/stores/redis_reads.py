@@ -1,7 +1,7 @@
-"""GETs over one Redis connection of their own, written as they come and answered in order.
+"""Pipelined GETs over one dedicated Redis connection: each is written at once, and Redis answers in the same order.
 
-redis-py takes a connection from its pool for each command and gives it back, which costs the process about 100 µs of CPU; so the one command that
-hot calls wait for goes around the pool. The connection itself (handshake, parser) is redis-py's.
+For each command, redis-py takes a connection from its pool and returns it, which costs about 100 µs of CPU. GET is the one command that frequent
+calls wait for, so it bypasses the pool. The connection itself (handshake, parser) is redis-py's.
 """
 
 import asyncio
@@ -15,10 +15,11 @@ from redis.exceptions import RedisError
 
 
 class Reads:
-    """Contract: an answer comes within `timeout_seconds` of its question, or all that wait fail together, as they do when the connection is lost.
+    """Contract: Redis answers each GET within `timeout_seconds`. If it does not, or if the connection is lost, all waiting GETs fail together.
 
-    A process that was stalled does not take that for Redis's silence: the time counts in two halves, the second from when the loop has come round.
-    A connection that Redis ends is told to `on_lost`, also when nobody waits for an answer: the next one may meet another Redis, or an empty one.
+    The timeout has two halves. The second half starts only when the event loop has run after the first. So a process that was stalled does not take
+    its own delay for a timeout of Redis. If Redis closes the connection, `on_lost` is called, even if no GET is waiting: the next connection may
+    lead to another Redis, or to an empty one.
     """
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, timeout_seconds: float, on_lost: Callable[[BaseException], None]) -> None:
@@ -29,34 +30,34 @@ class Reads:
         self._connecting: asyncio.Task[_Pipe] | None = None
 
     async def get(self, key: str) -> bytes | None:
-        """What the key holds. Raises RedisError, OSError or TimeoutError, to each that waits, when one fails."""
+        """Returns the key's value, or None. If one GET fails, all waiting ones raise its RedisError, OSError or TimeoutError."""
         return await (await self._connected()).get(key)
 
     async def connect(self) -> None:
-        """Makes the connection, if there is none. Raises as `get`."""
+        """Opens the connection if there is none. Raises the same errors as `get`."""
         await self._connected()
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether the connection is open, as far as this process knows."""
         return self._pipe is not None and not self._pipe.ended
 
     async def _connected(self) -> "_Pipe":
         pipe = self._pipe
         if pipe is None or pipe.ended:
-            # One attempt for all who come meanwhile, and one failure: they must not try one after the other.
+            # All callers that come during the attempt share it and its failure. They must not try one after the other.
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._connect())
             pipe = await asyncio.shield(self._connecting)
         return pipe
 
     def reset(self) -> None:
-        """Drops the connection; the next read makes a new one."""
+        """Closes the connection. The next read opens a new one."""
         if self._pipe is not None:
             self._pipe.end(RedisConnectionError("reset"))
 
     async def close(self) -> None:
-        """Ends the connection, and the attempt to make one."""
+        """Closes the connection, and cancels an attempt to open one."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -76,9 +77,9 @@ class Reads:
 
 
 class _Pipe:
-    """One connection, and those who wait for its answers in the order of their questions.
+    """One connection, and the GETs that wait for its answers, in the order in which they were sent.
 
-    Neither outlives the other, so that no answer meets a stranger.
+    They end together with the connection, so that no GET receives the answer to another.
     """
 
     def __init__(self, connection: Any, half_seconds: float, on_lost: Callable[[BaseException], None]) -> None:
@@ -94,7 +95,7 @@ class _Pipe:
 
     async def get(self, key: str) -> bytes | None:
         connection = self._connection
-        # redis-py would connect again by itself, and nobody would read.
+        # redis-py would reconnect by itself, and no task would read the answers.
         if self.ended or not connection.is_connected:
             raise RedisConnectionError("the connection has ended")
         loop = asyncio.get_running_loop()
@@ -110,7 +111,7 @@ class _Pipe:
         return await future
 
     def end(self, error: BaseException) -> None:
-        """Fails all who wait, and lets go of the connection."""
+        """Fails all waiting GETs and closes the connection."""
         if self.ended:
             return
         self.ended = True
@@ -120,11 +121,11 @@ class _Pipe:
         for future in self._waiting:
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # a caller that is cancelled just now would leave it unlooked at
+                future.exception()  # prevents asyncio's warning if the caller is cancelled now and never reads it
         self._waiting.clear()
 
     async def closed(self) -> None:
-        """Waits until nothing of it is left."""
+        """Waits until the connection's tasks have ended."""
         await asyncio.gather(self._reading, *([self._closing] if self._closing else []), return_exceptions=True)
 
     async def _read(self) -> None:
@@ -135,7 +136,7 @@ class _Pipe:
                     raise RedisConnectionError("an answer that nobody asked for")
                 self._answered += 1
                 future = self._waiting.popleft()
-                # A caller that has left has cancelled its future.
+                # A cancelled caller has cancelled its future.
                 if not future.done():
                     future.set_result(value)
         except (RedisError, OSError) as error:
@@ -143,7 +144,7 @@ class _Pipe:
             self._on_lost(error)
 
     def _watch(self, due: int) -> None:
-        """What had been asked when this looked before must be answered by now; `due` is how many answers that makes."""
+        """Ends the connection unless the GETs sent before the previous check are answered. `due` is the number of answers that they need."""
         self._watching = False
         if self.ended:
             return

@@ -1,7 +1,7 @@
-"""Telling other processes to look again, by Redis's pub/sub. A message says that something has changed, never what: it may be lost at any moment.
+"""Wakes subscribers in other processes through Redis's pub/sub. A message says that something has changed, never what. A message can get lost.
 
-Contract: whoever is called back looks in the database, and looks there now and then without being called. So a lost message costs time, and nothing
-else.
+Contract: a subscriber that is called back reads the database. It also polls the database without being called. So a lost message only delays the
+subscriber until its next poll.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from servicekit.stores.redis import Client, Redis, patience
 Callback: TypeAlias = Callable[[], None]
 
 RECONNECT_SECONDS: Final = 0.5
-# A Redis that hangs looks like one that has nothing to say: after this long without a word it is asked whether it is there.
+# An unresponsive Redis looks like one that has no messages. After this time without a message, the subscriber sends a PING.
 QUIET_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 2.0
-# In one command, which is some 50 kB: Redis does one command at a time, and others wait for it.
+# Limits one command to about 50 kB: Redis executes one command at a time, and the other clients wait for it.
 CHANNELS_PER_COMMAND: Final = 1000
-# Announcements within this time are sent together: no watcher notices the delay, and at a thousand writes a second ten share a command.
+# Announcements within this time are sent together. Watchers do not notice the delay, and at 1000 writes a second ten of them share a round trip.
 GATHER_SECONDS: Final = 0.01
 
 log = structlog.get_logger()
 
 
 class Wakeups:
-    """Subscribes to channels; calls back on each message, and once whenever something may have been missed.
+    """Subscribes to channels. Calls a callback on each message, and once whenever the callback may have missed a message.
 
-    That is when a channel has been subscribed to, by the first callback or after a reconnect: from that call on none is missed. Callbacks must only
-    take note: the others wait for them.
+    A callback may have missed messages when its subscription begins: at first, and after each reconnect. From that call on, it misses none until the
+    connection is lost. Callbacks run one after the other, so a callback must only record that it was called.
 
-    It has one connection of its own, none before the first channel, and notices within `QUIET_SECONDS` + `ANSWER_SECONDS` that Redis is away.
+    It has one connection of its own, opened for the first channel. It notices within `QUIET_SECONDS` + `ANSWER_SECONDS` that Redis is unavailable.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,20 +52,20 @@ class Wakeups:
         self._running: asyncio.Task[None] | None = None
 
     def subscribe(self, channel: str, callback: Callback) -> None:
-        """Has `callback` called for the channel. Waits for nothing, and can be done at any time, also before the start."""
+        """Subscribes `callback` to the channel. Does not wait for Redis. Can be called at any time, also before `start`."""
         name = channel.encode()
         callbacks = self._callbacks.setdefault(name, [])
         callbacks.append(callback)
         if self._link is not None:
             if name in self._link.confirmed:
-                # The channel's confirmation, by which the others were called, is over.
+                # Redis has already confirmed the channel, so no confirmation will call this callback.
                 asyncio.get_running_loop().call_soon(self._call_if_still_there, name, callback)
             else:
                 self._link.change(name)
         self._run_if_needed()
 
     def unsubscribe(self, channel: str, callback: Callback) -> None:
-        """Takes back one `subscribe`. The callback is not called any more."""
+        """Undoes one `subscribe`. The callback is not called afterwards."""
         name = channel.encode()
         callbacks = self._callbacks[name]
         callbacks.remove(callback)
@@ -75,12 +75,12 @@ class Wakeups:
                 self._link.change(name)
 
     async def start(self) -> None:
-        """Connects in the background, as soon as there is a channel."""
+        """Connects in the background as soon as there is a channel."""
         self._started = True
         self._run_if_needed()
 
     async def close(self) -> None:
-        """Ends the connection, and the attempt to make one. Nobody is called any more."""
+        """Closes the connection, or cancels the attempt to connect. No callback is called afterwards."""
         self._started = False
         if self._running is not None:
             self._running.cancel()
@@ -88,7 +88,7 @@ class Wakeups:
 
     def _run_if_needed(self) -> None:
         if self._started and self._callbacks and self._running is None:
-            # In no context: it outlives the call that happened to be the first to subscribe.
+            # In an empty context, because the task outlives the call that was the first to subscribe.
             self._running = asyncio.create_task(self._run(), name="wakeups", context=contextvars.Context())
 
     async def _run(self) -> None:
@@ -99,19 +99,19 @@ class Wakeups:
                 if not self._lost:
                     log.warning("wakeups_lost", cause=type(error).__name__)
             except Exception:
-                # Whatever it was: a task that ended would be deaf for good.
+                # Any other error too: if this task ended, no callback would ever be called again.
                 if not self._lost:
                     log.exception("wakeups_failed")
             self._lost = True
             await asyncio.sleep(RECONNECT_SECONDS)
-        # The next channel begins anew.
+        # The next `subscribe` starts a new task.
         self._running = None
 
     async def _listen(self) -> None:
-        """Listens until the connection is lost. Raises RedisError or OSError then."""
+        """Listens until the connection is lost, then raises RedisError or OSError."""
         async with _connected(self._url) as connection:
             link = _Link(connection, self._callbacks)
-            # In the background: what is written to a Redis that hangs must not keep us from noticing that.
+            # In the background, because a write to an unresponsive Redis may block, and must not block the check whether Redis responds.
             writing = asyncio.create_task(link.write(), name="wakeups writing")
             self._link = link
             try:
@@ -124,7 +124,7 @@ class Wakeups:
                 await asyncio.gather(writing, return_exceptions=True)
 
     def _take(self, link: "_Link", message: Any) -> None:
-        """Calls back. Redis's confirmation of a subscription is a message too: from that moment on none is missed."""
+        """Calls the callbacks of a message's channel, also for the confirmation of a subscription: from then on, no message is missed."""
         match message:
             case [b"subscribe", bytes(channel), _]:
                 link.confirm(channel)
@@ -144,30 +144,30 @@ class Wakeups:
 
 
 class _Link:
-    """One connection, and what it has asked Redis for. `wanted` are the channels that there should be, and may change at any time."""
+    """One connection, and the channels that it has requested. `wanted` holds the channels to subscribe to, and may change at any time."""
 
     def __init__(self, connection: Any, wanted: Mapping[bytes, object]) -> None:
         self.confirmed: set[bytes] = set()
         self._connection = connection
         self._wanted = wanted
         self._asked: set[bytes] = set()
-        # In the order in which they were changed, each once.
+        # In the order of their changes, each channel once.
         self._changed: dict[bytes, None] = dict.fromkeys(wanted)
         self._woken = asyncio.Event()
         self._woken.set()
 
     def change(self, channel: bytes) -> None:
-        """Says that a channel may have become wanted, or unwanted. All that change in one turn of the loop go in one command."""
+        """Marks a channel that may have been added to `wanted` or removed. All changes of one turn of the event loop are sent together."""
         self._changed[channel] = None
         self._woken.set()
 
     def confirm(self, channel: bytes) -> None:
-        """Notes that Redis has subscribed us to it."""
+        """Records that Redis has confirmed the subscription to a channel."""
         if channel in self._asked:
             self.confirmed.add(channel)
 
     async def write(self) -> None:
-        """Asks Redis for what has changed, again and again. Raises RedisError or OSError, which the one who reads meets as well."""
+        """Sends the changes to Redis, whenever there are any. Raises RedisError or OSError if the connection is lost, as `next_message` does."""
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -183,7 +183,7 @@ class _Link:
                     await self._send(command, *some)
 
     async def next_message(self) -> Any:
-        """The next message, or whatever else Redis says. Raises RedisError or TimeoutError if it does not answer."""
+        """Returns the next message or other response of Redis. Raises RedisError or TimeoutError if Redis does not respond."""
         try:
             async with asyncio.timeout(QUIET_SECONDS):
                 return await self._receive()
@@ -201,7 +201,7 @@ class _Link:
 
 
 class Announcements:
-    """A Resource. Nothing here fails or waits: who polls finds out without it."""
+    """A Resource that publishes in the background. An announcement never fails and never waits: subscribers that poll do not depend on it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -209,21 +209,21 @@ class Announcements:
         self._sending: asyncio.Task[None] | None = None
 
     def announce(self, channel: str) -> None:
-        """Soon, on this channel."""
+        """Publishes on the channel, together with the other announcements of `GATHER_SECONDS`."""
         self._pending.add(channel)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
     async def start(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     async def close(self) -> None:
-        """Waits for what is being said."""
+        """Waits until the pending announcements have been sent."""
         if self._sending is not None:
             await asyncio.gather(self._sending, return_exceptions=True)
 
     async def _send(self) -> None:
-        # It is no part of the call that it began in.
+        # This task does not belong to the call that started it.
         deadline.clear()
         try:
             while self._pending:
@@ -235,9 +235,9 @@ class Announcements:
 
 
 async def announce(redis: Redis, *channels: str) -> None:
-    """Tells every subscriber of the channels to look again, in one round trip.
+    """Wakes all subscribers of the channels, in one round trip.
 
-    Never raises for Redis being away: who polls finds it out a little later.
+    Does not raise if Redis is unavailable: subscribers notice the change at their next poll.
     """
 
     async def publish(client: Client) -> None:
@@ -251,7 +251,7 @@ async def announce(redis: Redis, *channels: str) -> None:
 
     if not channels:
         return
-    # What is announced is done already, and stays so when the call's time is over.
+    # The announced change is already committed, so an expired deadline must not fail the call.
     with contextlib.suppress(RedisUnavailable, DeadlineExceeded):
         await redis.run(publish)
 
@@ -265,12 +265,12 @@ def _call(channel: bytes, callback: Callback) -> None:
 
 @contextlib.asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
-    """A connection whose failures are ours to see: redis-py, if let, would connect and subscribe again by itself.
+    """Opens a connection that raises each failure. With its default settings, redis-py would reconnect and subscribe again without an error.
 
-    In RESP2, where all that comes in is read in one way.
+    Uses RESP2, in which messages and responses are read in the same way.
     """
     retry = Retry(NoBackoff(), 0, supported_errors=())
-    # `patience` bounds what waits for an answer; redis-py's own bounds would cost a task for each command.
+    # `patience` limits each wait for an answer. redis-py's own timeouts would cost a task for each command.
     pool = redis.asyncio.ConnectionPool.from_url(url, protocol=2, retry=retry, socket_timeout=None, socket_connect_timeout=ANSWER_SECONDS)
     connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
     try:

@@ -129,7 +129,8 @@ def _scraped(services: Compose, scrapes: Compose) -> Iterator[str]:
 
 def _health(dockerfile: str) -> Iterator[str]:
     """Checks that each image's own health check, which compose uses, asks the port of its program."""
-    asked = dict(re.findall(r'^HEALTHCHECK .*\bservicekit\.process\.healthcheck", "(\d+)"]\nENTRYPOINT \["python", "-m", "(\w+)"]$', dockerfile, re.MULTILINE))
+    checks = r'^HEALTHCHECK .*\bservicekit\.process\.healthcheck", "(\d+)"]\nENTRYPOINT \["python", "-m", "(\w+)"]$'
+    asked = dict(re.findall(checks, dockerfile, re.MULTILINE))
     wanted = {str(_default(program, "grpc_port")): program.__module__.partition(".")[0] for program in PROGRAMS.values()}
     if asked != wanted:
         yield f"the images ask {asked} for their health, and listen as {wanted}"
