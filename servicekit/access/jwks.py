@@ -94,7 +94,7 @@ class RemoteKeys:
 def public_keys(jwks: Any) -> dict[str, Ed25519PublicKey]:
     """Returns the Ed25519 keys of a JWK set by `kid`. Raises ValueError if `jwks` is not a JWK set or has no such key."""
     if not isinstance(jwks, dict) or not isinstance(jwks.get("keys"), list):
-        raise ValueError("not a JWK set")  # noqa: TRY004 - the received data is wrong, not our use of a type
+        raise ValueError("not a JWK set")  # noqa: TRY004 - the received data is wrong, not the caller's argument
     keys: dict[str, Ed25519PublicKey] = {}
     for jwk in jwks["keys"]:
         if isinstance(jwk, dict) and jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519" and isinstance(jwk.get("kid"), str):

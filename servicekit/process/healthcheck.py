@@ -2,8 +2,8 @@
 
 A container engine runs it: exit status 0 means ready, 1 not ready.
 
-The settings GRPC_PORT and BIND_HOST override the argument, because the service listens there. The check reports readiness and not liveness, because
-whatever waits for a container waits until it can be used.
+The settings GRPC_PORT and BIND_HOST override the argument, because the service listens there. The check reports readiness and not liveness: a
+container that depends on this one starts only when this one can be used.
 """
 
 import os

@@ -40,7 +40,7 @@ class Call:
 
     @property
     def client_address(self) -> str:
-        """The client address that the gateway determined; without a gateway, the connection's other end. The gateway lets no client set its header."""
+        """The client's address: the one in the gateway's header, which no client can set; without a gateway, the connection's other end."""
         given = self.metadata.get(CLIENT_ADDRESS)
         if given is None:
             kind, _, rest = self.peer.partition(":")

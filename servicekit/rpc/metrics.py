@@ -59,7 +59,7 @@ class MethodMeter:
 
 
 class CallMetrics:
-    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and running calls and streams."""
+    """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and what runs now."""
 
     def __init__(self, metrics: CollectorRegistry) -> None:
         self.started_total = Counter("grpc_server_started_total", "Started calls.", LABELS, registry=metrics)

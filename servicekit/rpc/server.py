@@ -1,4 +1,4 @@
-"""The edge: serves the services' methods with grpc.aio. It is the only module that knows grpc.aio's context, and the only place that aborts a call."""
+"""The edge: serves the services' methods with grpc.aio. The only module that knows grpc.aio's context, and the only place that aborts a call."""
 
 import asyncio
 import contextlib

@@ -30,7 +30,7 @@ CODES: Final = {
 
 
 class Failure(Exception):
-    """The only exception that the pipeline raises when a call fails. It has everything that `servicekit.rpc.server` needs to end the call."""
+    """The exception that the pipeline raises when a call fails. It has everything that `servicekit.rpc.server` needs to end the call."""
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(str(error))

@@ -180,7 +180,7 @@ class Database:
 
 
 def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
-    """Whether the statement's arguments are wrong, which is our fault.
+    """Whether a statement was given wrong arguments, which is a programming error.
 
     asyncpg raises the same type for a wrong number of arguments and for a connection that is closed, closing or being cancelled.
     """
