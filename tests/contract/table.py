@@ -14,7 +14,6 @@ from uuid import uuid4
 import httpx
 
 from tests.support.accounts import PASSWORD, Account, log_in, make_account
-from tests.support.calls import first_event
 
 AUTH = "taskmanager.auth.v1.AuthService"
 USER = "taskmanager.auth.v1.UserService"
@@ -157,9 +156,9 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
 
 async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
     """Returns a resume token for all changes from now on."""
-    watched = await first_event(rest, rest.build_request("GET", "/api/v1/tasks:watch", headers=account.headers))
-    assert watched.status_code == httpx.codes.OK, watched.text
-    return str(watched.json()["resume_token"])
+    listed = await rest.get("/api/v1/tasks?page_size=1", headers=account.headers)
+    assert listed.status_code == httpx.codes.OK, listed.text
+    return str(listed.json()["resume_token"])
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"

@@ -4,10 +4,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 SLOW: Final = pytest.mark.slow
 # The folders whose files take longest. Workers that run files side by side begin with these, so that they end at about the same time.
 LONGEST: Final = ("e2e", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
+
+
+# These files break one system. One worker runs them all, so that the system is started once.
+BREAKING: Final = frozenset(f"tests/e2e/test_{name}.py" for name in ("account_deletion", "balance", "drain", "lost_answers", "refresh", "revocation"))
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives each worker one file after the other, and the files of BREAKING to the same worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "breaking" if file in BREAKING else str(file)
 
 
 def longest_first(items: list[pytest.Item]) -> None:
