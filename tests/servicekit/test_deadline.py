@@ -1,4 +1,4 @@
-"""The time that a call has left, seen by whatever waits."""
+"""The remaining time of a call, as the code that waits reads it."""
 
 import asyncio
 

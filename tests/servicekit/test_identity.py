@@ -1,4 +1,4 @@
-"""What the Authorization header says."""
+"""Reads the token from the Authorization header."""
 
 import pytest
 

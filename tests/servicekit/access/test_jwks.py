@@ -21,7 +21,7 @@ INTERVAL_SECONDS = 0.2
 
 
 class Issuer:
-    """Serves whatever set it is told to."""
+    """Serves the key set that the test publishes."""
 
     def __init__(self) -> None:
         self.answer: Any = {}
@@ -54,7 +54,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the tests need not wait for seconds."""
+    """Shortens the interval, so that the tests need not wait for seconds."""
     monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", INTERVAL_SECONDS)
 
 
@@ -97,7 +97,7 @@ async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
     keys = RemoteKeys(issuer.url, CollectorRegistry())
     found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
     assert set(found) == {None}
-    # And one after another, which no fetch under way answers together.
+    # And one after the other, so that they do not share one running fetch.
     for i in range(50, 60):
         assert await keys.find(f"made-up-{i}") is None
     assert issuer.asked == 1
@@ -133,7 +133,7 @@ async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: py
     issuer.publish(new)
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     await asyncio.sleep(INTERVAL_SECONDS)
-    # Whoever asks first sets off the fetch, and waits for nothing.
+    # The first call of `holds` starts the fetch and does not wait for it.
     async with asyncio.timeout(2):
         while keys.holds(kid_of(old)):
             await asyncio.sleep(0.01)
@@ -157,7 +157,7 @@ async def test_an_old_set_is_fetched_anew_once(issuer: Issuer, monkeypatch: pyte
 
 
 async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The issuer accepts and never answers: that is nothing to those whose key is known."""
+    """The issuer accepts connections and never answers. This must not delay callers whose key is known."""
     known = key_ring()
     issuer.publish(known)
     keys = RemoteKeys(issuer.url, CollectorRegistry())

@@ -1,4 +1,4 @@
-"""What a rate limit may be."""
+"""The valid values of a rate limit."""
 
 import pytest
 

@@ -1,11 +1,11 @@
-"""The limiter's stand-in in memory: what it keeps, and what it forgets. That it decides as Redis does stands in test_rate_limit."""
+"""The limiter's local buckets: which ones it keeps and removes. test_rate_limit tests that they decide as Redis does."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.access.rate_limit import Limit, LocalBuckets
 
-# So long that nothing is refilled while a test runs.
+# The interval is so long that no bucket is refilled while a test runs.
 LONG = Limit(3, 1000.0)
 
 
@@ -13,7 +13,7 @@ def test_the_stand_in_forgets_the_least_recently_used_bucket_first() -> None:
     buckets, once = LocalBuckets(3, lambda: 1.0), Limit(1, 1000.0)
     for key in ("a", "b", "c"):
         assert buckets.take(key, once) == 0
-    assert buckets.take("a", once) > 0  # being refused is use, too
+    assert buckets.take("a", once) > 0  # a refused take counts as a use too
     assert buckets.take("d", once) == 0
     assert [buckets.take(key, once) > 0 for key in ("a", "c", "d")] == [True] * 3
     assert buckets.take("b", once) == 0

@@ -1,4 +1,4 @@
-"""The limiter on a real Valkey, on one that is killed and frozen, and its stand-in in memory; that all of them decide alike."""
+"""The limiter on a real Valkey, on one that is killed or frozen, and in memory. All of them must decide alike."""
 
 import asyncio
 import signal
@@ -26,12 +26,12 @@ from tests.servicekit.stores.valkeys import running_valkey, url_of
 from tests.support.waiting import eventually
 
 PREFIX = "test-limit"
-# So long that nothing is refilled while a test runs.
+# The interval is so long that no bucket is refilled while a test runs.
 LONG = Limit(3, 1000.0)
 
 
 class Figures(CollectorRegistry):
-    """What limiter and breaker tell."""
+    """The metrics of the limiter and of the circuit breaker."""
 
     @property
     def local(self) -> float | None:
@@ -44,7 +44,7 @@ class Figures(CollectorRegistry):
 
 @dataclass(frozen=True)
 class Replica:
-    """A limiter with its client of Redis, as one process has them."""
+    """A limiter with its Redis client, as in one process."""
 
     redis: Redis
     limiter: RateLimiter
@@ -88,7 +88,7 @@ async def held(replica: Replica, key: str) -> bytes | None:
 
 
 async def passed(limiter: RateLimiter, key: str, limit: Limit, attempts: int) -> int:
-    """How many of so many takings, one after the other, there was one for."""
+    """Makes `attempts` takes one after the other. Returns how many succeeded."""
     return [await limiter.take(key, limit) for _ in range(attempts)].count(0.0)
 
 
@@ -96,7 +96,7 @@ async def test_a_burst_passes_and_the_next_is_told_how_long_to_wait(replica: Rep
     began = time.monotonic()
     assert [await replica.limiter.take(key, LONG) for _ in range(LONG.burst)] == [0.0] * LONG.burst
     waits = [await replica.limiter.take(key, LONG) for _ in range(3)]
-    # Redis's clock is not ours: it may have been set by a little meanwhile.
+    # Redis uses another clock, which may have been adjusted slightly during the test.
     assert all(LONG.interval_seconds - (time.monotonic() - began) - 0.1 <= wait <= LONG.interval_seconds for wait in waits)
     assert replica.figures.local == 0
 
@@ -174,13 +174,13 @@ async def test_a_bucket_is_kept_as_whole_microseconds(replica: Replica, key: str
 
 
 class Clock:
-    """A clock that is set, for Redis's scripts too."""
+    """A clock that the test sets, also for the scripts in Redis."""
 
     key = f"{PREFIX}-clock"
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        # Later than real time, by which Redis would expire the buckets.
+        # Later than the real time, so that Redis does not expire the buckets.
         self.microseconds = 2_500_000_000_000_000
 
     def __call__(self) -> float:
@@ -194,7 +194,7 @@ class Clock:
 
 @pytest.fixture
 def timed(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> RateLimiter:
-    """A limiter whose scripts read what Clock has set, and are the real ones in all else."""
+    """A limiter whose scripts read the time of Clock. Otherwise they are the real scripts."""
     for name in ("TAKE", "GIVE_BACK"):
         source: str = getattr(rate_limit, name)
         assert source.count("redis.call('TIME')") == 1
@@ -241,13 +241,13 @@ async def test_a_smaller_limit_takes_over_what_was_left_of_a_larger_one(timed: R
 
 
 limits = st.builds(Limit, st.integers(1, 5), st.integers(1, 3_000_000).map(lambda microseconds: microseconds / 1_000_000))
-# Steps that end just on a bound are what matters, and would hardly be met by chance.
+# Steps that end exactly on a bound matter most, and random numbers would rarely reach them.
 steps = st.sampled_from([0, 1, 250_000, 499_999, 500_000, 500_001, 1_000_000]) | st.integers(0, 4_000_000)
 acts = st.sampled_from(["take", "take", "give_back"]) | steps
 
 
 class Model:
-    """A bucket as people think of one: so many in it, and a fraction."""
+    """A bucket in its simple form: the number that it holds, as a fraction."""
 
     def __init__(self, limit: Limit) -> None:
         self._burst, self._interval = limit.burst, limit.microseconds[0]
@@ -283,7 +283,7 @@ def test_the_stand_in_decides_as_a_bucket_does(limit: Limit, sequence: list[str 
             model.advance(int(act))
 
 
-# The limit may be another one each time, and the clock may go back.
+# The limit may change at each step, and the clock may be set back.
 Wild: TypeAlias = tuple[str, Limit] | int
 wild = st.tuples(st.sampled_from(["take", "take", "give_back"]), limits) | steps | st.integers(-4_000_000, 0)
 
@@ -307,7 +307,7 @@ async def test_redis_and_the_stand_in_decide_alike(
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Process]:
-    """A Valkey of the test's own, to be killed."""
+    """A Valkey that the test owns and may kill."""
     monkeypatch.setattr(breaker, "PROBE_INTERVAL_SECONDS", 0.1)
     async with running_valkey() as process:
         yield process
@@ -339,7 +339,7 @@ async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process
     await returned(replica)
     assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
     assert replica.figures.local == 5
-    # Something was put back that nobody took from this Redis.
+    # These takes were not counted in this Redis.
     await replica.limiter.give_back(key, LONG)
     await replica.limiter.give_back(str(uuid4()), LONG)
     assert await passed(replica.limiter, key, LONG, 2) == 1
@@ -353,7 +353,7 @@ async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(server: Pr
     assert replica.figures.local == 1
     server.send_signal(signal.SIGCONT)
     await returned(replica)
-    # What Redis got to read when it went on counts there as well.
+    # When Redis continues, it may execute the pending take, which then counts there too.
     assert await passed(replica.limiter, key, LONG, 5) in {LONG.burst - 2, LONG.burst - 1}
     assert replica.figures.local == 1
 

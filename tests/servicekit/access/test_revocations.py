@@ -1,4 +1,4 @@
-"""What a replica knows of ended sessions: nothing is let in before it knows, nothing is missed, and nothing is remembered for ever."""
+"""Revocations: no token is accepted before the first read, no event is missed, and no entry is kept longer than needed."""
 
 from collections.abc import Sequence
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ PAGE = 3
 
 
 class Log:
-    """An EventSource in memory that hands out `PAGE` events at a time, and is away when told to be, from a number on."""
+    """An EventSource in memory that returns `PAGE` events at a time. It is unavailable for events after number `away_from`, if that is set."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -38,7 +38,7 @@ class Log:
 
 
 class Clock:
-    """A clock that stands still unless it is set."""
+    """A clock that moves only when the test sets it."""
 
     now = 1000.0
 
@@ -47,7 +47,7 @@ class Clock:
 
 
 class Replica:
-    """Revocations over a log, and what they say."""
+    """Revocations with their event log, clock and metrics, and a record of their callbacks."""
 
     def __init__(self) -> None:
         self.log, self.clock, self.registry, self.woken = Log(), Clock(), CollectorRegistry(), 0
@@ -68,7 +68,7 @@ class Replica:
         self.woken += 1
 
     def _change(self) -> None:
-        """Notes how many are refused by now: who is told of a change must find it."""
+        """Records the number of known revocations: when `on_change` is called, the change must be visible."""
         self.changes.append(int(self.metric("revocations") or 0))
 
 
@@ -185,7 +185,7 @@ async def test_a_log_that_was_restored_is_read_from_its_beginning(replica: Repli
     with capture_logs() as logs:
         await replica.revocations.refresh()
     assert [line["event"] for line in logs] == ["events_begin_again"]
-    # What was known is not forgotten with the log: the tokens are still there.
+    # The restored log lacks some events, but their tokens may still be valid, so the replica must keep rejecting them.
     assert all(map(replica.refuses, [*known, fresh]))
     await replica.revocations.refresh()
     assert replica.log.asked[-1][0] == 3
@@ -207,7 +207,7 @@ async def test_what_no_token_can_be_alive_for_is_forgotten(replica: Replica) -> 
 
 
 async def test_an_event_that_is_read_again_is_remembered_from_then_on(replica: Replica) -> None:
-    """The oldest go first, but one that is read again is none of the oldest."""
+    """The replica forgets an entry some time after its last read, not after its first."""
     both = [someone(), someone()]
     for each in both:
         replica.log.add(each)

@@ -1,4 +1,7 @@
-"""The verifier's memory: bounded, and never beyond a token's end, its key or its session. What it refuses is in tests/contract/test_tokens.py."""
+"""The verifier's cache: its size is limited, and a token is not accepted after its expiry or without its key or session.
+
+tests/contract/test_tokens.py tests which tokens are rejected.
+"""
 
 import asyncio
 import time
@@ -19,7 +22,7 @@ ISSUER, AUDIENCE = "https://issuer.example", "audience"
 
 
 class CountingKeys:
-    """A KeySource that counts how often it is asked."""
+    """A KeySource that counts the calls of `find`."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
@@ -35,7 +38,7 @@ class CountingKeys:
 
 
 class NoKeysYet:
-    """A KeySource that has not fetched anything."""
+    """A KeySource that has not fetched any keys."""
 
     async def find(self, _: str) -> Ed25519PublicKey | None:
         raise DependencyUnavailable("auth_service")
@@ -45,7 +48,7 @@ class NoKeysYet:
 
 
 class Sessions:
-    """A SessionCheck that is told what has ended."""
+    """A SessionCheck whose ended sessions the test sets."""
 
     def __init__(self) -> None:
         self.ended: set[UUID] = set()
@@ -59,7 +62,7 @@ class Sessions:
 
 
 class System:
-    """An issuer and a verifier that trusts it."""
+    """An issuer, and a verifier that trusts it."""
 
     def __init__(self, capacity: int = 10) -> None:
         signing = key_ring()

@@ -1,4 +1,4 @@
-"""What `python -m servicekit.process.healthcheck` says of a server."""
+"""`python -m servicekit.process.healthcheck`: its exit status and output for ready, not ready and missing servers."""
 
 import asyncio
 import os

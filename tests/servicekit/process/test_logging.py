@@ -1,4 +1,4 @@
-"""Log lines: each is one object of JSON, whatever is in it; of those that are written together none is lost, whatever happens to one write."""
+"""Log lines: each is one JSON object, whatever it contains. A write that fails does not end the log."""
 
 import asyncio
 import io

@@ -88,7 +88,7 @@ async def test_only_auth_publishes_keys(system: Stack) -> None:
     assert published.status_code == 200
     assert "max-age" in published.headers["cache-control"]
     (key,) = published.json()["keys"]
-    assert set(key) == {"kty", "crv", "x", "kid", "alg", "use"}, "and never `d`, which is the private half"
+    assert set(key) == {"kty", "crv", "x", "kid", "alg", "use"}, "the key must not have `d`, its private half"
     assert (await get(system, "task-1", "/.well-known/jwks.json")).status_code == 404
 
 

@@ -1,4 +1,4 @@
-"""When rounds of work begin, and that nothing but the end ends them."""
+"""When rounds of work start, and that only `close` ends them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,17 +13,17 @@ from servicekit.errors import DependencyUnavailable
 from servicekit.process.periodic import Periodic, measure
 from tests.support.waiting import eventually
 
-# A pause that no test waits out.
+# Longer than any test runs.
 NEVER_SECONDS = 1000.0
 SOON_SECONDS = 0.01
-# Long enough for a round that should not begin to begin.
+# Long enough that a round that must not start would have started.
 A_WHILE_SECONDS = 0.1
 
 PeriodicFactory: TypeAlias = Callable[..., Awaitable[Periodic]]
 
 
 class Work:
-    """Counts its rounds, and takes until the gate is open."""
+    """Counts its rounds. A round ends only when the gate is open."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -72,7 +72,7 @@ def work() -> Work:
 
 @pytest.fixture
 async def started(work: Work) -> AsyncIterator[PeriodicFactory]:
-    """Starts the work periodically, and ends it with the test."""
+    """Starts periodic work, and closes it after the test."""
     made: list[Periodic] = []
 
     async def start(does: Callable[[], Awaitable[object]] = work, **seconds: float) -> Periodic:
@@ -252,7 +252,7 @@ async def test_no_calls_deadline_is_inherited(started: PeriodicFactory, work: Wo
 
 
 async def test_the_time_since_the_last_success_is_measured(started: PeriodicFactory, work: Work) -> None:
-    """A work that fails grows older; one that has not begun is as old as it is."""
+    """The age of failing work grows. Before the first round, the age counts from the creation of the object."""
     work.errors = iter([None, *[DependencyUnavailable("postgres")] * 1000])
     registry = CollectorRegistry()
     failing, idle = await started(interval_seconds=SOON_SECONDS), Periodic("idle", work, interval_seconds=NEVER_SECONDS)

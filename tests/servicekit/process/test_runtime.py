@@ -1,4 +1,4 @@
-"""The end of a process that has streams under way."""
+"""The stop of a process that has running streams."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ class Program:
     channel: grpc.aio.Channel
 
     async def terminated(self) -> list[Any]:
-        """Its log, when it has ended well."""
+        """Waits until the process has ended. Asserts exit status 0 and returns the log."""
         assert self.process.stdout is not None
         log = [json.loads(line) async for line in self.process.stdout]
         assert await self.process.wait() == 0
@@ -75,13 +75,13 @@ async def test_streams_go_on_while_balancers_look_away_and_then_end_with_a_reaso
         running.process.send_signal(signal.SIGTERM)
         told = time.monotonic()
         await asyncio.sleep(DRAIN_DELAY_SECONDS / 2)
-        # Balancers may send one still.
+        # Load balancers may still route a new stream here.
         calls.append(watch(running.channel))
         outcomes = await asyncio.gather(*map(read_all, calls))
         took = time.monotonic() - told
         log = await running.terminated()
     for messages, error in outcomes:
-        assert messages, "it did not go on"
+        assert messages, "the stream sent no more messages"
         assert error is not None
         assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE.value[0], "DEPENDENCY_UNAVAILABLE")
         assert LAST_WORDS in error.message

@@ -1,4 +1,4 @@
-"""Settings: whatever is wrong is named in one message, and the process ends with status 2. On the real commands."""
+"""Settings, with the real commands: one message names all wrong settings, and the process exits with status 2."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended."""
+    """A command's exit status and its error output."""
 
     status: int | None
     error: str
@@ -33,7 +33,7 @@ class Outcome:
 
 
 async def command(service: str, name: str, environment: Mapping[str, str]) -> Outcome:
-    """Runs `python -m SERVICE NAME` in this environment and no other."""
+    """Runs `python -m SERVICE NAME` with only these environment variables."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", service, name),
         env={"PATH": os.environ["PATH"], **environment},
@@ -86,7 +86,7 @@ WRONG_TASK = {"JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short",
 
 @pytest.mark.parametrize(("service", "wrong"), [("auth_service", WRONG | WRONG_AUTH), ("task_service", WRONG | WRONG_TASK)])
 async def test_everything_that_is_wrong_is_named_at_once_and_no_value_told(service: str, wrong: Mapping[str, str]) -> None:
-    # The one that is required, and of which any text is right.
+    # AUTH_GRPC_ENDPOINT is required and accepts any text, so it cannot be wrong.
     outcome = await command(service, "run", {"AUTH_GRPC_ENDPOINT": "127.0.0.1:1", **wrong})
     assert (outcome.status, outcome.named) == (2, set(wrong)), outcome.error
     assert "secret" not in outcome.error.replace("must be a secret of", "")

@@ -1,4 +1,4 @@
-"""A service program around `planted.Feed`, whose streams tick until it drains. Run as a process by test_runtime."""
+"""A service program around `planted.Feed`, whose streams send messages until it drains. test_runtime runs it as a process."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,12 +16,12 @@ from servicekit.rpc.metrics import registry
 from tests.servicekit.rpc.feeds import Feed, feed_service
 from tests.servicekit.rpc.serving import OneToken
 
-# What the feed says as it ends: any error that is UNAVAILABLE would do.
+# The dependency in the error that ends a stream. Any error with the status UNAVAILABLE would be enough.
 LAST_WORDS = "this replica's feed"
 
 
 class DrainedFeed(Feed):
-    """Streams end when it is told to drain, and not before."""
+    """A feed whose streams end only when it drains."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class DrainedFeed(Feed):
 
 
 async def broken() -> None:
-    """A drain that fails, which must keep no other from draining."""
+    """A drain that fails. The other drains must still run."""
     raise ZeroDivisionError
 
 

@@ -1,4 +1,4 @@
-"""A service with a method that streams, which `proto/` has not: made of a descriptor, hosted by a real server, watched by real clients."""
+"""A service with a streaming method, made from a descriptor that is not in `proto/`, with a real server and real clients."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ Behaviour: TypeAlias = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 @functools.cache
 def feed_service() -> ServiceDescriptor:
-    """`planted.Feed`: Watch streams, Get answers once; both take a valid id from a caller with a token."""
+    """Returns `planted.Feed`: Watch streams, Get is unary. Both require a valid id and an access token."""
     file = descriptor_pb2.FileDescriptorProto(name="planted/feed.proto", package="planted", syntax="proto3")
     file.dependency.extend(["taskmanager/task/v1/task_service.proto", "taskmanager/task/v1/task.proto", "taskmanager/rpc/v1/access.proto"])
     service = file.service.add(name="Feed")
@@ -46,7 +46,7 @@ def feed_service() -> ServiceDescriptor:
 
 
 class Feed:
-    """Watch does what it is told, and it is noted how often it began and ended."""
+    """The handlers. Watch runs `behaviour`, and counts how often it started and ended."""
 
     def __init__(self) -> None:
         self.behaviour: Behaviour = self.three
@@ -60,7 +60,7 @@ class Feed:
                 async for message in messages:
                     yield message
         finally:
-            # As a feed does that lets go of what it holds.
+            # Awaits once, like a feed that releases its resources.
             await asyncio.sleep(0)
             self.ended += 1
 
@@ -88,7 +88,7 @@ class Feed:
 
 @dataclass(slots=True)
 class Feeding:
-    """A server under test."""
+    """A server under test, and its client channel."""
 
     feed: Feed
     registry: CollectorRegistry
@@ -96,33 +96,33 @@ class Feeding:
     port: int
 
     def watch(self, request: Message = REQUEST, metadata: Any = GOOD, timeout: float | None = None, channel: grpc.aio.Channel | None = None) -> Any:
-        """A call of Watch."""
+        """Starts a call of Watch."""
         return watch(channel or self.channel, request, metadata, timeout)
 
     def get(self) -> Any:
-        """A call of Get, which answers once."""
+        """Starts a call of Get."""
         method: Any = self.channel.unary_unary("/planted.Feed/Get", lambda sent: sent.SerializeToString(), task_pb2.Task.FromString)
         return method(REQUEST, metadata=grpc.aio.Metadata(*GOOD), timeout=TIMEOUT_SECONDS)
 
     def counted(self, name: str, **labels: str) -> float | None:
-        """A figure of Watch."""
+        """Returns the value of a metric of Watch."""
         of_watch = {"grpc_type": "server_stream", "grpc_service": "planted.Feed", "grpc_method": "Watch"}
         return self.registry.get_sample_value(f"grpc_server_{name}", of_watch | labels)
 
     @property
     def under_way(self) -> float | None:
-        """How many streams are."""
+        """The number of running streams."""
         return self.registry.get_sample_value("grpc_server_streams_in_flight")
 
 
 def watch(channel: grpc.aio.Channel, request: Message = REQUEST, metadata: Any = GOOD, timeout: float | None = None) -> Any:
-    """A call of Watch."""
+    """Starts a call of Watch."""
     method: Any = channel.unary_stream(WATCH, lambda sent: sent.SerializeToString(), task_pb2.Task.FromString)
     return method(request, metadata=grpc.aio.Metadata(*metadata), timeout=timeout)
 
 
 async def read_all(call: Any) -> tuple[list[Any], ApiError | None]:
-    """The messages of a stream, and the error that it ended with."""
+    """Returns the messages of a stream and the error that it ended with, or None."""
     messages: list[Any] = []
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -135,7 +135,7 @@ async def read_all(call: Any) -> tuple[list[Any], ApiError | None]:
 
 @contextlib.asynccontextmanager
 async def feeding(limits: Limits | None = None, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> AsyncIterator[Feeding]:
-    """A server that listens, and a channel to it."""
+    """Yields a running server with a channel to it."""
     registry, feed = CollectorRegistry(), Feed()
     async with feeding_by(pipeline(registry, limits), feed, interceptors) as (channel, port):
         yield Feeding(feed, registry, channel, port)
@@ -145,7 +145,7 @@ async def feeding(limits: Limits | None = None, interceptors: Sequence[grpc.aio.
 async def feeding_by(
     the_pipeline: Pipeline, feed: Feed, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 ) -> AsyncIterator[tuple[grpc.aio.Channel, int]]:
-    """The same, with a pipeline of the test's own."""
+    """As `feeding`, but with a pipeline from the test."""
     server = GrpcServer(server_options(), Health([], {}, CollectorRegistry()), interceptors)
     server.add(feed_service(), [feed], the_pipeline)
     port = await server.start()

@@ -1,4 +1,4 @@
-"""A real server on a free port, around handlers and a verifier written by hand."""
+"""A real server on a free port, with hand-written handlers and a hand-written verifier."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -31,7 +31,7 @@ SERVICE_TOKENS = ("the-new-service-token", "the-old-service-token")
 
 
 class OneToken:
-    """A verifier that knows the token `good`."""
+    """A verifier that accepts only the token `good`."""
 
     async def verify(self, token: str) -> Identity:
         if token != "good":
@@ -40,7 +40,7 @@ class OneToken:
 
 
 class Tasks:
-    """Handlers of TaskService: GetTask does what it is told, the others nothing."""
+    """Handlers of TaskService. GetTask runs `behaviour`; the others are not implemented."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -68,7 +68,7 @@ class Tasks:
 
 @dataclass(slots=True)
 class Serving:
-    """A server under test."""
+    """A server under test, and its client channel."""
 
     tasks: Tasks
     registry: CollectorRegistry
@@ -77,19 +77,19 @@ class Serving:
     port: int
 
     async def get_task(self, request: Message | bytes | None = None, metadata: Any = GOOD) -> Any:
-        """Calls GetTask, with a good request unless another is given: the task, or the ApiError."""
+        """Calls GetTask, by default with a valid request. Returns the task or the ApiError."""
         request = task_service_pb2.GetTaskRequest(id=TASK_ID) if request is None else request
         return await rpc_call(self.channel, named("TaskService.GetTask"), request, metadata)
 
     def handled(self, code: str) -> float | None:
-        """How many GetTask calls ended so."""
+        """Returns how many GetTask calls ended with this code."""
         labels = {"grpc_type": "unary", "grpc_service": TASKS.full_name, "grpc_method": "GetTask", "grpc_code": code}
         return self.registry.get_sample_value("grpc_server_handled_total", labels)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server is given."""
+    """The limits and readiness checks of a server under test."""
 
     deadline_seconds: float = 5.0
     concurrent_calls: int = 10
@@ -99,7 +99,7 @@ class Limits:
 
 
 def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipeline:
-    """A pipeline with the verifier by hand."""
+    """Returns a pipeline with the hand-written verifier."""
     given = limits or Limits()
     return Pipeline(
         verifier=OneToken(),
@@ -114,13 +114,13 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipel
 
 
 def server_options() -> ServerOptions:
-    """A free port of this machine, without reflection."""
+    """Returns the options of a server on a free port of this machine, without reflection."""
     return ServerOptions(host="127.0.0.1", port=0, max_connection_age_seconds=60, reflected_services=())
 
 
 @contextlib.asynccontextmanager
 async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
-    """A server that listens, and a channel to it."""
+    """Yields a running server with a channel to it."""
     registry, tasks = CollectorRegistry(), Tasks()
     health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
     server = GrpcServer(server_options(), health, ())

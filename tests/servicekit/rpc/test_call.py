@@ -1,4 +1,4 @@
-"""The client's address: the gateway's word if there is one, else the other end of the connection."""
+"""The client's address: the one that the gateway sends; without a gateway, the other end of the connection."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ async def test_on_a_real_connection_it_is_this_machine() -> None:
     seen: list[str] = []
 
     async def look(_: Any, call: Call) -> task_pb2.Task:
-        # Here: grpc's context crashes the process when it is asked after the call.
+        # Read during the call, because grpc's context crashes the process if it is read after the call.
         seen.append(call.client_address)
         return task_pb2.Task()
 

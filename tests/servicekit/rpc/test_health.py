@@ -1,4 +1,4 @@
-"""Readiness: remembered checks, told by name. The names of the running system's services too."""
+"""Readiness: checks whose results are kept and reported by name; and the names that the running services report."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 class Part:
-    """Something that is there or is not."""
+    """A dependency that is available unless `error` is set."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

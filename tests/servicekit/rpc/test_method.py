@@ -1,4 +1,4 @@
-"""What is read from the descriptors, and that the path decides which resource a REST call is about."""
+"""What is read from the descriptors, and that a REST call may only name the resource of its path."""
 
 import pytest
 from google.api import annotations_pb2
@@ -20,7 +20,7 @@ def methods() -> dict[str, Method]:
 
 
 def service_without_access() -> ServiceDescriptor:
-    """A service of one method that has a REST path but does not say who may call it."""
+    """Returns a service with one method, which has a REST path but no access option."""
     pool = descriptor_pool.DescriptorPool()
     file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
     file.message_type.add(name="Nothing")
@@ -76,7 +76,7 @@ def test_what_the_path_says_is_accepted(path: str) -> None:
     ],
 )
 def test_what_the_path_does_not_say_is_refused(path: str) -> None:
-    """A path of a form that the rule does not have proves nothing, so it must not be let through."""
+    """A path that does not match the rule's form does not prove which resource it names, so it is rejected."""
     with pytest.raises(InvalidField) as get:
         check("GetTask", path, task_service_pb2.GetTaskRequest(id=B))
     assert [violation.field for violation in get.value.violations] == ["id"]

@@ -1,4 +1,4 @@
-"""Page tokens: good only as they were made, for whom, and for what."""
+"""Page tokens: valid only unchanged, and only for the caller and the query that they were issued for."""
 
 import base64
 

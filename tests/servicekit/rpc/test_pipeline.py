@@ -1,4 +1,4 @@
-"""What happens around a handler, and in which order."""
+"""The layers around a handler, and their order."""
 
 import asyncio
 import time
@@ -192,7 +192,7 @@ async def test_internal_methods_are_open_to_the_services_by_any_of_their_tokens(
     await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(authorization=f"Bearer {token}"))
     with pytest.raises(RuntimeError, match="open to anybody"):
         _ = tasks.calls[0].identity
-    # What comes from a service is validated all the same.
+    # Requests of the system's own services are validated too.
     with pytest.raises(Failure) as failure:
         await handler(INVALID, call_with(authorization=f"Bearer {token}"))
     assert failure.value.reason == "INVALID_FIELD"

@@ -1,4 +1,4 @@
-"""Reflection on the running services, in both of its versions, by raw calls."""
+"""Reflection on the running services, in both versions, with raw calls."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ both_versions = pytest.mark.parametrize("version", VERSIONS)
 async def ask(
     channel: grpc.aio.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest
 ) -> list[reflection_pb2.ServerReflectionResponse]:
-    """The answers; the messages of the two versions are the same on the wire."""
+    """Returns the answers. The messages of the two versions are the same on the wire."""
 
     async def sent() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
         for request in requests:
@@ -39,7 +39,7 @@ async def listed(channel: grpc.aio.Channel, version: str) -> set[str]:
 @both_versions
 async def test_the_services_are_listed(version: str, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> None:
     assert await listed(auth_channel, version) >= AUTH
-    # The gateway has one upstream for reflection, which therefore tells of both.
+    # The gateway routes reflection to task_service only, so task_service lists the services of both.
     assert await listed(task_channel, version) >= AUTH | TASK
 
 
@@ -51,7 +51,7 @@ async def test_the_gateway_lists_every_public_service(version: str, gateway_chan
 
 @both_versions
 async def test_a_service_is_described(version: str, task_channel: grpc.aio.Channel) -> None:
-    # Also what is listed beside: clients ask for all of it.
+    # All listed services, not only our own, because clients ask for each of them.
     for name in await listed(task_channel, version):
         (answer,) = await ask(task_channel, version, reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))
         files = [descriptor_pb2.FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto]

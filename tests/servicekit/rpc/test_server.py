@@ -1,4 +1,4 @@
-"""The edge: what a server refuses to start with, and what it makes of what comes in."""
+"""The edge: what prevents a server's start, and how the server treats incoming requests."""
 
 import asyncio
 from typing import Any
@@ -63,11 +63,11 @@ async def test_a_message_beyond_the_bound_is_refused() -> None:
 
 
 async def test_an_answer_may_be_as_large_as_clients_take() -> None:
-    """Refused behind the handler it would be a write that was done and says that it was not."""
+    """If the server rejected an answer after its handler, a committed write would be reported as failed."""
     async with serving() as server:
 
         async def large(_: Any, __: Call) -> Message:
-            # Behind the tag and the length of the field.
+            # The tag and the length of the field take 5 bytes.
             return task_pb2.Task(description="x" * (MAX_ANSWER_BYTES - 5))
 
         server.tasks.behaviour = large
@@ -85,7 +85,7 @@ async def test_metadata_is_text_and_its_last_value_counts() -> None:
 
 
 async def test_two_tokens_are_none() -> None:
-    """Which of two counts must not depend on who looks (RFC 9110 §11.6.2: the header is not a list)."""
+    """The gateway and the service must not choose different ones of two tokens (RFC 9110 §11.6.2: the header is not a list)."""
     async with serving() as server:
         for first, second in (("good", "bad"), ("bad", "good")):
             answer = await server.get_task(metadata=(("authorization", f"Bearer {first}"), ("authorization", f"Bearer {second}")))

@@ -1,4 +1,4 @@
-"""From an error to what goes over the wire (AIP-193)."""
+"""Maps an error to the status that the client receives (AIP-193)."""
 
 import grpc
 import pytest
@@ -77,6 +77,6 @@ def test_every_kind_has_a_code_of_its_own(kind: Kind) -> None:
     error.kind = kind
     code = failure_of(error).code
     assert [other for other in Kind if CODES[other] is code] == [kind]
-    # Of these three gRPC's names are all that tells them apart.
+    # For these three, only the gRPC name tells them apart.
     if kind in {Kind.ABORTED, Kind.FAILED_PRECONDITION, Kind.OUT_OF_RANGE}:
         assert code.name == kind.name

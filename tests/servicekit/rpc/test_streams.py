@@ -1,4 +1,4 @@
-"""Methods that stream: the same layers as for calls, no deadline but the client's, and an end that is always tidy."""
+"""Streaming methods: the same layers as for unary ones, only the client's deadline, and a handler that is closed however the stream ends."""
 
 import asyncio
 import contextlib
@@ -28,10 +28,10 @@ from tests.support.waiting import eventually
 
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
 WITHIN_SECONDS = 5.0
-# More than the 1000 that grpc's core lets wait.
+# More than the 1000 pending calls that grpc's core allows by default.
 MANY = 3000
 
-# A client that watches, says so when the first message has come, and then reads or does not.
+# A client that watches and prints `first` after the first message. Then it continues to read, or it stops reading.
 CLIENT = """
 import asyncio, sys
 import grpc.aio
@@ -51,13 +51,13 @@ asyncio.run(main(sys.argv[1], sys.argv[2] == "reads"))
 
 @pytest.fixture(params=["plain", "traced"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Feeding]:
-    """Without and with OpenTelemetry's interceptor, which handles streams in its own way."""
+    """A server without and with OpenTelemetry's interceptor, which wraps streams."""
     async with feeding(interceptors=[telemetry._interceptor()] if request.param == "traced" else []) as made:
         yield made
 
 
 async def ended(server: Feeding, code: str, times: int = 1) -> None:
-    """Returns once the stream has, its handler included."""
+    """Returns when the stream and its handler have ended."""
 
     async def check() -> None:
         assert server.counted("handled_total", grpc_code=code) == times
@@ -179,7 +179,7 @@ async def test_streams_are_limited_apart_from_calls() -> None:
 
 @pytest.mark.slow
 async def test_all_who_come_at_once_are_taken() -> None:
-    """As when another replica drains. grpc's core would refuse some of them, with CANCELLED."""
+    """This happens when another replica drains. With its default, grpc's core would reject some of the calls with CANCELLED."""
     async with feeding(Limits(concurrent_streams=MANY)) as server:
         outcomes = await asyncio.gather(*(read_all(server.watch()) for _ in range(MANY)))
     assert [error for _, error in outcomes if error is not None] == []
@@ -226,10 +226,10 @@ async def test_a_slow_reader_is_cut_off_and_others_go_on(*, traced: bool) -> Non
         (line,) = logs
         assert (line["grpc_code"], line["log_level"]) == ("RESOURCE_EXHAUSTED", "warning")
         assert line["cause"].startswith("SlowReader")
-        # All that is held for it is what the connection's windows take.
+        # The server buffers no more for the client than the connection's windows hold.
         assert line["messages_sent"] * 10_000 < 20_000_000
         assert (server.feed.ended, server.under_way) == (1, 1)
-        # Whoever reads on learns why.
+        # A client that continues to read receives the error.
         rest, error = await read_all(slow)
         assert len(rest) <= line["messages_sent"]
         assert error is not None
@@ -323,7 +323,7 @@ async def test_a_handler_that_is_no_async_generator_is_refused() -> None:
 
 @contextlib.asynccontextmanager
 async def _client(server: Feeding, reads: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that watches and has got the first message."""
+    """Yields a client process that watches and has received the first message."""
     client = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, str(server.port), reads, stdout=asyncio.subprocess.PIPE)
     try:
         assert client.stdout is not None

@@ -10,13 +10,13 @@ from servicekit.stores.postgres import Database, DatabaseOptions
 
 
 def options(url: str, *, pool: int = 2, seconds: float = 2.0, statement_cache_size: int = 100) -> DatabaseOptions:
-    """Options for a small pool."""
+    """Returns the options of a small pool."""
     return DatabaseOptions(url=url, application_name="test", pool_max_size=pool, statement_cache_size=statement_cache_size, timeout_seconds=seconds)
 
 
 @contextlib.asynccontextmanager
 async def started(database: Database) -> AsyncIterator[Database]:
-    """The database, usable."""
+    """Starts the database's pool, and closes it at the end."""
     await database.start()
     try:
         yield database
@@ -26,13 +26,13 @@ async def started(database: Database) -> AsyncIterator[Database]:
 
 @contextlib.asynccontextmanager
 async def pool(url: str, *, size: int = 2, seconds: float = 2.0) -> AsyncIterator[Database]:
-    """A usable pool of a URL."""
+    """Yields a started pool for a URL."""
     async with started(Database(options(url, pool=size, seconds=seconds), CollectorRegistry())) as database:
         yield database
 
 
 def through(url: str, port: int) -> str:
-    """The URL, by another port of this machine."""
+    """Returns the URL with another port of this machine, on which a proxy listens."""
     parts = urlsplit(url)
     credentials = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))

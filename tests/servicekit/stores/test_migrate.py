@@ -1,4 +1,4 @@
-"""Migrations on a real database: once each, in order, all or nothing; what the service's role may do after them; and the commands around them."""
+"""Migrations on a real database: each is applied once, in order, completely or not at all; the rights of the service's role; and the commands."""
 
 import asyncio
 import os
@@ -23,14 +23,14 @@ from tests.support.tiers import first_quick
 
 
 class Folder:
-    """A folder of migrations of a schema of its own."""
+    """A folder of migrations, with its own schema."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.schema = f"test_{uuid4().hex[:8]}"
 
     def write(self, **files: str) -> Migrations:
-        """Adds files, named without `.sql`, `$schema` standing for the schema; the migrations that the folder has now."""
+        """Adds files, named without `.sql`, and replaces `$schema` in them. Returns all migrations that the folder has now."""
         for name, sql in files.items():
             (self.path / f"{name}.sql").write_text(sql.replace("$schema", self.schema))
         return Migrations(self.schema, self.path)
@@ -82,7 +82,7 @@ async def test_what_fails_leaves_nothing_and_what_came_before_stays(folder: Fold
 
 
 async def test_an_older_program_applies_nothing_to_a_newer_schema(folder: Folder, database_url: str) -> None:
-    """Forward only: there is no way back, and none is taken."""
+    """Migrations are forward-only: an older program must not undo a newer migration."""
     old = folder.write(**named(FIRST))
     await folder.write(**{"0002_more": "ALTER TABLE $schema.things ADD COLUMN name text;"}).apply(database_url)
     assert await old.apply(database_url) == []
@@ -126,7 +126,7 @@ async def test_ready_only_with_the_schema_that_the_program_needs(folder: Folder,
 
 @dataclass(frozen=True)
 class Roles:
-    """Two roles of a test's own, as in production: one migrates, the other is the service's."""
+    """Two roles that one test owns, as in production: one migrates, and the service logs in as the other."""
 
     migrator: str
     service: str
@@ -134,7 +134,7 @@ class Roles:
     service_url: str
 
 
-# Names as people may choose them: whatever is in them, they are names and nothing else.
+# Names that an operator may choose. Whatever they contain, the statements must treat them as names.
 ODD_NAMES = ["service", "Task Service", 'quote"d', "semi; DROP SCHEMA public; --", "current_user", "x" * 40]
 
 
@@ -198,7 +198,7 @@ REFUSED = [
 
 
 async def refused(url: str, sql: str) -> bool:
-    """Whether a statement fails for want of a right."""
+    """Returns whether the statement fails because the role lacks a right."""
     try:
         await query(url, sql)
     except asyncpg.InsufficientPrivilegeError:
@@ -255,7 +255,7 @@ async def test_what_came_before_a_failure_can_be_used(folder: Folder, roles: Rol
 
 
 async def test_a_function_made_anew_is_never_without_its_rights(folder: Folder, roles: Roles) -> None:
-    """The service calls on while the function gets another result, and another one is made after that."""
+    """The service keeps calling the function while one migration creates it again with another result type and a second migration runs."""
     await folder.write(**EVERY_KIND).apply(roles.migrator_url, roles.service)
     anew = "DROP FUNCTION $schema.one(); CREATE FUNCTION $schema.one() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';"
     migrating = asyncio.create_task(
@@ -322,7 +322,7 @@ main("program", run, Migrations(sys.argv.pop(1), Path(sys.argv.pop(1))), {"wheel
 
 
 async def command(folder: Folder, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Runs a program with two actions on the folder's migrations; its status, and all that it wrote."""
+    """Runs a program with two actions on the folder's migrations. Returns its exit status and its output."""
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, folder.schema, str(folder.path), *arguments),
         env={**os.environ, **environment},

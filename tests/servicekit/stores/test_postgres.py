@@ -1,4 +1,4 @@
-"""The pool on a real PostgreSQL: every wait is bounded, every connection comes back, and what is away is said to be away."""
+"""The pool on a real PostgreSQL: every wait is limited, every connection is returned, and an unavailable database raises DependencyUnavailable."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy, proxied
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """A pool of two."""
+    """A pool of two connections."""
     async with pool(database_url) as made:
         yield made
 
@@ -36,7 +36,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 
 async def within_call(seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
-    """Runs `work` as a call that has so much time left, in a context of its own."""
+    """Runs `work` in its own context, as a call with `seconds` left."""
 
     async def call() -> Any:
         deadline.begin(seconds)
@@ -47,14 +47,14 @@ async def within_call(seconds: float, work: Callable[[], Awaitable[Any]]) -> Any
 
 @contextlib.contextmanager
 def takes(least: float, most: float) -> Any:
-    """That what is done within takes so many seconds."""
+    """Asserts that the block takes between `least` and `most` seconds."""
     began = time.monotonic()
     yield
     assert least <= time.monotonic() - began <= most
 
 
 async def busy(database: Database) -> int:
-    """The connections of the pool that are doing something on the server, this one left out."""
+    """Returns the number of connections that are busy on the server, without the one that counts them."""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"
     row = await database.fetchrow(sql)
     assert row is not None
@@ -164,7 +164,7 @@ async def test_a_work_that_leaves_a_transaction_open_gives_back_a_clean_connecti
 
 
 async def test_a_statement_whose_table_was_changed_meanwhile_is_run_again(database_url: str) -> None:
-    """Within a transaction asyncpg cannot help itself: the whole of it has to be run anew."""
+    """In a transaction, asyncpg cannot prepare the statement again: the whole transaction must run again."""
     async with pool(database_url, size=1) as database, pool(database_url, size=1) as migrator:
         await migrator.run(lambda connection: connection.execute("CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)"))
         runs = 0
@@ -180,7 +180,7 @@ async def test_a_statement_whose_table_was_changed_meanwhile_is_run_again(databa
         assert row is not None
         assert dict(row) == {"a": 1, "b": "new"}
         assert runs == 3
-        # Outside of a transaction it is asyncpg that prepares anew.
+        # Outside of a transaction, asyncpg prepares the statement again by itself.
         await database.fetchrow("SELECT * FROM changing")
         await migrator.run(lambda connection: connection.execute("ALTER TABLE changing DROP COLUMN b"))
         row = await database.fetchrow("SELECT * FROM changing")
@@ -195,7 +195,7 @@ async def test_terminated_backends_are_away_and_the_pool_recovers(database: Data
         await killer.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
     for outcome in await asyncio.gather(*holding, return_exceptions=True):
         assert isinstance(outcome, DependencyUnavailable)
-    # Idle ones that died unnoticed cost at most one failed call each.
+    # An idle connection that died unnoticed causes at most one failed call.
     failures = 0
     for _ in range(4):
         try:
@@ -329,7 +329,7 @@ async def test_who_waits_for_a_connection_is_counted_and_timed(database_url: str
 
 
 async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
-    """For when the client is gone and cannot cancel any more."""
+    """A client that has died can no longer cancel its statement."""
     async with pool(database_url, seconds=1.5) as database:
         row = await database.fetchrow("SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')")
         assert row is not None
@@ -337,7 +337,7 @@ async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
 
 
 async def _recovers(database: Database) -> None:
-    """Within a few seconds calls succeed again, by themselves."""
+    """Returns when a call succeeds again. Fails after 5 seconds."""
     async with asyncio.timeout(5):
         while True:
             with contextlib.suppress(DependencyUnavailable):

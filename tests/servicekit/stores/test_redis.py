@@ -1,4 +1,4 @@
-"""The breaker on a real Valkey, behind a proxy that hangs and breaks."""
+"""The circuit breaker on a real Valkey, behind a proxy that freezes and drops connections."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ async def proxy(system: Stack) -> AsyncIterator[Proxy]:
 
 
 class Figures(CollectorRegistry):
-    """What the breaker tells."""
+    """The breaker's metrics."""
 
     @property
     def open(self) -> float | None:
@@ -172,7 +172,7 @@ async def test_a_cancelled_command_does_no_harm(client: Redis, proxy: Proxy, fig
     proxy.thaw()
     assert figures.open == 0
     key = f"test:{uuid4()}"
-    # The connection of the cancelled command must not give its late answer to another.
+    # The late answer to the cancelled command must not reach another command on the same connection.
     assert await client.run(lambda connection: connection.set(key, "x", px=5000))
     assert await client.run(lambda connection: connection.get(key)) == b"x"
 
@@ -192,7 +192,7 @@ async def test_a_fault_of_our_own_does_not_open_it(client: Redis, figures: Figur
 
 
 async def test_a_hook_that_is_at_fault_does_not_leave_it_open_for_good(client: Redis, figures: Figures) -> None:
-    """A probe that ended for any reason would never close the breaker again."""
+    """If an exception ended the probe, the breaker would never close again."""
     calls = 0
 
     async def once_wrong(_: redis.asyncio.Redis) -> None:
@@ -210,7 +210,7 @@ async def test_a_hook_that_is_at_fault_does_not_leave_it_open_for_good(client: R
 
 
 async def test_it_opens_at_the_end_of_a_connection_that_nobody_uses(client: Redis, proxy: Proxy, figures: Figures) -> None:
-    """There may be another Redis behind the next one, and what it holds is not to be believed yet."""
+    """The next connection may lead to another Redis, whose data must not be used yet."""
     await client.get(f"test:{uuid4()}")
     assert client.settled
     await proxy.cut()

@@ -1,4 +1,4 @@
-"""The pipelined reads, against a server that answers, drops and stalls as it is told."""
+"""The pipelined reads, against a server that answers, drops connections or delays answers, as the test configures it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 0.2
 
 
 class Server:
-    """A RESP server whose GET answers name their key, so that an answer given to another is seen."""
+    """A RESP server whose answers to GET contain the key, so that a test notices an answer that reaches the wrong caller."""
 
     def __init__(self) -> None:
         self.drops: Iterator[str] = iter(())
@@ -103,7 +103,7 @@ async def test_a_caller_that_leaves_takes_no_answer_with_it() -> None:
 
 @pytest.mark.parametrize("fault", ["slow", "silent"])
 async def test_nobody_waits_longer_than_the_timeout(fault: str) -> None:
-    """A server that is silent, and one that answers each question a little later than the one before."""
+    """The server either does not answer, or answers each GET 50 ms after the previous one."""
     server = Server()
     async with reading(server) as reads:
         await reads.get("a")

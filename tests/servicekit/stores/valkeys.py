@@ -1,4 +1,4 @@
-"""A Valkey of a test's own, to be killed."""
+"""A Valkey that one test owns and may kill."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.support.ports import free_ports
 
 @contextlib.asynccontextmanager
 async def running_valkey() -> AsyncIterator[Process]:
-    """The process, which runs."""
+    """Yields the running process."""
     data = await DataDir.opened(None, None)
     spec = valkey.server(data, free_ports(1)[0], 10)
     process = Process(spec, data.held, lambda _: None, lambda _: None)
@@ -24,5 +24,5 @@ async def running_valkey() -> AsyncIterator[Process]:
 
 
 def url_of(server: Process) -> str:
-    """Where it listens."""
+    """Returns the URL on which the server listens."""
     return valkey.url(server.spec.ports["port"])

@@ -1,4 +1,4 @@
-"""Wakeups over a real Valkey of the test's own, to be killed: who listens, who publishes, and what is called back, counted and logged."""
+"""Fixtures for the tests of Wakeups: a Valkey that the test may kill, a listener, a publisher, and helpers that count callbacks and log events."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ WakeupsFactory: TypeAlias = Callable[..., Awaitable[Wakeups]]
 
 
 class Called:
-    """Counts how often it was called back."""
+    """A callback that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -40,7 +40,7 @@ class Called:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the tests need not wait for seconds."""
+    """Shortens the intervals, so that the tests need not wait for seconds."""
     monkeypatch.setattr(wakeups, "RECONNECT_SECONDS", 0.05)
     monkeypatch.setattr(wakeups, "QUIET_SECONDS", QUIET_SECONDS)
     monkeypatch.setattr(wakeups, "ANSWER_SECONDS", ANSWER_SECONDS)
@@ -48,14 +48,14 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Process]:
-    """A Valkey of the test's own, to be killed."""
+    """A Valkey that the test owns and may kill."""
     async with running_valkey() as process:
         yield process
 
 
 @pytest.fixture
 async def listening(server: Process) -> AsyncIterator[WakeupsFactory]:
-    """Starts wakeups for channels, and closes them with the test."""
+    """Starts Wakeups for channels, and closes them after the test."""
     made: list[Wakeups] = []
 
     async def listen(callbacks: dict[str, Callable[[], None]], url: str | None = None) -> Wakeups:

@@ -1,4 +1,4 @@
-"""Who is called back for which channel, how often, and from when to when."""
+"""Which callbacks are called for which channel, how often, and from when until when."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 
 async def commands(server: Process, command: str) -> int:
-    """How many of them the server has been sent since it was started."""
+    """Returns how many commands of this name the server has received since its start."""
     async with redis.asyncio.Redis.from_url(url_of(server)) as client:
         return int((await client.info("commandstats"))[f"cmdstat_{command}"]["calls"])
 
@@ -29,7 +29,7 @@ async def test_it_calls_back_when_it_has_subscribed_and_on_each_message(listenin
     called = Called()
     await listening({"tasks": called})
     await called.at_least(1)
-    # From the first call on nothing is missed.
+    # From the first call on, no message is missed.
     assert await subscribers(server, "tasks") == 1
     for times in range(2, 20):
         await announce(publisher, "tasks")
@@ -89,7 +89,7 @@ async def test_what_is_unsubscribed_is_not_called(listening: WakeupsFactory, ser
     assert (goes.times, alone.times) == (1, 1)
     await subscribers_are(server, "users", 0)
     assert await subscribers(server, "tasks") == 1
-    # A channel that comes back is subscribed to again, and its callback called.
+    # If a channel is subscribed to again, its callback is called again.
     made.subscribe("users", alone)
     await alone.at_least(2)
     assert await subscribers(server, "users") == 1
@@ -146,7 +146,7 @@ async def test_thousands_of_channels_take_few_commands(listening: WakeupsFactory
 
 
 async def test_subscribing_belongs_to_no_call(listening: WakeupsFactory) -> None:
-    """The first to subscribe may be a call with a deadline, which ends long before the subscription does."""
+    """The first subscriber may be a call with a deadline, and the subscription lasts longer than the call."""
     left: list[float] = []
     made = await listening({})
 

@@ -31,7 +31,7 @@ from tests.support.waiting import eventually
 
 
 async def publish(server: Process, channel: str) -> None:
-    """Without a breaker, which would be open for a while after an outage."""
+    """Publishes without a circuit breaker, because a breaker stays open for some time after an outage."""
     async with redis.asyncio.Redis.from_url(url_of(server)) as client:
         await client.publish(channel, b"")
 
@@ -91,7 +91,7 @@ async def test_after_redis_was_killed_it_subscribes_again_and_calls_back(listeni
     with capture_logs() as logs:
         await server.kill(signal.SIGKILL)
         await logged(logs, "wakeups_lost")
-        # Several attempts, which are no news.
+        # Several attempts to reconnect fail, and none of them is logged.
         await asyncio.sleep(0.3)
         assert (tasks.times, users.times) == (1, 1)
         await server.start()
@@ -121,7 +121,7 @@ async def test_a_redis_that_hangs_is_noticed(listening: WakeupsFactory, server: 
     with capture_logs() as logs:
         server.send_signal(signal.SIGSTOP)
         await logged(logs, "wakeups_lost")
-        # New connections hang as well: the system accepts them in Redis's name.
+        # New connections hang too: the operating system accepts them, and Redis does not answer.
         await asyncio.sleep(ANSWER_SECONDS * 2)
         assert called.times == 1
         server.send_signal(signal.SIGCONT)
@@ -133,7 +133,7 @@ async def test_a_redis_that_hangs_is_noticed(listening: WakeupsFactory, server: 
 
 
 async def test_a_connection_lost_to_a_redis_that_hangs_is_noticed(listening: WakeupsFactory, server: Process) -> None:
-    """redis-py, if let, would connect again by itself and wait for the greeting without end."""
+    """With its default settings, redis-py would reconnect by itself and wait for the handshake without a limit."""
     called = Called()
     async with proxied("127.0.0.1", server.spec.ports["port"]) as proxy:
         made = await listening({"tasks": called}, valkey.url(proxy.port))
@@ -174,7 +174,7 @@ async def test_closing_leaves_nothing(listening: WakeupsFactory, server: Process
             await logged(logs, "wakeups_lost")
         async with asyncio.timeout(WITHIN_SECONDS):
             await made.close()
-    # The supervisor's tasks come and go with the server.
+    # The tasks of the test's process supervisor start and end with the server.
     assert not {task.get_name() for task in asyncio.all_tasks() - before if not task.get_name().startswith("watch")}
     if trouble == "none":
         await subscribers_are(server, "tasks", 0)
