@@ -8,7 +8,7 @@ DOCKER ?= docker
 IMAGE_TAG ?= latest
 # One worker for each of two cores. Each worker has systems and databases of its own.
 TEST_WORKERS ?= 2
-PARALLEL = --numprocesses $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder
+PARALLEL = --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 CONTROL_PLANE := tests/deploy/apiserver/tools
 # Version and revision for the images' labels.
 BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)

@@ -2,14 +2,18 @@
 
 from auth_service.keys.commands import list_keys, replace_keys, rotate_keys
 from servicekit.process.commands import Command, main
+from servicekit.process.settings import load
 from servicekit.stores.migrate import packaged
 
 
 async def run() -> None:
-    """Imports the service and serves until SIGTERM."""
-    from auth_service import app  # noqa: PLC0415 - `migrate` and `keys` start faster without these imports
+    """Reads the settings, imports the service, and serves until SIGTERM. Wrong settings end the process before the imports, which take a second."""
+    from auth_service.settings import Settings  # noqa: PLC0415 - `migrate` and `keys` start faster without these imports
 
-    await app.run()
+    settings = load(Settings)
+    from auth_service import app  # noqa: PLC0415 - see above
+
+    await app.run(settings)
 
 
 if __name__ == "__main__":

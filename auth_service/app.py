@@ -44,9 +44,9 @@ JWKS_MAX_AGE_SECONDS = 60
 EVENT_CONNECTIONS = 2
 
 
-async def run() -> None:
-    """Serves until SIGTERM, with the settings from the environment."""
-    await app.run(Settings, parts)
+async def run(settings: Settings) -> None:
+    """Serves until SIGTERM."""
+    await app.run(settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:

@@ -1,14 +1,18 @@
 """Entry point of `python -m task_service run | migrate`."""
 
 from servicekit.process.commands import main
+from servicekit.process.settings import load
 from servicekit.stores.migrate import packaged
 
 
 async def run() -> None:
-    """Imports the service and serves until SIGTERM."""
-    from task_service import app  # noqa: PLC0415 - `migrate` starts faster without these imports
+    """Reads the settings, imports the service, and serves until SIGTERM. Wrong settings end the process before the imports, which take a second."""
+    from task_service.settings import Settings  # noqa: PLC0415 - `migrate` starts faster without these imports
 
-    await app.run()
+    settings = load(Settings)
+    from task_service import app  # noqa: PLC0415 - see above
+
+    await app.run(settings)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ from task_service.tasks.service import TaskService
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
 
 
-async def run() -> None:
-    """Serves until SIGTERM, with the settings from the environment."""
-    await app.run(Settings, parts)
+async def run(settings: Settings) -> None:
+    """Serves until SIGTERM."""
+    await app.run(settings, parts)
 
 
 def parts(settings: Settings) -> app.Parts:

@@ -1,7 +1,7 @@
 """One running system for the whole test run: real PostgreSQL, Valkey and Envoy, one auth_service and two task_service replicas, on free ports."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import grpc.aio
 import httpx
@@ -21,11 +21,6 @@ AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 # BCRYPT_COST is bcrypt's minimum, because most tests do not depend on the cost. The address limit is high, because all login attempts of the tests,
 # including thousands of failed ones, come from one address.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> tiers.ByFile:
-    """Distributes the tests by file."""
-    return tiers.ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

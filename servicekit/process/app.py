@@ -11,7 +11,7 @@ from servicekit.process import logging
 from servicekit.process.ops import Endpoint, OpsServer
 from servicekit.process.periodic import Periodic, measure
 from servicekit.process.runtime import Drain, Resource, serve
-from servicekit.process.settings import ServiceSettings, load
+from servicekit.process.settings import ServiceSettings
 from servicekit.process.telemetry import Tracing
 from servicekit.rpc.admission import Verifier
 from servicekit.rpc.call_log import CallLog
@@ -63,9 +63,8 @@ def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[D
 S = TypeVar("S", bound=ServiceSettings)
 
 
-async def run(settings_type: type[S], wire: Callable[[S], Parts]) -> None:
-    """Serves until SIGTERM or SIGINT, with the settings from the environment. `wire` makes the service's own parts from the settings."""
-    settings = load(settings_type)
+async def run(settings: S, wire: Callable[[S], Parts]) -> None:
+    """Serves until SIGTERM or SIGINT. `wire` makes the service's own parts from the settings."""
     logging.configure(settings.log_level, settings.otel_service_name)
     tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
     await _serve(settings, wire(settings), tracing)

@@ -16,8 +16,9 @@ from tests.contract.conftest import Ways
 from tests.contract.table import NOWHERE, World, filled, make_world, row_of
 from tests.support.accounts import Account
 from tests.support.calls import VARIABLE, first_event
-from tests.support.descriptors import Rpc
+from tests.support.descriptors import Rpc, rpcs
 from tests.support.errors import ApiError, of_response
+from tests.support.tiers import sampled
 
 # Few examples, because two tests go through all methods and each example makes one or two calls.
 bounded = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -41,7 +42,7 @@ def _bodies(rpc: Rpc) -> st.SearchStrategy[Any]:
     return named | values
 
 
-@every_rpc
+@pytest.mark.parametrize("rpc", sampled((rpc for rpc in rpcs() if not rpc.is_internal), every=3), ids=lambda rpc: rpc.name)
 @bounded
 @given(data=st.data())
 async def test_any_body_and_query_over_rest(rpc: Rpc, actor: tuple[World, Account], rest: httpx.AsyncClient, data: st.DataObject) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.contract.calls import EXHAUSTED, INVALID, NOT_FOUND, Call, over_grpc, refusal
 from tests.contract.table import NO_ID, World
 from tests.support.accounts import Account
+from tests.support.tiers import first_quick
 
 # The maximum size of an answer's text.
 ANSWER_BYTES = 3 * 1024 * 1024
@@ -95,7 +96,7 @@ def _filling(total: int, character: str) -> list[dict[str, Any]]:
     return [{"task": {"title": character * 200, "description": character * each}} for _ in range(MOST)]
 
 
-@pytest.mark.parametrize("character", ["x", "𝄞"])
+@pytest.mark.parametrize("character", first_quick(["x", "𝄞"]))
 async def test_the_largest_batch_that_can_be_sent_is_answered(call: Call, account: Account, character: str) -> None:
     """The fields that the server sets make the answer larger than the request, but it stays within the limit of gRPC clients."""
     # Besides the text, JSON needs 39 bytes for each item and a few bytes in total. Protobuf needs less.
@@ -106,7 +107,7 @@ async def test_the_largest_batch_that_can_be_sent_is_answered(call: Call, accoun
     assert (again.values["tasks"], again.replayed) == (made, "true")
 
 
-@pytest.mark.parametrize("character", ["x", "𝄞", "\x01"])
+@pytest.mark.parametrize("character", first_quick(["x", "𝄞", "\x01"]))
 async def test_a_batch_whose_answer_would_be_too_large_changes_nothing(call: Call, account: Account, grpc_call: Call, character: str) -> None:
     size = 10_000 * len(character.encode())
     count = 1 + ANSWER_BYTES // size

@@ -8,14 +8,21 @@ from tests.contract.conftest import Ways
 from tests.contract.table import World, make_world
 from tests.support.accounts import Account
 from tests.support.calls import rest_refusal, transcoded
+from tests.support.tiers import sampled
 
 REFUSALS = {"INVALID_FIELD", "MALFORMED_REQUEST"}
 INVALID_ARGUMENT, NOT_FOUND = 3, 5
+# One library enforces all bounds, and test_descriptors.py requires that they are there.
+SAMPLE = 5
 
-within = pytest.mark.parametrize("bound", [bound for bound in bounds() if bound.pair.at is not None], ids=lambda bound: bound.id)
-beyond = pytest.mark.parametrize("bound", [bound for bound in bounds() if bound.pair.beyond is not None], ids=lambda bound: bound.id)
+within = pytest.mark.parametrize(
+    "bound", sampled((bound for bound in bounds() if bound.pair.at is not None), every=SAMPLE), ids=lambda bound: bound.id
+)
+beyond = pytest.mark.parametrize(
+    "bound", sampled((bound for bound in bounds() if bound.pair.beyond is not None), every=SAMPLE), ids=lambda bound: bound.id
+)
 beyond_in_json = pytest.mark.parametrize(
-    "bound", [bound for bound in bounds() if bound.pair.beyond is not None and bound.pair.in_json], ids=lambda bound: bound.id
+    "bound", sampled((bound for bound in bounds() if bound.pair.beyond is not None and bound.pair.in_json), every=SAMPLE), ids=lambda bound: bound.id
 )
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -26,6 +28,8 @@ UNBOUNDED = {
     "taskmanager.task.v1.Task.etag": "the handlers of updates bound it; creations ignore it",
     "taskmanager.auth.v1.ListEventsRequest.after": "after the last event there are no events",
 }
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
 every_file = pytest.mark.parametrize("file", files(), ids=lambda file: file.name)
@@ -64,6 +68,11 @@ def test_a_method_says_which_errors_it_gives(rpc: Rpc) -> None:
 @every_file
 def test_everything_has_a_comment(file: descriptor_pb2.FileDescriptorProto) -> None:
     assert rules.uncommented(file) == []
+
+
+def test_the_readme_has_a_row_for_every_rpc_that_the_gateway_serves() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| `(\w+) ", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted((".".join(rpc.name.split(".")[-2:]), rpc.verb) for rpc in rpcs() if not rpc.is_internal)
 
 
 @pytest.mark.parametrize("reason", [name for name in sorted(error_reason_pb2.ErrorReason.keys()) if name != UNSPECIFIED])

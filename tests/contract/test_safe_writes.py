@@ -14,6 +14,7 @@ from tests.support import rawhttp
 from tests.support.accounts import Account
 from tests.support.descriptors import Rpc, named, rpcs
 from tests.support.errors import of_response
+from tests.support.tiers import sampled
 
 TASKS = "/api/v1/tasks"
 
@@ -43,7 +44,7 @@ async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[
 
 
 @with_etag
-@pytest.mark.parametrize("form", ["{now}", '"77", {now}', '{before},{now} , "x"', "*"])
+@pytest.mark.parametrize("form", sampled(["{now}", '"77", {now}', '{before},{now} , "x"', "*"], every=2))
 async def test_if_match_lets_through_whoever_has_the_etag_of_now(call: Call, acted: tuple[World, Account], name: str, form: str) -> None:
     task_id, now, before = await _target(call, name, acted)
     answer = await call(name, WITH_ETAG[name](task_id, ""), acted[1], if_match=form.format(now=now, before=before))
@@ -87,7 +88,7 @@ async def test_another_etag_is_aborted_with_the_one_of_now(
 
 
 @with_etag
-@pytest.mark.parametrize("if_match", ["", "1", '"1', '1"', '"1",', ',"1"', '"1" "2"', '*,"1"', "**", 'w/"1"', '"a b"', '"1"; "2"'])
+@pytest.mark.parametrize("if_match", sampled(["", "1", '"1', '1"', '"1",', ',"1"', '"1" "2"', '*,"1"', "**", 'w/"1"', '"a b"', '"1"; "2"'], every=3))
 async def test_an_if_match_of_another_form_is_refused(call: Call, acted: tuple[World, Account], name: str, if_match: str) -> None:
     task_id, now, _ = await _target(call, name, acted)
     error = refusal(await call(name, WITH_ETAG[name](task_id, now), acted[1], if_match=if_match))

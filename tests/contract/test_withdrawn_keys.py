@@ -23,6 +23,9 @@ from tests.support.descriptors import named
 from tests.support.errors import ApiError, of_response
 from tests.support.waiting import eventually
 
+# It starts a system of its own, and waits for the lead time of keys.
+pytestmark = pytest.mark.slow
+
 LEAD_SECONDS = 2
 # During that time the replica reads the keys several times. The gateway fetches them every second.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "KEY_LEAD_SECONDS": str(LEAD_SECONDS), "JWKS_REFRESH_SECONDS": "1"}

@@ -13,6 +13,9 @@ from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.support.backups import Operator, sum_of
 
+# It starts a system of its own, and backs it up again and again.
+pytestmark = pytest.mark.slow
+
 DAY_SECONDS = 86_400
 
 

@@ -24,6 +24,7 @@ from tests.deploy.tools import required
 from tests.gateway.stack import Stack as StubbedStack
 from tests.gateway.stack import gateway_behind
 from tests.support.accounts import log_in, make_account
+from tests.support.tiers import first_quick
 from tests.support.waiting import eventually
 
 # Envoy merges its histograms every 5 s, and Prometheus scrapes every second.
@@ -211,12 +212,13 @@ def test_promtool_finds_nothing_wrong(file: Path) -> None:
     assert code == 0, said
 
 
-@pytest.mark.parametrize("file", sorted((RULES / "tests").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", first_quick(sorted((RULES / "tests").glob("*.yaml"))), ids=lambda file: file.stem)
 def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
     code, said = promtool("test", "rules", str(file))
     assert code == 0, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [

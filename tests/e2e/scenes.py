@@ -19,9 +19,10 @@ from tests.support.accounts import Account
 from tests.support.answers import Answer, by_grpc, by_rest
 from tests.support.calls import message_of
 from tests.support.descriptors import Rpc, is_output_only, rpcs
+from tests.support.tiers import sampled
 
 WRITES = [rpc for rpc in rpcs() if rpc.program == "task" and rpc.writes]
-every_write = pytest.mark.parametrize("rpc", WRITES, ids=lambda rpc: rpc.name.rpartition(".")[2])
+every_write = pytest.mark.parametrize("rpc", sampled(WRITES, every=3), ids=lambda rpc: rpc.name.rpartition(".")[2])
 
 OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
 KEY: Mapping[str, str] = {"idempotency-key": "the key"}

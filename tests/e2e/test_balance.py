@@ -12,6 +12,9 @@ from tests.support.load import Load
 from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
+# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
+pytestmark = pytest.mark.slow
+
 CALLS = 1000
 # Few callers. With many, the gateway would rightly give fewer calls to a replica that the machine slows down for a moment.
 CALLERS = 4
@@ -38,7 +41,6 @@ async def test_two_replicas_share_the_calls_of_one_connection(
     assert all(0.4 <= share / sum(shares) <= 0.6 for share in shares), shares
 
 
-@pytest.mark.slow
 async def test_a_killed_replica_takes_no_more_with_it_than_the_writes_under_way_on_it(
     breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
 ) -> None:

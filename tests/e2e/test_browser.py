@@ -20,6 +20,9 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 from tests.support.writes import writes
 
+# It starts a system of its own, and Chromium.
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).with_name("watching.html")
 WITHIN_SECONDS = 20.0
 CHANGES = "[...document.querySelectorAll('#changes li')].map((item) => item.textContent)"

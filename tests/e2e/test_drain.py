@@ -19,6 +19,9 @@ from tests.support.load import OK, SETUP, Client, Load, mixed_client
 from tests.support.observed import log_lines, log_size
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 
+# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
+pytestmark = pytest.mark.slow
+
 CLIENTS = 32
 # The clients whose calls run while the server stops. Fewer than the pool's connections, so that the other clients can continue.
 WAITING_CLIENTS = 6
@@ -53,7 +56,6 @@ async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_sto
     assert lines[-1]["event"] == "stopped"
 
 
-@pytest.mark.slow
 async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
     breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_gateway: grpc.aio.Channel
 ) -> None:

@@ -28,6 +28,9 @@ from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
 from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
+# It starts a system with limits of its own, and breaks it.
+pytestmark = pytest.mark.slow
+
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
 # The interval is so long that no attempt is added during a test.
 ADDRESS_BURST, ADDRESS_INTERVAL_SECONDS = 6, 600
@@ -115,7 +118,6 @@ async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
     assert not any(email in str(line) for line in log_lines(stack, "auth-1"))
 
 
-@pytest.mark.slow
 async def test_after_the_interval_there_is_another_attempt_and_only_one(client: httpx.AsyncClient, address: str, email: str) -> None:
     for _ in range(ACCOUNT_BURST):
         await _login(client, email, address, WRONG)
@@ -246,7 +248,6 @@ async def test_valkey_holds_neither_emails_nor_addresses(stack: Stack, client: h
     assert not any(text in keys for text in (email, email.partition("@")[0], address))
 
 
-@pytest.mark.slow
 async def test_more_passwords_than_can_wait_are_turned_away_at_once(stack: Stack, client: httpx.AsyncClient, email: str) -> None:
     async with replica_of(stack, "auth-slow", settings=HASHING) as own, grpc.aio.insecure_channel(own.target) as channel:
 

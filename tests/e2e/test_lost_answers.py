@@ -23,15 +23,17 @@ from tests.support.databases import login
 from tests.support.descriptors import Rpc
 from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
-from tests.support.tiers import first_quick
 from tests.support.waiting import eventually
+
+# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
+pytestmark = pytest.mark.slow
 
 # The same limit as a stack's for its processes.
 STARTED_WITHIN_SECONDS = 60.0
 
 
 @every_write
-@pytest.mark.parametrize("by", first_quick(["rest", "grpc"]))
+@pytest.mark.parametrize("by", ["rest", "grpc"])
 async def test_an_answer_lost_after_the_commit_is_given_to_the_retry(
     rpc: Rpc, by: str, system: Stack, scene_of: SceneFactory, ways: Mapping[str, Way]
 ) -> None:
@@ -53,7 +55,7 @@ async def test_an_answer_lost_after_the_commit_is_given_to_the_retry(
 
 
 @every_write
-@pytest.mark.parametrize("by", first_quick(["rest", "grpc"]))
+@pytest.mark.parametrize("by", ["rest", "grpc"])
 async def test_what_is_cut_before_the_commit_is_done_by_the_retry(
     rpc: Rpc, by: str, system: Stack, scene_of: SceneFactory, ways: Mapping[str, Way]
 ) -> None:
@@ -174,7 +176,6 @@ async def _ready(port: int) -> None:
         assert (await client.get(f"http://{HOST}:{port}/readyz")).status_code == httpx.codes.OK
 
 
-@pytest.mark.slow
 async def test_without_redis_keys_are_as_good(
     breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:

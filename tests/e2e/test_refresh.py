@@ -28,6 +28,9 @@ from tests.support.observed import log_lines
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 
+# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
+pytestmark = pytest.mark.slow
+
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
@@ -78,7 +81,6 @@ async def sql(stack: Stack) -> AsyncIterator[Connection]:
     await connection.close()
 
 
-@pytest.mark.slow
 async def test_all_who_send_one_token_at_once_get_one_successor(stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection) -> None:
     session, token, headers = _session_of(user.access_token), user.refresh_token, user.headers
     for _ in range(ROUNDS):
@@ -190,7 +192,6 @@ async def test_the_database_has_only_hashes_and_forgets_successors_after_the_gra
     await eventually(erased, within=UPKEEP_WITHIN_SECONDS)
 
 
-@pytest.mark.slow
 async def test_a_session_ends_when_it_is_not_used_or_when_its_time_is_over(
     stack: Stack, client: httpx.AsyncClient, user: Account, sql: Connection
 ) -> None:

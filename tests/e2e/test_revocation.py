@@ -26,6 +26,9 @@ from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 from tests.support.watchers import Watcher, over_grpc
 
+# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
+pytestmark = pytest.mark.slow
+
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
 REFUSED_WITHIN_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
@@ -153,7 +156,6 @@ async def delete_me(client: httpx.AsyncClient, account: Account) -> httpx.Respon
 WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_long_transaction")
 @pytest.mark.parametrize("valkey", ["there", "killed", "empty", "stuck"])
 async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
@@ -191,7 +193,6 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
             assert set((await replicas.answers(account)).values()) == {REFUSED}
 
 
-@pytest.mark.slow
 async def test_a_replica_of_auth_service_that_hangs_holds_up_none_of_the_others(stack: Stack, client: httpx.AsyncClient, replicas: Replicas) -> None:
     account, names = await make_account(client), [name for name in REPLICAS if name != "auth-2"]
     await replicas.require_accepted(account)
@@ -217,7 +218,6 @@ async def test_a_change_of_password_ends_all_sessions_but_its_own(client: httpx.
     assert (await _login(client, account, NEW_PASSWORD)).id == account.id
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("revoked", ["right before", "while it is down"])
 async def test_a_replica_that_starts_accepts_no_token_of_a_session_that_ended_before(
     revoked: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas
@@ -240,7 +240,6 @@ async def test_a_replica_that_starts_accepts_no_token_of_a_session_that_ended_be
     await replicas.require_accepted(bystander)
 
 
-@pytest.mark.slow
 async def test_without_auth_service_what_is_known_holds_and_a_replica_that_starts_waits(
     stack: Stack, client: httpx.AsyncClient, replicas: Replicas
 ) -> None:
@@ -281,7 +280,6 @@ async def test_without_auth_service_what_is_known_holds_and_a_replica_that_start
     await replicas.require_refused_in_time(good, time.monotonic())
 
 
-@pytest.mark.slow
 async def test_a_replica_that_knows_the_keys_and_not_who_is_out_lets_nobody_in(stack: Stack, client: httpx.AsyncClient) -> None:
     """The replica reaches auth_service's JWKS, but not its EventService."""
     account = await make_account(client)

@@ -61,6 +61,7 @@ def test_another_error_of_a_read_is_not_tried_again(gateway: Gateway, stack: Sta
     assert stack.calls(GET_TASK) == 1
 
 
+@pytest.mark.slow
 def test_replicas_share_the_calls_of_one_connection(gateway: Gateway, stack: Stack) -> None:
     for _ in range(1000):
         gateway.call(GET_TASK)
@@ -75,6 +76,7 @@ def _slow(stack: Stack, path: str, seconds: float) -> None:
     stack.behave(path, behave)
 
 
+@pytest.mark.slow
 def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
     """Envoy passes the deadline to the service, so either of them may time out first. The test therefore checks only the code."""
     _slow(stack, CREATE_TASK, 3)
@@ -142,6 +144,7 @@ def test_a_service_that_is_not_there(stack: Stack) -> None:
         assert gateway.http.get("/ready").status_code == 503
 
 
+@pytest.mark.slow
 def test_no_call_fails_while_a_replica_drains(tmp_path: Path) -> None:
     """The replica first reports NOT_SERVING. After that, GOAWAY and retries keep every call from failing, writes included."""
     answered, failures = _while_one_stops(tmp_path, announced=True)
@@ -220,6 +223,7 @@ def test_an_internal_method_of_a_routed_service_cannot_be_reached(planted_gatewa
     assert planted_gateway.stack.calls(f"/{SERVICE}/PurgeThings") == 0
 
 
+@pytest.mark.slow
 def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> None:
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     messages = gateway.stack.messages

@@ -4,23 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 SLOW: Final = pytest.mark.slow
 # The folders whose files take longest. Workers that run files side by side begin with these, so that they end at about the same time.
 LONGEST: Final = ("e2e", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
-
-
-# These files break one system. One worker runs them all, so that the system is started once.
-BREAKING: Final = frozenset(f"tests/e2e/test_{name}.py" for name in ("account_deletion", "balance", "drain", "lost_answers", "refresh", "revocation"))
-
-
-class ByFile(LoadScopeScheduling):
-    """Gives each worker one file after the other, and the files of BREAKING to the same worker."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "breaking" if file in BREAKING else str(file)
 
 
 def longest_first(items: list[pytest.Item]) -> None:
@@ -35,4 +22,13 @@ def first_quick(cases: Iterable[Any], ids: Iterable[str] | None = None) -> Seque
     return [
         pytest.param(*(value if isinstance(value, tuple) else (value,)), id=name, marks=[SLOW] if number else [])
         for number, (value, name) in enumerate(zip(values, names, strict=True))
+    ]
+
+
+def sampled(cases: Iterable[Any], every: int, ids: Iterable[str] | None = None) -> Sequence[Any]:
+    """Cases for parametrize that are derived from one rule: `make test` runs one in `every`, the slow tier runs the others."""
+    values = list(cases)
+    names: Sequence[str | None] = list(ids) if ids is not None else [None] * len(values)
+    return [
+        pytest.param(value, id=name, marks=[SLOW] if number % every else []) for number, (value, name) in enumerate(zip(values, names, strict=True))
     ]

@@ -10,7 +10,7 @@ from taskmanager.task.v1 import task_pb2
 
 from servicekit.errors import DependencyUnavailable
 from servicekit.process import app
-from servicekit.process.settings import ServiceSettings
+from servicekit.process.settings import ServiceSettings, load
 from servicekit.rpc.call import Call
 from servicekit.rpc.metrics import registry
 from tests.servicekit.rpc.feeds import Feed, feed_service
@@ -51,4 +51,4 @@ def parts(_: ServiceSettings) -> app.Parts:
 
 
 if __name__ == "__main__":
-    uvloop.run(app.run(ServiceSettings, parts))
+    uvloop.run(app.run(load(ServiceSettings), parts))

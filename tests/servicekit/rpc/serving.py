@@ -17,6 +17,7 @@ from servicekit.identity import Identity
 from servicekit.rpc.call import Call
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.health import Check, Health
+from servicekit.rpc.method import methods_of
 from servicekit.rpc.metrics import CallMetrics
 from servicekit.rpc.pipeline import Pipeline
 from servicekit.rpc.server import GrpcServer, ServerOptions
@@ -61,9 +62,12 @@ class Tasks:
         raise NotImplementedError
         yield
 
-    create_task = list_tasks = update_task = replace_task = delete_task = undelete_task = _nothing
-    batch_get_tasks = batch_create_tasks = batch_update_tasks = batch_delete_tasks = _nothing
-    watch_tasks = _no_messages
+    def __getattr__(self, name: str) -> Any:
+        """Any other method of TaskService: a new RPC needs no change here."""
+        method = {each.snake_name: each for each in methods_of(TASKS)}.get(name)
+        if method is None:
+            raise AttributeError(name)
+        return self._no_messages if method.streams else self._nothing
 
 
 @dataclass(slots=True)
