@@ -24,10 +24,9 @@ from tests.support.accounts import Account, log_in, make_account
 from tests.support.calls import VARIABLE, as_dict, message_of, rest_call, rpc_call, transcoded
 from tests.support.descriptors import Rpc, is_output_only, rpcs
 from tests.support.errors import ApiError, of_response
-from tests.support.tiers import first_quick
 
 every_authenticated_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.is_authenticated], ids=lambda rpc: rpc.name)
-every_way = pytest.mark.parametrize("way", first_quick(["rest", "gateway", "direct"]))
+every_way = pytest.mark.parametrize("way", ["rest", "gateway", "direct"])
 
 ANOTHER_PASSWORD = "somebody else's horse"
 UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (

@@ -21,7 +21,7 @@ from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
 # It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 REPLICAS = ("task-1", "task-2")
 REMOVED_WITHIN_SECONDS = 5.0

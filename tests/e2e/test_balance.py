@@ -13,7 +13,7 @@ from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
 # It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 CALLS = 1000
 # Few callers. With many, the gateway would rightly give fewer calls to a replica that the machine slows down for a moment.

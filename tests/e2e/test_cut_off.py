@@ -30,7 +30,7 @@ from tests.support.task_api import GrpcTasks, Seen
 from tests.support.waiting import eventually
 
 # An outage, with bounds on the time until a value expires.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 ROUNDS = 4
 VALUE_SECONDS = 3.0

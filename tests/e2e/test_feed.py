@@ -10,7 +10,7 @@ from tests.faults.disturbed import disturbed_campaign
 from tests.faults.faults import pairs
 
 # A campaign of faults: long.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 WRITES = 1_500
 # Two rounds of two faults each, so that each of the feed's four processes is hit once.

@@ -33,7 +33,7 @@ from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 # Rotations under load, in real lead times of seconds.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 TASK_REPLICAS = ("task-1", "task-2")
 LEAD_SECONDS, TOKEN_SECONDS = 3, 5

@@ -13,7 +13,7 @@ from tests.deploy.kind.load import under_load
 from tests.support.outage import heal, replicas
 
 # It rolls replicas under load, which needs the machine for itself.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

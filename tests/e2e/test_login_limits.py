@@ -29,7 +29,7 @@ from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 # It starts a system with limits of its own, and breaks it.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
 # The interval is so long that no attempt is added during a test.

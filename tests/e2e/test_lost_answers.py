@@ -26,7 +26,7 @@ from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 
 # It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 # The same limit as a stack's for its processes.
 STARTED_WITHIN_SECONDS = 60.0

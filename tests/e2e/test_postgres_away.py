@@ -18,7 +18,7 @@ from tests.support.task_api import CallFailed, GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
 # Outages under load, with bounds on the time of each call.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 # More than the pool's connections, so that the outage hits calls in every state.
 CLIENTS = 24

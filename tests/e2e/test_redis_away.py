@@ -21,7 +21,7 @@ from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 from tests.support.waiting import eventually
 
 # Outages under load, with bounds on the time of each call.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 TASKS = 6
 READERS_PER_TASK = 2

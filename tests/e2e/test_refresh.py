@@ -29,7 +29,7 @@ from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 
 # It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 ROUNDS = 200
 AT_ONCE = 8

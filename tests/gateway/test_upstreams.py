@@ -303,7 +303,7 @@ def _drained(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     yield
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
     """grpc cannot reset such a stream, because the service's status waits behind the unread messages."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
@@ -329,7 +329,7 @@ def _unread(gateway: Gateway, path: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gateway) -> None:
     """The streams of all clients share a few connections to a replica. Unread messages use up the windows of these connections."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"

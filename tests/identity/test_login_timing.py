@@ -29,7 +29,7 @@ from tests.support.descriptors import named
 from tests.support.errors import ApiError
 
 # It compares times of logins, which needs the machine for itself.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 COST, OUTDATED_COST, LEAKING_COST = 8, 4, 9
 SAMPLES, FEWER_SAMPLES = 200, 40
