@@ -36,10 +36,11 @@ restore: .venv/installed ## replace the data of `make run` by a backup: FILE=.da
 	@$(BIN)/python -m devstack.admin restore "$(FILE)"
 
 test: .venv/installed gen/descriptors.binpb ## the tests that an ordinary change needs, on ephemeral systems of their own: TEST_WORKERS (2), ARGS
-	@$(BIN)/pytest -m "not slow" $(PARALLEL) $(ARGS)
+	@$(BIN)/pytest -m "not slow and not alone" $(PARALLEL) $(ARGS)
 
 test-slow: .venv/installed gen/descriptors.binpb ## the slow tier: campaigns, outages under load, a million tasks, and the further cases of long families
-	@$(BIN)/pytest -m slow $(ARGS)
+	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
+	@$(BIN)/pytest -m alone $(ARGS)
 
 test-all: .venv/installed ## every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(MAKE) --no-print-directory test test-slow test-faults

@@ -13,7 +13,7 @@ from tests.support.tiers import sampled
 REFUSALS = {"INVALID_FIELD", "MALFORMED_REQUEST"}
 INVALID_ARGUMENT, NOT_FOUND = 3, 5
 # One library enforces all bounds, and test_descriptors.py requires that they are there.
-SAMPLE = 5
+SAMPLE = 3
 
 within = pytest.mark.parametrize(
     "bound", sampled((bound for bound in bounds() if bound.pair.at is not None), every=SAMPLE), ids=lambda bound: bound.id

@@ -20,7 +20,8 @@ MAX_FAILURES_WITH_LOGS: Final = 20
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the additions for this run, and the marker of the tests that `make test` does not run."""
-    config.addinivalue_line("markers", "slow: takes long or needs the machine for itself, so that it runs in `make test-slow` and `make test-all`")
+    config.addinivalue_line("markers", "slow: takes long, so that only `make test-slow` and `make test-all` run it")
+    config.addinivalue_line("markers", "alone: as slow, and no other test may run meanwhile: it measures times or breaks the system that it shares")
     config.pluginmanager.register(Failures(config), "tests-failures")
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "tests-progress")
