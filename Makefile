@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Python caches compiled modules: without the cache each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run keys backup restore test test-slow test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
+.PHONY: help run keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -38,12 +38,17 @@ restore: .venv/installed ## replace the data of `make run` by a backup: FILE=.da
 test: .venv/installed gen/descriptors.binpb ## the tests that an ordinary change needs, on ephemeral systems of their own: TEST_WORKERS (2), ARGS
 	@$(BIN)/pytest -m "not slow and not alone" $(PARALLEL) $(ARGS)
 
-test-slow: .venv/installed gen/descriptors.binpb ## the slow tier: campaigns, outages under load, a million tasks, and the further cases of long families
+test-slow: .venv/installed gen/descriptors.binpb ## the slow tier: the further cases of long families, systems of their own, a million tasks; then test-alone
 	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
+	@$(MAKE) --no-print-directory test-alone
+
+test-alone: .venv/installed gen/descriptors.binpb ## the tests that break, restart or load a running system, or measure times: nothing else should use the machine
 	@$(BIN)/pytest -m alone $(ARGS)
 
-test-all: .venv/installed ## every tier: test, test-slow, test-faults, test-images, test-apiserver
-	@$(MAKE) --no-print-directory test test-slow test-faults
+# The tests of test and test-slow in one run, whose workers start their systems once.
+test-all: .venv/installed gen/descriptors.binpb ## every tier: test, test-slow, test-faults, test-images, test-apiserver
+	@$(BIN)/pytest -m "not alone" $(PARALLEL)
+	@$(MAKE) --no-print-directory test-alone test-faults
 	@$(MAKE) --no-print-directory test-images ARGS=-s
 	@$(MAKE) --no-print-directory test-apiserver
 

@@ -7,7 +7,7 @@ import pytest
 
 SLOW: Final = pytest.mark.slow
 # The folders whose files take longest. Workers that run files side by side begin with these, so that they end at about the same time.
-LONGEST: Final = ("e2e", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
+LONGEST: Final = ("e2e", "task_service/query", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
 
 
 def longest_first(items: list[pytest.Item]) -> None:
