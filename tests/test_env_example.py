@@ -1,4 +1,4 @@
-"""`.env.example` names every setting of every program, with the default that the code has, every variable of docker-compose.yml, and no other."""
+"""`.env.example` lists every setting of every program with the code's default, every variable of docker-compose.yml, and nothing else."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from task_service.settings import Settings as TaskSettings
 from tests.deploy import compose
 
 ROOT = Path(__file__).resolve().parent.parent
-# What differs from program to program, and what is made up for development, has no default in the file.
+# The file gives no default for settings whose defaults differ between programs, or are made up for development.
 WITHOUT_DEFAULT = {"GRPC_PORT", "OPS_PORT", "OTEL_SERVICE_NAME", "PAGE_TOKEN_KEY"}
 
 

@@ -1,4 +1,4 @@
-"""docs/errors.md is what `make proto` makes of error_reason.proto, and the script says so if a comment lacks something."""
+"""docs/errors.md equals what `make proto` generates from error_reason.proto. The generator reports a comment that lacks a part."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/security.md names tests, settings and events that there are."""
+"""The tests, settings and events that docs/security.md names exist."""
 
 import re
 from pathlib import Path

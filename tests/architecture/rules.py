@@ -1,4 +1,4 @@
-"""The rules that import-linter's contracts (pyproject.toml) cannot state: functions from a source to what breaks them. They only read its syntax."""
+"""Rules that import-linter's contracts (pyproject.toml) cannot state. Each is a function that reads a module's syntax and returns the violations."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ MAX_FUNCTION_LINES = 60
 
 WIRE = ("grpc", "google.protobuf", "google.rpc", "google.api", "taskmanager", "buf", "protovalidate", "grpc_health", "grpc_reflection", "grpc_status")
 STORES = ("asyncpg", "redis")
-# The composition root hands the descriptors of the services to the server, and that is all that it knows of the wire.
+# app.py passes the service descriptors to the server. It uses nothing else of the wire format.
 DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
     {
@@ -54,22 +54,22 @@ class Module:
 
     @property
     def leaf(self) -> str:
-        """What follows the package, `""` for the package itself."""
+        """The part of the name after the package, `""` for the package itself."""
         return self.name.partition(".")[2]
 
     @property
     def file(self) -> str:
-        """The last part of the name: what the module is in its room."""
+        """The last part of the name: the module's file in its room."""
         return self.name.rpartition(".")[2]
 
     @cached_property
     def tree(self) -> ast.Module:
-        """The syntax."""
+        """The parsed source."""
         return ast.parse(self.text)
 
     @cached_property
     def imports(self) -> frozenset[str]:
-        """The dotted names of all that is imported, anywhere in it; of `from a import b` both `a` and `a.b`."""
+        """The dotted names of all imports, also those inside functions; for `from a import b` both `a` and `a.b`."""
         found: set[str] = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
@@ -80,7 +80,7 @@ class Module:
         return frozenset(found)
 
     def imports_any(self, packages: Iterable[str]) -> frozenset[str]:
-        """Those of its imports that lie in one of the packages."""
+        """The imports that belong to one of the packages."""
         return frozenset(name for name in self.imports if any(_within(name, package) for package in packages))
 
     def _absolute(self, node: ast.ImportFrom) -> str:
@@ -91,7 +91,7 @@ class Module:
 
 
 def modules(*packages: str) -> list[Module]:
-    """The modules of packages in this repository."""
+    """Returns all modules of some packages of this repository."""
     found = []
     for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -101,7 +101,7 @@ def modules(*packages: str) -> list[Module]:
 
 
 def wire_breaks(module: Module) -> list[str]:
-    """Knowledge of grpc and protobuf outside of the modules that are there for it."""
+    """Returns imports of grpc and protobuf in modules that must not know the wire format."""
     used = module.imports_any(WIRE)
     if module.package == "servicekit":
         used = frozenset() if module.leaf in SERVICEKIT_WIRE else used
@@ -113,13 +113,13 @@ def wire_breaks(module: Module) -> list[str]:
 
 
 def store_breaks(module: Module) -> list[str]:
-    """Knowledge of asyncpg and redis outside of the modules that are there for it."""
+    """Returns imports of asyncpg and redis in modules that must not know a store."""
     allowed, place = (SERVICEKIT_STORES, module.leaf) if module.package == "servicekit" else (SERVICE_STORES, module.file)
     return [f"{module.name} imports {name}" for store in STORES if place not in allowed[store] for name in sorted(module.imports_any([store]))]
 
 
 def statement_breaks(module: Module) -> list[str]:
-    """SQL and Redis scripts in the text of other modules than those that are there for it."""
+    """Returns SQL statements and Redis scripts in modules that must not contain them."""
     if module.leaf in SERVICEKIT_STATEMENTS if module.package == "servicekit" else module.file in STATEMENTS:
         return []
     return [
@@ -130,7 +130,7 @@ def statement_breaks(module: Module) -> list[str]:
 
 
 def size_breaks(module: Module) -> list[str]:
-    """Modules and functions that are too long."""
+    """Returns modules and functions that are too long."""
     bound = {"app": MAX_APP_LINES, "__main__": MAX_MAIN_LINES}.get(module.leaf, MAX_MODULE_LINES)
     lines = len(module.text.splitlines())
     found = [f"{module.name} has {lines} lines, more than {bound}"] if lines > bound else []
@@ -143,12 +143,12 @@ def size_breaks(module: Module) -> list[str]:
 
 
 def undocumented(module: Module) -> list[str]:
-    """Modules that do not say what they are for."""
+    """Returns modules without a docstring."""
     return [] if ast.get_docstring(module.tree) or module.text == "" else [f"{module.name} has no docstring"]
 
 
 def only_re_exports(module: Module) -> list[str]:
-    """Modules that hold nothing but imports of other modules' names."""
+    """Returns modules that contain only imports of other modules' names."""
     body = [node for node in module.tree.body if not _is_docstring(node) and not _is_all(node)]
     only = body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
     return [f"{module.name} only re-exports"] if only else []
@@ -167,7 +167,7 @@ def _within(name: str, package: str) -> bool:
 
 
 def _literals(tree: ast.Module) -> Iterator[ast.Constant | ast.JoinedStr]:
-    """All texts but the docstrings; of an f-string the whole, its values left out."""
+    """Yields all string literals except docstrings. An f-string is one literal, without its values."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr):

@@ -60,7 +60,7 @@ PLANTED = [
 
 
 def _lint(folder: Path) -> str:
-    """What import-linter says of the packages in a folder, on one line."""
+    """Returns import-linter's report on the packages in a folder, on one line."""
     command = (Path(sys.executable).parent / "lint-imports", "--no-logo", "--no-cache")
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert "Contracts:" in run.stdout, run.stdout + run.stderr
@@ -74,7 +74,7 @@ def kept() -> str:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report on a copy of the packages into which all imports are planted."""
+    """The report on a copy of the packages that contains all planted imports."""
     folder = tmp_path_factory.mktemp("planted")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for package in CONFIGURATION["root_packages"]:

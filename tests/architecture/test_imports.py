@@ -1,4 +1,4 @@
-"""Which modules may know the wire, the stores and their statements; and each rule on a planted text that breaks it."""
+"""Which modules may import grpc, protobuf, asyncpg and redis, and contain SQL; and each rule applied to planted texts that violate it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How long modules and functions may be; and the rule on planted texts that break it."""
+"""The largest sizes of modules and functions; and the rule applied to planted texts that violate it."""
 
 import pytest
 
