@@ -220,7 +220,7 @@ def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file", "right", "wrong"),
+    ("tests", "right", "wrong"),
     [
         ("sessions.yaml", "revocations_age_seconds{job=~", "revocations_age_second{job=~"),
         ("sessions.yaml", 'event="refresh_token_reused"', 'event="login_failed"'),
@@ -228,17 +228,19 @@ def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
         ("gateway.yaml", "> 0.05", "> 0.5"),
         ("availability.yaml", 'grpc_type="unary", grpc_code=~"Internal|Unknown|Unavailable', 'grpc_code=~"Internal|Unknown|Unavailable'),
         ("availability.yaml", ' or absent(up{job="gateway"})', ""),
-        ("cluster.yaml", "> 26 * 3600", "> 30 * 3600"),
+        ("backups.yaml", "> 26 * 3600", "> 30 * 3600"),
     ],
     ids=["name", "value", "aggregation", "threshold", "streams", "absence", "age"],
 )
-def test_a_planted_wrong_rule_fails_its_test(file: str, right: str, wrong: str, tmp_path: Path) -> None:
+def test_a_planted_wrong_rule_fails_its_test(tests: str, right: str, wrong: str, tmp_path: Path) -> None:
     shutil.copytree(RULES, tmp_path / "rules")
-    planted = tmp_path / "rules" / file
+    # The rules that the file tests.
+    (rules_of,) = yaml.safe_load((RULES / "tests" / tests).read_text(encoding="utf-8"))["rule_files"]
+    planted = (tmp_path / "rules" / "tests" / rules_of).resolve()
     text = planted.read_text(encoding="utf-8")
     assert right in text
     planted.write_text(text.replace(right, wrong), encoding="utf-8")
-    code, said = promtool("test", "rules", str(tmp_path / "rules" / "tests" / file))
+    code, said = promtool("test", "rules", str(tmp_path / "rules" / "tests" / tests))
     assert code != 0
     assert "FAILED" in said
 
