@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from devstack.config import StackConfig
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
+from servicekit.stores import redis
 from servicekit.stores.postgres import Database, DatabaseOptions
 from tests.support import canary, systems, tiers
 from tests.support.accounts import Account, make_account
@@ -85,6 +86,15 @@ async def task_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, directly to the first replica of task_service."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['task-1'].grpc_port}") as channel:
         yield channel
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets Redis clients in this process wait for an answer longer than in the product.
+
+    For tests in which Redis runs: with the product's time-out a busy machine looks like a Redis that is down.
+    """
+    monkeypatch.setattr(redis, "TIMEOUT_SECONDS", 5.0)
 
 
 @pytest.fixture

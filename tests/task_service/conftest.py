@@ -23,7 +23,7 @@ CacheFactory = Callable[[], CachedTasks]
 
 
 @pytest.fixture
-async def redis(system: Stack) -> AsyncIterator[Redis]:
+async def redis(system: Stack, patient: None) -> AsyncIterator[Redis]:
     redis = Redis(system.state.redis_url, CollectorRegistry())
     yield redis
     await redis.close()

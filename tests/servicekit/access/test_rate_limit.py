@@ -69,7 +69,7 @@ async def replica_of() -> AsyncIterator[ReplicaFactory]:
 
 
 @pytest.fixture
-def replica(system: Stack, replica_of: ReplicaFactory) -> Replica:
+def replica(system: Stack, patient: None, replica_of: ReplicaFactory) -> Replica:
     return replica_of(system.state.redis_url)
 
 
@@ -107,7 +107,7 @@ async def test_each_key_has_a_bucket_of_its_own(limiter: RateLimiter) -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, replica_of: ReplicaFactory, key: str, replicas: int) -> None:
+async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, patient: None, replica_of: ReplicaFactory, key: str, replicas: int) -> None:
     limit = Limit(10, 1000.0)
     made = [replica_of(system.state.redis_url) for _ in range(replicas)]
     waits = await asyncio.gather(*(made[number % replicas].limiter.take(key, limit) for number in range(50)))
