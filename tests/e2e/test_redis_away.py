@@ -28,7 +28,7 @@ READERS_PER_TASK = 2
 BEFORE_SECONDS = 0.5
 OUTAGE_SECONDS = 1.5
 AFTER_SECONDS = 1.0
-# The longest time that a call may take because of the outage.
+# The time by which an outage may prolong a call.
 SLOW_SECONDS = 1.0
 USED_AGAIN_WITHIN_SECONDS = 5.0
 REPLICAS = ("task-1", "task-2")
@@ -74,7 +74,8 @@ async def test_without_valkey_reads_and_writes_go_on_and_nothing_old_is_read(
         await asyncio.sleep(AFTER_SECONDS)
     assert load.failures() == []
     assert ledger.contradictions == []
-    assert worst(load.outcomes) < SLOW_SECONDS
+    # A busy machine delays calls also without an outage: the calls before it show by how much.
+    assert worst(load.outcomes) < SLOW_SECONDS + worst(load.between(0, began))
     assert {outcome.operation for outcome in load.between(began, ended)} == {"read", "write"}
     assert await _reads(breakable, "bypass") > bypassed
 
