@@ -29,7 +29,7 @@ BEFORE_SECONDS = 0.5
 OUTAGE_SECONDS = 1.5
 AFTER_SECONDS = 1.0
 # Each client's pause between calls. Without it the clients use all of the processors, and their calls wait for one another and not for Valkey.
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 0.05
 # The longest time that a call may take because of the outage.
 SLOW_SECONDS = 1.0
 USED_AGAIN_WITHIN_SECONDS = 5.0
