@@ -1,4 +1,4 @@
-"""One running system for the whole test run: real PostgreSQL, Valkey and Envoy, one auth_service and two task_service replicas, on free ports."""
+"""One running system for each worker of the test run: real PostgreSQL, Valkey and Envoy, two replicas of each service, on free ports."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
@@ -25,7 +25,8 @@ ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has the longest files begin first."""
+    """Requires the reasons of marks, and has the longest files begin first."""
+    tiers.require_reasons(items)
     tiers.longest_first(items)
 
 
@@ -55,7 +56,7 @@ def _secrets_stay_out_of_logs(secrets: canary.Secrets) -> Iterator[None]:
 @pytest.fixture(scope="session")
 async def system(secrets: canary.Secrets) -> AsyncIterator[Stack]:
     """The running system. Tests that break a system use another one. At the end a check fails if any secret of the run has leaked."""
-    async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT)) as stack:
+    async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT)) as stack:
         yield stack
         await canary.check(stack, secrets)
 

@@ -60,7 +60,7 @@ async def test_any_body_and_query_over_rest(rpc: Rpc, actor: tuple[World, Accoun
         of_response(response)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("hundreds of calls for each method; the same input over REST is in `make test`")
 @every_rpc
 @bounded
 @given(request=st.binary(max_size=200))

@@ -23,8 +23,7 @@ from tests.support.descriptors import named
 from tests.support.errors import ApiError, of_response
 from tests.support.waiting import eventually
 
-# It starts a system of its own, and waits for the lead time of keys.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it starts a system of its own, and waits for the lead time of keys")
 
 LEAD_SECONDS = 2
 # During that time the replica reads the keys several times. The gateway fetches them every second.

@@ -13,8 +13,7 @@ from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.support.backups import Operator, sum_of
 
-# It starts a system of its own, and backs it up again and again.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it starts a system of its own, and backs it up again and again")
 
 DAY_SECONDS = 86_400
 

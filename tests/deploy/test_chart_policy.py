@@ -12,8 +12,7 @@ import yaml
 from tests.deploy.rendered import SCENARIOS, objects
 from tests.deploy.tools import required
 
-# checkov takes 12 s, most of them for its imports.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("checkov takes 12 s, most of them for its imports")
 
 CHECKOV = "pip install checkov, in an environment of its own: it pins much"
 # Accepted findings: the objects, and the reason. An entry without a finding fails the test.

@@ -218,7 +218,7 @@ def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
     assert code == 0, said
 
 
-@pytest.mark.slow
+@pytest.mark.slow("promtool evaluates hours for each case")
 @pytest.mark.parametrize(
     ("tests", "right", "wrong"),
     [

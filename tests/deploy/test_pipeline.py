@@ -141,7 +141,7 @@ def test_the_cluster_is_that_of_the_script() -> None:
         assert re.search(rf"^{step}\(\) {{", script, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("resolves all dependencies")
 def test_what_is_exact_is_kept_new() -> None:
     renovate = json.loads((ROOT / ".github" / "renovate.json").read_text())
     assert set(renovate["enabledManagers"]) >= {"pep621", "github-actions", "dockerfile", "docker-compose", "helm-values", "custom.regex"}

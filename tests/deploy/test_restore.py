@@ -41,8 +41,7 @@ from tests.support.outage import replicas, require_whole
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-# It restores whole systems from backups.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it restores whole systems from backups")
 
 # With these, auth_service reads its keys every second and the gateway fetches them every second, instead of every 15 s and 30 s.
 ENVIRONMENT = {"BCRYPT_COST": "4", "KEY_LEAD_SECONDS": "6", "JWKS_REFRESH_SECONDS": "1", "LOGIN_ADDRESS_BURST": "10000"}

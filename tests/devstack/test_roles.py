@@ -14,8 +14,7 @@ from devstack.stack import Stack
 from devstack.state import State
 from tests.support.databases import as_role, login, with_database
 
-# Each test starts persistent stacks, once or twice. tests/e2e/test_least_privilege.py checks the rights of the roles in `make test`.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("each test starts persistent stacks; test_least_privilege.py checks the rights of the roles in `make test`")
 
 ROLES = ("auth_service", "migrator", "task_service")
 SERVICES = ("auth_service", "task_service")

@@ -20,8 +20,7 @@ from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 
 REPLICAS = ("task-1", "task-2")
 REMOVED_WITHIN_SECONDS = 5.0

@@ -12,8 +12,7 @@ from tests.support.load import Load
 from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 
 CALLS = 1000
 # Few callers. With many, the gateway would rightly give fewer calls to a replica that the machine slows down for a moment.

@@ -20,8 +20,7 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 from tests.support.writes import writes
 
-# It starts a system of its own, and Chromium.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it starts a system of its own, and Chromium")
 
 PAGE = Path(__file__).with_name("watching.html")
 WITHIN_SECONDS = 20.0

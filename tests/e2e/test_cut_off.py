@@ -29,8 +29,7 @@ from tests.support.replica import replica_of
 from tests.support.task_api import GrpcTasks, Seen
 from tests.support.waiting import eventually
 
-# An outage, with bounds on the time until a value expires.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("an outage, with bounds on the time until a value expires")
 
 ROUNDS = 4
 VALUE_SECONDS = 3.0

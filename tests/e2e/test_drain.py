@@ -19,8 +19,7 @@ from tests.support.load import OK, SETUP, Client, Load, mixed_client
 from tests.support.observed import log_lines, log_size
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 
 CLIENTS = 32
 # The clients whose calls run while the server stops. Fewer than the pool's connections, so that the other clients can continue.

@@ -32,8 +32,7 @@ from tests.support.errors import of_rpc
 from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
-# Rotations under load, in real lead times of seconds.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("rotations under load, in real lead times of seconds")
 
 TASK_REPLICAS = ("task-1", "task-2")
 LEAD_SECONDS, TOKEN_SECONDS = 3, 5

@@ -12,8 +12,7 @@ from devstack.stack import Stack
 from tests.deploy.kind.load import under_load
 from tests.support.outage import heal, replicas
 
-# It rolls replicas under load, which needs the machine for itself.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it rolls replicas under load, which needs the machine for itself")
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
 from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
-# It starts a system with limits of its own, and breaks it.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it starts a system with limits of its own, and breaks it")
 
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 3
 # The interval is so long that no attempt is added during a test.

@@ -25,8 +25,7 @@ from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 
 # The same limit as a stack's for its processes.
 STARTED_WITHIN_SECONDS = 60.0

@@ -11,8 +11,7 @@ import pytest
 from devstack.stack import Stack
 from tests.support.tour import Block, blocks
 
-# The tour starts hundreds of processes, one after the other.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("the tour starts hundreds of processes, one after the other")
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8"))

@@ -17,8 +17,7 @@ from tests.support.outage import frozen, replicas, require_whole
 from tests.support.task_api import CallFailed, GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-# Outages under load, with bounds on the time of each call.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("outages under load, with bounds on the time of each call")
 
 # More than the pool's connections, so that the outage hits calls in every state.
 CLIENTS = 24

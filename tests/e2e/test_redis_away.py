@@ -20,8 +20,7 @@ from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 from tests.support.waiting import eventually
 
-# Outages under load, with bounds on the time of each call.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("outages under load, with bounds on the time of each call")
 
 TASKS = 6
 READERS_PER_TASK = 2

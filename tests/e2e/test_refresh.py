@@ -28,9 +28,6 @@ from tests.support.observed import log_lines
 from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
-
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
@@ -50,22 +47,16 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture
-def stack(breakable: Stack) -> Stack:
-    """A system with two replicas of auth_service."""
-    return breakable
-
-
-@pytest.fixture
-async def stubs(stack: Stack) -> AsyncIterator[list[Any]]:
+async def stubs(system: Stack) -> AsyncIterator[list[Any]]:
     """AuthService stubs, connected directly to each replica."""
     async with contextlib.AsyncExitStack() as channels:
-        yield [await _stub(channels, stack.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
+        yield [await _stub(channels, system.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
 
 
 @pytest.fixture
-async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+async def client(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=TIMEOUT_SECONDS) as client:
+    async with httpx.AsyncClient(base_url=system.state.url, timeout=TIMEOUT_SECONDS) as client:
         yield client
 
 
@@ -75,12 +66,13 @@ async def user(client: httpx.AsyncClient) -> Account:
 
 
 @pytest.fixture
-async def sql(stack: Stack) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(stack.state.database_url)
+async def sql(system: Stack) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(system.state.database_url)
     yield connection
     await connection.close()
 
 
+@pytest.mark.slow("1600 refreshes")
 async def test_all_who_send_one_token_at_once_get_one_successor(stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection) -> None:
     session, token, headers = _session_of(user.access_token), user.refresh_token, user.headers
     for _ in range(ROUNDS):
@@ -124,7 +116,7 @@ async def test_up_to_the_end_of_the_grace_it_gives_its_successor(stubs: list[Any
 
 
 async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
-    stack: Stack, stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection
+    system: Stack, stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection
 ) -> None:
     session = _session_of(user.access_token)
     other = (await client.post("/api/v1/auth/login", json={"email": user.email, "password": PASSWORD})).json()
@@ -139,7 +131,7 @@ async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
         await _require_refused(stubs, client, access_token, ended + REFUSED_WITHIN_SECONDS)
 
     async def logged() -> dict[str, Any]:
-        lines = [line for line in log_lines(stack, "auth-2") if line.get("security_event") == "refresh_token_reused"]
+        lines = [line for line in log_lines(system, "auth-2") if line.get("security_event") == "refresh_token_reused"]
         (line,) = [line for line in lines if line["session_id"] == str(session)] or [None]
         assert line is not None
         return line
@@ -171,7 +163,7 @@ async def test_a_thief_and_the_owner_at_once_leave_no_session_behind(
 
 
 async def test_the_database_has_only_hashes_and_forgets_successors_after_the_grace(
-    stack: Stack, stubs: list[Any], user: Account, sql: Connection
+    system: Stack, stubs: list[Any], user: Account, sql: Connection
 ) -> None:
     first = await _refresh(stubs[0], user.refresh_token)
     second = await _refresh(stubs[0], first.refresh_token)
@@ -181,7 +173,7 @@ async def test_the_database_has_only_hashes_and_forgets_successors_after_the_gra
     for token in tokens:
         assert any(_hash(token).hex() in row for row in kept)
         assert not any(form in row for row in kept for form in (token, token.encode().hex()))
-        assert not any(token.encode() in log.read_bytes() for log in stack.log_dir.iterdir())
+        assert not any(token.encode() in log.read_bytes() for log in system.log_dir.iterdir())
     sealed = "SELECT sealed_successor FROM auth.refresh_tokens WHERE token_hash = $1"
     assert first.refresh_token.encode() not in await sql.fetchval(sealed, _hash(user.refresh_token))
     await _age(sql, user.refresh_token)
@@ -192,15 +184,16 @@ async def test_the_database_has_only_hashes_and_forgets_successors_after_the_gra
     await eventually(erased, within=UPKEEP_WITHIN_SECONDS)
 
 
+@pytest.mark.slow("waits until sessions have expired")
 async def test_a_session_ends_when_it_is_not_used_or_when_its_time_is_over(
-    stack: Stack, client: httpx.AsyncClient, user: Account, sql: Connection
+    system: Stack, client: httpx.AsyncClient, user: Account, sql: Connection
 ) -> None:
     usual = await sql.fetchrow("SELECT created_at, expires_at, ends_at FROM auth.sessions WHERE id = $1", _session_of(user.access_token))
     assert usual is not None
     assert (usual["expires_at"] - usual["created_at"]).total_seconds() == 30 * DAY_SECONDS
     assert (usual["ends_at"] - usual["created_at"]).total_seconds() == 90 * DAY_SECONDS
     short = {"SESSION_IDLE_SECONDS": str(IDLE_SECONDS), "SESSION_LIFETIME_SECONDS": str(LIFETIME_SECONDS)}
-    async with replica_of(stack, "auth-short", settings=short) as replica, grpc.aio.insecure_channel(replica.target) as channel:
+    async with replica_of(system, "auth-short", settings=short) as replica, grpc.aio.insecure_channel(replica.target) as channel:
         stub = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
         idle, used = [await _login(stub, user.email) for _ in range(2)]
         began = time.monotonic()

@@ -26,8 +26,7 @@ from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 from tests.support.watchers import Watcher, over_grpc
 
-# It breaks a running system: `make test` kills, freezes and restarts nothing that it shares.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
 REFUSED_WITHIN_SECONDS = 2.0

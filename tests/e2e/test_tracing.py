@@ -23,8 +23,7 @@ from tests.support.observed import log_lines, metric
 from tests.support.otlp import Receiver, Span, Tree, receiver
 from tests.support.waiting import eventually
 
-# It starts a system of its own, with tracing.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it starts a system of its own, with tracing")
 
 SENT_WITHIN_SECONDS = 10.0
 # A replica that has just started does not use the cache at once.

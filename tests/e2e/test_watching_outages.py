@@ -25,8 +25,7 @@ from tests.support.waiting import eventually
 from tests.support.watchers import OVER, PATH, Watcher, Way, over_grpc, over_sse
 from tests.support.writes import Write, writes
 
-# Outages, with bounds on the time until a change is sent.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("outages, with bounds on the time until a change is sent")
 
 # The two seconds of the contract, plus the round trip on a loaded machine.
 IN_TIME_SECONDS = 2.0 + 0.3

@@ -120,7 +120,7 @@ def test_the_end_of_envoy_is_the_end_and_its_status_is_told(stack: Stack, tmp_pa
         assert process.wait(5) == 128 + signal.SIGKILL, gateway.log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway to look at its memory")
 def test_what_stays_beside_envoy_is_small(stack: Stack, tmp_path: Path) -> None:
     with _running(stack, tmp_path) as (process, _, _environment):
         resident = Path(f"/proc/{process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]

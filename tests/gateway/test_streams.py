@@ -221,7 +221,7 @@ def test_a_client_that_leaves_is_gone_for_the_service_too(streaming: Gateway, *,
     wait_until(lambda: feed.under_way == 0, timeout=2)
 
 
-@pytest.mark.alone
+@pytest.mark.alone("fills the gateway's buffers, and measures what other streams wait")
 def test_readers_that_do_not_read_are_in_nobodys_way_and_are_let_go_of(streaming: Gateway, descriptors: Path) -> None:
     """All streams of a gateway worker to a replica share one connection. Unread data of some streams must not use up the window of the others."""
     feed = Feed(streaming, 3)

@@ -61,7 +61,7 @@ def test_another_error_of_a_read_is_not_tried_again(gateway: Gateway, stack: Sta
     assert stack.calls(GET_TASK) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a thousand calls")
 def test_replicas_share_the_calls_of_one_connection(gateway: Gateway, stack: Stack) -> None:
     for _ in range(1000):
         gateway.call(GET_TASK)
@@ -76,7 +76,7 @@ def _slow(stack: Stack, path: str, seconds: float) -> None:
     stack.behave(path, behave)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for the timeout of calls, several times")
 def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
     """Envoy passes the deadline to the service, so either of them may time out first. The test therefore checks only the code."""
     _slow(stack, CREATE_TASK, 3)
@@ -144,7 +144,7 @@ def test_a_service_that_is_not_there(stack: Stack) -> None:
         assert gateway.http.get("/ready").status_code == 503
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for Envoy's health checks")
 def test_no_call_fails_while_a_replica_drains(tmp_path: Path) -> None:
     """The replica first reports NOT_SERVING. After that, GOAWAY and retries keep every call from failing, writes included."""
     answered, failures = _while_one_stops(tmp_path, announced=True)
@@ -223,7 +223,7 @@ def test_an_internal_method_of_a_routed_service_cannot_be_reached(planted_gatewa
     assert planted_gateway.stack.calls(f"/{SERVICE}/PurgeThings") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits longer than the timeout of calls")
 def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> None:
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
     messages = gateway.stack.messages
@@ -303,7 +303,7 @@ def _drained(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     yield
 
 
-@pytest.mark.alone
+@pytest.mark.alone("fills the gateway's buffers")
 def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
     """grpc cannot reset such a stream, because the service's status waits behind the unread messages."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"
@@ -329,7 +329,7 @@ def _unread(gateway: Gateway, path: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.alone
+@pytest.mark.alone("fills the gateway's buffers, and measures what other streams wait")
 def test_clients_that_do_not_read_hold_up_no_other_stream(planted_gateway: Gateway) -> None:
     """The streams of all clients share a few connections to a replica. Unread messages use up the windows of these connections."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"

@@ -28,8 +28,7 @@ from tests.support.calls import message_of, rpc_call
 from tests.support.descriptors import named
 from tests.support.errors import ApiError
 
-# It compares times of logins, which needs the machine for itself.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone("it compares times of logins, which needs the machine for itself")
 
 COST, OUTDATED_COST, LEAKING_COST = 8, 4, 9
 SAMPLES, FEWER_SAMPLES = 200, 40

@@ -5,9 +5,17 @@ from typing import Any, Final
 
 import pytest
 
-SLOW: Final = pytest.mark.slow
+SLOW: Final = pytest.mark.slow("another case of a family whose first case is in `make test`")
 # The folders whose files take longest. Workers that run files side by side begin with these, so that they end at about the same time.
 LONGEST: Final = ("e2e", "task_service/query", "gateway", "devstack", "identity", "contract", "deploy", "model", "task_service")
+
+
+def require_reasons(items: Iterable[pytest.Item]) -> None:
+    """Fails the run if a test is left out of `make test` without a reason, which is the mark's argument."""
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name in {"slow", "alone"} and not mark.args:
+                raise pytest.UsageError(f'{item.nodeid} needs the reason why it is {mark.name}: @pytest.mark.{mark.name}("…")')
 
 
 def longest_first(items: list[pytest.Item]) -> None:

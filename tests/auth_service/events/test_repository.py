@@ -16,7 +16,7 @@ from tests.auth_service.conftest import CredentialsFactory, Storage, later
 REVOKED, DELETED = EventKind.SESSION_REVOKED, EventKind.USER_DELETED
 
 
-@pytest.mark.slow
+@pytest.mark.slow("many writers at once, for seconds")
 async def test_a_reader_never_misses_an_event_of_writers_at_once(storage: Storage, new_credentials: CredentialsFactory) -> None:
     """A later commit has a higher number, so a reader that continues after the last number it has seen misses no event."""
     start = await storage.last_number()

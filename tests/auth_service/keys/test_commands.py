@@ -59,7 +59,7 @@ async def test_keys_are_listed_rotated_and_replaced(database_url: str) -> None:
     assert replaced.out.splitlines()[1].split()[0] not in listed.out
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts five programs")
 async def test_another_key_encryption_key_rotates_nothing_and_is_told_so(database_url: str) -> None:
     before = await keys("rotate", database_url)
     other = base64.b64encode(os.urandom(32)).decode()
@@ -80,7 +80,7 @@ async def test_without_its_database_it_says_so() -> None:
     assert "Traceback" not in outcome.error
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a program for each case")
 @pytest.mark.parametrize("action", ["", "drop"])
 async def test_an_unknown_action_is_a_usage_error(action: str) -> None:
     outcome = await keys(action, "postgresql://nobody:nothing@127.0.0.1:1/none")

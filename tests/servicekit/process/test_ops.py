@@ -16,7 +16,7 @@ from servicekit.process.ops import OpsServer
 from servicekit.rpc.health import Health
 from tests.support.accounts import Account
 
-REPLICAS = ("auth-1", "task-1", "task-2")
+REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
 LABELS = {"grpc_type", "grpc_service", "grpc_method"}
 OURS = ("grpc_server_", "db_pool_", "redis_", "task_cache_", "password_hashes_")
 
@@ -47,12 +47,15 @@ async def test_calls_are_counted_by_method_and_code(system: Stack, account: Acco
     def count(text: str) -> float:
         wanted = {"grpc_type": "unary", "grpc_service": "taskmanager.auth.v1.UserService", "grpc_method": "GetMe", "grpc_code": "OK"}
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-        return next(s.value for s in samples if s.name == "grpc_server_handled_total" and s.labels == wanted)
+        return next((s.value for s in samples if s.name == "grpc_server_handled_total" and s.labels == wanted), 0.0)
 
-    before = count((await get(system, "auth-1", "/metrics")).text)
+    async def counted() -> float:
+        return sum([count((await get(system, name, "/metrics")).text) for name in REPLICAS if name.startswith("auth")])
+
+    before = await counted()
     for _ in range(3):
         assert (await rest.get("/api/v1/users/me", headers=account.headers)).status_code == 200
-    assert count((await get(system, "auth-1", "/metrics")).text) == before + 3
+    assert await counted() == before + 3
 
 
 @each_replica

@@ -110,7 +110,7 @@ async def test_production_refuses_default_and_short_secrets(
     assert (outcome.status, outcome.named) == (2, named), outcome.error
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a program")
 async def test_a_limit_that_cannot_be_kept_is_named() -> None:
     limits = {"LOGIN_ACCOUNT_BURST": "100000", "LOGIN_ACCOUNT_INTERVAL_SECONDS": "86400", "LOGIN_ADDRESS_INTERVAL_SECONDS": "1e-7"}
     outcome = await command("auth_service", "run", AUTH | limits)

@@ -106,7 +106,11 @@ UNSERVED = Listing("title", "", "")
 
 
 # Writing a million tasks takes a minute, so `make test` reads the plans with a tenth of them.
-@pytest.fixture(scope="module", params=[Scale(100_000), pytest.param(Scale(1_000_000), marks=pytest.mark.slow)], ids=lambda scale: str(scale.tasks))
+@pytest.fixture(
+    scope="module",
+    params=[Scale(100_000), pytest.param(Scale(1_000_000), marks=pytest.mark.slow("writes a million tasks"))],
+    ids=lambda scale: str(scale.tasks),
+)
 def scale(request: pytest.FixtureRequest) -> Scale:
     """The scale of the database."""
     found: Scale = request.param

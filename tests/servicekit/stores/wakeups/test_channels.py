@@ -124,7 +124,7 @@ async def test_a_callback_may_unsubscribe_itself(listening: WakeupsFactory, publ
     assert seen == [1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("thousands of channels")
 async def test_thousands_of_channels_take_few_commands(listening: WakeupsFactory, server: Process, publisher: Redis) -> None:
     called = [Called() for _ in range(MANY)]
     made = await listening({})
