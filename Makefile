@@ -16,7 +16,7 @@ BUILD_ARGS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyprojec
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# Python caches compiled modules: without the cache each of the many processes that the tests start would compile them again.
+# Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
 
@@ -32,21 +32,21 @@ keys: .venv/installed ## manage the keys that sign access tokens, while `make ru
 backup: .venv/installed ## back up the database of `make run`, while it runs, to .data/backups/
 	@$(BIN)/python -m devstack.admin backup
 
-restore: .venv/installed ## replace the data of `make run` by a backup: FILE=.data/backups/…
+restore: .venv/installed ## replace the data of `make run` with a backup: FILE=.data/backups/…
 	@$(BIN)/python -m devstack.admin restore "$(FILE)"
 
-test: .venv/installed gen/descriptors.binpb ## the tests that an ordinary change needs, on ephemeral systems of their own: TEST_WORKERS (2), ARGS
+test: .venv/installed gen/descriptors.binpb ## run the tests that an ordinary change needs, on temporary systems that the tests start: TEST_WORKERS (2), ARGS
 	@$(BIN)/pytest -m "not slow and not alone" $(PARALLEL) $(ARGS)
 
-test-slow: .venv/installed gen/descriptors.binpb ## the slow tier: the further cases of long families, systems of their own, a million tasks; then test-alone
+test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (more cases of families of similar tests, other settings, a million tasks), then test-alone
 	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
 	@$(MAKE) --no-print-directory test-alone
 
-test-alone: .venv/installed gen/descriptors.binpb ## the tests that break, restart or load a running system, or measure times: nothing else should use the machine
+test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break, restart or load a running system, or measure times; nothing else should use the machine
 	@$(BIN)/pytest -m alone $(ARGS)
 
-# The tests of test and test-slow in one run, whose workers start their systems once.
-test-all: .venv/installed gen/descriptors.binpb ## every tier: test, test-slow, test-faults, test-images, test-apiserver
+# Runs the tests of test and test-slow together, so that each worker starts its systems only once.
+test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-alone test-faults
 	@$(MAKE) --no-print-directory test-images ARGS=-s
@@ -55,13 +55,13 @@ test-all: .venv/installed gen/descriptors.binpb ## every tier: test, test-slow, 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
 
-test-images: .venv/installed gen/descriptors.binpb ## build and run the images without Docker; needs root and CONTAINER_LAB, takes minutes
+test-images: .venv/installed gen/descriptors.binpb ## build and run the images without Docker; needs root and CONTAINER_LAB; takes minutes
 	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)
 
-test-apiserver: .venv/installed gen/descriptors.binpb .tools/apiserver ## test the chart with the real Helm and API server, without nodes; needs Go to build both the first time (minutes)
+test-apiserver: .venv/installed gen/descriptors.binpb .tools/apiserver ## test the chart with the real Helm and API server, without nodes; the first run builds both with Go and takes minutes
 	@$(BIN)/pytest tests/deploy/apiserver -m apiserver $(ARGS)
 
-test-kind: .venv/installed gen/descriptors.binpb ## test the chart in an existing kind cluster (KIND_CLUSTER), with images of the tag kind: install, helm test, upgrade, scale and roll under load
+test-kind: .venv/installed gen/descriptors.binpb ## install, test, upgrade, scale and roll the chart under load in an existing kind cluster (KIND_CLUSTER), with images of the tag kind
 	@tests/deploy/kind/run.sh
 
 check: .venv/installed gen/descriptors.binpb helm-lint ## run the checks of CI that are not tests: format, lint, types, proto lint and breaking changes, chart and manifests
@@ -93,15 +93,15 @@ manifests: .venv/installed ## render manifests/ and the chart's table of values 
 	@$(BIN)/python -m helm.values_table
 	@$(BIN)/python -m helm.manifests
 
-bench: .venv/installed gen/descriptors.binpb ## measure calls per second and CPU per call, compared with floors: a table, and JSON in bench-results/
+bench: .venv/installed gen/descriptors.binpb ## measure calls per second and CPU per call and compare them with floors; prints a table, writes JSON to bench-results/
 	@$(BIN)/python -m bench $(ARGS)
 
-images: ## build the images of both services and the gateway: DOCKER, IMAGE_TAG
+images: ## build the images of both services and the gateway with Docker: DOCKER, IMAGE_TAG
 	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .
 	$(DOCKER) build $(BUILD_ARGS) --target task-service --tag task-manager/task-service:$(IMAGE_TAG) .
 	$(DOCKER) build $(BUILD_ARGS) --file gateway/Dockerfile --tag task-manager/gateway:$(IMAGE_TAG) .
 
-env: ## generate the secrets that are missing in .env, for compose
+env: ## generate the secrets for compose that are missing in .env
 	@$(PYTHON) deploy/env.py make
 
 # With the profile observability, the services send traces to the collector.
@@ -115,7 +115,7 @@ compose-up: ## run the whole system in containers; PROFILES="observability loggi
 compose-down: ## stop the containers; the data stays in their volumes
 	@$(DOCKER) compose --profile '*' down
 
-constraints: .venv/installed ## pin the packages that the images are built from; ARGS=--upgrade for new versions
+constraints: .venv/installed ## pin the packages in the images; ARGS=--upgrade updates their versions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python constraints/compile.py $(ARGS)
 
 clean: ## remove everything that was installed, generated or cached; .data/ stays

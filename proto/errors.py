@@ -33,9 +33,10 @@ ENUMS, VALUES = 5, 2
 
 HEAD: Final = """# Errors
 
-Every error has a gRPC status. It also has a reason: the `reason` of its `google.rpc.ErrorInfo`, in the domain `taskmanager`. Only errors that the
-gateway returns for something that is not a request of this API have no reason. Clients must decide by the reason; messages are for people and may
-change. `make proto` writes this file from [`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
+Every error has a gRPC status. It also has a reason: the `reason` of its `google.rpc.ErrorInfo`, in the domain `taskmanager`. Only errors
+that the gateway itself returns can lack a reason, for example the errors for an unknown path and for a request that is too large. Clients must decide
+by the reason; messages are for people and may change. `make proto` writes this file from
+[`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
 
 | reason | gRPC status | HTTP | when | example |
 | --- | --- | --- | --- | --- |
