@@ -39,7 +39,7 @@ class Settings(KeySettings, ServiceSettings):
 
     # 2^cost rounds. Cost 12 takes about 0.25 s. OWASP requires at least 10.
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
-    # Fewer than there are cores, because otherwise a burst of logins slows down other calls (for measurements, see README.md).
+    # Fewer than the number of cores, because otherwise a burst of logins slows down other calls (for measurements, see README.md).
     hashing_threads: Count = 1
     hashing_queue: Count = 32
 

@@ -1,1 +1,1 @@
-"""What every service of this system needs, and nothing of any one service."""
+"""What every service of this system needs, and nothing that only one service needs."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 class Kind(Enum):
-    """The kind of an error, as far as a client must act on it."""
+    """The kind of an error, which determines how a client must react."""
 
     INVALID = auto()
     UNAUTHENTICATED = auto()

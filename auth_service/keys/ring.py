@@ -21,10 +21,10 @@ MIN_REREAD_INTERVAL_SECONDS: Final = 2.0
 class KeyRing:
     """The keys as this replica last read them. Also the KeySource (servicekit.access.tokens) with which this service verifies its own tokens.
 
-    auth_service.keys.service loads the keys in the background. If the last load is `policy.lead_seconds` old, the ring signs nothing, because another
-    key may be active by then. If the replica first read a key less than half of `lead_seconds` before its `active_from` (for example because all
-    replicas were down and none published it), the key takes over half of `lead_seconds` after that read, and at most that long after `active_from`.
-    Until then the previous key signs; it stays published long enough.
+    auth_service.keys.service loads the keys in the background. If the last load is at least `policy.lead_seconds` old, the ring signs nothing,
+    because another key may be active by then. If the replica first read a key less than half of `lead_seconds` before its `active_from` (for example
+    because all replicas were down and none published it), the key starts to sign half of `lead_seconds` after that read, but at most half of
+    `lead_seconds` after `active_from`. Until then the previous key signs; it stays published long enough.
     """
 
     def __init__(self, seal: KeySeal, policy: KeyPolicy, clock: Callable[[], float] = time.monotonic, *, reread: "Reread | None" = None) -> None:

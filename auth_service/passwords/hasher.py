@@ -107,7 +107,7 @@ class PasswordHasher:
 
 
 def _step_back() -> None:
-    """Lowers the thread's priority on Linux. Does nothing on other systems, where it would slow down the whole process."""
+    """Lowers the thread's priority on Linux. Does nothing on other systems, where this would lower the priority of the whole process."""
     if os.uname().sysname == "Linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,8 +1,8 @@
-"""Limits how often passwords are tried, per account and per client address. Only failed attempts count: a successful attempt is given back.
+"""Limits how often passwords are tried, per account and per client address. Failed attempts count.
 
-An account has one bucket for all unknown addresses together, and one for each known address, from which a login succeeded in the last
-KNOWN_ADDRESS_DAYS. So strangers cannot lock the owner out. IPv6 addresses count by their /64 network, which is what one customer has. If Redis is
-down, each process limits by itself: see servicekit.access.rate_limit.
+A successful attempt is given back, except a registration, which counts too. An account has one bucket for all unknown addresses together, and one for
+each known address, from which a login succeeded in the last KNOWN_ADDRESS_DAYS. So strangers cannot lock the owner out. IPv6 addresses count by their
+/64 network, which is what one customer has. If Redis is down, each process limits by itself: see servicekit.access.rate_limit.
 """
 
 import contextlib

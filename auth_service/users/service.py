@@ -118,7 +118,7 @@ class UserService:
         await self._parts.announce()
 
     async def _confirmed(self, identity: Identity, password: str, client: Client) -> Credentials:
-        """Verifies the password and returns the caller's credentials. An access token alone must not allow what cannot be undone.
+        """Verifies the password and returns the caller's credentials. An access token alone must not allow an action that cannot be undone.
 
         Raises UserNotFound, WrongPassword, TooManyAttempts, Overloaded.
         """

@@ -1,4 +1,4 @@
-"""Rate limits by GCRA, the generic cell rate algorithm (ITU-T I.371), in Redis for all replicas together. Does not know what is limited.
+"""Rate limits by GCRA, the generic cell rate algorithm (ITU-T I.371), in Redis for all replicas together. The callers decide what a bucket limits.
 
 A bucket is stored as one number: the time at which it will be full again, in microseconds. Each take moves that time one interval later. A take is
 refused if the time would then be more than `burst` intervals from now. A full bucket is not stored.
@@ -29,7 +29,7 @@ MAX_REFILL_SECONDS: Final = 100 * 365 * 86_400
 # Before use, each script limits the bucket's time to the range from now to now + refill: the limit may have changed, and after a failover Redis's
 # clock may differ, which must not lock out a client. `%.0f`, because Lua would format such numbers as 1.7e+15.
 
-# KEYS[1]; ARGV: the interval, the time to refill an empty bucket. Returns the time to wait, 0 if one was taken. All times in microseconds.
+# KEYS[1]; ARGV: the interval, the time to refill an empty bucket. Returns the time to wait, 0 if a unit was taken. All times in microseconds.
 TAKE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -56,7 +56,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`burst` at once, then one every `interval_seconds`."""
+    """Allows `burst` units at once, then one unit every `interval_seconds`."""
 
     burst: int
     interval_seconds: float
@@ -99,10 +99,10 @@ class RateLimiter:
         self._decided_locally = Counter("rate_limit_local_total", "Decisions made without Redis.", registry=registry)
 
     async def take(self, key: str, limit: Limit) -> float:
-        """Takes one from the key's bucket.
+        """Takes one unit from the key's bucket.
 
-        Returns 0.0 if one was taken. Otherwise it takes none and returns the seconds until one is available. Raises DeadlineExceeded; then one may
-        have been taken.
+        Returns 0.0 if it took the unit. Otherwise it takes nothing and returns the seconds until a unit is available. Raises DeadlineExceeded; then
+        the unit may have been taken.
         """
         try:
             wait: int = await self._redis.run(lambda _: self._take([f"{self._prefix}:{key}"], limit.microseconds))
@@ -112,9 +112,9 @@ class RateLimiter:
         return wait / MICROSECONDS
 
     async def give_back(self, key: str, limit: Limit) -> None:
-        """Puts one back that was taken, for an attempt that succeeded. A bucket never holds more than its burst. Raises DeadlineExceeded.
+        """Puts one taken unit back, because the attempt succeeded. A bucket never holds more units than its burst. Raises DeadlineExceeded.
 
-        Puts it back in Redis if Redis is available now, otherwise in this process, no matter where it was taken.
+        Puts the unit back in Redis if Redis is available now, otherwise in this process, no matter where the unit was taken.
         """
         try:
             await self._redis.run(lambda _: self._give_back([f"{self._prefix}:{key}"], limit.microseconds))
@@ -123,7 +123,7 @@ class RateLimiter:
 
 
 class LocalBuckets:
-    """The same buckets in this process's memory, at most `capacity`. Beyond it, the least recently used bucket is removed, and is then full."""
+    """The same buckets in this process's memory, at most `capacity`. Beyond it, the least recently used bucket is dropped, and is then full."""
 
     def __init__(self, capacity: int, now: Callable[[], float]) -> None:
         self._capacity = capacity

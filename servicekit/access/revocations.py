@@ -2,9 +2,9 @@
 
 Contract: a replica reads auth_service's events every second, and at once when Redis signals a new event. So within 2 seconds, it rejects the tokens
 of a revoked session. If Redis is down or empty, the replica learns of a revocation at most one second later. While auth_service or its database is
-unavailable, the replica continues to reject the tokens that it knows to be revoked. The token of a session that is revoked in the meantime stays
-valid until auth_service is available again, and no longer than its lifetime of 15 minutes at most. A replica that starts is not ready and accepts no
-token until it has read the events of one token lifetime.
+unavailable, the replica continues to reject the tokens that it knows to be revoked. If a session was revoked and the replica has not read the event,
+the session's tokens stay valid until auth_service is available again, at most for their lifetime of 15 minutes. A replica that starts is not ready
+and accepts no token until it has read the events of one token lifetime.
 """
 
 import time

@@ -22,7 +22,7 @@ Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 class MigrationSettings(BaseSettings):
-    """The settings of a migration: its own credentials, whose role owns the schema, and the role that is granted the use of the schema."""
+    """The settings of a migration: its own credentials (their role owns the schema), and the role that gets the right to use the schema."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 

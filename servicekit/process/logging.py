@@ -14,9 +14,10 @@ JOIN_SECONDS: Final = 0.01
 
 
 class JoinedLines:
-    """A log file that writes the lines of `JOIN_SECONDS` with one system call. One system call per line would be a large part of a small call's cost.
+    """A log file that collects lines for `JOIN_SECONDS` and writes them with one system call.
 
-    A process that is killed loses the last `JOIN_SECONDS` of its log. A process that ends or fails by itself loses nothing.
+    One system call per line would be a large part of a small call's cost. A process that is killed loses the last `JOIN_SECONDS` of its log. A
+    process that ends or fails by itself loses nothing.
     """
 
     def __init__(self, file: BinaryIO) -> None:

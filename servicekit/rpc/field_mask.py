@@ -11,7 +11,7 @@ from servicekit.errors import InvalidField
 def fields_to_set(update_mask: FieldMask, resource: Message, writable: Sequence[str]) -> Sequence[str]:
     """Returns the fields that the mask names; `*` names all writable ones. Raises InvalidField if the mask names a field that is not writable.
 
-    Without a mask, returns the writable fields that the resource has.
+    Without a mask, returns the writable fields that are present in the resource.
     """
     # A copy, because other layers must not hold a part of the message.
     paths = tuple(update_mask.paths)

@@ -133,7 +133,7 @@ def _is_over(call: Call, seconds: float) -> bool:
 
 
 class _Places:
-    """Limits the running calls, or streams. grpc's `maximum_concurrent_rpcs` would count probes too, and streams and calls together."""
+    """Limits the running calls, or the running streams. grpc's `maximum_concurrent_rpcs` would count probes, calls and streams together."""
 
     def __init__(self, under_way: UnderWay, most: int | None) -> None:
         self._under_way = under_way

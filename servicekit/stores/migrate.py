@@ -1,7 +1,8 @@
 """Forward-only migrations: the numbered SQL files of a service. Each is applied once, in its own transaction, by one process at a time.
 
 Migrations run as a separate step with their own credentials, never at service start in production. They are additive, so that old code runs on the
-new schema. The role that migrates owns what they create. The role that the service logs in as is granted the use of it, and nothing else.
+new schema. The role that migrates owns the objects that they create. The service's login role gets the right to use these objects, and no other
+right.
 """
 
 import re
@@ -22,7 +23,7 @@ LOCK_TIMEOUT: Final = "10s"
 
 
 class ServiceRoleRefused(Exception):
-    """The role that is to be granted the use of the schema does not exist, or grants cannot restrict it."""
+    """The role that must get the right to use the schema does not exist, or grants cannot restrict it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Migrations:
             raise ValueError(f"the migrations of {schema} are not numbered from 1 without a gap: {versions}")
 
     async def apply(self, url: str, service_role: str | None = None) -> list[str]:
-        """Applies the missing migrations and grants `service_role` the use of the schema and no other right. Without a role, changes no rights.
+        """Applies the missing migrations and grants `service_role` the right to use the schema and no other right. Without a role, changes no rights.
 
         Returns the names of the applied migrations. Raises ServiceRoleRefused before it applies anything, or asyncpg's errors. A migration that
         fails is rolled back completely; the ones before it stay applied.
@@ -118,7 +119,7 @@ def packaged(schema: str, package: str) -> Migrations:
 
 
 def _grants(schema: str, role: str) -> str:
-    """Returns the statements that leave the role with the use of the schema and no other right, whatever it had before. `role` is quoted."""
+    """Returns the statements after which the role may use the schema and has no other right, whatever rights it had before. `role` is quoted."""
     return f"""
         REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {role};
         GRANT USAGE ON SCHEMA {schema} TO {role};

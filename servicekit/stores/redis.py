@@ -143,7 +143,7 @@ class Redis:
 
     @property
     def settled(self) -> bool:
-        """Whether the data in Redis may be used: the breaker has been closed for `SETTLE_SECONDS`, so every process must have noticed its return.
+        """Whether the data in Redis may be used: the breaker has been closed for `SETTLE_SECONDS`, so every process knows that Redis is back.
 
         Commands already work before that, so that each process that reconnects can correct in Redis what it wrote without Redis.
         """
