@@ -37,7 +37,7 @@ def server(config: StackConfig, data: DataDir, ports: Allocation) -> Spec:
 
 
 def _told(config: StackConfig, ports: Allocation) -> dict[str, str]:
-    """Returns the settings that the stack itself makes for the gateway, by environment variable (gateway.settings)."""
+    """Returns the settings of the gateway that the stack itself determines, by environment variable (see gateway.settings)."""
     told = {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(ports.gateway),

@@ -145,8 +145,8 @@ def _check(claims: list[_Claim]) -> None:
 def _refusal(port: int) -> str | None:
     """Returns why a process cannot listen on the port, or None if it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do, so that a connection in TIME_WAIT from the last run does not count. Without SO_REUSEPORT, so that the probe also detects a
-        # listener that uses it.
+        # With SO_REUSEADDR, as servers do, so that a connection in TIME_WAIT from the last run does not count. Without SO_REUSEPORT, so that the
+        # probe also detects a listener that uses SO_REUSEPORT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -163,7 +163,7 @@ def _reserve(avoid: set[int]) -> Reservation:
             reservation = Reservation(port)
         except OSError:
             continue
-        # Only now, so that no other stack can pick it in between.
+        # Checked after the reservation, so that no other stack can pick the port in between.
         if _refusal(port) is None:
             avoid.add(port)
             return reservation

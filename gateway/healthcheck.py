@@ -1,6 +1,6 @@
 """`python -m gateway.healthcheck`: a container engine's health check of the gateway in the same container. Exit status 0 if ready, else 1.
 
-It must not import gateway.settings: loading their dependencies takes longer than the check itself.
+It must not import gateway.settings, because loading that module's dependencies takes longer than the check itself.
 """
 
 import http.client

@@ -1,4 +1,4 @@
-"""Copies the Python that runs it into an image that has only the C library: `python3 interpreter.py ENVIRONMENT TARGET`.
+"""Copies the Python interpreter that runs this script into an image that has only the C library: `python3 interpreter.py ENVIRONMENT TARGET`.
 
 TARGET is a directory tree to copy over the image's root. The interpreter and the standard library keep their paths, because the virtual environment
 expects them there. The shared libraries that they and the environment's packages need are in /usr/lib, where every loader searches. Extension modules
