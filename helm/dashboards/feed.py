@@ -17,7 +17,7 @@ ROWS: Final = (
                 about="Per second, including heartbeats.",
             ),
             Panel(
-                "Wake-ups by what said so",
+                "Wake-ups by source",
                 [Query("sum by (by) (rate(task_watch_wakeups_total{HERE}[$__rate_interval]))", "{{by}}")],
                 about="process: a write on the same replica. redis: a notification from another replica. poll: found by polling, so Redis lost it.",
             ),
@@ -34,7 +34,7 @@ ROWS: Final = (
                 most=30,
             ),
             Panel(
-                "Ended sessions remembered", [Query("max by (job) (revocations{HERE})", "{{job}}")], about="Sessions that ended within 16 minutes."
+                "Remembered ended sessions", [Query("max by (job) (revocations{HERE})", "{{job}}")], about="Sessions that ended within 16 minutes."
             ),
             Panel(
                 "Age of the public keys in task_service",
@@ -49,7 +49,7 @@ ROWS: Final = (
         "Passwords",
         (
             Panel(
-                "Time of a hash, with its wait",
+                "Duration of a hash, including its wait",
                 [
                     Query(
                         f"histogram_quantile({q}, sum by (le) (rate(password_hash_seconds_bucket{{HERE}}[$__rate_interval])))", f"p{round(q * 100)}"
@@ -66,7 +66,7 @@ ROWS: Final = (
                 ],
             ),
             Panel(
-                "Hashes refused",
+                "Rejected hashes",
                 [Query("sum by (pod) (rate(password_hashes_refused_total{HERE}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
                 "Too many passwords waited to be hashed. The call fails with RESOURCE_EXHAUSTED.",
@@ -77,7 +77,10 @@ ROWS: Final = (
         "Accounts",
         (
             Panel(
-                "What happens", [Query("sum by (event) (rate(auth_security_events_total{HERE}[$__rate_interval]))", "{{event}}")], "reqps", width=12
+                "Security events",
+                [Query("sum by (event) (rate(auth_security_events_total{HERE}[$__rate_interval]))", "{{event}}")],
+                "reqps",
+                width=12,
             ),
             Panel(
                 "Signs of an attack, per hour",
@@ -91,7 +94,7 @@ ROWS: Final = (
         "Signing keys",
         (
             Panel(
-                "Age of the key that signs",
+                "Age of the signing key",
                 [Query("max (signing_key_age_seconds{HERE})", "age"), Query("max (signing_key_rotation_seconds{HERE})", "rotation")],
                 "s",
                 width=12,

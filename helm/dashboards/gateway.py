@@ -55,13 +55,13 @@ ROWS: Final = (
                 "Share of all requests.",
             ),
             Panel(
-                "Time of a request",
+                "Request duration",
                 _quantiles("envoy_http_downstream_rq_time", "", CLIENTS, ""),
                 "ms",
                 "Includes streams: if there are many, the high quantiles show their duration.",
             ),
             Panel("Connections", [Query(f"sum by (pod) (envoy_http_downstream_cx_active{{{CLIENTS}}})", "{{pod}}")]),
-            Panel("Requests and streams under way", [Query(f"sum by (pod) (envoy_http_downstream_rq_active{{{CLIENTS}}})", "{{pod}}")]),
+            Panel("Running requests and streams", [Query(f"sum by (pod) (envoy_http_downstream_rq_active{{{CLIENTS}}})", "{{pod}}")]),
             Panel(
                 "Bytes",
                 [
@@ -76,7 +76,7 @@ ROWS: Final = (
         "Services",
         (
             Panel("Calls by service", [Query(_rate("envoy_cluster_upstream_rq_total", "envoy_cluster_name"), "{{envoy_cluster_name}}")], "reqps"),
-            Panel("Time of a call", _quantiles("envoy_cluster_upstream_rq_time", "envoy_cluster_name", SERVICES, "{{envoy_cluster_name}} "), "ms"),
+            Panel("Call duration", _quantiles("envoy_cluster_upstream_rq_time", "envoy_cluster_name", SERVICES, "{{envoy_cluster_name}} "), "ms"),
             Panel(
                 "Hosts",
                 [
@@ -86,7 +86,7 @@ ROWS: Final = (
                 about="healthy: the lowest number that a gateway sees. all: the highest number.",
             ),
             Panel(
-                "Sent again",
+                "Retries",
                 [
                     Query(_rate("envoy_cluster_upstream_rq_retry", "envoy_cluster_name"), "{{envoy_cluster_name}}"),
                     Query(_rate("envoy_cluster_upstream_rq_retry_success", "envoy_cluster_name"), "{{envoy_cluster_name}} with success"),
@@ -105,16 +105,16 @@ ROWS: Final = (
                 "reqps",
             ),
             Panel(
-                "Hosts put out",
+                "Ejected hosts",
                 [Query(f"sum by (envoy_cluster_name) (envoy_cluster_outlier_detection_ejections_active{{{SERVICES}}})", "{{envoy_cluster_name}}")],
                 about="Outlier detection has ejected these hosts: they pass their health check but break connections.",
             ),
             Panel(
-                "Calls and streams under way",
+                "Running calls and streams",
                 [Query(f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_active{{{SERVICES}}})", "{{envoy_cluster_name}}")],
             ),
             Panel(
-                "Circuit breakers open",
+                "Open circuit breakers",
                 _breakers("cx", "rq", "rq_pending"),
                 about="1: the gateway rejects new calls with UNAVAILABLE. `high` is the breaker for streams.",
                 width=16,
@@ -122,7 +122,7 @@ ROWS: Final = (
         ),
     ),
     Row(
-        "Who is let in",
+        "Authentication and limits",
         (
             Panel(
                 "Tokens",
@@ -141,7 +141,7 @@ ROWS: Final = (
                 about="Number in the last 5 minutes.",
             ),
             Panel(
-                "Beyond the rate limit",
+                "Rejected by the rate limit",
                 [Query("sum by (pod) (rate(envoy_http_local_rate_limit_rate_limited{HERE}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
                 "Empty if RATE_LIMIT_PER_SECOND is not set.",
@@ -149,10 +149,10 @@ ROWS: Final = (
         ),
     ),
     Row(
-        "Itself",
+        "Gateway process",
         (
             Panel(
-                "Memory of what it may use",
+                "Memory used, share of the limit",
                 [Query("envoy_overload_envoy_resource_monitors_fixed_heap_pressure{HERE}", "{{pod}}")],
                 "percent",
                 "At 95 % the gateway rejects new requests.",
@@ -160,7 +160,7 @@ ROWS: Final = (
                 most=95,
             ),
             Panel(
-                "Connections of what it may have",
+                "Connections, share of the limit",
                 [Query("envoy_overload_envoy_resource_monitors_global_downstream_max_connections_pressure{HERE}", "{{pod}}")],
                 "percent",
                 top=100,

@@ -16,7 +16,7 @@ def _quantile(quantile: float, by: str, selector: str = UNARY) -> str:
 
 ROWS: Final = (
     Row(
-        "Is it well",
+        "Health",
         (
             Panel("Replicas ready", [Query("sum by (job) (service_ready{HERE})", "{{job}}")], kind="stat", width=6),
             Panel(
@@ -27,7 +27,7 @@ ROWS: Final = (
                 width=6,
             ),
             Panel(
-                "Calls that we failed",
+                "Share of failed calls",
                 [
                     Query(
                         f'sum by (job) (rate(grpc_server_handled_total{{{UNARY}, grpc_code=~"{OURS}"}}[$__rate_interval]))'
@@ -61,7 +61,7 @@ ROWS: Final = (
                 stacked=True,
             ),
             Panel(
-                "Errors that are ours",
+                "Server errors",
                 [
                     Query(
                         f'sum by (grpc_method, grpc_code) (rate(grpc_server_handled_total{{{UNARY}, grpc_code=~"{OURS}"}}[$__rate_interval]))',
@@ -72,7 +72,7 @@ ROWS: Final = (
                 "Unavailable: a store is down. DeadlineExceeded: too slow for the caller. Internal: a defect; the log has its cause.",
             ),
             Panel(
-                "Errors that are the caller's",
+                "Client errors",
                 [
                     Query(
                         f'sum by (grpc_code) (rate(grpc_server_handled_total{{{UNARY}, grpc_code!~"OK|{OURS}"}}[$__rate_interval]))', "{{grpc_code}}"
@@ -85,7 +85,7 @@ ROWS: Final = (
             Panel("p95 by method", [Query(_quantile(0.95, "grpc_method"), "{{grpc_method}}")], "s"),
             Panel("p99 by method", [Query(_quantile(0.99, "grpc_method"), "{{grpc_method}}")], "s"),
             Panel(
-                "Begun and not ended",
+                "Running calls by service",
                 [
                     Query("sum by (job) (grpc_server_calls_in_flight{HERE})", "{{job}}"),
                     Query("sum by (job) (grpc_server_calls_limit{HERE})", "{{job}} limit"),
@@ -93,12 +93,12 @@ ROWS: Final = (
                 about="A replica rejects calls beyond its limit with RESOURCE_EXHAUSTED.",
             ),
             Panel(
-                "Begun by method",
+                "Started calls by method",
                 [Query("sum by (grpc_method) (rate(grpc_server_started_total{HERE}[$__rate_interval]))", "{{grpc_method}}")],
                 "reqps",
             ),
             Panel(
-                "By pod",
+                "Completed calls by pod",
                 [Query(f"sum by (pod) (rate(grpc_server_handled_total{{{UNARY}}}[$__rate_interval]))", "{{pod}}")],
                 "reqps",
                 "The pods should get about the same rate. If not, the gateway does not balance the calls.",
@@ -109,7 +109,7 @@ ROWS: Final = (
         "Streams",
         (
             Panel(
-                "Under way",
+                "Open streams",
                 [
                     Query("sum by (pod) (grpc_server_streams_in_flight{HERE})", "{{pod}}"),
                     Query("max (grpc_server_streams_limit{HERE})", "limit of a replica"),
@@ -129,7 +129,7 @@ ROWS: Final = (
         "Processes",
         (
             Panel(
-                "Checks that fail",
+                "Failing readiness checks",
                 [Query("service_ready_check{HERE} == 0", "{{pod}} {{check}}")],
                 about="Empty in normal operation. A replica is ready only while all of its checks pass.",
             ),

@@ -17,7 +17,7 @@ SCALER: Final = "kube_horizontalpodautoscaler"
 
 ROWS: Final = (
     Row(
-        "Use",
+        "Utilisation",
         (
             Panel(
                 "CPU of a replica",
@@ -48,7 +48,7 @@ ROWS: Final = (
                 width=12,
             ),
             Panel(
-                "Of what it may have",
+                "Replicas, share of the maximum",
                 [Query(f"{SCALER}_status_current_replicas{{{SCALED}}} / {SCALER}_spec_max_replicas{{{SCALED}}}", "{{horizontalpodautoscaler}}")],
                 "percentunit",
                 width=12,
@@ -60,7 +60,7 @@ ROWS: Final = (
         "Pods (needs kube-state-metrics)",
         (
             Panel(
-                "Available and wanted",
+                "Available and desired",
                 [
                     Query(f"kube_deployment_status_replicas_available{{{DEPLOYED}}}", "{{deployment}} available"),
                     Query(f"kube_deployment_spec_replicas{{{DEPLOYED}}}", "{{deployment}} wanted"),
@@ -71,7 +71,7 @@ ROWS: Final = (
                 [Query(f"sum by (container) (increase(kube_pod_container_status_restarts_total{{{CONTAINERS}}}[1h]))", "{{container}}")],
             ),
             Panel(
-                "Why containers ended last",
+                "Reasons of the last terminations",
                 [Query(f"sum by (container, reason) (kube_pod_container_status_last_terminated_reason{{{CONTAINERS}}})", "{{container}} {{reason}}")],
                 about="OOMKilled: the memory limit is too low, or the process leaks memory.",
             ),
@@ -93,7 +93,7 @@ ROWS: Final = (
                 most=93_600,
             ),
             Panel(
-                "Jobs that failed",
+                "Failed Jobs",
                 [Query('sum by (job_name) (kube_job_status_failed{namespace=~"$namespace", job_name=~"$release-.+"})', "{{job_name}}")],
                 about="Failed pods of migrations and backups.",
                 width=12,

@@ -30,9 +30,9 @@ ROWS: Final = (
                 about="The sum must stay below PostgreSQL's max_connections.",
             ),
             Panel("Calls that wait for a connection", [Query("sum by (pod) (db_pool_waiting{HERE})", "{{pod}}")]),
-            Panel("Time until a connection was had", [_wait(0.5), _wait(0.95), _wait(0.99)], "s", "Includes the time to open a new connection."),
+            Panel("Wait for a connection", [_wait(0.5), _wait(0.95), _wait(0.99)], "s", "Includes the time to open a new connection."),
             Panel(
-                "Replicas that reach it",
+                "Replicas connected to PostgreSQL",
                 [Query('sum by (job) (service_ready_check{HERE, check="postgres"})', "{{job}}")],
                 about="They also find the schema version that they need.",
             ),
@@ -46,9 +46,9 @@ ROWS: Final = (
                 [Query("sum by (job) (redis_breaker_open{HERE})", "{{job}}")],
                 about="Replicas whose circuit breaker is open: they work without Redis.",
             ),
-            Panel("Commands that failed", [Query("sum by (job) (increase(redis_failures_total{HERE}[$__rate_interval]))", "{{job}}")]),
+            Panel("Failed commands", [Query("sum by (job) (increase(redis_failures_total{HERE}[$__rate_interval]))", "{{job}}")]),
             Panel(
-                "Login limits decided without it",
+                "Login limits decided without Redis",
                 [Query("sum by (job) (rate(rate_limit_local_total{HERE}[$__rate_interval]))", "{{job}}")],
                 "reqps",
                 "Without Redis each replica counts alone: n replicas allow n times the limit.",

@@ -50,7 +50,7 @@ EXEMPT: Final = {
     "envoy_http_local_rate_limit_rate_limited": "only with RATE_LIMIT_PER_SECOND, which has a test of its own below",
 }
 # Panels that are empty in normal operation.
-EMPTY_WHEN_WELL: Final = {"Checks that fail", "Days until a certificate expires"}
+EMPTY_WHEN_WELL: Final = {"Failing readiness checks", "Days until a certificate expires"}
 # Values for Grafana's variables. The interval is one minute, because Prometheus scrapes every second here.
 VARIABLES: Final = {"$__rate_interval": "1m", "$namespace": ".*", "$release": ".*", "$job": "auth-service|task-service|gateway", "$pod": ".*"}
 

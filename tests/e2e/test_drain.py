@@ -37,10 +37,12 @@ async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_sto
         load = Load(clients)
         await load.start()
         await asyncio.sleep(SETTLE_SECONDS)
-        async with _writes_waiting(breakable, breakable_account, seconds=DRAIN_DELAY_SECONDS + 0.4):
-            stopping = time.monotonic()
-            await breakable.kill("task-2", SIGTERM)
-            took = time.monotonic() - stopping
+        stopping = time.monotonic()
+        # Blocked only around the end of the drain's delay: a write that waits 2 s for its lock fails.
+        blocking = asyncio.create_task(_block_writes(breakable, breakable_account, after=DRAIN_DELAY_SECONDS - 0.3, seconds=0.7))
+        await breakable.kill("task-2", SIGTERM)
+        took = time.monotonic() - stopping
+        await blocking
         await load.stop()
     lines = list(log_lines(breakable, "task-2", since))
     # The replica logs a call when its handler ends, whatever the outcome. So a call without a log line was never started.
@@ -87,23 +89,15 @@ async def _direct_clients(stack: Stack, account: Account) -> AsyncIterator[list[
         yield [_reader(api, task.id) for api in apis[WAITING_CLIENTS:]] + [_writer(api) for api in apis[:WAITING_CLIENTS]]
 
 
-@contextlib.asynccontextmanager
-async def _writes_waiting(stack: Stack, account: Account, seconds: float) -> AsyncIterator[None]:
-    """Blocks the user's writes for `seconds` from now on with a lock on the counter row, which every write locks first."""
+async def _block_writes(stack: Stack, account: Account, after: float, seconds: float) -> None:
+    """After `after` seconds, blocks the user's writes for `seconds` with a lock on the counter row, which every write locks first."""
     connection = await asyncpg.connect(stack.state.database_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("SELECT 1 FROM task.counters WHERE user_id = $1 FOR UPDATE", account.id)
-
-    async def let_go() -> None:
-        await asyncio.sleep(seconds)
-        await transaction.rollback()
-
-    letting_go = asyncio.create_task(let_go())
     try:
-        yield
+        await asyncio.sleep(after)
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM task.counters WHERE user_id = $1 FOR UPDATE", account.id)
+            await asyncio.sleep(seconds)
     finally:
-        await letting_go
         await connection.close()
 
 
