@@ -48,9 +48,9 @@ test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break, r
 # Runs the tests of test and test-slow together, so that each worker starts its systems only once.
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
-	@$(MAKE) --no-print-directory test-alone test-faults
+	@$(MAKE) --no-print-directory test-alone test-faults ARGS=
 	@$(MAKE) --no-print-directory test-images ARGS=-s
-	@$(MAKE) --no-print-directory test-apiserver
+	@$(MAKE) --no-print-directory test-apiserver ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
@@ -119,7 +119,7 @@ constraints: .venv/installed ## pin the packages in the images; ARGS=--upgrade u
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python constraints/compile.py $(ARGS)
 
 clean: ## remove everything that was installed, generated or cached; .data/ stays
-	rm -rf .venv gen dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv gen dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml hatch_build.py proto/generate.py

@@ -7,7 +7,7 @@ replicas' clocks do not matter.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,6 +47,10 @@ class StoredKeys:
         if key.active_from > self.now:
             return "next"
         return "active" if key == self.active else "retired"
+
+
+# Maps the stored keys to the change: a key to insert or None, and the ids of the keys to delete.
+Plan = Callable[[StoredKeys], tuple[StoredKey | None, Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)

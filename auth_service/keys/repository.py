@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from auth_service.keys.domain import StoredKey, StoredKeys
-from auth_service.keys.service import Plan
+from auth_service.keys.domain import Plan, StoredKey, StoredKeys
 from servicekit.stores.postgres import Connection, Database
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('auth signing keys', 0))"

@@ -3,14 +3,14 @@
 Every replica does this. A lock in PostgreSQL prevents two replicas from changing the keys at the same time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from auth_service.keys.domain import KeyPolicy, StoredKey, StoredKeys
+from auth_service.keys.domain import KeyPolicy, Plan, StoredKey, StoredKeys
 from auth_service.keys.ring import KeyRing
 from auth_service.keys.seal import KeySeal
 
@@ -19,9 +19,6 @@ READS_PER_LEAD: Final = 6
 MAX_READ_INTERVAL_SECONDS: Final = 15.0
 
 log = structlog.get_logger()
-
-# Maps the stored keys to the change: a key to insert or None, and the ids of the keys to delete.
-Plan = Callable[[StoredKeys], tuple[StoredKey | None, Sequence[str]]]
 
 
 class KeyRepository(Protocol):

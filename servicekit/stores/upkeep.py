@@ -36,4 +36,4 @@ class Upkeep:
     async def remove(self, limit: int) -> int:
         """Runs each statement once. Returns the largest number of rows that one of them deleted. Raises DependencyUnavailable."""
         rows = [await self._database.fetchrow(removal.sql, *removal.args, limit) for removal in self._removals]
-        return max(int(row[0]) for row in rows if row is not None)
+        return max((int(row[0]) for row in rows if row is not None), default=0)

@@ -23,6 +23,8 @@ PLANTED = [
     ("packages", "task_service/app.py", "from devstack.stack import Stack"),
     ("packages", "gateway/config.py", "import devstack"),
     ("packages", "servicekit/process/app.py", "from tests.support import errors"),
+    ("packages", "servicekit/process/settings.py", "from helm import chart"),
+    ("helm", "helm/chart.py", "from devstack.stack import Stack"),
     ("servicekit-imports-no-service", "servicekit/process/app.py", "from auth_service import settings"),
     ("servicekit-imports-no-service", "servicekit/process/runtime.py", "import task_service"),
     ("gateway", "gateway/config.py", "from servicekit.process.settings import load"),
@@ -51,12 +53,23 @@ PLANTED = [
     ("layers", "auth_service/keys/domain.py", "from auth_service.keys.ring import KeyRing"),
     ("handlers", "task_service/tasks/handler.py", "from task_service.tasks.repository import PostgresTasks"),
     ("handlers", "auth_service/sessions/handler.py", "from auth_service.users.repository import PostgresUsers"),
+    ("repositories", "task_service/tasks/repository.py", "from task_service.tasks.service import TaskService"),
+    ("repositories", "auth_service/keys/repository.py", "from auth_service.keys import service"),
+    ("sql-of-lists", "task_service/tasks/service.py", "from task_service.query.list_statement import list_statement"),
+    ("sql-of-lists", "task_service/query/domain.py", "import task_service.query.condition_sql"),
+    ("filter-texts", "task_service/query/list_statement.py", "from task_service.query.filter_syntax import parse"),
+    ("main", "auth_service/__main__.py", "from auth_service.users.handler import UserHandler"),
+    ("main", "task_service/__main__.py", "def f():\n    from .tasks import repository"),
     ("use-cases", "task_service/tasks/service.py", "import asyncpg"),
     ("use-cases", "task_service/feed/service.py", "from servicekit.stores.redis import Redis"),
     ("use-cases", "auth_service/users/domain.py", "from servicekit.rpc.status import code_of"),
     ("stores-and-access", "servicekit/stores/wakeups.py", "import grpc"),
     ("stores-and-access", "servicekit/access/jwks.py", "from google.protobuf import message"),
 ]
+
+
+# A file name that no layer has.
+NEW_MODULE = "task_service/tasks/undo.py"
 
 
 def _lint(folder: Path) -> str:
@@ -82,6 +95,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
     for _, module, text in PLANTED:
         with (folder / module).open("a") as file:
             file.write(f"\n{text}\n")
+    (folder / NEW_MODULE).touch()
     return _lint(folder)
 
 
@@ -98,6 +112,10 @@ def test_a_planted_import_breaks_the_contract(broken: str, contract: str, module
     report = re.search(rf" {re.escape(NAMES[contract])} -+ (.*?)(?= (?:{others}) -+ |$)", broken)
     assert report is not None
     assert f"{module.removesuffix('.py').replace('/', '.')} -> " in report[1]
+
+
+def test_a_module_without_a_layer_is_found(broken: str) -> None:
+    assert "The following modules are not listed as layers: - task_service.tasks.undo" in broken
 
 
 def test_every_contract_has_a_planted_import() -> None:

@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes long, so that only `make test-slow` and `make test-all` run it")
     config.addinivalue_line("markers", "alone: as slow, and no other test may run meanwhile: it measures times or breaks the system that it shares")
     config.pluginmanager.register(Failures(config), "tests-failures")
+    if not hasattr(config, "workerinput"):
+        # The logs of the previous run must not mix with those of this one.
+        shutil.rmtree(RESULTS, ignore_errors=True)
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "tests-progress")
 

@@ -1,7 +1,7 @@
 """Fixtures with the task service's storage, on a database for each test module and the running Valkey."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -18,8 +18,6 @@ from task_service.tasks.errors import TaskNotFound
 from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.service import TaskRepository
 from task_service.tasks.writes import Creation, Deletion, Update
-
-CacheFactory = Callable[[], CachedTasks]
 
 
 @pytest.fixture

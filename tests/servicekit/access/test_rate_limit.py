@@ -284,7 +284,6 @@ def test_the_stand_in_decides_as_a_bucket_does(limit: Limit, sequence: list[str 
 
 
 # The limit may change at each step, and the clock may be set back.
-Wild: TypeAlias = tuple[str, Limit] | int
 wild = st.tuples(st.sampled_from(["take", "take", "give_back"]), limits) | steps | st.integers(-4_000_000, 0)
 
 
