@@ -18,7 +18,7 @@ from devstack.stack import Stack
 from helm.dashboards.__main__ import FOLDER as DASHBOARDS
 from helm.dashboards.__main__ import files
 from helm.dashboards.model import GRID_WIDTH
-from tests.deploy.observed import HOW, Prometheus, prometheus, scraped, traffic
+from tests.deploy.observed import HOW, Prometheus, prometheus, scraped, targets, traffic
 from tests.deploy.promql import Labels, Selector, missing, named
 from tests.deploy.tools import required
 from tests.gateway.stack import Stack as StubbedStack
@@ -145,10 +145,11 @@ def test_the_rate_limits_metric_is_scraped_where_there_is_a_rate_limit(tmp_path:
 async def scraping(system: Stack, rest: httpx.AsyncClient, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
     """A Prometheus that has scraped the system before and after some traffic, and evaluates our rules."""
     account = await make_account(rest)
+    processes = len(list(targets(system)))
     async with prometheus(system, RULE_FILES, tmp_path_factory.mktemp("prometheus")) as made:
 
         async def has_scraped_all() -> None:
-            assert len(await made.query("up == 1 and scrape_samples_scraped > 0")) == 4
+            assert len(await made.query("up == 1 and scrape_samples_scraped > 0")) == processes
 
         await eventually(has_scraped_all, within=15)
         await log_in(rest, account)
