@@ -18,7 +18,8 @@ from devstack.stack import Stack
 from helm.dashboards.__main__ import FOLDER as DASHBOARDS
 from helm.dashboards.__main__ import files
 from helm.dashboards.model import GRID_WIDTH
-from tests.deploy.observed import HOW, Prometheus, prometheus, scraped, targets, traffic
+from tests.deploy.observed import HOW, Prometheus, prometheus, scraped, traffic
+from tests.deploy.observed import targets as scraped_targets
 from tests.deploy.promql import Labels, Selector, missing, named
 from tests.deploy.tools import required
 from tests.gateway.stack import Stack as StubbedStack
@@ -145,7 +146,7 @@ def test_the_rate_limits_metric_is_scraped_where_there_is_a_rate_limit(tmp_path:
 async def scraping(system: Stack, rest: httpx.AsyncClient, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
     """A Prometheus that has scraped the system before and after some traffic, and evaluates our rules."""
     account = await make_account(rest)
-    processes = len(list(targets(system)))
+    processes = len(list(scraped_targets(system)))
     async with prometheus(system, RULE_FILES, tmp_path_factory.mktemp("prometheus")) as made:
 
         async def has_scraped_all() -> None:
