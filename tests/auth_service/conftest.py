@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import jwt
@@ -140,6 +140,11 @@ def users(parts: AllParts) -> UserService:
 
 def token_hash() -> bytes:
     return os.urandom(32)
+
+
+async def column(database: Database, sql: str, *args: Any) -> list[Any]:
+    """Returns the first column of a query."""
+    return [row[0] for row in await database.fetch(sql, *args)]
 
 
 class Storage:

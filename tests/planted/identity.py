@@ -252,7 +252,7 @@ _LOGINS: Final = (
         REPOSITORY,
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND password_version = $2",
         "UPDATE auth.users SET password_hash = $3 WHERE id = $1 AND $2::int IS NOT NULL",
-        ("tests/auth_service/sessions/test_repository.py", "-k", "hash or change"),
+        ("tests/auth_service/users/test_repository.py", "-k", "hash or change"),
     ),
     Bug(
         "only the first 72 bytes of a password are hashed",

@@ -1,4 +1,4 @@
-"""Accounts, sessions and the event log in real PostgreSQL: what each transaction does, alone and concurrently with others."""
+"""Sessions in real PostgreSQL: what each transaction does, alone and concurrently with others."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from auth_service.users.domain import Credentials
 from servicekit.access.revocations import EventKind
 from tests.auth_service.conftest import CLIENT, LIFETIME, CredentialsFactory, Storage, later, token_hash
 
-REVOKED, DELETED = EventKind.SESSION_REVOKED, EventKind.USER_DELETED
+REVOKED = EventKind.SESSION_REVOKED
 
 
 async def test_a_session_begins_with_what_was_told_of_it(storage: Storage, credentials: Credentials) -> None:
@@ -74,6 +74,13 @@ async def test_an_address_is_known_after_a_login_and_for_so_long(storage: Storag
     await storage.begin(credentials)
     assert (await storage.accounts.find_login(credentials.email, CLIENT.address))[1] is True
     assert await storage.accounts.find_login("nobody@example.com", CLIENT.address) == (None, False)
+
+
+async def test_long_texts_of_clients_are_kept_as_they_are(storage: Storage, credentials: Credentials) -> None:
+    client = Client("x" * 64, "\N{GRINNING FACE}" * 256, "r")
+    await storage.accounts.insert_session(uuid7(), credentials, token_hash(), client, client.address, LIFETIME)
+    (details,) = await storage.accounts.list_sessions(credentials.user_id)
+    assert (details.address, details.user_agent) == (client.address, client.user_agent)
 
 
 # --- refresh tokens
@@ -210,33 +217,6 @@ async def test_any_token_of_a_session_ends_it_once(storage: Storage, credentials
 # --- passwords and accounts
 
 
-async def test_a_change_of_the_password_ends_all_sessions_but_one(storage: Storage, new_credentials: CredentialsFactory) -> None:
-    ada, bob = await new_credentials(), await new_credentials()
-    kept, *others = [await storage.begin(ada) for _ in range(4)]
-    bobs = await storage.begin(bob)
-    after = await storage.last_number()
-    assert await storage.accounts.change_password(ada, "hash 2", kept)
-    assert await storage.live(ada) == [kept]
-    assert await storage.live(bob) == [bobs]
-    events = await storage.events(after)
-    assert {kind for kind, _, _ in events} == {REVOKED}
-    assert {session for _, _, session in events} == set(others)
-    changed = await storage.accounts.find_credentials(ada.user_id)
-    assert changed == later(ada)
-    # Credentials that were read before the change no longer work.
-    assert not await storage.accounts.change_password(ada, "hash 3", kept)
-    assert not await storage.accounts.delete_user(ada)
-    await storage.accounts.update_hash(ada, "hash 4")
-    assert await storage.accounts.find_credentials(ada.user_id) == changed
-    assert await storage.accounts.change_password(later(ada), "hash 5", kept)
-
-
-async def test_of_two_changes_at_once_one_is_made(storage: Storage, credentials: Credentials) -> None:
-    kept = await storage.begin(credentials)
-    results = await asyncio.gather(*(storage.accounts.change_password(credentials, f"hash {i}", kept) for i in range(8)))
-    assert sorted(results) == [False] * 7 + [True]
-
-
 async def test_a_new_hash_of_the_same_password_ends_nothing(storage: Storage, credentials: Credentials) -> None:
     session_id = await storage.begin(credentials)
     await storage.accounts.update_hash(credentials, "hash 1, but dearer")
@@ -253,24 +233,6 @@ async def test_a_login_that_races_with_a_change_leaves_no_session_of_the_old_pas
         logins = [storage.accounts.insert_session(uuid7(), ada, token_hash(), CLIENT, CLIENT.address, LIFETIME) for _ in range(6)]
         await asyncio.gather(*logins[:3], storage.accounts.change_password(ada, "hash 2", kept), *logins[3:])
         assert await storage.live(ada) == [kept]
-
-
-async def test_a_deleted_account_leaves_one_event_and_nothing_else(storage: Storage, credentials: Credentials) -> None:
-    token = token_hash()
-    session_id = await storage.begin(credentials, token)
-    after = await storage.last_number()
-    results = await asyncio.gather(*(storage.accounts.delete_user(credentials) for _ in range(4)))
-    assert sorted(results) == [False, False, False, True]
-    assert await storage.events(after) == [(DELETED, credentials.user_id, None)]
-    assert await storage.accounts.find_user(credentials.user_id) is None
-    assert await storage.accounts.find_credentials(credentials.user_id) is None
-    assert await storage.use(token) is None
-    for table, column, value in (
-        ("sessions", "user_id", credentials.user_id),
-        ("login_networks", "user_id", credentials.user_id),
-        ("refresh_tokens", "session_id", session_id),
-    ):
-        assert await storage.database.fetch(f"SELECT FROM auth.{table} WHERE {column} = $1", value) == []
 
 
 async def test_everything_at_once_on_one_account_neither_locks_up_nor_fails(storage: Storage, new_credentials: CredentialsFactory) -> None:
@@ -290,13 +252,3 @@ async def test_everything_at_once_on_one_account_neither_locks_up_nor_fails(stor
         # One deletion has the credentials from before the change of the password, the other those from after it. So at most one succeeds.
         assert not (one and other)
         assert (await storage.accounts.find_user(ada.user_id) is None) is (one or other)
-
-
-# --- events
-
-
-async def test_long_texts_of_clients_are_kept_as_they_are(storage: Storage, credentials: Credentials) -> None:
-    client = Client("x" * 64, "\N{GRINNING FACE}" * 256, "r")
-    await storage.accounts.insert_session(uuid7(), credentials, token_hash(), client, client.address, LIFETIME)
-    (details,) = await storage.accounts.list_sessions(credentials.user_id)
-    assert (details.address, details.user_agent) == (client.address, client.user_agent)

@@ -1,4 +1,4 @@
-"""The use cases of accounts and sessions, on real storage."""
+"""The use cases of sessions, on real storage, and what they have in common with those of accounts."""
 
 import asyncio
 import time
@@ -19,11 +19,10 @@ from auth_service.sessions.domain import REFRESH_GRACE_SECONDS, Rotated
 from auth_service.sessions.errors import InvalidCredentials, RefreshTokenInvalid, SessionNotFound
 from auth_service.sessions.tokens import refresh_token_hash
 from auth_service.users.domain import User
-from auth_service.users.errors import EmailTaken, UserNotFound, WrongPassword
+from auth_service.users.errors import WrongPassword
 from auth_service.users.service import UserService
 from servicekit.access.revocations import Revocations
 from servicekit.access.tokens import REQUIRED_CLAIMS, TokenVerifier
-from servicekit.errors import InvalidField
 from servicekit.stores.postgres import Database
 from tests.auth_service.conftest import (
     AUDIENCE,
@@ -50,39 +49,11 @@ async def _pass_the_grace(database: Database, user: User) -> None:
     await database.fetchrow(sql, user.id, REFRESH_GRACE_SECONDS)
 
 
-# --- registration and login
-
-
 async def test_a_registered_user_logs_in_and_is_shown(service: AuthService, users: UserService) -> None:
     user = await register(service)
     pair = await service.login(email=user.email.upper(), password=PASSWORD, client=CLIENT)
     assert pair.expires_in == 60
     assert await users.get_me(identity_of(pair)) == user
-
-
-async def test_an_email_is_taken_in_any_case_also_by_one_of_many_at_once(service: AuthService) -> None:
-    email = f"{uuid4().hex}@example.com"
-    results = await asyncio.gather(*(register(service, variant) for variant in (email, email.upper(), email.title())), return_exceptions=True)
-    assert sorted(type(result).__name__ for result in results) == ["EmailTaken", "EmailTaken", "User"]
-    with pytest.raises(EmailTaken):
-        await register(service, email)
-
-
-@pytest.mark.parametrize("password", ["1234567", "x" * 129, "password"])
-async def test_a_password_that_is_not_good_is_refused_for_its_field(service: AuthService, password: str) -> None:
-    with pytest.raises(InvalidField) as caught:
-        await register(service, password=password)
-    assert caught.value.violations[0].field == "password"
-    user = await register(service)
-    with pytest.raises(InvalidField) as caught:
-        await change(service, identity_of(await log_in(service, user)), new=password)
-    assert caught.value.violations[0].field == "new_password"
-
-
-async def test_a_password_that_is_the_users_own_name_is_refused_when_it_is_changed(service: AuthService) -> None:
-    user = await register(service)
-    with pytest.raises(InvalidField, match="email or your name"):
-        await change(service, identity_of(await log_in(service, user)), new=user.email.upper())
 
 
 async def test_a_password_logs_in_however_it_is_typed(service: AuthService) -> None:
@@ -222,33 +193,7 @@ async def test_sessions_are_shown_and_revoked_by_their_user_alone(service: AuthS
     assert len(await service.list_sessions(theirs)) == 1
 
 
-# --- passwords and accounts
-
-
-async def test_a_changed_password_is_the_only_one_and_ends_the_other_sessions(service: AuthService, announcements: Announcements) -> None:
-    user = await register(service)
-    kept, other = [await log_in(service, user) for _ in range(2)]
-    before = announcements.count
-    with pytest.raises(WrongPassword):
-        await change(service, identity_of(kept), current=OTHER_PASSWORD)
-    assert announcements.count == before
-    await change(service, identity_of(kept))
-    assert announcements.count == before + 1
-    with pytest.raises(InvalidCredentials):
-        await log_in(service, user)
-    with pytest.raises(RefreshTokenInvalid):
-        await service.refresh_token(other.refresh_token, CLIENT)
-    await service.refresh_token(kept.refresh_token, CLIENT)
-    await log_in(service, user, OTHER_PASSWORD)
-
-
-async def test_of_two_changes_at_once_one_is_made_and_the_other_told(service: AuthService) -> None:
-    user = await register(service)
-    identity = identity_of(await log_in(service, user))
-    passwords = [f"horse battery number {i}" for i in range(4)]
-    results = await asyncio.gather(*(change(service, identity, new=password) for password in passwords), return_exceptions=True)
-    assert sorted(type(result).__name__ for result in results) == ["NoneType", "WrongPassword", "WrongPassword", "WrongPassword"]
-    await log_in(service, user, passwords[results.index(None)])
+# --- changed passwords
 
 
 async def test_no_login_by_the_old_password_outlives_the_change(service: AuthService, dearer: AllParts, ring: KeyRing) -> None:
@@ -271,36 +216,6 @@ async def test_no_login_by_the_old_password_outlives_the_change(service: AuthSer
         with pytest.raises(InvalidCredentials):
             await log_in(service, user)
         await log_in(service, user, OTHER_PASSWORD)
-
-
-async def test_a_deleted_account_is_gone_and_its_email_free(service: AuthService, users: UserService, announcements: Announcements) -> None:
-    user = await register(service)
-    pair = await log_in(service, user)
-    identity, before = identity_of(pair), announcements.count
-    with pytest.raises(WrongPassword):
-        await users.delete_me(identity, OTHER_PASSWORD, CLIENT)
-    assert announcements.count == before
-    await users.delete_me(identity, PASSWORD, CLIENT)
-    assert announcements.count == before + 1
-    with pytest.raises(InvalidCredentials):
-        await log_in(service, user)
-    with pytest.raises(RefreshTokenInvalid):
-        await service.refresh_token(pair.refresh_token, CLIENT)
-    for call in (users.get_me(identity), users.update_me(identity, "Eve"), users.delete_me(identity, PASSWORD, CLIENT), change(service, identity)):
-        with pytest.raises(UserNotFound):
-            await call
-    assert (await register(service, user.email)).id != user.id
-
-
-async def test_a_name_is_changed_and_nothing_else(service: AuthService, users: UserService) -> None:
-    user = await register(service)
-    identity = identity_of(await log_in(service, user))
-    assert await users.update_me(identity, None) == user
-    assert await users.update_me(identity, user.name) == user
-    renamed = await users.update_me(identity, "Grace")
-    assert renamed == replace(user, name="Grace", updated_at=renamed.updated_at)
-    assert renamed.updated_at > user.updated_at
-    assert await users.get_me(identity) == renamed
 
 
 # --- what is stored and what is logged

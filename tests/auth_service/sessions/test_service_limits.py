@@ -1,4 +1,4 @@
-"""The limits of failed logins and confirmations, as the use cases apply them."""
+"""The limits of failed logins, as the use case applies them."""
 
 from dataclasses import replace
 
@@ -9,10 +9,8 @@ from auth_service.keys.ring import KeyRing
 from auth_service.passwords.errors import TooManyAttempts
 from auth_service.passwords.login_guard import LoginGuard, LoginLimits
 from auth_service.sessions.errors import InvalidCredentials
-from auth_service.users.errors import WrongPassword
-from auth_service.users.service import UserService
 from servicekit.access.rate_limit import Limit, RateLimiter
-from tests.auth_service.conftest import CLIENT, PASSWORD, PLENTY, AllParts, change, identity_of, log_in, register, service_of
+from tests.auth_service.conftest import CLIENT, PASSWORD, PLENTY, AllParts, log_in, register, service_of
 
 
 async def test_failed_logins_are_limited_and_the_owners_address_is_apart(parts: AllParts, ring: KeyRing, limiter: RateLimiter) -> None:
@@ -30,19 +28,3 @@ async def test_failed_logins_are_limited_and_the_owners_address_is_apart(parts: 
     assert 500 < limited.value.retry_after_seconds <= 600
     assert [line["security_event"] for line in logs] == ["attempts_limited"]
     await log_in(service, user)
-
-
-async def test_failed_confirmations_are_limited(parts: AllParts, ring: KeyRing, limiter: RateLimiter) -> None:
-    limits = LoginLimits(per_account=Limit(burst=2, interval_seconds=600), per_address=PLENTY)
-    limited = replace(parts, guard=LoginGuard(limiter, limits))
-    service, users = service_of(limited, ring), UserService(limited.repository, limited)
-    identity = identity_of(await log_in(service, await register(service)))
-    with pytest.raises(WrongPassword):
-        await change(service, identity, current="a guess")
-    with pytest.raises(WrongPassword):
-        await users.delete_me(identity, "a guess", CLIENT)
-    with pytest.raises(TooManyAttempts):
-        await users.delete_me(identity, PASSWORD, CLIENT)
-    with pytest.raises(TooManyAttempts):
-        await change(service, identity)
-    assert await users.get_me(identity)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,11 +11,10 @@ from auth_service.client import Client
 from auth_service.events import repository as event_rows
 from auth_service.sessions import repository as session_rows
 from auth_service.users.domain import Credentials
-from servicekit.access.revocations import LOOK_BACK_SECONDS, EventKind
 from servicekit.stores import upkeep
 from servicekit.stores.postgres import Database
 from servicekit.stores.upkeep import Upkeep
-from tests.auth_service.conftest import CLIENT, LIFETIME, Accounts
+from tests.auth_service.conftest import CLIENT, LIFETIME, Accounts, column
 
 
 @pytest.fixture
@@ -35,10 +33,6 @@ async def begin(accounts: Accounts, credentials: Credentials, address: str = CLI
     session = await accounts.insert_session(uuid7(), credentials, uuid4().bytes * 2, Client(address, "", ""), address, LIFETIME)
     assert session is not None
     return session.id
-
-
-async def column(database: Database, sql: str, *args: Any) -> list[Any]:
-    return [row[0] for row in await database.fetch(sql, *args)]
 
 
 async def test_sessions_go_a_day_after_their_end(accounts: Accounts, database: Database, cleanup: Upkeep, credentials: Credentials) -> None:
@@ -66,20 +60,6 @@ async def test_successors_go_after_the_grace_and_their_tokens_stay(
     assert await cleanup.remove(100) == 1
     kept = await database.fetch("SELECT token_hash, sealed_successor FROM auth.refresh_tokens WHERE used_at IS NOT NULL")
     assert dict(map(tuple, kept)) == {tokens[0]: None, tokens[1]: b"sealed"}
-
-
-async def test_events_go_when_no_token_is_alive_for_them_but_deletions_are_kept_for_good(
-    accounts: Accounts, database: Database, cleanup: Upkeep
-) -> None:
-    for kind, session in ((EventKind.SESSION_REVOKED, uuid4()), (EventKind.USER_DELETED, None), (EventKind.SESSION_REVOKED, uuid4())):
-        await database.fetchrow("SELECT auth.log_event($1, $2, $3)", kind, uuid4(), session)
-    first, second, third = await column(database, "SELECT number FROM auth.events ORDER BY number")
-    await database.fetchrow("UPDATE auth.events SET created_at = now() - interval '1 year' WHERE number < $1", third)
-    await database.fetchrow("UPDATE auth.events SET created_at = now() - make_interval(secs => $2) WHERE number = $1", third, LOOK_BACK_SECONDS + 60)
-    assert await cleanup.remove(100) == 1
-    assert await column(database, "SELECT number FROM auth.events ORDER BY number") == [second, third]
-    page = await accounts.list_events(after=first - 1)
-    assert ([event.number for event in page.events], page.last_number) == ([second, third], third)
 
 
 async def test_addresses_go_when_they_are_known_no_more(accounts: Accounts, database: Database, cleanup: Upkeep, credentials: Credentials) -> None:
