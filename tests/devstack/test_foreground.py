@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.devstack.supervisor import Supervisor, all_gone, pids, until
-from tests.support.tiers import SLOW, first_quick
+from tests.support.tiers import first_quick
 
 Supervise = Callable[..., Supervisor]
+
+SUPERVISOR = pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
 
 
 @pytest.mark.parametrize("number", first_quick([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
@@ -34,7 +36,7 @@ def test_a_signal_stops_everything_in_order_and_counts_as_success(supervise: Sup
     assert not Path(state["data_dir"]).exists()
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 def test_the_state_file_is_its_owners_alone_and_complete(supervise: Supervise) -> None:
     supervisor = supervise()
     state = supervisor.ready()
@@ -46,7 +48,7 @@ def test_the_state_file_is_its_owners_alone_and_complete(supervise: Supervise) -
         os.kill(process["pid"], 0)
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their supervisor")
 def test_a_killed_supervisor_leaves_no_process_and_its_data_can_be_used_at_once(supervise: Supervise, tmp_path: Path) -> None:
     supervisor = supervise(data_dir=tmp_path / "data")
@@ -74,7 +76,8 @@ def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, n
     until(lambda: all_gone(processes), "the end of every process")
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGTERM, marks=SLOW)])
+@SUPERVISOR
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervise, tmp_path: Path, number: signal.Signals) -> None:
     supervisor = supervise(data_dir=tmp_path / "data", fault="task=unready")
     # A stand-in installs its signal handler before it writes this line. Before that it would end without an entry in the journal.
@@ -90,7 +93,7 @@ def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervis
     assert supervisor.journal.read_text().split() == ["task", "auth"]
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 def test_a_signal_during_a_migration_ends_it(supervise: Supervise, tmp_path: Path) -> None:
     supervisor = supervise(data_dir=tmp_path / "data", fault="auth-migrate=hang")
     log = tmp_path / "data" / "logs" / "migrate-auth.log"
@@ -102,7 +105,7 @@ def test_a_signal_during_a_migration_ends_it(supervise: Supervise, tmp_path: Pat
     assert time.monotonic() - began < 4
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 def test_a_second_signal_hurries_and_says_who_was_killed(supervise: Supervise) -> None:
     supervisor = supervise(fault="auth=deaf")
     processes = pids(supervisor.ready())
@@ -117,7 +120,7 @@ def test_a_second_signal_hurries_and_says_who_was_killed(supervise: Supervise) -
     assert all_gone(processes)
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 def test_a_frozen_process_is_stopped_too(supervise: Supervise) -> None:
     supervisor = supervise()
     state = supervisor.ready()
@@ -163,7 +166,7 @@ def test_taken_ports_are_all_named_before_anything_starts(supervise: Supervise, 
     assert not list((tmp_path / "data" / "logs").iterdir())
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@SUPERVISOR
 def test_the_terminal_may_go_away(supervise: Supervise) -> None:
     supervisor = supervise()
     state = supervisor.ready()

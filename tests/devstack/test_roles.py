@@ -14,7 +14,7 @@ from devstack.stack import Stack
 from devstack.state import State
 from tests.support.databases import as_role, login, with_database
 
-pytestmark = pytest.mark.slow("each test starts persistent stacks; test_least_privilege.py checks the rights of the roles in `make test`")
+STACK = pytest.mark.slow("starts a stack of its own; test_least_privilege.py checks the rights of the roles in `make test`")
 
 ROLES = ("auth_service", "migrator", "task_service")
 SERVICES = ("auth_service", "task_service")
@@ -73,6 +73,7 @@ async def _as(url: str) -> object:
     return (await _column(url, "SELECT current_user"))[0]
 
 
+@STACK
 async def test_the_roles_can_log_in_and_are_nothing_more(config: StackConfig) -> None:
     async with Stack(replace(config, data_dir=None)) as stack:
         state = stack.state
@@ -89,6 +90,7 @@ async def test_the_roles_can_log_in_and_are_nothing_more(config: StackConfig) ->
         assert await _column(state.database_url, "SHOW password_encryption") == ["scram-sha-256"]
 
 
+@STACK
 async def test_nobody_else_comes_in_and_they_go_nowhere_else(config: StackConfig) -> None:
     async with Stack(replace(config, data_dir=None)) as stack:
         state = stack.state
@@ -107,6 +109,7 @@ async def test_nobody_else_comes_in_and_they_go_nowhere_else(config: StackConfig
         await _execute(login(state, "migrator"), "CREATE SCHEMA made; DROP SCHEMA made")
 
 
+@STACK
 async def test_a_start_makes_the_roles_as_they_should_be(config: StackConfig) -> None:
     async with Stack(config) as stack:
         state = stack.state
@@ -124,6 +127,7 @@ async def test_a_start_makes_the_roles_as_they_should_be(config: StackConfig) ->
             await _execute(login(state, "auth_service"), "CREATE SCHEMA mine")
 
 
+@STACK
 async def test_another_password_counts_from_the_next_start_on(config: StackConfig) -> None:
     async with Stack(config) as stack:
         before = login(stack.state, "auth_service")
@@ -135,6 +139,7 @@ async def test_another_password_counts_from_the_next_start_on(config: StackConfi
             await _as(as_role(stack.state.database_url, "auth_service", before.partition("auth_service:")[2].partition("@")[0]))
 
 
+@STACK
 async def test_what_the_superuser_made_before_there_were_roles_becomes_the_migrators(config: StackConfig) -> None:
     async with Stack(config) as stack:
         await _execute(stack.state.database_url, "ALTER DATABASE taskmanager OWNER TO postgres", OLD_SCHEMA)
@@ -147,6 +152,7 @@ async def test_what_the_superuser_made_before_there_were_roles_becomes_the_migra
         await _execute(login(stack.state, "migrator"), "DROP SCHEMA old CASCADE")
 
 
+@STACK
 async def test_no_log_has_a_password_though_every_statement_is_logged(config: StackConfig) -> None:
     async with Stack(config) as stack:
         await _execute(stack.state.database_url, "ALTER SYSTEM SET log_statement = 'all'", "DROP OWNED BY task_service", "DROP ROLE task_service")

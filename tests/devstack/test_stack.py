@@ -23,6 +23,8 @@ from tests.devstack.supervisor import COMMANDS
 from tests.support.databases import login
 from tests.support.ports import free_ports
 
+OWN_STACK = pytest.mark.slow("starts a stack of its own for a case that few changes touch")
+
 
 async def _query(url: str, sql: str) -> object:
     connection = await asyncpg.connect(url)
@@ -51,7 +53,7 @@ def _environment_of(stack: Stack, name: str) -> dict[str, str]:
     return environment
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_data_survives_a_restart_and_the_cache_does_not(config: StackConfig) -> None:
     async with Stack(config) as stack:
         await _query(stack.state.database_url, "CREATE TABLE kept AS SELECT 1 AS one")
@@ -96,7 +98,7 @@ async def test_each_process_is_given_the_secrets_that_it_needs(config: StackConf
     assert environments["auth-1"]["SERVICE_TOKEN"] == environments["task-1"]["SERVICE_TOKEN"]
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_a_migration_is_given_its_own_login_and_the_services_role(config: StackConfig, tmp_path: Path) -> None:
     inherited = {"PATH": os.environ["PATH"], "SERVICE_ROLE": "elsewhere", "STANDIN_ENVIRONMENTS": str(tmp_path)}
     async with Stack(replace(config, inherited=inherited)) as stack:
@@ -115,7 +117,7 @@ async def test_the_database_is_unicode_and_wants_the_password(shared: Stack) -> 
         await asyncpg.connect(url, password="wrong")
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_an_ephemeral_stack_leaves_no_directory(config: StackConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with Stack(replace(config, data_dir=None)) as stack:
@@ -170,7 +172,7 @@ async def test_a_process_that_never_gets_ready_is_named(config: StackConfig) -> 
         await Stack(replace(config, environment={"STANDIN_FAULT": "auth=unready"}, start_timeout_seconds=1)).start()
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_the_callers_settings_reach_the_services_and_its_addresses_do_not(config: StackConfig) -> None:
     inherited = {**os.environ, "LOG_LEVEL": "DEBUG", "GRPC_PORT": "1", "DATABASE_URL": "postgresql://elsewhere/", "PGOPTIONS": "-c fsync=off"}
     async with Stack(replace(config, inherited=inherited, environment={"BCRYPT_COST": "4"}, auth_replicas=2)) as stack:
@@ -203,7 +205,7 @@ async def test_a_cluster_of_another_version_is_left_alone(config: StackConfig) -
         await Stack(config).start()
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_a_lost_password_is_explained(config: StackConfig) -> None:
     async with Stack(config) as stack:
         secrets = Path(stack.state.data_dir) / "secrets"
@@ -218,7 +220,7 @@ async def test_wrong_settings_of_the_gateway_are_explained(config: StackConfig) 
         await Stack(replace(config, commands=commands, environment={"RATE_LIMIT_PER_SECOND": "some"})).start()
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_logs_of_others_in_the_log_directory_are_left_alone(config: StackConfig, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -231,7 +233,7 @@ async def test_logs_of_others_in_the_log_directory_are_left_alone(config: StackC
     assert "stand-in" in (logs / "gateway.log").read_text()
 
 
-@pytest.mark.slow("starts a supervisor with a stack for a case that few changes touch")
+@OWN_STACK
 async def test_a_stale_pid_file_is_no_obstacle(config: StackConfig) -> None:
     async with Stack(config) as stack:
         cluster = Path(stack.state.data_dir) / "postgres"

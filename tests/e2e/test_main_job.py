@@ -11,8 +11,6 @@ import pytest
 from devstack.stack import Stack
 from tests.support.tour import Block, blocks
 
-pytestmark = pytest.mark.slow("the tour starts hundreds of processes, one after the other")
-
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8"))
 HOST_IN_THE_TOUR = "localhost:8080"
@@ -38,6 +36,7 @@ async def printed(system: Stack) -> Mapping[int, str]:
     return _by_block(output.decode())
 
 
+@pytest.mark.slow("the tour starts hundreds of processes, one after the other")
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[f"{number}: {block.section}" for number, block in enumerate(BLOCKS)])
 def test_a_block_of_the_tour_prints_what_stands_under_it(number: int, printed: Mapping[int, str]) -> None:
     if _lacking(BLOCKS[number]):

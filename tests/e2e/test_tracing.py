@@ -23,7 +23,8 @@ from tests.support.observed import log_lines, metric
 from tests.support.otlp import Receiver, Span, Tree, receiver
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.slow("it starts a system of its own, with tracing")
+OWN_SYSTEM = pytest.mark.slow("the module starts a system of its own, with tracing")
+PROGRAM = pytest.mark.slow("starts a program that loads a whole service")
 
 SENT_WITHIN_SECONDS = 10.0
 # A replica that has just started does not use the cache at once.
@@ -85,6 +86,7 @@ async def story() -> AsyncIterator[Story]:
             yield Story(stack, account, received, {name: Traced(answer, id_, trees[name]) for name, (id_, answer) in answers.items()})
 
 
+@OWN_SYSTEM
 def test_creating_a_task_is_one_tree_from_the_gateway_to_sql(story: Story) -> None:
     tree = story.calls["create"].tree
     # Without the Redis spans: the service publishes wake-ups after the call, perhaps several at once.
@@ -93,6 +95,7 @@ def test_creating_a_task_is_one_tree_from_the_gateway_to_sql(story: Story) -> No
     assert "task.write(" in sql.attributes["db.statement"]
 
 
+@OWN_SYSTEM
 def test_getting_a_task_shows_redis_and_only_at_first_sql(story: Story) -> None:
     first, again = story.calls["get"].tree, story.calls["get again"].tree
     for span in (*_store_spans(first), *_store_spans(again)):
@@ -101,6 +104,7 @@ def test_getting_a_task_shows_redis_and_only_at_first_sql(story: Story) -> None:
     assert [span.attributes["db.system"] for span in _store_spans(again)] == ["redis"]
 
 
+@OWN_SYSTEM
 def test_a_login_is_traced_through_the_other_service(story: Story) -> None:
     tree = story.calls["login"].tree
     systems = sorted(span.attributes["db.system"] for span in _store_spans(tree))
@@ -110,17 +114,20 @@ def test_a_login_is_traced_through_the_other_service(story: Story) -> None:
         _assert_path(tree, sql, "taskmanager.auth.v1.AuthService/Login", service="auth-service")
 
 
+@OWN_SYSTEM
 def test_the_log_line_of_a_call_carries_its_trace(story: Story) -> None:
     call = story.calls["list"]
     lines = [line for line in log_lines(story.stack, "task-1") if line.get("request_id") == call.request_id]
     assert [line["trace_id"] for line in lines] == [call.tree.spans[0].trace_id]
 
 
+@OWN_SYSTEM
 def test_an_error_is_on_its_span(story: Story) -> None:
     (server,) = [span for span in story.calls["get nothing"].tree.of("task-service") if "rpc.system" in span.attributes]
     assert server.attributes["rpc.grpc.status_code"] == "5"
 
 
+@OWN_SYSTEM
 def test_no_span_tells_what_people_wrote_or_who_they_are(story: Story) -> None:
     tokens = story.calls["login"].answer
     signature = story.account.access_token.rpartition(".")[2]
@@ -129,11 +136,13 @@ def test_no_span_tells_what_people_wrote_or_who_they_are(story: Story) -> None:
     assert told == []
 
 
+@PROGRAM
 @pytest.mark.parametrize("service", ["auth_service", "task_service"])
 def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded(service: str) -> None:
     assert _probe(service, {}) == {"loaded": [], "interceptors": 0}
 
 
+@PROGRAM
 def test_with_an_endpoint_it_is() -> None:
     found = _probe("task_service", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
     assert found["interceptors"] == 1

@@ -28,7 +28,7 @@ from tests.support.calls import message_of, rpc_call
 from tests.support.descriptors import named
 from tests.support.errors import ApiError
 
-pytestmark = pytest.mark.alone("it compares times of logins, which needs the machine for itself")
+ALONE = pytest.mark.alone("compares times of logins, which needs the machine for itself")
 
 COST, OUTDATED_COST, LEAKING_COST = 8, 4, 9
 SAMPLES, FEWER_SAMPLES = 200, 40
@@ -81,11 +81,13 @@ async def known() -> AsyncIterator[Known]:
         yield Known(channel, *(emails[start:end] for start, end in itertools.pairwise(bounds)))
 
 
+@ALONE
 async def test_a_refused_login_takes_as_long_for_an_account_as_for_none(known: Known) -> None:
     times = await _measured(known.channel, known.usual)
     assert abs(z_score(*times)) < BOUND, _told(times)
 
 
+@ALONE
 async def test_a_hash_of_a_lower_cost_takes_nearly_as_long(known: Known) -> None:
     """Only nearly: the service compensates with several hashes, and their start and end take a few hundred microseconds in total."""
     times = await _measured(known.channel, known.outdated)
@@ -93,6 +95,7 @@ async def test_a_hash_of_a_lower_cost_takes_nearly_as_long(known: Known) -> None
     assert abs(outdated - none) < EQUALISED * none, _told(times)
 
 
+@ALONE
 async def test_a_hash_that_takes_longer_would_be_noticed(known: Known) -> None:
     times = await _measured(known.channel, known.leaking)
     assert z_score(*times) > BOUND, _told(times)

@@ -59,7 +59,7 @@ async def test_keys_are_listed_rotated_and_replaced(database_url: str) -> None:
     assert replaced.out.splitlines()[1].split()[0] not in listed.out
 
 
-@pytest.mark.slow("starts five programs")
+@pytest.mark.slow("starts four programs")
 async def test_another_key_encryption_key_rotates_nothing_and_is_told_so(database_url: str) -> None:
     before = await keys("rotate", database_url)
     other = base64.b64encode(os.urandom(32)).decode()

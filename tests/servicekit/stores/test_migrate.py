@@ -355,7 +355,7 @@ async def test_an_empty_role_is_none(folder: Folder, roles: Roles) -> None:
     assert await refused(roles.service_url, f"SELECT * FROM {folder.schema}.things")
 
 
-@pytest.mark.slow("starts five programs")
+@pytest.mark.slow("starts four programs")
 async def test_a_program_has_commands_of_its_own(folder: Folder) -> None:
     assert await command(folder, "wheel", "turn") == (0, "turned\n")
     assert (await command(folder, "wheel", "fail"))[0] == 3
