@@ -64,6 +64,20 @@ async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
 
 
 @pytest.fixture
+def stack_of_the_tier(request: pytest.FixtureRequest) -> Stack:
+    """For tests that are marked `alone` the system that they may break, for all others the system that they share with other files."""
+    stack: Stack = request.getfixturevalue("breakable" if request.node.get_closest_marker("alone") else "system")
+    return stack
+
+
+@pytest.fixture
+async def rest_of_the_tier(stack_of_the_tier: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through its gateway."""
+    async with httpx.AsyncClient(base_url=stack_of_the_tier.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
 async def postgres(system: Stack) -> AsyncIterator[asyncpg.Pool]:
     """The system's database, as its superuser."""
     async with asyncpg.create_pool(system.state.database_url, min_size=0, max_size=4) as pool:

@@ -20,7 +20,7 @@ from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
+OUTAGE = pytest.mark.alone("breaks or loads a running system")
 
 REPLICAS = ("task-1", "task-2")
 REMOVED_WITHIN_SECONDS = 5.0
@@ -50,15 +50,14 @@ Rows: TypeAlias = Callable[[Account], Awaitable[dict[str, int]]]
 
 
 @pytest.fixture
-def stack(breakable: Stack) -> Stack:
-    """The system that tests may break, restored before each test."""
-    return breakable
+def stack(stack_of_the_tier: Stack) -> Stack:
+    return stack_of_the_tier
 
 
 @pytest.fixture
-def client(breakable_rest: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(rest_of_the_tier: httpx.AsyncClient) -> httpx.AsyncClient:
     """REST, through the gateway."""
-    return breakable_rest
+    return rest_of_the_tier
 
 
 @pytest.fixture
@@ -123,6 +122,7 @@ async def test_an_account_goes_with_all_that_was_its_own_and_nothing_else(client
     assert await rows(bystander) == others
 
 
+@OUTAGE
 @pytest.mark.parametrize("late", [None, "task-2"])
 async def test_no_writer_with_a_living_token_leaves_a_row_behind(
     late: str | None, stack: Stack, client: httpx.AsyncClient, user: Account, rows: Rows
@@ -154,6 +154,7 @@ async def test_no_writer_with_a_living_token_leaves_a_row_behind(
     assert set(load.codes()) <= {"OK", "UNAUTHENTICATED", "NOT_FOUND"}, load.codes()
 
 
+@OUTAGE
 @pytest.mark.parametrize("away", [("valkey",), REPLICAS, ("valkey", *REPLICAS)], ids=["valkey", "task_service", "both"])
 async def test_what_was_away_meanwhile_makes_no_difference(
     away: tuple[str, ...], stack: Stack, client: httpx.AsyncClient, user: Account, rows: Rows

@@ -12,8 +12,6 @@ from tests.support.load import Load
 from tests.support.observed import metric
 from tests.support.task_api import GrpcTasks
 
-pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
-
 CALLS = 1000
 # Few callers. With many, the gateway would rightly give fewer calls to a replica that the machine slows down for a moment.
 CALLERS = 4
@@ -23,6 +21,7 @@ SETTLE_SECONDS = 0.5
 REPLICAS = ("task-1", "task-2")
 
 
+@pytest.mark.alone("compares the loads of two replicas, which other work on the machine changes")
 async def test_two_replicas_share_the_calls_of_one_connection(
     breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
 ) -> None:
@@ -40,6 +39,7 @@ async def test_two_replicas_share_the_calls_of_one_connection(
     assert all(0.4 <= share / sum(shares) <= 0.6 for share in shares), shares
 
 
+@pytest.mark.alone("kills a replica under load")
 async def test_a_killed_replica_takes_no_more_with_it_than_the_writes_under_way_on_it(
     breakable: Stack, breakable_account: Account, breakable_gateway: grpc.aio.Channel
 ) -> None:

@@ -17,7 +17,7 @@ from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, Seen
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("a campaign of faults: long, and other work on the machine changes what it observes")
+pytestmark = pytest.mark.alone("faults in a running system, and other work on the machine changes what the tests observe")
 
 # Many times the duration of a read, and longer than the delay of a cache fill.
 READ_SECONDS = 0.5

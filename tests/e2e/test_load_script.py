@@ -12,7 +12,7 @@ from devstack.stack import Stack
 from tests.deploy.kind.load import under_load
 from tests.support.outage import heal, replicas
 
-pytestmark = pytest.mark.alone("it rolls replicas under load, which needs the machine for itself")
+OUTAGE = pytest.mark.alone("stops replicas under load")
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ def stack(breakable: Stack) -> Stack:
     return breakable
 
 
+@OUTAGE
 async def test_no_call_fails_and_no_change_is_missed_while_the_replicas_are_rolled(stack: Stack) -> None:
     async def roll() -> None:
         for number in (1, 2):
@@ -37,6 +38,7 @@ async def test_no_call_fails_and_no_change_is_missed_while_the_replicas_are_roll
     assert report.resumed > 0
 
 
+@OUTAGE
 @pytest.mark.parametrize(("kind", "failing"), [("task", {"get", "watch"}), ("auth", {"login", "refresh"})])
 async def test_calls_fail_while_all_replicas_are_gone(kind: str, failing: set[str], stack: Stack) -> None:
     async def lose() -> None:
@@ -48,9 +50,10 @@ async def test_calls_fail_while_all_replicas_are_gone(kind: str, failing: set[st
     assert failing & {failure.partition(":")[0] for failure in report.failures}
 
 
-async def test_the_command_ends_as_what_it_runs_does(stack: Stack, tmp_path: Path) -> None:
-    assert await _command(stack, tmp_path, "true") == 0
-    assert await _command(stack, tmp_path, "false") == 1
+@pytest.mark.slow("loads a system for seconds")
+async def test_the_command_ends_as_what_it_runs_does(system: Stack, tmp_path: Path) -> None:
+    assert await _command(system, tmp_path, "true") == 0
+    assert await _command(system, tmp_path, "false") == 1
     lines = (tmp_path / "report.jsonl").read_text().splitlines()
     assert [(json.loads(line)["name"], json.loads(line)["failed"]) for line in lines] == [("true", 0), ("false", 0)]
 

@@ -25,8 +25,6 @@ from tests.support.ports import free_ports
 from tests.support.proxy import Proxy, proxied
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
-
 # The same limit as a stack's for its processes.
 STARTED_WITHIN_SECONDS = 60.0
 
@@ -175,6 +173,7 @@ async def _ready(port: int) -> None:
         assert (await client.get(f"http://{HOST}:{port}/readyz")).status_code == httpx.codes.OK
 
 
+@pytest.mark.alone("breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
 async def test_without_redis_keys_are_as_good(
     breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:

@@ -26,7 +26,7 @@ from tests.support.replica import replica_of
 from tests.support.waiting import eventually
 from tests.support.watchers import Watcher, over_grpc
 
-pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
+OUTAGE = pytest.mark.alone("breaks a running system, and measures how long replicas accept the token of an ended session")
 
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
 REFUSED_WITHIN_SECONDS = 2.0
@@ -91,15 +91,14 @@ class Replicas:
 
 
 @pytest.fixture
-def stack(breakable: Stack) -> Stack:
-    """The system that tests may break, restored before each test."""
-    return breakable
+def stack(stack_of_the_tier: Stack) -> Stack:
+    return stack_of_the_tier
 
 
 @pytest.fixture
-def client(breakable_rest: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(rest_of_the_tier: httpx.AsyncClient) -> httpx.AsyncClient:
     """REST, through the gateway."""
-    return breakable_rest
+    return rest_of_the_tier
 
 
 @pytest.fixture
@@ -155,6 +154,7 @@ async def delete_me(client: httpx.AsyncClient, account: Account) -> httpx.Respon
 WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me)
 
 
+@OUTAGE
 @pytest.mark.usefixtures("_long_transaction")
 @pytest.mark.parametrize("valkey", ["there", "killed", "empty", "stuck"])
 async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
@@ -192,6 +192,7 @@ async def test_every_replica_refuses_the_token_of_an_ended_session_in_time(
             assert set((await replicas.answers(account)).values()) == {REFUSED}
 
 
+@OUTAGE
 async def test_a_replica_of_auth_service_that_hangs_holds_up_none_of_the_others(stack: Stack, client: httpx.AsyncClient, replicas: Replicas) -> None:
     account, names = await make_account(client), [name for name in REPLICAS if name != "auth-2"]
     await replicas.require_accepted(account)
@@ -217,6 +218,7 @@ async def test_a_change_of_password_ends_all_sessions_but_its_own(client: httpx.
     assert (await _login(client, account, NEW_PASSWORD)).id == account.id
 
 
+@OUTAGE
 @pytest.mark.parametrize("revoked", ["right before", "while it is down"])
 async def test_a_replica_that_starts_accepts_no_token_of_a_session_that_ended_before(
     revoked: str, stack: Stack, client: httpx.AsyncClient, replicas: Replicas
@@ -239,6 +241,7 @@ async def test_a_replica_that_starts_accepts_no_token_of_a_session_that_ended_be
     await replicas.require_accepted(bystander)
 
 
+@OUTAGE
 async def test_without_auth_service_what_is_known_holds_and_a_replica_that_starts_waits(
     stack: Stack, client: httpx.AsyncClient, replicas: Replicas
 ) -> None:
@@ -279,6 +282,7 @@ async def test_without_auth_service_what_is_known_holds_and_a_replica_that_start
     await replicas.require_refused_in_time(good, time.monotonic())
 
 
+@pytest.mark.slow("starts another replica")
 async def test_a_replica_that_knows_the_keys_and_not_who_is_out_lets_nobody_in(stack: Stack, client: httpx.AsyncClient) -> None:
     """The replica reaches auth_service's JWKS, but not its EventService."""
     account = await make_account(client)

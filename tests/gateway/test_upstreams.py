@@ -303,7 +303,7 @@ def _drained(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     yield
 
 
-@pytest.mark.alone("fills the gateway's buffers")
+@pytest.mark.alone("fills the gateway's buffers, and measures when a stream that is not read ends")
 def test_a_stream_that_is_not_read_is_reset(planted_gateway: Gateway) -> None:
     """grpc cannot reset such a stream, because the service's status waits behind the unread messages."""
     gateway, path = planted_gateway, f"/{SERVICE}/WatchThings"

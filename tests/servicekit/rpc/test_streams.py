@@ -177,7 +177,7 @@ async def test_streams_are_limited_apart_from_calls() -> None:
         assert len((await read_all(server.watch()))[0]) == 3
 
 
-@pytest.mark.alone("opens 3000 streams at once")
+@pytest.mark.alone("opens 3000 streams at once, which all must end within a bound")
 async def test_all_who_come_at_once_are_taken() -> None:
     """This happens when another replica drains. With its default, grpc's core would reject some of the calls with CANCELLED."""
     async with feeding(Limits(concurrent_streams=MANY)) as server:
