@@ -42,7 +42,7 @@ test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (m
 	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
 	@$(MAKE) --no-print-directory test-alone
 
-test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break, restart or load a running system, or measure times; nothing else should use the machine
+test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a system which other files share, or measure times; nothing else should use the machine
 	@$(BIN)/pytest -m alone $(ARGS)
 
 # Runs the tests of test and test-slow together, so that each worker starts its systems only once.
