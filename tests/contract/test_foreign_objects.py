@@ -24,9 +24,13 @@ from tests.support.accounts import Account, log_in, make_account
 from tests.support.calls import VARIABLE, as_dict, message_of, rest_call, rpc_call, transcoded
 from tests.support.descriptors import Rpc, is_output_only, rpcs
 from tests.support.errors import ApiError, of_response
+from tests.support.tiers import rotated
 
 every_authenticated_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.is_authenticated], ids=lambda rpc: rpc.name)
-every_way = pytest.mark.parametrize("way", ["rest", "gateway", "direct"])
+WAYS = ("rest", "gateway", "direct")
+every_authenticated_rpc_by_every_way = pytest.mark.parametrize(
+    ("rpc", "way"), rotated([rpc for rpc in rpcs() if rpc.is_authenticated], WAYS, lambda rpc: rpc.name)
+)
 
 ANOTHER_PASSWORD = "somebody else's horse"
 UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (
@@ -76,8 +80,7 @@ def test_a_row_names_its_objects_by_their_place_in_the_world(rpc: Rpc) -> None:
         assert set(found) <= set(OBJECTS), f"{path} must be one of {OBJECTS}"
 
 
-@every_authenticated_rpc
-@every_way
+@every_authenticated_rpc_by_every_way
 async def test_a_stranger_gets_nothing_of_the_owners(
     rpc: Rpc, way: str, owner: Owner, stranger: Account, rest: httpx.AsyncClient, ways: Ways
 ) -> None:
@@ -98,10 +101,12 @@ async def test_a_stranger_gets_nothing_of_the_owners(
 
 
 @pytest.mark.parametrize(
-    "rpc", [rpc for rpc in rpcs() if rpc.is_authenticated and "$second_task_id" in json.dumps(row_of(rpc.name).message)], ids=lambda rpc: rpc.name
+    ("rpc", "way"),
+    rotated(
+        [rpc for rpc in rpcs() if rpc.is_authenticated and "$second_task_id" in json.dumps(row_of(rpc.name).message)], WAYS, lambda rpc: rpc.name
+    ),
 )
 @pytest.mark.parametrize(("foreign", "index"), [("task_id", 0), ("second_task_id", 1)])
-@every_way
 async def test_one_foreign_task_refuses_the_whole_batch(
     rpc: Rpc, foreign: str, index: int, way: str, owner: Owner, rest: httpx.AsyncClient, ways: Ways
 ) -> None:
@@ -118,8 +123,7 @@ async def test_one_foreign_task_refuses_the_whole_batch(
     await _assert_unchanged(rest, owner)
 
 
-@every_authenticated_rpc
-@every_way
+@every_authenticated_rpc_by_every_way
 async def test_what_is_no_access_token_opens_nothing(rpc: Rpc, way: str, owner: Owner, system: Stack, rest: httpx.AsyncClient, ways: Ways) -> None:
     """These tokens give no access, not even to the owner."""
     for token, reason in {

@@ -1,6 +1,7 @@
 """The tiers of the suite: what `make test` runs, and what only `make test-slow` and `make test-all` run besides. And the order of the files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -39,4 +40,12 @@ def sampled(cases: Iterable[Any], every: int, ids: Iterable[str] | None = None) 
     names: Sequence[str | None] = list(ids) if ids is not None else [None] * len(values)
     return [
         pytest.param(value, id=name, marks=[SLOW] if number % every else []) for number, (value, name) in enumerate(zip(values, names, strict=True))
+    ]
+
+
+def rotated(rows: Iterable[Any], columns: Sequence[str], name_of: Callable[[Any], str]) -> Sequence[Any]:
+    """All pairs for parametrize. `make test` runs one pair of each row, with the columns in turn, the slow tier runs the others."""
+    return [
+        pytest.param(row, column, id=f"{column}-{name_of(row)}", marks=[] if (place - number) % len(columns) == 0 else [SLOW])
+        for (number, row), (place, column) in product(enumerate(rows), enumerate(columns))
     ]
