@@ -107,6 +107,9 @@ class Failures:
 
         for number, stack in enumerate(running()):
             yield f"system {number}: {stack.state.url or 'not ready'}, database {stack.state.database_url.rpartition('@')[2]}"
+            if not stack.log_dir.is_dir():
+                # The system failed while it stopped, and its folder is already removed.
+                continue
             if self._kept < MAX_FAILURES_WITH_LOGS:
                 kept = RESULTS / re.sub(r"\W+", "-", item.nodeid)[-150:] / f"{self._worker}-{number}"
                 shutil.copytree(stack.log_dir, kept, dirs_exist_ok=True)
