@@ -74,7 +74,7 @@ def test_the_end_counts_the_tests_and_names_the_missing_tools(ran: tuple[Path, s
 
 
 def test_workers_show_their_progress_and_each_failure_at_once(ran: tuple[Path, str]) -> None:
-    if "workers" in ran[1]:
+    if "gw0" in ran[1]:
         assert "FAILED test_one.py::test_bad (call, gw0)" in ran[1]
         assert "100 %  test_one.py: 1 passed, 1 failed, 1 skipped in" in ran[1]
     else:

@@ -132,9 +132,9 @@ class Database:
                 connection = await self._acquire(pool)
                 try:
                     result = await work(connection)
-                except BaseException:
+                except BaseException as error:
                     # In the background, because an unresponsive server would also delay the error.
-                    self._release_later(connection)
+                    self._release_later(connection, at_rest=isinstance(error, asyncpg.PostgresError))
                     raise
                 # The work is committed. A failure of the connection does not undo it.
                 with contextlib.suppress(Exception):
@@ -167,14 +167,20 @@ class Database:
             self._waiting -= 1
             self._wait_seconds.observe(time.perf_counter() - started)
 
-    def _release_later(self, connection: Connection) -> None:
-        task = asyncio.create_task(self._release(connection))
+    def _release_later(self, connection: Connection, *, at_rest: bool) -> None:
+        task = asyncio.create_task(self._release(connection, at_rest=at_rest))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
-    async def _release(self, connection: Any) -> None:
+    async def _release(self, connection: Any, *, at_rest: bool) -> None:
+        """Releases the connection of a call that failed. `at_rest`: the server has ended the call's statement itself. No caller waits for this."""
         assert self._pool is not None
-        # asyncpg closes a connection that it cannot reset in time. No caller waits for this result.
+        with contextlib.suppress(Exception):
+            if not at_rest:
+                # asyncpg sends Parse and Execute separately. If the call ended between them, the server's statement timeout still runs, and would end
+                # the next statement of this connection. An empty statement ends the timeout.
+                await connection.execute("", timeout=RELEASE_TIMEOUT_SECONDS)
+        # asyncpg closes a connection that it cannot reset in time.
         with contextlib.suppress(Exception):
             await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
 

@@ -163,6 +163,22 @@ async def test_a_work_that_leaves_a_transaction_open_gives_back_a_clean_connecti
         assert not in_transaction
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, ValueError])
+async def test_a_call_that_ends_before_its_statement_leaves_no_timeout_running(database_url: str, error: type[BaseException]) -> None:
+    """A prepared statement starts PostgreSQL's statement timeout, which would end the connection's next statement."""
+
+    async def ended(connection: Connection) -> None:
+        await connection.prepare("SELECT 1")
+        raise error
+
+    async with pool(database_url, size=1, seconds=0.3) as database:
+        await database.fetchrow("SELECT 1")
+        with pytest.raises((asyncio.CancelledError, DependencyUnavailable, ValueError)):
+            await database.run(ended)
+        await asyncio.sleep(0.6)
+        assert await database.fetchrow("SELECT 2") is not None
+
+
 async def test_a_statement_whose_table_was_changed_meanwhile_is_run_again(database_url: str) -> None:
     """In a transaction, asyncpg cannot prepare the statement again: the whole transaction must run again."""
     async with pool(database_url, size=1) as database, pool(database_url, size=1) as migrator:
