@@ -1,10 +1,13 @@
 """One running system for each worker of the test run: real PostgreSQL, Valkey and Envoy, two replicas of each service, on free ports."""
 
+import functools
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import grpc.aio
 import httpx
+import hypothesis
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -23,6 +26,10 @@ AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 # including thousands of failed ones, come from one address.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
 
+# A slow machine fails no example.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Requires the reasons of marks, and has the longest files begin first."""
@@ -30,10 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tiers.longest_first(items)
 
 
+def pytest_collection_finish() -> None:
+    """Excludes the collected tests and the imported modules from garbage collections, which otherwise would visit them again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def secrets() -> canary.Secrets:
     """The secrets that must not leak: all secrets that the tests send and receive over REST, and those that tests add."""
     return canary.Secrets()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_are_read_once() -> Iterator[None]:
+    """Creates one TLS context for all httpx clients. Each would read all certificate authorities, which takes longer than several calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,7 +39,7 @@ def test_bad(system):
 def test_without_its_tool():
     pytest.skip("promtool is not installed")
 """
-BY_WORKERS = ("--numprocesses", "1")
+BY_WORKERS = ("-p", "xdist", "--numprocesses", "1")
 
 
 def _run(folder: Path, tests: str, *arguments: str) -> str:
@@ -47,7 +47,8 @@ def _run(folder: Path, tests: str, *arguments: str) -> str:
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_one.py").write_text(tests)
     command = (sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.support.report", *arguments, "test_one.py")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {"PYTHONPATH": str(ROOT)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = inherited | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     run = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return run.stdout
 

@@ -130,6 +130,11 @@ def _now(offset: float) -> int:
     return int(time.time() + offset)
 
 
+def _valid_for(forge: Forge, seconds: int) -> str:
+    now = _now(0)
+    return forge.signed(claims={"iat": now, "exp": now + seconds})
+
+
 CLAIMS = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
 
 # Invalid tokens, sent as `Bearer TOKEN`. The right key signs them unless the name says otherwise.
@@ -270,8 +275,8 @@ GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "nbf-past": _claim("nbf", 0),
     "headers-that-are-never-looked-at": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": {}}),
     # Long enough for one call.
-    "exp-soon": lambda forge: forge.signed(claims={"exp": _now(3)}),
-    "exp-as-far-as-can-be": lambda forge: forge.signed(claims={"iat": _now(0), "exp": _now(MAX_LIFETIME_SECONDS)}),
+    "exp-soon": lambda forge: forge.signed(claims={"exp": _now(5)}),
+    "exp-as-far-as-can-be": lambda forge: _valid_for(forge, MAX_LIFETIME_SECONDS),
     "iat-by-a-clock-that-is-ahead": lambda forge: forge.signed(claims={"iat": _now(CLOCK_SKEW_SECONDS - 10)}),
     "iat-long-ago": lambda forge: forge.signed(claims={"iat": _now(-800), "exp": _now(60)}),
     "claims-of-other-types": lambda forge: forge.signed(claims={"scope": ["a", 1, None], "extra": {"deep": [[{}]]}, "number": 1e300}),

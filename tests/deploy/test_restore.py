@@ -104,7 +104,7 @@ async def test_all_is_lost_and_comes_back_as_it_was(
     tasks = RestTasks(client, account)
     first = await tasks.create("as it was", "setup")
     async with Load(_writers(client, channel, account)) as load:
-        await asyncio.sleep(WRITING_SECONDS)
+        await eventually(lambda: _require_written(load, TASKS), within=BACK_WITHIN_SECONDS)
         async with superuser(stack) as sql, sql.transaction(isolation="repeatable_read", readonly=True):
             snapshot = await sql.fetchval("SELECT pg_export_snapshot()")
             rows, sessions = await rows_of(sql), await sql.fetch(SESSIONS)
@@ -282,6 +282,10 @@ def _writers(client: httpx.AsyncClient, channel: grpc.aio.Channel, account: Acco
 
     apis = (GrpcTasks(channel, account), RestTasks(client, account))
     return [[("write", functools.partial(through_its_life, api))] for api in apis for _ in range(2)]
+
+
+async def _require_written(load: Load, count: int) -> None:
+    assert len(load.outcomes) > count
 
 
 async def _to_the_end(stream: Any) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as NotConnected
 
 from devstack import once
 from devstack.config import StackConfig
@@ -117,10 +120,15 @@ async def test_valkey_asks_for_the_password_and_ends_on_sigterm(tmp_path: Path) 
     environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "REDISCLI_AUTH": "0123456789abcdef"}
     server = await asyncio.create_subprocess_exec(shell, option, script, env=environment, stdout=asyncio.subprocess.DEVNULL)
     try:
-        async with Redis(port=port, password="0123456789abcdef") as redis, Redis(port=port) as stranger:
+        # Without the client's own few retries, whose pauses are random: `eventually` waits for the server.
+        once_only = Retry(NoBackoff(), 0)
+        async with Redis(port=port, password="0123456789abcdef", retry=once_only) as redis, Redis(port=port, retry=once_only) as stranger:
 
             async def answers() -> None:
-                assert await redis.ping()
+                try:
+                    assert await redis.ping()
+                except NotConnected as error:
+                    raise AssertionError("the server does not answer") from error
 
             await eventually(answers, within=10)
             with pytest.raises(AuthenticationError):

@@ -37,7 +37,7 @@ ADDRESS_BURST, ADDRESS_INTERVAL_SECONDS = 6, 600
 # Added to a delay, because clocks differ by milliseconds.
 MARGIN_SECONDS = 0.05
 # The replica writes log lines in batches.
-LOGGED_WITHIN_SECONDS = 3.0
+LOGGED_WITHIN_SECONDS = 10.0
 ENVIRONMENT = {
     "BCRYPT_COST": "4",
     "LOG_LEVEL": "INFO",

@@ -31,13 +31,16 @@ from tests.support.waiting import eventually
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
-REFUSED_WITHIN_SECONDS = 2.0
+# tests/e2e/test_revocation.py measures how soon a token of an ended session is rejected. These tests run beside others and require only that it is.
+REFUSED_WITHIN_SECONDS = 10.0
 # The grace period, in which a used token may be sent again.
 GRACE_SECONDS = 10.0
+# Enough for a call to a replica, also on a loaded machine.
+CALL_SECONDS = 3.0
 # Two cleanup rounds: the first one may have run just before.
-UPKEEP_WITHIN_SECONDS = 12.0
+UPKEEP_WITHIN_SECONDS = 20.0
 # The replica writes log lines in batches.
-LOGGED_WITHIN_SECONDS = 3.0
+LOGGED_WITHIN_SECONDS = 10.0
 MAX_SESSIONS = 100
 DAY_SECONDS = 86_400
 # For the replica with short sessions.
@@ -108,9 +111,9 @@ async def test_within_the_grace_a_used_token_gives_its_successor_even_when_that_
 
 async def test_up_to_the_end_of_the_grace_it_gives_its_successor(stubs: list[Any], user: Account, sql: Connection) -> None:
     first = await _refresh(stubs[0], user.refresh_token)
-    await _age(sql, user.refresh_token, GRACE_SECONDS - 1)
+    await _age(sql, user.refresh_token, GRACE_SECONDS - CALL_SECONDS)
     assert (await _refresh(stubs[1], user.refresh_token)).refresh_token == first.refresh_token
-    await _age(sql, user.refresh_token, 1)
+    await _age(sql, user.refresh_token, CALL_SECONDS)
     assert await _refused(stubs[1], user.refresh_token)
     assert await _refused(stubs[0], first.refresh_token)
 

@@ -26,7 +26,6 @@ from tests.support.waiting import eventually
 from tests.support.watchers import OVER, Told, Watcher, Way, over_grpc, over_sse, refusal
 from tests.support.writes import Write, writes
 
-IN_TIME_SECONDS = 2.0
 NEW_PASSWORD = "another horse battery"
 
 
@@ -195,26 +194,28 @@ async def test_a_stream_ends_with_its_session(
         others = [await watching.enter_async_context(Watcher(way, other)) for way in ways.values()]
         answer = await ending(rest, account)
         assert answer.is_success, answer.text
-        ends = dict(zip(watchers, await asyncio.gather(*(watcher.ended(IN_TIME_SECONDS) for watcher in watchers.values())), strict=True))
+        ends = dict(zip(watchers, await asyncio.gather(*(watcher.ended() for watcher in watchers.values())), strict=True))
         for name, end in ends.items():
             assert (end.code, end.reason) == ((OVER, "") if name == "SSE" else ("UNAUTHENTICATED", "TOKEN_INVALID"))
         await asyncio.sleep(0.2)
         # The user's other session continues, unless it was ended, too.
         if ending in {logout, revoke}:
             assert [watcher.end for watcher in others] == [None] * len(others)
-    assert (await refusal(ways["SSE"], account)).code == "UNAUTHENTICATED"
+    # The gateway may choose the replica that has ended none of the streams and learns of the end of the session later.
+    refused = await eventually(lambda: refusal(ways["SSE"], account), within=10)
+    assert refused.code == "UNAUTHENTICATED"
 
 
 async def test_a_stream_ends_with_its_token_and_goes_on_with_the_next(way: Way, write: Write, account: Account, system: Stack) -> None:
-    expires_at = int(time.time()) + 4
     forge = await forge_of(system.state, account)
+    expires_at = int(time.time()) + 4
     short = replace(account, access_token=forge.signed(claims={"exp": expires_at}))
     async with Watcher(way, short) as watcher:
         await write("CreateTask", {"task": {"title": "in time"}})
         await watcher.changed(1)
         end = await watcher.ended()
         assert (end.code, end.reason) in {(OVER, ""), ("UNAUTHENTICATED", "TOKEN_INVALID")}
-        assert 0 <= time.time() - expires_at < 2
+        assert 0 <= time.time() - expires_at < 5
     await write("CreateTask", {"task": {"title": "too late"}})
     async with Watcher(way, account, watcher.resume_token) as again:
         assert [one.task["title"] for one in await again.changed(1)] == ["too late"]
@@ -227,7 +228,7 @@ async def test_a_client_that_leaves_is_gone(way: Way, account: Account, system: 
     async def require(count: float) -> None:
         assert await watches() == count
 
-    await eventually(lambda: require(0), within=5)
+    await eventually(lambda: require(0), within=15)
     async with Watcher(way, account), Watcher(way, account):
         await require(2)
-    await eventually(lambda: require(0), within=5)
+    await eventually(lambda: require(0), within=15)

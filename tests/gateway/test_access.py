@@ -237,7 +237,7 @@ def test_new_keys_are_fetched(tmp_path: Path) -> None:
         seen, unseen = gateway.bearer(jti="1"), gateway.bearer(jti="2")
         assert gateway.request("GET", TASKS, token=False, headers=seen).status_code == 200
         stack.keys.rotate()
-        wait_until(lambda: gateway.request("GET", TASKS).status_code == 200, timeout=5)
+        wait_until(lambda: gateway.request("GET", TASKS).status_code == 200)
         # Envoy's token cache outlives the keys, so a token that Envoy has verified before still passes. The services verify it again.
         assert_error(gateway.request("GET", TASKS, token=False, headers=unseen), 401, 16, "TOKEN_INVALID")
 

@@ -22,6 +22,8 @@ WATCH = "/api/v1/things:watch"
 MEBIBYTE = 1024 * 1024
 # Longer than the pauses of the streams below.
 STREAM_IDLE_SECONDS = 4
+# Shorter than a stream of three messages with pauses.
+CALL_SECONDS, PAUSE_SECONDS = 2, 0.9
 # Together their unread data exceeds the windows of all connections to the services. The number is smaller than a stub's number of threads.
 SLOW_READERS = 48
 CALLERS = 4
@@ -69,8 +71,12 @@ def test_replicas_share_the_calls_of_one_connection(gateway: Gateway, stack: Sta
 
 
 def _slow(stack: Stack, path: str, seconds: float) -> None:
-    def behave(_: Any, __: Any) -> Any:
-        time.sleep(seconds)
+    """Makes the method wait for so long, or until the call has ended."""
+
+    def behave(_: Any, context: grpc.ServicerContext) -> Any:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        ended.wait(seconds)
         return stack.messages.response(path)()
 
     stack.behave(path, behave)
@@ -79,19 +85,20 @@ def _slow(stack: Stack, path: str, seconds: float) -> None:
 @pytest.mark.slow("waits for the timeout of calls, several times")
 def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
     """Envoy passes the deadline to the service, so either of them may time out first. The test therefore checks only the code."""
-    _slow(stack, CREATE_TASK, 3)
+    _slow(stack, CREATE_TASK, 20)
     begun = time.monotonic()
     answer = gateway.request("POST", "/api/v1/tasks", json={})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)
-    assert 1.8 < time.monotonic() - begun < 2.9
+    assert 1.8 < time.monotonic() - begun < 9
     for deadline in (None, 60):  # no deadline, and a deadline longer than the gateway's
         begun = time.monotonic()
         assert gateway.failure(CREATE_TASK, timeout=deadline).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert 1.8 < time.monotonic() - begun < 2.9
+        assert 1.8 < time.monotonic() - begun < 9
     begun = time.monotonic()
     answer = gateway.request("POST", "/api/v1/tasks", json={}, headers={"grpc-timeout": "300m"})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)
-    assert time.monotonic() - begun < 1
+    # Before the gateway's own timeout.
+    assert time.monotonic() - begun < 1.8
 
 
 def test_a_service_that_accepts_and_says_nothing(stack: Stack) -> None:
@@ -108,24 +115,24 @@ def test_ready_follows_each_service_and_calls_fail_fast(gateway: Gateway, stack:
     for services, path in ((stack.tasks, TASK), ([stack.auth], "/api/v1/users/me")):
         for service in services:
             service.set_health(serving=False)
-        wait_until(lambda: gateway.http.get("/ready").status_code == 503, timeout=5)
+        wait_until(lambda: gateway.http.get("/ready").status_code == 503)
         assert_error(gateway.http.get("/ready"), 503, 14, "DEPENDENCY_UNAVAILABLE")
         assert gateway.http.get("/health").json() == {"status": "healthy"}
         assert gateway.http.get(f"{gateway.ops}/readyz").status_code == 200
-        wait_until(lambda path=path: gateway.request("GET", path).status_code == 503, timeout=5)
+        wait_until(lambda path=path: gateway.request("GET", path).status_code == 503)
         assert_error(gateway.request("GET", path), 503, 14, "DEPENDENCY_UNAVAILABLE")
         for service in services:
             service.set_health(serving=True)
-        wait_until(lambda: gateway.http.get("/ready").status_code == 200, timeout=5)
+        wait_until(lambda: gateway.http.get("/ready").status_code == 200)
         assert gateway.http.get("/ready").json() == {"status": "ready"}
 
 
 def test_one_replica_is_enough(gateway: Gateway, stack: Stack) -> None:
     stack.tasks[0].set_health(serving=False)
-    wait_until(lambda: _none_of_ten(gateway, stack), timeout=5)
+    wait_until(lambda: _none_of_ten(gateway, stack))
     assert gateway.http.get("/ready").status_code == 200
     stack.tasks[0].set_health(serving=True)
-    wait_until(lambda: not _none_of_ten(gateway, stack), timeout=5)
+    wait_until(lambda: not _none_of_ten(gateway, stack))
 
 
 def _none_of_ten(gateway: Gateway, stack: Stack) -> bool:
@@ -140,7 +147,8 @@ def test_a_service_that_is_not_there(stack: Stack) -> None:
         assert_error(gateway.request("GET", TASK), 503, 14, "DEPENDENCY_UNAVAILABLE")
         error = gateway.failure(GET_TASK)
         assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
-        assert gateway.request("GET", "/api/v1/users/me").status_code == 200
+        # The other service can be called as soon as its first health check has succeeded.
+        wait_until(lambda: gateway.request("GET", "/api/v1/users/me").status_code == 200)
         assert gateway.http.get("/ready").status_code == 503
 
 
@@ -199,7 +207,7 @@ def planted_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
     file.write_bytes(planted(DESCRIPTORS.read_bytes()))
     with (
         Stack.started(folder, file.read_bytes()) as stack,
-        gateway_behind(stack, descriptors=file, request_timeout_seconds=1, stream_idle_timeout_seconds=STREAM_IDLE_SECONDS) as gateway,
+        gateway_behind(stack, descriptors=file, request_timeout_seconds=CALL_SECONDS, stream_idle_timeout_seconds=STREAM_IDLE_SECONDS) as gateway,
     ):
         yield gateway
 
@@ -231,7 +239,7 @@ def test_a_stream_outlives_the_time_limit_of_calls(planted_gateway: Gateway) -> 
     def watch(_: Any, __: Any) -> Iterator[Any]:
         for number in range(3):
             yield messages.response(path)(id=str(number))
-            time.sleep(0.8)
+            time.sleep(PAUSE_SECONDS)
 
     gateway.stack.behave(path, watch)
     call = gateway.channel.unary_stream(path, lambda sent: sent.SerializeToString(), messages.response(path).FromString)

@@ -26,7 +26,7 @@ REGISTER, LOGIN, REFRESH = named("AuthService.Register"), named("AuthService.Log
 MIN_CHARACTERS, MAX_CHARACTERS, BCRYPT_BYTES = 8, 128, 72
 NAME = "Ada"
 
-bounded = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+bounded = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 # Each example makes a registration and two logins, and each of these calls computes a hash.
 fewer = settings(bounded, max_examples=40)
 

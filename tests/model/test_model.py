@@ -9,7 +9,7 @@ from devstack.stack import Stack
 from tests.conftest import AccountFactory
 from tests.model.run import run, world_of
 
-EXAMPLES, STEPS = 15, 40
+EXAMPLES, STEPS = 6, 40
 
 
 async def test_the_system_agrees_with_its_model(system: Stack, rest: httpx.AsyncClient, new_account: AccountFactory) -> None:

@@ -39,7 +39,7 @@ async def health(stack: Stack, process: str, service: str) -> str:
     """Returns the grpc.health.v1 status of a service name: SERVING, NOT_SERVING …"""
     async with grpc.aio.insecure_channel(f"{HOST}:{stack.state.processes[process].grpc_port}") as channel:
         check: Any = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[no-untyped-call]
-        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=2)
+        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=5)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 

@@ -148,7 +148,7 @@ async def test_a_key_that_cannot_be_made_does_not_stop_the_one_that_signs(databa
     restarted = Replica(database)
     async with locked(database):
         advancing = asyncio.create_task(restarted.advance())
-        await eventually(lambda: require_read(restarted, first), within=2)
+        await eventually(lambda: require_read(restarted, first), within=4)
         assert restarted.signs_with == first
         assert not advancing.done()
     await advancing
@@ -161,7 +161,7 @@ async def test_rotating_by_hand_makes_the_next_key_once(replica: Replica) -> Non
     first = replica.signs_with
     made = await replica.rotation.rotate()
     assert states(made) == ["active", "next"]
-    assert 99 < (made.keys[1].active_from - made.now).total_seconds() <= 100
+    assert 90 < (made.keys[1].active_from - made.now).total_seconds() <= 100
     assert (await replica.rotation.rotate()).keys == made.keys
     await replica.advance()
     assert replica.signs_with == first

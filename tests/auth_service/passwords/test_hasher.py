@@ -1,7 +1,6 @@
 """Password hashing: it truncates nothing, its time reveals nothing, and its queue is bounded."""
 
 import asyncio
-import statistics
 import threading
 import time
 from typing import Any
@@ -40,7 +39,7 @@ async def test_one_text_typed_in_two_ways_is_one_password(hasher: PasswordHasher
     assert await hasher.verify("Cafe\N{COMBINING ACUTE ACCENT} au lait", await hasher.hash("Caf\N{LATIN SMALL LETTER E WITH ACUTE} au lait"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 async def test_any_two_texts_are_told_apart(hasher: PasswordHasher, one: str, two: str) -> None:
     """Except two ways of typing the same text."""
@@ -98,8 +97,10 @@ async def test_nobodys_password_takes_as_long_and_is_never_right() -> None:
         assert not await hasher.verify("", password_hash)
         return time.perf_counter() - started
 
-    times = {which: statistics.median([await seconds(which) for _ in range(7)]) for which in (known, None)}
-    assert 0.5 < times[None] / times[known] < 2
+    # In turn, and the shortest of each, so that other programs of a busy machine disturb neither side more than the other.
+    times = [(await seconds(known), await seconds(None)) for _ in range(7)]
+    for_known, for_none = (min(side) for side in zip(*times, strict=True))
+    assert 0.5 < for_none / for_known < 2
     await hasher.close()
 
 
@@ -128,7 +129,7 @@ async def test_work_beyond_the_queue_is_refused_and_counted_until_done(monkeypat
     assert hasher._under_way == 2
     release.set()
     assert await waiting[1] is False
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while hasher._under_way:
             await asyncio.sleep(0.01)
     await hasher.close()
@@ -173,10 +174,13 @@ async def test_what_a_hash_is_thought_to_take_follows_what_they_take(monkeypatch
 
 async def test_the_event_loop_goes_on_while_a_password_is_hashed() -> None:
     hasher = PasswordHasher(cost=10, threads=1, queue=1, registry=CollectorRegistry())
-    hashing = asyncio.create_task(hasher.hash("correct horse battery"))
     turns = 0
-    while not hashing.done():
-        await asyncio.sleep(0.001)
-        turns += 1
-    assert turns > 5
+    # Every hash would hold up a loop that does not go on. A busy machine holds up only some of them.
+    async with asyncio.timeout(10):
+        while turns <= 5:
+            hashing = asyncio.create_task(hasher.hash("correct horse battery"))
+            turns = 0
+            while not hashing.done():
+                await asyncio.sleep(0.001)
+                turns += 1
     await hasher.close()

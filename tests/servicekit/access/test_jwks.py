@@ -16,6 +16,7 @@ from servicekit.access import jwks
 from servicekit.access.jwks import RemoteKeys, public_keys
 from servicekit.errors import DependencyUnavailable
 from tests.support.keys import key_ring
+from tests.support.waiting import eventually
 
 INTERVAL_SECONDS = 0.2
 
@@ -92,7 +93,8 @@ async def test_a_new_key_is_found_without_waiting_for_the_refresh(issuer: Issuer
     assert await keys.find(kid_of(new)) == public_of(new)
 
 
-async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
+async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", 1000.0)
     issuer.publish(key_ring())
     keys = RemoteKeys(issuer.url, CollectorRegistry())
     found = await asyncio.gather(*(keys.find(f"made-up-{i}") for i in range(50)))
@@ -101,6 +103,7 @@ async def test_made_up_kids_are_asked_for_seldom(issuer: Issuer) -> None:
     for i in range(50, 60):
         assert await keys.find(f"made-up-{i}") is None
     assert issuer.asked == 1
+    monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", INTERVAL_SECONDS)
     await asyncio.sleep(INTERVAL_SECONDS)
     await keys.find("made-up")
     assert issuer.asked == 2
@@ -134,7 +137,7 @@ async def test_a_withdrawn_key_is_no_longer_good(issuer: Issuer, monkeypatch: py
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     await asyncio.sleep(INTERVAL_SECONDS)
     # The first call of `holds` starts the fetch and does not wait for it.
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while keys.holds(kid_of(old)):
             await asyncio.sleep(0.01)
     assert keys.holds(kid_of(new))
@@ -152,7 +155,8 @@ async def test_an_old_set_is_fetched_anew_once(issuer: Issuer, monkeypatch: pyte
     assert issuer.asked == 1
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     assert all(keys.holds(kid_of(key)) for _ in range(10))
-    await asyncio.sleep(0.05)
+    # Waits for the fetch that `holds` has started.
+    await keys.refresh()
     assert issuer.asked == 2
 
 
@@ -171,10 +175,11 @@ async def test_a_known_key_waits_for_no_fetch(issuer: Issuer, monkeypatch: pytes
     keys._url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(jwks, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", aiohttp.ClientTimeout(total=30))
     began = asyncio.get_running_loop().time()
     assert all(keys.holds(kid_of(known)) for _ in range(10))
     assert all(await asyncio.gather(*(keys.find(kid_of(known)) for _ in range(10))))
-    assert asyncio.get_running_loop().time() - began < 1
+    assert asyncio.get_running_loop().time() - began < 10
     assert keys._fetching is not None
     keys._fetching.cancel()
     await asyncio.gather(keys._fetching, return_exceptions=True)
@@ -197,24 +202,30 @@ async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
 
 async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
-    issuer.delay_seconds = 5.0
+    issuer.delay_seconds = 30.0
     began = time.monotonic()
     with pytest.raises(DependencyUnavailable):
         await RemoteKeys(issuer.url, CollectorRegistry()).find("any")
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0
 
 
-async def test_a_fetch_under_way_does_not_hold_up_a_known_key(issuer: Issuer) -> None:
+async def test_a_fetch_under_way_does_not_hold_up_a_known_key(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", aiohttp.ClientTimeout(total=30))
     key = key_ring()
     issuer.publish(key)
     keys = RemoteKeys(issuer.url, CollectorRegistry())
     await keys.find(kid_of(key))
     await asyncio.sleep(INTERVAL_SECONDS)
-    issuer.delay_seconds = 1.0
+    issuer.delay_seconds = 30.0
     unknown = asyncio.create_task(keys.find("unknown"))
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(0.3):
+
+    async def asked() -> None:
+        assert issuer.asked == 2
+
+    await eventually(asked, within=5, every=0.01)
+    async with asyncio.timeout(5):
         assert await keys.find(kid_of(key))
+    assert not unknown.done()
     unknown.cancel()
     await asyncio.gather(unknown, return_exceptions=True)
 
@@ -240,7 +251,7 @@ async def test_the_age_of_the_keys_is_measured(issuer: Issuer) -> None:
     assert registry.get_sample_value("jwks_age_seconds") == float("inf")
     issuer.publish(key)
     await keys.refresh()
-    assert (registry.get_sample_value("jwks_age_seconds") or 0) < 1
+    assert (registry.get_sample_value("jwks_age_seconds") or 0) < 10
     issuer.status = 503
     await asyncio.sleep(INTERVAL_SECONDS)
     await keys.refresh()

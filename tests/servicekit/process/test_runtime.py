@@ -16,8 +16,8 @@ import grpc.aio
 from tests.servicekit.rpc.feed_program import LAST_WORDS
 from tests.servicekit.rpc.feeds import read_all, watch
 
-DRAIN_DELAY_SECONDS = 0.5
-GRACE_SECONDS = 10.0
+DRAIN_DELAY_SECONDS = 1.0
+GRACE_SECONDS = 30.0
 STREAMS = 20
 SETTINGS = {
     "ENVIRONMENT": "development",
@@ -49,16 +49,22 @@ class Program:
         return log
 
 
+async def _logged(process: asyncio.subprocess.Process, event: str) -> Any:
+    """Reads the log up to the event, and returns its line."""
+    assert process.stdout is not None
+    while (line := json.loads(await asyncio.wait_for(process.stdout.readline(), 60)))["event"] != event:
+        pass
+    return line
+
+
 @contextlib.asynccontextmanager
 async def program() -> AsyncIterator[Program]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.servicekit.rpc.feed_program", stdout=asyncio.subprocess.PIPE, env={**inherited, **SETTINGS}
     )
-    assert process.stdout is not None
     try:
-        while (line := json.loads(await asyncio.wait_for(process.stdout.readline(), 20)))["event"] != "started":
-            pass
+        line = await _logged(process, "started")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{line['grpc_port']}") as channel:
             yield Program(process, channel)
     finally:
@@ -72,9 +78,9 @@ async def test_streams_go_on_while_balancers_look_away_and_then_end_with_a_reaso
         calls = [watch(running.channel) for _ in range(STREAMS)]
         for call in calls:
             await call.read()
-        running.process.send_signal(signal.SIGTERM)
         told = time.monotonic()
-        await asyncio.sleep(DRAIN_DELAY_SECONDS / 2)
+        running.process.send_signal(signal.SIGTERM)
+        await _logged(running.process, "draining")
         # Load balancers may still route a new stream here.
         calls.append(watch(running.channel))
         outcomes = await asyncio.gather(*map(read_all, calls))
@@ -85,7 +91,7 @@ async def test_streams_go_on_while_balancers_look_away_and_then_end_with_a_reaso
         assert error is not None
         assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE.value[0], "DEPENDENCY_UNAVAILABLE")
         assert LAST_WORDS in error.message
-    assert DRAIN_DELAY_SECONDS <= took < DRAIN_DELAY_SECONDS + 2.0
+    assert DRAIN_DELAY_SECONDS <= took < DRAIN_DELAY_SECONDS + 8.0
     assert time.monotonic() - told < GRACE_SECONDS / 2, "the server waited for streams that had ended"
     assert [line["grpc_code"] for line in log if line["event"] == "call"] == ["UNAVAILABLE"] * len(calls)
     assert [line["event"] for line in log if line["event"] != "call"][-2:] == ["close_failed", "stopped"]

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from taskmanager.rpc.v1 import access_pb2
@@ -16,11 +18,15 @@ from servicekit import deadline
 from servicekit.errors import AccessDenied, DeadlineExceeded, ServiceError
 from servicekit.rpc.call import Call
 from servicekit.rpc.method import Method, methods_of
+from servicekit.rpc.pipeline import DEADLINE_MARGIN_SECONDS
 from servicekit.rpc.status import Failure
+from tests.servicekit.rpc.feeds import feed_service
 from tests.servicekit.rpc.serving import GOOD, SERVICE_TOKENS, TASK_ID, TASKS, USER_ID, Limits, Serving, Tasks, pipeline, serving
 from tests.support.errors import ApiError
+from tests.support.waiting import eventually
 
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
+WITHIN_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -98,8 +104,92 @@ async def test_a_call_without_a_deadline_gets_the_default() -> None:
     began = time.monotonic()
     with pytest.raises(Failure) as failure:
         await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with())
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0
     assert failure.value.reason == "DEADLINE_EXCEEDED"
+
+
+class Waiting:
+    """Handlers that wait until they are ended, of a unary and of a streaming method, in a pipeline."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.ended = 0
+        self._registry = CollectorRegistry()
+        self._pipeline = pipeline(self._registry)
+
+    async def call(self, kind: str, time_remaining: float) -> None:
+        """Makes a call of the method of this kind."""
+        (found,) = (m for m in methods_of(feed_service()) if m.streams == (kind == "stream"))
+        request, call = task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=time_remaining)
+        if kind == "stream":
+            await self._pipeline.wrap_stream(found, self._watch)(request, call, self._send)
+        else:
+            await self._pipeline.wrap(found, self._get)(request, call)
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """The codes under which ended calls are counted, with their numbers."""
+        samples = [sample for family in self._registry.collect() for sample in family.samples]
+        return {each.labels["grpc_code"]: each.value for each in samples if each.name == "grpc_server_handled_total" and each.value}
+
+    async def _get(self, _: Any, __: Call) -> Message:
+        try:
+            self.begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody ended it")
+        finally:
+            self.ended += 1
+
+    async def _watch(self, request: Any, call: Call) -> AsyncGenerator[Message, None]:
+        yield task_pb2.Task()
+        yield await self._get(request, call)
+
+    async def _send(self, _: Message) -> None:
+        """Discards the message."""
+
+
+class Clock:
+    """A clock that the test sets, in place of the module `time`."""
+
+    now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("kind", ["call", "stream"])
+async def test_a_call_whose_deadline_passes_on_the_server_fails_and_is_counted_so(kind: str) -> None:
+    waiting = Waiting()
+    with pytest.raises(Failure) as failure:
+        await asyncio.create_task(waiting.call(kind, 0.05))
+    assert (failure.value.code, failure.value.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert (waiting.counted, waiting.ended) == ({"DeadlineExceeded": 1}, 1)
+
+
+@pytest.mark.parametrize("kind", ["call", "stream"])
+@pytest.mark.parametrize(
+    ("left_seconds", "code"),
+    [
+        (999.0, "Cancelled"),
+        (DEADLINE_MARGIN_SECONDS * 1.5, "Cancelled"),
+        (DEADLINE_MARGIN_SECONDS * 0.5, "DeadlineExceeded"),
+        (0.0, "DeadlineExceeded"),
+    ],
+    ids=["long-before", "before-the-margin", "within-the-margin", "at-the-deadline"],
+)
+async def test_a_call_cancelled_at_its_deadline_is_counted_as_one_whose_deadline_passed(
+    kind: str, left_seconds: float, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """grpc's core cancels the call when it notices the deadline first. A client that leaves cancels it too."""
+    clock, waiting = Clock(), Waiting()
+    monkeypatch.setattr("servicekit.rpc.pipeline.time", clock)
+    call = asyncio.create_task(waiting.call(kind, 1000.0))
+    await waiting.begun.wait()
+    clock.now += 1000.0 - left_seconds
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (waiting.counted, waiting.ended) == ({code: 1}, 1)
 
 
 async def test_the_clients_deadline_goes_all_the_way_down() -> None:
@@ -111,11 +201,11 @@ async def test_the_clients_deadline_goes_all_the_way_down() -> None:
 
     tasks = Tasks()
     tasks.behaviour = look
-    handler = pipeline(CollectorRegistry()).wrap(method("GetTask"), tasks.get_task)
-    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=0.5))
+    handler = pipeline(CollectorRegistry(), Limits(deadline_seconds=60.0)).wrap(method("GetTask"), tasks.get_task)
+    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=30.0))
     await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=None))
-    assert 0.3 < left[0] <= 0.5
-    assert 4.0 < left[1] <= 5.0
+    assert 20.0 < left[0] <= 30.0
+    assert 50.0 < left[1] <= 60.0
 
 
 async def test_a_handlers_own_timeout_is_not_the_calls() -> None:
@@ -139,8 +229,11 @@ async def test_more_calls_than_the_limit_are_refused_at_once() -> None:
     async with serving(Limits(concurrent_calls=2)) as server:
         server.tasks.behaviour = wait
         under_way = [asyncio.create_task(server.get_task()) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        assert server.registry.get_sample_value("grpc_server_calls_in_flight") == 2
+
+        async def both_run() -> None:
+            assert server.registry.get_sample_value("grpc_server_calls_in_flight") == 2
+
+        await eventually(both_run, within=WITHIN_SECONDS, every=0.01)
         assert reason(await server.get_task()) == "OVERLOADED"
         release.set()
         assert [answer.title for answer in await asyncio.gather(*under_way)] == ["late"] * 2
@@ -149,17 +242,24 @@ async def test_more_calls_than_the_limit_are_refused_at_once() -> None:
 
 
 async def test_a_cancelled_call_is_counted_and_gives_its_place_back() -> None:
+    arrived = asyncio.Event()
+
     async def wait(_: Any, __: Call) -> None:
+        arrived.set()
         await asyncio.sleep(30)
 
     async with serving(Limits(concurrent_calls=1)) as server:
         server.tasks.behaviour = wait
         call = asyncio.create_task(server.get_task())
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await arrived.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await asyncio.sleep(0.1)
-        assert server.handled("Cancelled") == 1
+
+        async def counted() -> None:
+            assert server.handled("Cancelled") == 1
+
+        await eventually(counted, within=WITHIN_SECONDS, every=0.01)
         server.tasks.behaviour = server.tasks.answer
         assert (await server.get_task()).title == "Found"
 

@@ -109,12 +109,12 @@ async def test_stopping_waits_for_calls_under_way() -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Any = channel.unary_unary("/taskmanager.task.v1.TaskService/GetTask", response_deserializer=task_pb2.Task.FromString)
         request = b"\x0a\x24" + TASK_ID.encode()
-        answer = asyncio.ensure_future(call(request, metadata=grpc.aio.Metadata(*GOOD), timeout=5))
+        answer = asyncio.ensure_future(call(request, metadata=grpc.aio.Metadata(*GOOD), timeout=20))
         await began.wait()
-        stopping = asyncio.create_task(server.stop(3))
+        stopping = asyncio.create_task(server.stop(30))
         await asyncio.sleep(0.05)
         assert not stopping.done()
         release.set()
         assert (await answer).title == "late"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await stopping

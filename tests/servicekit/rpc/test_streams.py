@@ -56,11 +56,11 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Feeding]:
         yield made
 
 
-async def ended(server: Feeding, code: str, times: int = 1) -> None:
-    """Returns when the stream and its handler have ended."""
+async def ended(server: Feeding, *codes: str) -> None:
+    """Returns when the stream and its handler have ended. The stream is counted once, under one of the codes."""
 
     async def check() -> None:
-        assert server.counted("handled_total", grpc_code=code) == times
+        assert sum(server.counted("handled_total", grpc_code=code) or 0 for code in codes) == 1
         assert server.feed.ended == len(server.feed.calls)
         assert server.under_way == 0
 
@@ -152,10 +152,12 @@ async def test_its_admission_has_the_deadline_of_calls() -> None:
 @pytest.mark.parametrize("behaviour", ["idle", "ticking"])
 async def test_the_clients_deadline_ends_it(server: Feeding, behaviour: str) -> None:
     server.feed.behaviour = getattr(server.feed, behaviour)
-    _, error = await read_all(server.watch(timeout=0.3))
+    _, error = await read_all(server.watch(timeout=1.0))
     assert error is not None
     assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-    await ended(server, "DeadlineExceeded")
+    # The server's time starts when the request arrives. If the request was under way for longer than DEADLINE_MARGIN_SECONDS, the client's
+    # cancellation comes well before the end of the server's time. test_pipeline shows which of the two is counted when.
+    await ended(server, "DeadlineExceeded", "Cancelled")
 
 
 async def test_streams_are_limited_apart_from_calls() -> None:
@@ -211,7 +213,8 @@ async def test_a_client_that_is_killed_is_let_go_of_at_once(server: Feeding, beh
 
 @pytest.mark.parametrize("traced", [False, True])
 async def test_a_slow_reader_is_cut_off_and_others_go_on(*, traced: bool) -> None:
-    limits = Limits(slow_reader_seconds=0.5)
+    # Long enough that a stalled machine does not make `other` a slow reader too.
+    limits = Limits(slow_reader_seconds=1.0)
     async with feeding(limits, [telemetry._interceptor()] if traced else []) as server:
         server.feed.behaviour = server.feed.ticking
         other = server.watch()
@@ -327,7 +330,7 @@ async def _client(server: Feeding, reads: str) -> AsyncIterator[asyncio.subproce
     client = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, str(server.port), reads, stdout=asyncio.subprocess.PIPE)
     try:
         assert client.stdout is not None
-        assert await asyncio.wait_for(client.stdout.readline(), 20) == b"first\n"
+        assert await asyncio.wait_for(client.stdout.readline(), 60) == b"first\n"
         yield client
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from servicekit.stores.postgres import Database, DatabaseOptions
 
 
-def options(url: str, *, pool: int = 2, seconds: float = 2.0, statement_cache_size: int = 100) -> DatabaseOptions:
+def options(url: str, *, pool: int = 2, seconds: float = 10.0, statement_cache_size: int = 100) -> DatabaseOptions:
     """Returns the options of a small pool."""
     return DatabaseOptions(url=url, application_name="test", pool_max_size=pool, statement_cache_size=statement_cache_size, timeout_seconds=seconds)
 
@@ -25,7 +25,7 @@ async def started(database: Database) -> AsyncIterator[Database]:
 
 
 @contextlib.asynccontextmanager
-async def pool(url: str, *, size: int = 2, seconds: float = 2.0) -> AsyncIterator[Database]:
+async def pool(url: str, *, size: int = 2, seconds: float = 10.0) -> AsyncIterator[Database]:
     """Yields a started pool for a URL."""
     async with started(Database(options(url, pool=size, seconds=seconds), CollectorRegistry())) as database:
         yield database

@@ -254,19 +254,27 @@ async def test_what_came_before_a_failure_can_be_used(folder: Folder, roles: Rol
     await query(roles.service_url, f"SELECT * FROM {folder.schema}.things")
 
 
-async def test_a_function_made_anew_is_never_without_its_rights(folder: Folder, roles: Roles) -> None:
+async def test_a_function_made_anew_is_never_without_its_rights(folder: Folder, roles: Roles, database_url: str) -> None:
     """The service keeps calling the function while one migration creates it again with another result type and a second migration runs."""
     await folder.write(**EVERY_KIND).apply(roles.migrator_url, roles.service)
     anew = "DROP FUNCTION $schema.one(); CREATE FUNCTION $schema.one() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';"
-    migrating = asyncio.create_task(
-        folder.write(**{"0002_anew": anew, "0003_slow": "SELECT pg_sleep(0.5);"}).apply(roles.migrator_url, roles.service)
-    )
-    calls = 0
-    while not migrating.done():
-        assert not await refused(roles.service_url, f"SELECT {folder.schema}.one()")
-        calls += 1
-    assert await migrating == ["0002_anew", "0003_slow"]
-    assert calls > 3
+    # The last migration waits for a lock of this test, until the service has called the new function several times.
+    waits = f"SELECT pg_advisory_xact_lock(hashtext('{folder.schema}'));"
+    calls_of_new = 0
+    holder = await asyncpg.connect(database_url)
+    try:
+        await holder.execute(f"SELECT pg_advisory_lock(hashtext('{folder.schema}'))")
+        migrating = asyncio.create_task(folder.write(**{"0002_anew": anew, "0003_waits": waits}).apply(roles.migrator_url, roles.service))
+        while not migrating.done():
+            is_new = await query(roles.service_url, f"SELECT max(version) = 2 FROM {folder.schema}.schema_migrations")
+            assert not await refused(roles.service_url, f"SELECT {folder.schema}.one()")
+            calls_of_new += is_new
+            if calls_of_new == 4:
+                await holder.execute("SELECT pg_advisory_unlock_all()")
+    finally:
+        await holder.close()
+    assert await migrating == ["0002_anew", "0003_waits"]
+    assert calls_of_new >= 4
 
 
 async def test_many_at_once_do_not_stumble_over_each_others_grants(folder: Folder, roles: Roles) -> None:

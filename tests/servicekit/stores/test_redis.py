@@ -1,7 +1,6 @@
 """The circuit breaker on a real Valkey, behind a proxy that freezes and drops connections."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -19,13 +18,19 @@ from servicekit.stores import redis as breaker
 from servicekit.stores.redis import Redis
 from tests.servicekit.stores.databases import through
 from tests.support.proxy import Proxy, proxied
+from tests.support.waiting import eventually
 
 PROBE_SECONDS = 0.1
+# The product's limit. The tests in which Redis hangs restore it, and the others wait longer for a busy machine.
+TIMEOUT_SECONDS = breaker.TIMEOUT_SECONDS
 
 
 @pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _often(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:
     monkeypatch.setattr(breaker, "PROBE_INTERVAL_SECONDS", PROBE_SECONDS)
+    monkeypatch.setattr(breaker, "HOOK_TIMEOUT_SECONDS", 5.0)
+    # Longer than any test runs.
+    monkeypatch.setattr(breaker, "SETTLE_SECONDS", 1000.0)
 
 
 @pytest.fixture
@@ -84,23 +89,25 @@ async def test_with_nobody_there_it_is_soon_unavailable(figures: Figures) -> Non
     began = time.monotonic()
     with pytest.raises(RedisUnavailable):
         await ping(client)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 4.0
     assert (figures.open, figures.failures) == (1, 1)
     await client.close()
 
 
-async def test_a_redis_that_hangs_is_waited_for_once(client: Redis, proxy: Proxy, figures: Figures) -> None:
+async def test_a_redis_that_hangs_is_waited_for_once(client: Redis, proxy: Proxy, figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
     await ping(client)
     proxy.freeze()
+    monkeypatch.setattr(breaker, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
     began = time.monotonic()
     with pytest.raises(RedisUnavailable):
         await ping(client)
-    assert breaker.TIMEOUT_SECONDS * 0.9 <= time.monotonic() - began < breaker.TIMEOUT_SECONDS * 3
+    assert TIMEOUT_SECONDS * 0.9 <= time.monotonic() - began < 5.0
     began = time.monotonic()
     for _ in range(1000):
         with pytest.raises(RedisUnavailable):
             await ping(client)
-    assert time.monotonic() - began < breaker.TIMEOUT_SECONDS
+    # To wait each time would take minutes.
+    assert time.monotonic() - began < 10.0
     assert (figures.open, figures.failures) == (1, 1)
 
 
@@ -131,7 +138,11 @@ async def test_hooks_have_succeeded_before_it_closes(client: Redis, figures: Fig
     client.before_close(first)
     client.before_close(second)
     client.trip(OSError())
-    await asyncio.sleep(PROBE_SECONDS * 3.5)
+
+    async def probed_twice() -> None:
+        assert len(seen) >= 4
+
+    await eventually(probed_twice, within=5, every=0.01)
     assert figures.open == 1
     assert seen[:4] == [("first", 1), ("second", 1)] * 2
     fail = False
@@ -203,10 +214,8 @@ async def test_a_hook_that_is_at_fault_does_not_leave_it_open_for_good(client: R
 
     client.before_close(once_wrong)
     client.trip(OSError())
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PROBE_SECONDS * 10):
-            await closed(figures)
-    assert figures.open == 0
+    await closed(figures)
+    assert calls == 2
 
 
 async def test_it_opens_at_the_end_of_a_connection_that_nobody_uses(client: Redis, proxy: Proxy, figures: Figures) -> None:
@@ -214,7 +223,7 @@ async def test_it_opens_at_the_end_of_a_connection_that_nobody_uses(client: Redi
     await client.get(f"test:{uuid4()}")
     assert client.settled
     await proxy.cut()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(5):
         while client.settled:
             await asyncio.sleep(0.01)
     await closed(figures)

@@ -8,7 +8,7 @@ import pytest
 from devstack.stack import Stack
 from servicekit.access.revocations import EventKind
 from servicekit.errors import DependencyUnavailable
-from task_service.accounts.auth_events import AuthEvents
+from task_service.accounts.auth_events import TIMEOUTS_SECONDS, AuthEvents
 from tests.conftest import AccountFactory
 from tests.contract.insider import secrets_of
 from tests.support.proxy import Proxy, proxied
@@ -32,7 +32,9 @@ async def test_a_connection_that_died_without_a_word_costs_less_than_a_second(ev
     """This time and the 1 s between two polls must be less than the 2 s within which a revocation takes effect."""
     await events.list_events(after=0)
     proxy.lose()
-    async with asyncio.timeout(0.9):
+    assert TIMEOUTS_SECONDS[0] < 0.9
+    # A busy machine needs time for the second try too. Without a new connection that try would last for its own timeout as well.
+    async with asyncio.timeout(sum(TIMEOUTS_SECONDS) - 0.2):
         both = await asyncio.gather(events.list_events(after=0), events.list_events(after=0, kind=EventKind.USER_DELETED))
     assert all(page.last_number >= 0 for page in both)
 

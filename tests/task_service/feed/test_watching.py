@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,10 +21,11 @@ from task_service.feed.domain import ChangeKind, WatchEvent
 from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired, ServiceStopping
 from task_service.feed.repository import PostgresChanges
 from task_service.feed.service import CHANGES_AT_ONCE, FeedService
-from task_service.feed.watching import MAX_WATCHES_PER_USER, Watches, channel_of
+from task_service.feed.watching import MAX_WATCHES_PER_USER, UNKNOWN, Watches, channel_of
 from task_service.tasks.domain import Actor, Task
 from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.writes import Creation, Undeletion
+from tests.support.waiting import eventually
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 SECRET = "a key for the tests of watching, long enough"
@@ -71,6 +73,27 @@ class Feed:
         return contextlib.aclosing(self.service.watch_tasks(identity, token))
 
 
+class Clock:
+    """The clock by which tokens expire. It stands still until a test starts it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self._began: float | None = None
+
+    def __call__(self) -> float:
+        return self.ahead + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    def start(self) -> None:
+        self._began = time.monotonic()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(watching, "time", SimpleNamespace(time=clock))
+    return clock
+
+
 @pytest.fixture
 def feed(database: Database) -> Feed:
     return Feed(database)
@@ -94,8 +117,19 @@ async def _ended(events: AsyncIterator[WatchEvent], error: type[ServiceError]) -
 
 
 async def _all(events: AsyncIterator[WatchEvent]) -> None:
-    while True:
-        await _next(events)
+    async with asyncio.timeout(60):
+        while True:
+            await _next(events)
+
+
+async def _all_read(feed: Feed, *actors: Actor) -> None:
+    """Waits until each stream of these users has made the read that follows its checkpoint."""
+
+    async def require_read() -> None:
+        for actor in actors:
+            assert all(watch.last_seq != UNKNOWN for watch in feed.watches._users[actor.user_id].watches)
+
+    await eventually(require_read, within=WITHIN_SECONDS, every=0.01)
 
 
 async def _silent(events: AsyncIterator[WatchEvent]) -> None:
@@ -157,8 +191,7 @@ async def test_a_change_that_nobody_tells_of_is_found_by_polling(feed: Feed, tas
         await _next(events)
         await _next(others)
         waiting = [asyncio.ensure_future(_next(each)) for each in (events, others)]
-        # Time for the read that follows the checkpoint.
-        await asyncio.sleep(0.1)
+        await _all_read(feed, actor, other)
         for who in (actor, other):
             await insert(tasks, who, FIELDS)
         await asyncio.sleep(0.1)
@@ -173,10 +206,11 @@ async def test_a_change_that_another_stream_of_the_user_has_read_is_told_all_the
     async with feed.watch(actor) as events, feed.watch(actor) as later:
         await _next(events)
         waiting = asyncio.ensure_future(_next(events))
-        await asyncio.sleep(0.1)
+        await _all_read(feed, actor)
         await insert(tasks, actor, FIELDS)
         await _next(later)
         looking = asyncio.ensure_future(_next(later))
+        await _all_read(feed, actor)
         await asyncio.sleep(0.1)
         assert not waiting.done()
         await feed.watches.round()
@@ -258,21 +292,20 @@ async def test_a_stream_ends_with_its_session(feed: Feed, actor: Actor) -> None:
         await _silent(other)
 
 
-async def test_a_stream_ends_with_its_token(feed: Feed, actor: Actor) -> None:
-    expires_at = time.time() + 0.4
-    async with feed.watch(actor, expires_at=expires_at) as events:
+async def test_a_stream_ends_with_its_token(feed: Feed, actor: Actor, clock: Clock) -> None:
+    async with feed.watch(actor, expires_at=0.4) as events:
         await _next(events)
+        clock.start()
         await _ended(events, TokenInvalid)
-        assert 0 <= time.time() - expires_at < 1
+        assert 0.4 <= clock() < WITHIN_SECONDS
 
 
 @pytest.mark.parametrize("why", ["session", "token", "drain"])
-async def test_a_stream_that_has_much_to_tell_ends_as_soon(feed: Feed, tasks: PostgresTasks, actor: Actor, why: str) -> None:
+async def test_a_stream_that_has_much_to_tell_ends_as_soon(feed: Feed, tasks: PostgresTasks, actor: Actor, clock: Clock, why: str) -> None:
     async with feed.watch(actor) as events:
         token = (await _next(events)).resume_token
     await tasks.write(actor, [Creation(new_id(), FIELDS) for _ in range(CHANGES_AT_ONCE // 2)])
-    expires_at = time.time() + (0.3 if why == "token" else 60)
-    async with feed.watch(actor, token, expires_at=expires_at) as events:
+    async with feed.watch(actor, token, expires_at=60) as events:
         await _next(events)
         assert len(await _told(events, 2)) == 2
         if why == "session":
@@ -281,7 +314,7 @@ async def test_a_stream_that_has_much_to_tell_ends_as_soon(feed: Feed, tasks: Po
         elif why == "drain":
             await feed.watches.drain()
         else:
-            await asyncio.sleep(0.4)
+            clock.ahead = 60
         with pytest.raises(ServiceStopping if why == "drain" else TokenInvalid):
             await _next(events)
 

@@ -1,8 +1,10 @@
 """The cache never returns a task older than an acknowledged write. The tests force the races by stopping the repository at the critical moments."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 from uuid import UUID
 
@@ -13,7 +15,9 @@ from redis.asyncio import Redis as Client
 from devstack.stack import Stack
 from servicekit.errors import RedisUnavailable
 from servicekit.rpc.retry import Idempotency
+from servicekit.stores import redis as stores
 from servicekit.stores.redis import Redis
+from task_service.tasks import cache as cached_tasks
 from task_service.tasks.cache import MAX_SUSPECT_KEYS, CachedTasks, Suspects, key_of
 from task_service.tasks.domain import Actor, Task, TaskFields
 from task_service.tasks.encoding import encode
@@ -22,6 +26,9 @@ from task_service.tasks.writes import Operations, Written
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
 Hook = Callable[[], Awaitable[None]]
+
+# Far longer than a circuit breaker takes to close.
+WITHIN_SECONDS = 10.0
 
 
 class Stopping(PostgresTasks):
@@ -50,6 +57,23 @@ class Stopping(PostgresTasks):
 async def _run(hook: Hook | None) -> None:
     if hook is not None:
         await hook()
+
+
+class Outage:
+    """Opens circuit breakers, like a cut connection. They stay open until `end`, however long the test takes until then."""
+
+    def __init__(self, *clients: Redis) -> None:
+        self._over = False
+        for redis in clients:
+            redis._hooks.insert(0, self._refuse)
+            redis.trip(ConnectionError())
+
+    def end(self) -> None:
+        self._over = True
+
+    async def _refuse(self, _: Client) -> None:
+        if not self._over:
+            raise ConnectionError
 
 
 @pytest.fixture
@@ -195,12 +219,12 @@ async def test_with_redis_away_the_rest_goes_on_and_the_old_value_is_deleted_fir
 ) -> None:
     """Only this replica is cut off from Redis, during a write. This is the exception to the rule; the circuit breaker's probe ends it."""
     await other.find(task.user_id, task.id)
-    # Stands in for a cut connection, which opens the circuit breaker in the same way.
-    redis.trip(ConnectionError())
+    outage = Outage(redis)
     await _retitle(cache, actor, task, "new")
     assert await _title(cache, task) == "new"
     assert await _title(other, task) == FIELDS.title
-    async with asyncio.timeout(3):
+    outage.end()
+    async with asyncio.timeout(WITHIN_SECONDS):
         while await _title(other, task) != "new":
             await asyncio.sleep(0.05)
 
@@ -209,13 +233,13 @@ async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
     cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
 ) -> None:
     """The breaker closes between a write's failed fence and its commit, and a reader fills in the old row meanwhile."""
-    redis.trip(ConnectionError())
+    outage = Outage(redis)
     assert not redis.settled
 
     async def recover_and_fill() -> None:
         below.before_write = None
-        await asyncio.sleep(1)
-        await redis.run(lambda client: client.ping())
+        outage.end()
+        await _back(redis)
         assert await _title(other, task) == FIELDS.title
         assert (await _held(client, task))[:1] == b"v"
 
@@ -258,13 +282,13 @@ async def test_a_cancelled_reader_does_not_take_the_answer_from_another(cache: C
     assert await second == task
 
 
-async def test_more_suspects_than_are_remembered_keep_the_cache_unused(client: Client) -> None:
-    suspects = Suspects(value_seconds=0.2)
+async def test_more_suspects_than_are_remembered_keep_the_cache_unused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    suspects = Suspects(value_seconds=60)
     for i in range(MAX_SUSPECT_KEYS + 1):
         suspects.add(f"no such key {i}")
     with pytest.raises(Exception, match="not remembered"):
         await suspects.delete(client)
-    await asyncio.sleep(0.2)
+    monkeypatch.setattr(cached_tasks, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60))
     await suspects.delete(client)
     assert not suspects._keys
 
@@ -276,31 +300,22 @@ async def test_values_come_back_as_they_went(cache: CachedTasks, tasks: Postgres
 
 
 async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
-    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
+    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The test itself ends this time.
+    monkeypatch.setattr(stores, "SETTLE_SECONDS", 600.0)
     redis.trip(ConnectionError())
-    async with asyncio.timeout(3):
-        while not await _answers(redis):
-            await asyncio.sleep(0.05)
+    await _back(redis)
     # An old value from another replica that does not use Redis again yet.
     await client.set(key_of(task.user_id, task.id), b"v" + encode(replace(task, title="old")))
     assert await _title(cache, task) == FIELDS.title
     await _retitle(cache, actor, task, "new")
     assert await _title(other, task) == "new"
-    async with asyncio.timeout(3):
-        while not redis.settled:
-            await asyncio.sleep(0.05)
+    redis._settled_at = time.monotonic()
+    assert redis.settled
     reads = below.reads
     assert await _title(cache, task) == "new"
     assert below.reads == reads
-
-
-async def _answers(redis: Redis) -> bool:
-    try:
-        await redis.run(lambda client: client.ping())
-    except RedisUnavailable:
-        return False
-    return True
 
 
 async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
@@ -308,7 +323,7 @@ async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
 ) -> None:
     """Redis is down, and PostgreSQL's answer is lost after the commit. Readers have seen the new row, and must not see the old one again."""
     await other.find(task.user_id, task.id)
-    redis.trip(ConnectionError())
+    outage = Outage(redis)
 
     async def die() -> None:
         raise ConnectionResetError
@@ -316,9 +331,8 @@ async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
     below.after_commit = die
     with pytest.raises(ConnectionResetError):
         await _retitle(cache, actor, task, "new")
-    async with asyncio.timeout(3):
-        while not redis.settled:
-            await asyncio.sleep(0.05)
+    outage.end()
+    await _settled(redis)
     assert await _title(other, task) == "new"
 
 
@@ -337,16 +351,31 @@ async def test_what_a_replica_that_died_wrote_without_redis_is_made_good_by_the_
     await another_redis.start()
     await _settled(another_redis)
     assert await _title(another, task) == FIELDS.title
-    redis.trip(ConnectionError())
-    another_redis.trip(ConnectionError())
+    outage = Outage(redis, another_redis)
     await _retitle(cache, actor, task, "new")
     await redis.close()
+    outage.end()
     await _settled(another_redis)
     assert await _title(another, task) == "new"
     await another_redis.close()
 
 
+async def _back(redis: Redis) -> None:
+    """Waits until the circuit breaker is closed."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while not await _answers(redis):
+            await asyncio.sleep(0.05)
+
+
+async def _answers(redis: Redis) -> bool:
+    try:
+        await redis.run(lambda client: client.ping())
+    except RedisUnavailable:
+        return False
+    return True
+
+
 async def _settled(redis: Redis) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN_SECONDS):
         while not redis.settled:
             await asyncio.sleep(0.05)

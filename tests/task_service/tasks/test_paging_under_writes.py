@@ -15,7 +15,7 @@ from task_service.query.domain import Status
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery
 from task_service.query.order import parse_order
-from task_service.tasks.domain import Actor, TaskFields
+from task_service.tasks.domain import Actor, Task, TaskFields
 from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.service import TaskService
 from tests.task_service.conftest import delete, insert, new_id, update
@@ -24,6 +24,8 @@ DAY = datetime(2026, 5, 1, tzinfo=UTC)
 TASKS = 120
 WRITERS = 4
 PAUSE_SECONDS = 0.002
+# Far longer than a write takes.
+WITHIN_SECONDS = 10.0
 LISTS = [
     ("", ""),
     ("created_at", "status != COMPLETED"),
@@ -46,14 +48,17 @@ class Writers:
     touched: set[UUID] = field(default_factory=set)
     described: int = 0
     inserts: int = 0
+    wrote: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Writes until it is cancelled."""
         while True:
-            write = self.random.choice(WRITES)
-            # Half of the tasks are never moved. The writers pause, so that they write no faster than pages are read.
-            await write(self, self.random.choice(self.ids if write is Writers.describe else self.ids[::2]))
-            await asyncio.sleep(PAUSE_SECONDS)
+            # Each of them once in every four, so that a few pages are enough for all kinds of writes.
+            for write in self.random.sample(WRITES, len(WRITES)):
+                # Half of the tasks are never moved. The writers pause, so that they write no faster than pages are read.
+                await write(self, self.random.choice(self.ids if write is Writers.describe else self.ids[::2]))
+                self.wrote.set()
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def insert(self, _: UUID) -> None:
         """Creates a task, but at most TASKS in all: a list that grows at its end as fast as it is read has no last page."""
@@ -96,7 +101,8 @@ async def test_what_was_not_moved_is_on_the_pages_once(tasks: PostgresTasks, act
     writers = Writers(tasks, actor, [task.id for task in before], rng)
     writing = [asyncio.create_task(writers.run()) for _ in range(WRITERS)]
     try:
-        seen = Counter(await _ids(TaskService(tasks, page_tokens("a key for the tests of paging, long enough"), new_id, lambda _: None), query))
+        service = TaskService(tasks, page_tokens("a key for the tests of paging, long enough"), new_id, lambda _: None)
+        seen = Counter(await _ids(service, query, writers.wrote))
     finally:
         for writer in writing:
             writer.cancel()
@@ -114,18 +120,27 @@ async def test_page_total_and_number_of_the_last_change_are_of_one_moment(tasks:
     """For a user who only creates tasks, all three are the number of tasks."""
     rng = random.Random("moment")
     query = ListQuery(actor.user_id, None, None, parse_order(""))
-    making = [asyncio.create_task(insert(tasks, actor, _fields(rng))) for _ in range(60)]
     seen = set()
-    while not all(made.done() for made in making):
+
+    async def look() -> None:
         listed = await tasks.list(query, None, 0, 100, with_total=True)
         assert len(listed.tasks) == listed.total_size == listed.place.seq
         seen.add(listed.place.seq)
+
+    making: list[asyncio.Task[Task]] = []
+    # Some at a time, so that the first look cannot find all of them already.
+    for _ in range(10):
+        making += [asyncio.create_task(insert(tasks, actor, _fields(rng))) for _ in range(6)]
+        await look()
+    while not all(made.done() for made in making):
+        await look()
     await asyncio.gather(*making)
+    await look()
     assert len(seen) > 1
 
 
-async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
-    """Returns the ids on all pages, in the order of the pages."""
+async def _ids(service: TaskService, query: ListQuery, wrote: asyncio.Event) -> list[UUID]:
+    """Returns the ids on all pages, in the order of the pages. Waits for a write between two pages."""
     found: list[UUID] = []
     token = ""
     while True:
@@ -135,5 +150,6 @@ async def _ids(service: TaskService, query: ListQuery) -> list[UUID]:
         token = page.next_page_token
         if not token:
             return found
-        # Time for some writes between two pages.
-        await asyncio.sleep(PAUSE_SECONDS)
+        wrote.clear()
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await wrote.wait()
