@@ -72,7 +72,7 @@ check: .venv/installed gen/descriptors.binpb helm-lint ## run the checks of CI t
 	$(BIN)/buf lint gen/descriptors.binpb --config buf.yaml --path taskmanager
 	$(BIN)/python proto/breaking.py
 	$(BIN)/hadolint Dockerfile gateway/Dockerfile
-	$(BIN)/actionlint
+	$(BIN)/actionlint .github/workflows/*.yml
 
 helm-lint: .venv/installed ## lint the chart in every scenario; check that the table of values and manifests/ match the chart
 	$(BIN)/python -m helm.lint

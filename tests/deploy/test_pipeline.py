@@ -31,7 +31,9 @@ def test_nothing_is_wrong(name: str) -> None:
 
 
 def test_actionlint_finds_nothing() -> None:
-    ended = subprocess.run([Path(sys.executable).with_name("actionlint")], cwd=ROOT, capture_output=True, text=True, check=False)
+    # The files by name, because without them actionlint needs a Git repository.
+    command = [Path(sys.executable).with_name("actionlint"), *sorted(ROOT.glob(".github/workflows/*.yml"))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
