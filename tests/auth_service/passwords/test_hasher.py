@@ -88,19 +88,11 @@ async def test_a_wrong_password_is_the_same_work_whatever_the_hash_once_cost(cos
         await each.close()
 
 
-async def test_nobodys_password_takes_as_long_and_is_never_right() -> None:
-    hasher = PasswordHasher(cost=8, threads=1, queue=10, registry=CollectorRegistry())
-    known = await hasher.hash("correct horse battery")
-
-    async def seconds(password_hash: str | None) -> float:
-        started = time.perf_counter()
-        assert not await hasher.verify("", password_hash)
-        return time.perf_counter() - started
-
-    # In turn, and the shortest of each, so that other programs of a busy machine disturb neither side more than the other.
-    times = [(await seconds(known), await seconds(None)) for _ in range(7)]
-    for_known, for_none = (min(side) for side in zip(*times, strict=True))
-    assert 0.5 < for_none / for_known < 2
+async def test_nobodys_password_is_never_right() -> None:
+    """Not even the empty password, whose hash is compared if there is no account. The test above counts the work."""
+    hasher = PasswordHasher(cost=4, threads=1, queue=1, registry=CollectorRegistry())
+    for password in ("", "correct horse"):
+        assert not await hasher.verify(password, None)
     await hasher.close()
 
 
