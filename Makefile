@@ -49,7 +49,8 @@ test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a 
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-alone test-faults ARGS=
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-images test-apiserver ARGS=-s
+	@$(MAKE) --no-print-directory test-images ARGS=-s
+	@$(MAKE) --no-print-directory test-apiserver ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)

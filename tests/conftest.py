@@ -26,8 +26,9 @@ AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 # including thousands of failed ones, come from one address.
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
 
-# A slow machine fails no example.
-hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# A slow machine fails no example, and the examples of a test share its fixtures.
+SUPPRESSED = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=SUPPRESSED)
 hypothesis.settings.load_profile("tests")
 
 

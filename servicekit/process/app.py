@@ -1,6 +1,5 @@
 """The common part of the composition roots: makes a running process from the settings and a service's own parts."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -96,6 +95,4 @@ async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> N
     for service, handlers in parts.handlers:
         server.add(service, handlers, pipeline)
     ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints)
-    # The garbage collector need not visit what stays until the end. Each full collection would stop all calls for a tenth of a second.
-    gc.freeze()
     await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources), drains=parts.drains)

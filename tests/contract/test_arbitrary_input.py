@@ -8,7 +8,7 @@ from urllib.parse import quote
 import grpc
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.calls import every_rpc
@@ -21,7 +21,7 @@ from tests.support.errors import ApiError, of_response
 from tests.support.tiers import sampled
 
 # Few examples, because two tests go through all methods and each example makes one or two calls.
-bounded = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+bounded = settings(max_examples=30)
 
 FAULTS = {code.value[0] for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS)}
 

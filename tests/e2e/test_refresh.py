@@ -31,7 +31,8 @@ from tests.support.waiting import eventually
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
-# tests/e2e/test_revocation.py measures how soon a token of an ended session is rejected. These tests run beside others and require only that it is.
+# tests/e2e/test_revocation.py measures how soon a token of an ended session is rejected, also after the reuse of a refresh token. These tests run
+# beside others and require only that it is rejected.
 REFUSED_WITHIN_SECONDS = 10.0
 # The grace period, in which a used token may be sent again.
 GRACE_SECONDS = 10.0

@@ -1,6 +1,7 @@
 """`python -m gateway run`: it runs Envoy with the settings in the environment, and drains it on SIGTERM."""
 
 import concurrent.futures
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,12 @@ def _running(stack: Stack, folder: Path, **more: str) -> Iterator[tuple[subproce
         process.wait(20)
 
 
+def _given(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Returns the drain delay and the grace period that the process beside Envoy was given, in seconds."""
+    given = json.loads(Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[-2])
+    return given["drain_delay_seconds"], given["shutdown_grace_seconds"]
+
+
 def _ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/ready", timeout=1).status_code == 200
@@ -97,6 +104,7 @@ def test_a_call_under_way_ends_well_though_the_gateway_is_told_to_stop(stack: St
         concurrent.futures.ThreadPoolExecutor() as threads,
         _held(stack) as release,
     ):
+        assert _given(process) == (0.5, 60.0)
         assert _healthcheck(environment).returncode == 0
         call = threads.submit(lambda: gateway.request("POST", "/api/v1/tasks", json={"title": "x"}) if rest else gateway.call(CREATE_TASK))
         wait_until(lambda: stack.calls(CREATE_TASK))
@@ -116,10 +124,12 @@ def test_a_call_under_way_ends_well_though_the_gateway_is_told_to_stop(stack: St
 def test_a_call_that_takes_too_long_is_not_waited_for(stack: Stack, tmp_path: Path) -> None:
     short = {"DRAIN_DELAY_SECONDS": "0", "SHUTDOWN_GRACE_SECONDS": "0.3"}
     with _running(stack, tmp_path, **short) as (process, gateway, _), concurrent.futures.ThreadPoolExecutor() as threads, _held(stack):
+        assert _given(process) == (0.0, 0.3)
         call = threads.submit(lambda: gateway.request("POST", "/api/v1/tasks", json={"title": "x"}))
         wait_until(lambda: stack.calls(CREATE_TASK))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(HELD_SECONDS / 2) == 0
+        # The default settings would let it run for 15 s.
+        assert process.wait(8) == 0
         assert call.exception(timeout=10) is not None
 
 

@@ -70,22 +70,25 @@ def test_replicas_share_the_calls_of_one_connection(gateway: Gateway, stack: Sta
     assert all(400 <= service.calls[GET_TASK] <= 600 for service in stack.tasks)
 
 
-def _slow(stack: Stack, path: str, seconds: float) -> None:
-    """Makes the method wait for so long, or until the call has ended."""
+def _slow(stack: Stack, path: str, seconds: float) -> list[float]:
+    """Makes the method wait for so long, or until the call has ended. Returns a list that gets the time that each call had left."""
+    left: list[float] = []
 
     def behave(_: Any, context: grpc.ServicerContext) -> Any:
         ended = threading.Event()
         context.add_callback(ended.set)
+        left.append(context.time_remaining())
         ended.wait(seconds)
         return stack.messages.response(path)()
 
     stack.behave(path, behave)
+    return left
 
 
 @pytest.mark.slow("waits for the timeout of calls, several times")
 def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
     """Envoy passes the deadline to the service, so either of them may time out first. The test therefore checks only the code."""
-    _slow(stack, CREATE_TASK, 20)
+    left = _slow(stack, CREATE_TASK, 20)
     begun = time.monotonic()
     answer = gateway.request("POST", "/api/v1/tasks", json={})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)
@@ -94,6 +97,8 @@ def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
         begun = time.monotonic()
         assert gateway.failure(CREATE_TASK, timeout=deadline).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert 1.8 < time.monotonic() - begun < 9
+    assert len(left) == 3
+    assert all(1 < each <= 2 for each in left)
     begun = time.monotonic()
     answer = gateway.request("POST", "/api/v1/tasks", json={}, headers={"grpc-timeout": "300m"})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)

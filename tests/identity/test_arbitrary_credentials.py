@@ -7,7 +7,7 @@ from uuid import uuid4
 import grpc.aio
 import httpx
 import pytest
-from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
@@ -26,7 +26,7 @@ REGISTER, LOGIN, REFRESH = named("AuthService.Register"), named("AuthService.Log
 MIN_CHARACTERS, MAX_CHARACTERS, BCRYPT_BYTES = 8, 128, 72
 NAME = "Ada"
 
-bounded = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+bounded = settings(max_examples=60)
 # Each example makes a registration and two logins, and each of these calls computes a hash.
 fewer = settings(bounded, max_examples=40)
 

@@ -3,6 +3,7 @@
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from auth_service.sessions.domain import REFRESH_GRACE_SECONDS
 from auth_service.sessions.tokens import new_refresh_token, open_successor, refresh_token_hash, seal_successor
 
 
@@ -29,3 +30,7 @@ def test_tokens_are_long_and_never_the_same() -> None:
     tokens = {new_refresh_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {43}
+
+
+def test_the_grace_is_what_the_documents_promise() -> None:
+    assert REFRESH_GRACE_SECONDS == 10.0

@@ -155,7 +155,7 @@ async def test_an_old_set_is_fetched_anew_once(issuer: Issuer, monkeypatch: pyte
     assert issuer.asked == 1
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.0)
     assert all(keys.holds(kid_of(key)) for _ in range(10))
-    # Waits for the fetch that `holds` has started.
+    assert keys._fetching is not None, "`holds` has started no fetch"
     await keys.refresh()
     assert issuer.asked == 2
 

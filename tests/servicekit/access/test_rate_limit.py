@@ -10,7 +10,7 @@ from typing import TypeAlias
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -287,7 +287,7 @@ def test_the_stand_in_decides_as_a_bucket_does(limit: Limit, sequence: list[str 
 wild = st.tuples(st.sampled_from(["take", "take", "give_back"]), limits) | steps | st.integers(-4_000_000, 0)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(sequence=st.lists(wild, max_size=25))
 async def test_redis_and_the_stand_in_decide_alike(
     timed: RateLimiter, replica: Replica, clock: Clock, sequence: list[tuple[str, Limit] | int]

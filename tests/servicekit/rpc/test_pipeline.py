@@ -161,7 +161,8 @@ class Clock:
 async def test_a_call_whose_deadline_passes_on_the_server_fails_and_is_counted_so(kind: str) -> None:
     waiting = Waiting()
     with pytest.raises(Failure) as failure:
-        await asyncio.create_task(waiting.call(kind, 0.05))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await asyncio.create_task(waiting.call(kind, 0.05))
     assert (failure.value.code, failure.value.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
     assert (waiting.counted, waiting.ended) == ({"DeadlineExceeded": 1}, 1)
 
@@ -184,7 +185,8 @@ async def test_a_call_cancelled_at_its_deadline_is_counted_as_one_whose_deadline
     clock, waiting = Clock(), Waiting()
     monkeypatch.setattr("servicekit.rpc.pipeline.time", clock)
     call = asyncio.create_task(waiting.call(kind, 1000.0))
-    await waiting.begun.wait()
+    async with asyncio.timeout(WITHIN_SECONDS):
+        await waiting.begun.wait()
     clock.now += 1000.0 - left_seconds
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -157,6 +157,9 @@ async def test_the_clients_deadline_ends_it(server: Feeding, behaviour: str) -> 
     assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     # The server's time starts when the request arrives. If the request was under way for longer than DEADLINE_MARGIN_SECONDS, the client's
     # cancellation comes well before the end of the server's time. test_pipeline shows which of the two is counted when.
+    (call,) = server.feed.calls
+    assert call.time_remaining is not None
+    assert 0 < call.time_remaining <= 1.0
     await ended(server, "DeadlineExceeded", "Cancelled")
 
 

@@ -142,7 +142,7 @@ async def filled(database: Database) -> tuple[Actor, Sequence[Task]]:
     return actor, [found[task_id] for task_id in tasks]
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(written=filters, show_deleted=st.booleans(), order=st.sampled_from(ORDERS))
 async def test_a_filter_gives_what_it_says(
     tasks: PostgresTasks, filled: tuple[Actor, Sequence[Task]], written: Written, order: str, *, show_deleted: bool
@@ -155,7 +155,7 @@ async def test_a_filter_gives_what_it_says(
     assert listed.total_size == len(wanted) == len(listed.tasks)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(written=filters, status=st.sampled_from(Status), priority=st.integers(1, 5))
 async def test_status_and_priority_narrow_it(
     tasks: PostgresTasks, filled: tuple[Actor, Sequence[Task]], written: Written, status: Status, priority: int
@@ -166,7 +166,7 @@ async def test_status_and_priority_narrow_it(
     assert {task.id for task in (await tasks.list(query, None, 0, 100)).tasks} == wanted
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@settings(max_examples=200, suppress_health_check=[*settings().suppress_health_check, HealthCheck.filter_too_much])
 @given(
     name=st.sampled_from(["title=", "title:", "labels:", "description!="]),
     value=st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40),
@@ -180,7 +180,7 @@ async def test_any_text_is_a_value(tasks: PostgresTasks, actor: Actor, name: str
     assert (await tasks.list(query, None, 0, 10)).tasks == []
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(
     text=st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60)
     | st.lists(comparisons.map(repr) | st.sampled_from("()-"), max_size=6).map(" ".join)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import asyncpg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servicekit.stores.postgres import Database
@@ -38,7 +38,7 @@ async def _labels(database: Database, actor: Actor) -> tuple[list[asyncpg.Record
     return list(await database.fetch(KEPT, actor.user_id)), list(await database.fetch(WANTED, actor.user_id))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(writes=st.lists(changes, min_size=1, max_size=8))
 async def test_labels_follow_every_write(tasks: PostgresTasks, database: Database, writes: Iterable[tuple[int, object]]) -> None:
     actor = Actor(new_id(), new_id(), "")
