@@ -31,8 +31,8 @@ from tests.support.waiting import eventually
 ROUNDS = 200
 AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
-# tests/e2e/test_revocation.py measures how soon a token of an ended session is rejected, also after the reuse of a refresh token. These tests run
-# beside others and require only that it is rejected.
+# tests/e2e/test_revocation.py measures how soon a token of an ended session is rejected, for four ways to end one. The two ways here write the same
+# event, and these tests run beside others, so they require only that the token is rejected.
 REFUSED_WITHIN_SECONDS = 10.0
 # The grace period, in which a used token may be sent again.
 GRACE_SECONDS = 10.0

@@ -155,16 +155,7 @@ async def delete_me(client: httpx.AsyncClient, account: Account) -> httpx.Respon
     return await client.post("/api/v1/users/me:delete", json={"password": PASSWORD}, headers=account.headers)
 
 
-async def use_a_refresh_token_again(client: httpx.AsyncClient, account: Account) -> httpx.Response:
-    """Uses the refresh token and its successor, and then the first one again, which ends the session. Returns the answer to the successor."""
-    first = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
-    second = await client.post("/api/v1/auth/refresh", json={"refresh_token": first.json()["refresh_token"]})
-    again = await client.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token})
-    assert again.status_code == httpx.codes.UNAUTHORIZED
-    return second
-
-
-WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me, use_a_refresh_token_again)
+WAYS: tuple[End, ...] = (logout, revoke_from_another, change_password_in_another, delete_me)
 
 
 @OUTAGE
