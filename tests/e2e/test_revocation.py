@@ -18,6 +18,7 @@ from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from devstack.config import HOST
 from devstack.stack import Stack
+from tests.e2e.conftest import REFUSED_AT_LAST_SECONDS, REFUSED_WITHIN_SECONDS
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.errors import of_response, of_rpc
 from tests.support.observed import ops
@@ -29,9 +30,6 @@ from tests.support.watchers import Watcher, over_grpc
 OUTAGE = pytest.mark.alone("breaks a running system, and measures how long replicas accept the token of an ended session")
 
 REPLICAS = ("auth-1", "auth-2", "task-1", "task-2")
-REFUSED_WITHIN_SECONDS = 2.0
-# For tests that are not about the time and run beside others.
-REFUSED_AT_LAST_SECONDS = 10.0
 PAUSE_SECONDS = 0.02
 # Longer than the polling interval of events.
 A_WHILE_SECONDS = 2.0
