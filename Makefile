@@ -45,12 +45,13 @@ test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (m
 test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a system which other files share, or measure times; nothing else should use the machine
 	@$(BIN)/pytest -m alone $(ARGS)
 
-# Runs the tests of test and test-slow together, so that each worker starts its systems only once.
+# Runs the tests of test and test-slow together, so that each worker starts its systems only once. The faults mostly wait, and their tests measure no
+# times, so the API server uses the other processor meanwhile.
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
-	@$(MAKE) --no-print-directory test-alone test-faults ARGS=
+	@$(MAKE) --no-print-directory test-alone ARGS=
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-faults test-apiserver ARGS=
 	@$(MAKE) --no-print-directory test-images ARGS=-s
-	@$(MAKE) --no-print-directory test-apiserver ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)

@@ -33,6 +33,9 @@ IN_TIME_SECONDS = 2.0 + 0.3
 CUT_OFF_WITHIN_SECONDS = 30.0
 # For the slow reader: the bytes written meanwhile, and the memory by which the replica may grow.
 WRITTEN_BYTES, GROWN_BYTES = 48 * 1024 * 1024, 32 * 1024 * 1024
+STREAMS = "grpc_server_streams_in_flight"
+# Of one way. That the gateway leads so many to the same replica is as good as impossible.
+MOST_WATCHERS = 40
 LARGE = "x" * 10_000
 BATCH_OF_LARGE = 100
 
@@ -107,9 +110,15 @@ async def test_a_killed_replica_costs_a_watcher_nothing_but_the_way_to_another(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
     async with contextlib.AsyncExitStack() as watching:
-        # Several by each way through the gateway, which balances them over both replicas.
-        names = ["task-1", *["gRPC, gateway"] * 4, *["SSE"] * 4]
-        watchers = [await watching.enter_async_context(Watcher(breakable_ways[name], breakable_account)) for name in names]
+        names: list[str] = []
+        watchers: list[Watcher] = []
+        # The gateway balances: by each way several watchers, until it has led one of them to task-1.
+        for way, at_least in (("task-1", 1), ("gRPC, gateway", 3), ("SSE", 3)):
+            before = await metric(breakable, "task-1", STREAMS)
+            while names.count(way) < at_least or await metric(breakable, "task-1", STREAMS) == before:
+                assert names.count(way) < MOST_WATCHERS
+                names.append(way)
+                watchers.append(await watching.enter_async_context(Watcher(breakable_ways[way], breakable_account)))
         async with _writing(breakable_write) as titles:
             await asyncio.gather(*(watcher.changed(10) for watcher in watchers))
             await breakable.kill("task-1")
