@@ -1,7 +1,8 @@
 """Wires the parts of the task service by constructor and runs it. Only this module may import from all packages of task_service."""
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from prometheus_client import CollectorRegistry
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.task.v1 import task_service_pb2
 from uuid_utils.compat import uuid7
@@ -22,6 +23,10 @@ from task_service.accounts import service as deleted_accounts
 from task_service.accounts.auth_events import AuthEvents
 from task_service.accounts.repository import PostgresAccountRows
 from task_service.accounts.service import DeletedAccounts
+from task_service.cache.domain import ROUND_SECONDS
+from task_service.cache.repository import PostgresCacheState
+from task_service.cache.service import CacheState
+from task_service.cache.values import CachedValues
 from task_service.feed import watching
 from task_service.feed.errors import InvalidResumeToken
 from task_service.feed.handler import FeedHandler
@@ -31,6 +36,7 @@ from task_service.feed.watching import Watches, channel_of
 from task_service.settings import Settings
 from task_service.tasks.cache import CachedTasks
 from task_service.tasks.handler import TaskHandler
+from task_service.tasks.messages import encode
 from task_service.tasks.repository import PostgresTasks, removals
 from task_service.tasks.service import TaskService
 
@@ -49,9 +55,12 @@ def parts(settings: Settings) -> app.Parts:
     database = app.database(settings, metrics)
     probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
-    cache = CachedTasks(
-        PostgresTasks(database), redis, metrics, value_seconds=settings.cache_ttl_seconds, write_timeout_seconds=settings.database_timeout_seconds
-    )
+    values = CachedValues(redis, settings.cache_ttl_seconds)
+    # A connection of its own: if calls use the whole pool, the replica must still know whether it may rely on the cache.
+    state_database = app.database(settings, CollectorRegistry(), connections=1)
+    state = CacheState(PostgresCacheState(state_database), values, uuid4, metrics)
+    following = Periodic("cache state", state.round, interval_seconds=ROUND_SECONDS)
+    cache = CachedTasks(PostgresTasks(database), state, values, encode, metrics)
     keys = RemoteKeys(str(settings.jwks_url), metrics)
     fetching = Periodic("signing keys", keys.refresh, interval_seconds=REFRESH_SECONDS)
     events = AuthEvents(settings.auth_grpc_endpoint, settings.service_tokens[0])
@@ -71,7 +80,22 @@ def parts(settings: Settings) -> app.Parts:
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handlers)],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
-        resources=[probe, database, redis, cache, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
+        resources=[
+            probe,
+            database,
+            redis,
+            state_database,
+            following,
+            cache,
+            fetching,
+            events,
+            removing,
+            reading,
+            wakeups,
+            announcements,
+            polling,
+            upkeep,
+        ],
         checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         drains=[watches.drain],
         reflected=NEIGHBOURS,

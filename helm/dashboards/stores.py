@@ -62,7 +62,9 @@ ROWS: Final = (
                 "Reads by outcome",
                 [Query("sum by (outcome) (rate(task_cache_reads_total{HERE}[$__rate_interval]))", "{{outcome}}")],
                 "reqps",
-                "hit: from Redis. miss: from PostgreSQL, then cached. held: a write or fill was running. bypass: Redis is down or just recovered.",
+                "hit: from Redis; all others from PostgreSQL. absent: then cached. leased: another read caches it. fenced: a write was running. "
+                "generation: a value of another release. off: the cache is not ON. expired: what the replica knows of the mode is too old. "
+                "process: Redis is another process. unavailable: Redis is away.",
                 width=12,
                 stacked=True,
             ),
@@ -77,6 +79,17 @@ ROWS: Final = (
                 "percentunit",
                 width=12,
                 top=1,
+            ),
+            Panel(
+                "Mode",
+                [Query("sum by (mode) (task_cache_mode{HERE})", "{{mode}}")],
+                about="How many replicas know the cache as OFF, ARMED (writes prepare for ON) or ON. All share one mode: see docs/runbook.md.",
+            ),
+            Panel("Time not ON", [Query("max (rate(task_cache_off_seconds_total{HERE}[$__rate_interval]))", "of all time")], "percentunit", top=1),
+            Panel(
+                "Generations per hour",
+                [Query("3600 * max (rate(task_cache_generations_total{HERE}[$__rate_interval]))", "of one replica")],
+                about="Each outage of Redis makes two. Values of an earlier generation are not used any more.",
             ),
         ),
     ),

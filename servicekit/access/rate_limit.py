@@ -14,13 +14,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
 from servicekit.errors import RedisUnavailable
-
-T = TypeVar("T")
 
 MICROSECONDS: Final = 1_000_000
 # 100 years. Lua has only doubles, which are exact up to 2**53. In microseconds, that is the year 2255: no bucket may become full later than that.
@@ -75,11 +73,8 @@ class Limit:
 class Scripts(Protocol):
     """Runs Lua scripts in Redis: see servicekit.stores.redis.Redis. A Protocol, so that a use case can name a Limit without importing redis."""
 
-    def script(self, source: str) -> Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[Any]]:
-        """Returns the script as a function of keys and arguments, to be called within `run`."""
-
-    async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
-        """Runs the command. Raises RedisUnavailable or DeadlineExceeded."""
+    def script(self, source: str) -> Callable[[Sequence[str], Sequence[bytes | int | str]], Awaitable[Any]]:
+        """Returns the script as a function of keys and arguments. It raises RedisUnavailable or DeadlineExceeded."""
 
 
 class RateLimiter:
@@ -92,7 +87,6 @@ class RateLimiter:
         self, redis: Scripts, registry: CollectorRegistry, *, prefix: str, capacity: int = 10_000, now: Callable[[], float] = time.monotonic
     ) -> None:
         """`capacity`: the number of buckets in memory while Redis is unavailable. `now`: the clock of these buckets, in seconds."""
-        self._redis = redis
         self._prefix = prefix
         self._local = LocalBuckets(capacity, now)
         self._take, self._give_back = map(redis.script, (TAKE, GIVE_BACK))
@@ -105,7 +99,7 @@ class RateLimiter:
         the unit may have been taken.
         """
         try:
-            wait: int = await self._redis.run(lambda _: self._take([f"{self._prefix}:{key}"], limit.microseconds))
+            wait: int = await self._take([f"{self._prefix}:{key}"], limit.microseconds)
         except RedisUnavailable:
             self._decided_locally.inc()
             return self._local.take(key, limit)
@@ -117,7 +111,7 @@ class RateLimiter:
         Puts the unit back in Redis if Redis is available now, otherwise in this process, no matter where the unit was taken.
         """
         try:
-            await self._redis.run(lambda _: self._give_back([f"{self._prefix}:{key}"], limit.microseconds))
+            await self._give_back([f"{self._prefix}:{key}"], limit.microseconds)
         except RedisUnavailable:
             self._local.give_back(key, limit)
 

@@ -48,7 +48,7 @@ class Call:
         return given[:MAX_ADDRESS_CHARACTERS]
 
 
-# Any, because each method has its own message types. Registration takes them from the descriptor.
+# Any, because each method has its own message types. Registration takes them from the descriptor. The answer is a message, or its bytes.
 Handler = Callable[[Any, Call], Awaitable[Any]]
 # For a streaming method: an async generator. The pipeline closes it when the stream ends for any reason, so its `finally` blocks run then.
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Any, None]]

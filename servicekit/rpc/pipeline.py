@@ -65,13 +65,13 @@ class Pipeline:
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
 
-        async def limited(request: Any, call: Call) -> Message:
+        async def limited(request: Any, call: Call) -> Message | bytes:
             seconds = self.default_deadline_seconds if call.time_remaining is None else call.time_remaining
             with place:
                 deadline.begin(seconds)
                 async with _AtMost(seconds, DeadlineExceeded):
                     await admit(request, call)
-                    answer: Message = await handler(request, call)
+                    answer: Message | bytes = await handler(request, call)
                     return answer
 
         return self._observe(method, self.metrics.of(method), limited)

@@ -118,8 +118,8 @@ def _handler_of(method: Method, handler: Any, pipeline: Pipeline) -> "grpc.RpcMe
     return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=deserialize, response_serializer=_serialize)
 
 
-def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | None]]:
-    async def unary(request: Message | None, context: Context) -> Message | None:
+def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
+    async def unary(request: Message | None, context: Context) -> Message | bytes | None:
         call = _call(context)
         answer = await _ended(method, context, handler(request, call))
         if call.response_headers:
@@ -196,8 +196,8 @@ def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
     return deserialize
 
 
-def _serialize(response: Message) -> bytes:
-    return response.SerializeToString()
+def _serialize(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _text(metadata: Any) -> Mapping[str, str]:

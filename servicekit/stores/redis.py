@@ -1,42 +1,42 @@
 """Redis behind a circuit breaker: a caller gets an answer within `TIMEOUT_SECONDS`, or RedisUnavailable.
 
-Contract: a command takes at most `TIMEOUT_SECONDS`. A read that must connect first takes at most twice that. The first failure opens the breaker.
-While the breaker is open, commands fail at once without contacting Redis, and a probe contacts Redis every `PROBE_INTERVAL_SECONDS`. The breaker
-closes only after a probe in which each `before_close` hook succeeded. `start` opens the breaker. The breaker also opens when Redis closes the
-connection, whether or not a command is waiting: the data on the next connection may be older than what other processes have written since.
+Contract: a command takes at most `TIMEOUT_SECONDS`. The first failure opens the breaker. While the breaker is open, commands fail at once without
+contacting Redis, and a probe contacts Redis every `PROBE_INTERVAL_SECONDS`. The breaker closes only after a successful probe. The breaker also opens
+when Redis closes the connection of the reads, whether or not a command is waiting.
+
+From one closing of the breaker to its next opening, all connections lead to one Redis process. `process` is its run id. A caller that relies on data
+of one process names it: if the connections lead to another process, the command fails as if Redis were unavailable.
 """
 
 import asyncio
 import contextlib
-import time
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 import redis.asyncio
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, RedisUnavailable
-from servicekit.stores.redis_reads import Reads
+from servicekit.stores.redis_session import Session
 
 T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
-Script: TypeAlias = Callable[[Sequence[str], Sequence[bytes | int]], Awaitable[Any]]
-Hook: TypeAlias = Callable[[Client], Awaitable[None]]
 
 TIMEOUT_SECONDS: Final = 0.3
 PROBE_INTERVAL_SECONDS: Final = 0.5
-# When Redis is available again, each process notices it by its own probe: after at most the probe interval, one or two timeouts, and its hooks.
-# Only after this time has every process noticed, and only then may a process use the data in Redis.
-SETTLE_SECONDS: Final = 1.5
-HOOK_TIMEOUT_SECONDS: Final = 0.5
-MAX_CONNECTIONS: Final = 32
 
 log = structlog.get_logger()
+
+
+class Script(Protocol):
+    """A Lua script."""
+
+    def __call__(self, keys: Sequence[str], args: Sequence[bytes | int | str], *, process: str | None = None) -> Awaitable[Any]:
+        """Runs the script as `Redis.run` does, and returns its result."""
 
 
 @contextlib.asynccontextmanager
@@ -55,132 +55,133 @@ async def patience(seconds: float) -> AsyncIterator[None]:
 
 
 class Redis:
-    """A client with a circuit breaker."""
+    """A client with a circuit breaker. The breaker is open until `start`."""
 
     def __init__(self, url: str, registry: CollectorRegistry, *, traced: bool = False) -> None:
-        """If `traced`, reads use the client too, because the instrumentation sees only the client. The breaker is closed until `start`."""
-        # With its defaults, redis-py would try each command about ten times, for five seconds each.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=None,
-            # `patience` limits every command, including its wait for a connection. redis-py's own timeout would cost a task for each command, and
-            # it would also fail the commands of a process that was only stalled.
-            socket_timeout=None,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client = redis.asyncio.Redis.from_pool(pool)
-        # If calls are traced, this connection only serves to notice that Redis is lost, because redis-py reconnects without an error.
-        self._reads = Reads(pool, TIMEOUT_SECONDS, self.trip)
+        """If `traced`, reads use redis-py's client too, because the instrumentation sees only the client."""
+        self._url = url
         self._traced = traced
-        self._open = False
-        self._settled_at = float("-inf")
-        self._hooks: list[Hook] = []
+        self._session: Session | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._failures = Counter("redis_failures_total", "Commands that failed or that Redis did not answer in time.", registry=registry)
-        Gauge("redis_breaker_open", "1 while the circuit breaker is open.", registry=registry).set_function(lambda: float(self._open))
+        gauge = Gauge("redis_breaker_open", "1 while the circuit breaker is open.", registry=registry)
+        gauge.set_function(lambda: float(self._session is None))
 
-    def before_close(self, hook: Hook) -> None:
-        """Adds a hook that must succeed on the returned Redis before the breaker closes. A hook fails by raising."""
-        self._hooks.append(hook)
+    @property
+    def process(self) -> str | None:
+        """The run id of the Redis process that the connections lead to; None while the breaker is open."""
+        return None if self._session is None else self._session.process
 
     def script(self, source: str) -> Script:
-        """Returns a Lua script as a function of keys and arguments, to be called within `run`. The function returns the script's result.
+        """Returns a Lua script. The client sends the script's hash, and the source only if Redis does not have the script."""
+        sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - the name that Redis gives the script
 
-        The client sends the script's hash, and the source only if Redis does not have the script.
-        """
-        registered = self._client.register_script(source)
+        async def script(keys: Sequence[str], args: Sequence[bytes | int | str], *, process: str | None = None) -> Any:
+            async def evaluate(client: Client) -> Any:
+                try:
+                    return await client.evalsha(sha, len(keys), *keys, *args)
+                except NoScriptError:
+                    return await client.eval(source, len(keys), *keys, *args)
 
-        async def script(keys: Sequence[str], args: Sequence[bytes | int]) -> Any:
-            return await registered(keys=keys, args=args)
+            return await self.run(evaluate, process=process)
 
         return script
 
     async def start(self) -> None:
-        """Opens the breaker and probes Redis at once, as after an outage: other processes may be reconnecting to Redis now."""
-        self._open = True
-        self._probing = asyncio.create_task(self._probe(after_seconds=0))
+        """Connects. If that fails, the probe continues in the background."""
+        if not await self._connected():
+            self._probing = asyncio.create_task(self._probe())
 
     async def close(self) -> None:
         """Stops the probe and closes the connections."""
-        # So that a connection that ends now does not start another probe.
-        self._open = True
+        session, self._session = self._session, None
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
-        await self._reads.close()
-        await self._client.aclose()
+        if session is not None:
+            await session.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def run(self, command: Callable[[Client], Awaitable[T]]) -> T:
+    async def run(self, command: Callable[[Client], Awaitable[T]], *, process: str | None = None) -> T:
         """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first."""
-        if self._open:
-            raise RedisUnavailable
+        session = self._of(process)
         seconds = deadline.bound(TIMEOUT_SECONDS)
         try:
             async with patience(seconds):
-                return await command(self._client)
+                return await command(session.client)
         except (RedisError, OSError, TimeoutError) as error:
             # Compares the two limits and not the clock, because uvloop's timers fire up to 1 ms early.
             if isinstance(error, TimeoutError) and seconds < TIMEOUT_SECONDS:
                 raise DeadlineExceeded from error
             self._failures.inc()
-            self.trip(error)
+            self._lost(session, error)
             raise RedisUnavailable from error
 
-    async def get(self, key: str) -> bytes | None:
-        """Returns the key's value, or None, in the cheapest way. Raises RedisUnavailable; if calls are traced, also DeadlineExceeded."""
+    async def get(self, key: str, *, process: str | None = None) -> bytes | None:
+        """Returns the key's value, or None, in the cheapest way. Fails if the process is a replica of another one.
+
+        Raises RedisUnavailable; if calls are traced, also DeadlineExceeded.
+        """
         if self._traced:
-            return cast("bytes | None", await self.run(lambda client: client.get(key)))
-        if self._open:
-            raise RedisUnavailable
+            return cast("bytes | None", await self.run(lambda client: client.getex(key), process=process))
+        session = self._of(process)
         try:
-            return await self._reads.get(key)
+            return await session.reads.get(key.encode())
         except (RedisError, OSError, TimeoutError) as error:
             self._failures.inc()
-            self.trip(error)
+            self._lost(session, error)
             raise RedisUnavailable from error
 
-    @property
-    def settled(self) -> bool:
-        """Whether the data in Redis may be used: the breaker has been closed for `SETTLE_SECONDS`, so every process knows that Redis is back.
+    def _of(self, process: str | None) -> Session:
+        """Returns the session. Raises RedisUnavailable if there is none, or if it is with another process."""
+        session = self._session
+        if session is None or (process is not None and process != session.process):
+            raise RedisUnavailable
+        return session
 
-        Commands already work before that, so that each process that reconnects can correct in Redis what it wrote without Redis.
-        """
-        return not self._open and time.monotonic() >= self._settled_at
-
-    def trip(self, cause: BaseException) -> None:
-        """Opens the breaker."""
-        if self._open:
+    def _lost(self, session: Session, cause: BaseException) -> None:
+        """Opens the breaker. A command of an earlier session that fails late changes nothing."""
+        if self._session is not session:
             return
-        self._open = True
+        self._session = None
         log.warning("redis_breaker_opened", cause=type(cause).__name__)
-        self._probing = asyncio.create_task(self._probe(after_seconds=PROBE_INTERVAL_SECONDS))
+        self._close_later(session)
+        self._probing = asyncio.create_task(self._probe())
 
-    async def _probe(self, after_seconds: float) -> None:
+    def _close_later(self, session: Session) -> None:
+        closing = asyncio.create_task(session.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _probe(self) -> None:
         # The probe does not belong to the call that noticed the failure.
         deadline.clear()
         while True:
-            await asyncio.sleep(after_seconds)
-            after_seconds = PROBE_INTERVAL_SECONDS
-            try:
-                # The old connections are dead, or will still receive answers to abandoned commands. Using them would open the breaker again.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
-                self._reads.reset()
-                await self._reads.connect()
-                async with patience(TIMEOUT_SECONDS):
-                    await self._client.ping()
-                for hook in self._hooks:
-                    async with patience(HOOK_TIMEOUT_SECONDS):
-                        await hook(self._client)
-                if not self._reads.is_connected:
-                    continue
-            except (RedisError, OSError, TimeoutError):
-                continue
-            except Exception:
-                log.exception("redis_probe_failed")
-                continue
-            self._open = False
-            self._settled_at = time.monotonic() + SETTLE_SECONDS
-            log.info("redis_breaker_closed")
-            return
+            await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+            if await self._connected():
+                log.info("redis_breaker_closed")
+                return
+
+    async def _connected(self) -> bool:
+        """Opens new connections: the old ones are dead, or will still receive answers to abandoned commands. Returns whether that succeeded."""
+        session = Session(self._url, TIMEOUT_SECONDS, self._lost)
+        try:
+            await session.open()
+            async with patience(TIMEOUT_SECONDS):
+                await session.client.ping()
+        except (RedisError, OSError, TimeoutError):
+            self._close_later(session)
+            return False
+        except Exception:
+            log.exception("redis_probe_failed")
+            self._close_later(session)
+            return False
+        except BaseException:
+            self._close_later(session)
+            raise
+        if session.reads.ended:
+            self._close_later(session)
+            return False
+        self._session = session
+        return True

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NewType
 from uuid import UUID
 
 from task_service.query.domain import Status
@@ -16,6 +16,9 @@ DEFAULT_PRIORITY: Final = 3
 MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
 # The maximum size of the text in the answer of a batch. With everything else, the answer stays below the 4 MiB that gRPC clients accept.
 MAX_ANSWER_BYTES: Final = 3 * 1024 * 1024
+
+# A task as the bytes of an answer.
+Encoded = NewType("Encoded", bytes)
 
 # 18 digits fit into PostgreSQL's bigint.
 _ETAG: Final = re.compile(r'"[1-9][0-9]{0,17}"')

@@ -62,3 +62,7 @@ class IdempotencyKeyReused(WriteRefused):
     kind = Kind.FAILED_PRECONDITION
     reason = "IDEMPOTENCY_KEY_REUSED"
     message = "This idempotency key was used for another request within the last 24 hours. Use a new one."
+
+
+class CacheStateChanged(WriteRefused):
+    """The cache has another state than the write was made for. The cache makes it again; no caller sees this."""

@@ -12,7 +12,7 @@ from task_service.query.domain import Status
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery
 from task_service.query.order import parse_order
-from task_service.tasks.domain import Actor, Place
+from task_service.tasks.domain import Actor, Place, Task
 from task_service.tasks.errors import OperationRefused
 from task_service.tasks.messages import each, etag, to_fields, to_message, to_replacement, to_update
 from task_service.tasks.service import TaskService
@@ -27,14 +27,15 @@ class TaskHandler:
         self._service = service
         self._resume_token = resume_token
 
-    async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task:
+    async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """CreateTask."""
         refuse_if_match(call)
         return _task(await self._service.create_tasks(_actor(call), [to_fields(request.task)], idempotency(request, call)), call)
 
-    async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task:
+    async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """GetTask."""
-        return to_message(await self._service.get_task(call.identity.user_id, UUID(request.id)))
+        found = await self._service.get_task(call.identity.user_id, UUID(request.id))
+        return to_message(found) if isinstance(found, Task) else found
 
     async def list_tasks(self, request: task_service_pb2.ListTasksRequest, call: Call) -> task_service_pb2.ListTasksResponse:
         """ListTasks."""
@@ -56,12 +57,12 @@ class TaskHandler:
             resume_token=self._resume_token(call.identity.user_id, page.place),
         )
 
-    async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task:
+    async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """UpdateTask."""
         update = to_update(request, required_etags(etag(request.task), call))
         return _task(await self._service.update_tasks(_actor(call), [update], idempotency(request, call)), call)
 
-    async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task:
+    async def replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """ReplaceTask."""
         replacement = to_replacement(request, required_etags(etag(request.task), call))
         return _task(await self._service.update_tasks(_actor(call), [replacement], idempotency(request, call)), call)
@@ -72,7 +73,7 @@ class TaskHandler:
         _note(await self._service.delete_tasks(_actor(call), [deletion], idempotency(request, call)), call)
         return task_service_pb2.DeleteTaskResponse()
 
-    async def undelete_task(self, request: task_service_pb2.UndeleteTaskRequest, call: Call) -> task_pb2.Task:
+    async def undelete_task(self, request: task_service_pb2.UndeleteTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """UndeleteTask."""
         undeletion = Undeletion(UUID(request.id), required_etags(request.etag, call))
         return _task(await self._service.undelete_task(_actor(call), undeletion, idempotency(request, call)), call)
@@ -127,9 +128,10 @@ def _tasks(written: Written, call: Call) -> Sequence[task_pb2.Task]:
     return [to_message(task) for task in written.tasks]
 
 
-def _task(written: Written, call: Call) -> task_pb2.Task:
-    (task,) = _tasks(written, call)
-    return task
+def _task(written: Written, call: Call) -> task_pb2.Task | bytes:
+    _note(written, call)
+    (task,) = written.tasks
+    return to_message(task) if written.encoded is None else written.encoded
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import Etags
 from servicekit.rpc.timestamps import from_timestamp, to_timestamp
 from task_service.query.domain import Status
-from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Task, TaskFields
+from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Encoded, Task, TaskFields
 from task_service.tasks.writes import Update
 
 T = TypeVar("T")
@@ -43,6 +43,11 @@ def to_message(task: Task) -> task_pb2.Task:
         completed_at=_timestamp(task.completed_at),
         deleted_at=_timestamp(task.deleted_at),
     )
+
+
+def encode(task: Task) -> Encoded:
+    """Returns the task as the bytes of its API message."""
+    return Encoded(to_message(task).SerializeToString())
 
 
 def to_fields(message: task_pb2.Task, mask: Sequence[str] = WRITABLE_FIELDS) -> TaskFields:

@@ -1,7 +1,8 @@
 """The positions at which the pages of a list begin, and how page tokens hold them."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from servicekit.errors import InvalidPageToken
@@ -9,10 +10,12 @@ from servicekit.rpc.paging import Key
 from task_service.query.list_query import Position, SortValue
 from task_service.query.order import Order, OrderField, OrderKey
 from task_service.tasks.domain import Task
-from task_service.tasks.encoding import from_micros, to_micros
 
 # Stand for "no due date", so that such tasks come last in both directions. In SQL these are infinity and -infinity.
 _LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def position_of(task: Task, order: Order) -> Position:
@@ -21,8 +24,8 @@ def position_of(task: Task, order: Order) -> Position:
 
 
 def to_token(position: Position) -> list[Key]:
-    """Returns the position in the form that a page token holds."""
-    return [*(to_micros(value) if isinstance(value, datetime) else value for value in position.values), str(position.id)]
+    """Returns the position in the form that a page token holds: times in microseconds since 1970."""
+    return [*((value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value for value in position.values), str(position.id)]
 
 
 def from_token(keys: Sequence[Key], order: Order) -> Position:
@@ -52,4 +55,4 @@ def _parse(value: Key, key: OrderKey) -> SortValue:
     if key.field is OrderField.TITLE:
         return str(value)
     number = int(value or 0)
-    return number if key.field is OrderField.PRIORITY else from_micros(number)
+    return number if key.field is OrderField.PRIORITY else _EPOCH + timedelta(microseconds=number)

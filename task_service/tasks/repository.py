@@ -12,19 +12,29 @@ from servicekit.errors import TokenInvalid
 from servicekit.rpc.retry import Idempotency
 from servicekit.stores.postgres import Database
 from servicekit.stores.upkeep import Removal
+from task_service.cache.domain import State
 from task_service.query.domain import Status
 from task_service.query.list_query import ListQuery, Position
 from task_service.query.list_statement import COLUMN_NAMES, list_statement
 from task_service.tasks.domain import MAX_ANSWER_BYTES, Actor, Listed, Place, Task, etag_of, version_of
-from task_service.tasks.errors import AnswerTooLarge, EtagMismatch, IdempotencyKeyReused, OperationRefused, TaskNotDeleted, TaskNotFound
+from task_service.tasks.errors import (
+    AnswerTooLarge,
+    CacheStateChanged,
+    EtagMismatch,
+    IdempotencyKeyReused,
+    OperationRefused,
+    TaskNotDeleted,
+    TaskNotFound,
+)
 from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
 # The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
-# The error codes of task.write: see migrations/0004_writes.sql.
+# The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
 ACCOUNT_DELETED: Final = "TM001"
 KEY_REUSED: Final = "TM005"
+CACHE_STATE_CHANGED: Final = "TM007"
 REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
     "TM002": TaskNotFound,
     "TM003": EtagMismatch,
@@ -40,18 +50,15 @@ FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id =
 # Selects each column of the returned task by its name.
 WRITE: Final = f"""
 SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
-  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9)
+  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9, $10)
 """  # noqa: S608
-LIST_UNFENCED: Final = "SELECT user_id, task_id FROM task.unfenced_writes WHERE written_at > now() - $1::interval ORDER BY written_at LIMIT $2"
-
 SWEEP: Final = "SELECT task.sweep($1, $2, $3)"
 
 
 def removals(*, bin_days: int, change_days: int) -> Sequence[Removal]:
     """Returns the cleanup, which deletes tasks that were in the bin for `bin_days`, and changes older than `change_days`.
 
-    It also deletes idempotency keys older than a day and records of unfenced writes older than two days. Only one replica deletes at a time: another
-    one that tries meanwhile deletes nothing.
+    It also deletes idempotency keys older than a day. Only one replica deletes at a time: another one that tries meanwhile deletes nothing.
     """
     return [Removal(SWEEP, (timedelta(days=bin_days), timedelta(days=change_days)))]
 
@@ -78,17 +85,14 @@ class PostgresTasks:
         """See TaskRepository.find_all."""
         return {task.id: task for task in map(to_task, await self._database.fetch(FIND_ALL, user_id, task_ids))}
 
-    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
-        """See TaskRepository.list_unfenced."""
-        return [(row[0], row[1]) for row in await self._database.fetch(LIST_UNFENCED, timedelta(seconds=seconds), limit)]
-
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
-        """See TaskRepository.write."""
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, state: State | None = None) -> Written:
+        """See FencedTasks.write."""
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
+        expected = (None, None) if state is None else (state.generation, state.fenced)
         args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash)
         try:
-            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected)
         except asyncpg.PostgresError as error:
             raise _refusal(error) from error
         replayed = bool(rows) and rows[0][0]
@@ -132,6 +136,8 @@ def _refusal(error: asyncpg.PostgresError) -> Exception:
     """
     if error.sqlstate == ACCOUNT_DELETED:
         return TokenInvalid()
+    if error.sqlstate == CACHE_STATE_CHANGED:
+        return CacheStateChanged()
     if error.sqlstate == KEY_REUSED:
         return IdempotencyKeyReused()
     refused = REFUSED.get(error.sqlstate or "")

@@ -8,7 +8,7 @@ from uuid import UUID
 from servicekit.rpc.paging import Key
 from servicekit.rpc.retry import Idempotency
 from task_service.query.list_query import ListQuery, Position
-from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Listed, Place, Task, TaskFields
+from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Actor, Encoded, Listed, Place, Task, TaskFields
 from task_service.tasks.errors import TaskNotFound
 from task_service.tasks.pages import from_token, position_of, to_token
 from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion, Update, Written
@@ -17,7 +17,7 @@ from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion
 class TaskRepository(Protocol):
     """Stores tasks. A write and its rows in the change log commit together or not at all. All methods raise DependencyUnavailable."""
 
-    async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
+    async def find(self, user_id: UUID, task_id: UUID) -> Task | Encoded | None:
         """Returns the task, or None if the user has no task with that id. The answer is never older than an acknowledged write."""
 
     async def find_all(self, user_id: UUID, task_ids: Sequence[UUID]) -> Mapping[UUID, Task]:
@@ -30,15 +30,11 @@ class TaskRepository(Protocol):
         grows with their number.
         """
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
         """Executes all of the operations, in order, or none. Raises WriteRefused.
 
-        If the idempotency key was used for the same request in the last 24 hours, changes nothing and returns the answer of that request. `unfenced`
-        means that the cache could not set a fence before this write; the write is then recorded for `list_unfenced`.
+        If the idempotency key was used for the same request in the last 24 hours, changes nothing and returns the answer of that request.
         """
-
-    async def list_unfenced(self, seconds: float, limit: int) -> Sequence[tuple[UUID, UUID]]:
-        """Returns at most `limit` tasks that were written unfenced in the last `seconds`, as pairs of user id and task id."""
 
 
 class Tokens(Protocol):
@@ -71,7 +67,7 @@ class TaskService:
         self._new_id = new_id
         self._announce = announce
 
-    async def get_task(self, user_id: UUID, task_id: UUID) -> Task:
+    async def get_task(self, user_id: UUID, task_id: UUID) -> Task | Encoded:
         """Returns the task. Raises TaskNotFound."""
         task = await self._repository.find(user_id, task_id)
         if task is None:

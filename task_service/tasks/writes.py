@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from servicekit.rpc.retry import Etags
-from task_service.tasks.domain import Task, TaskFields
+from task_service.tasks.domain import Encoded, Task, TaskFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,9 @@ class Written:
     """The tasks after the write, in the order of the operations; no tasks for deletions.
 
     `replayed` means that this write changed nothing, because the same request was executed before with the same idempotency key. The tasks are then
-    those of the first answer.
+    those of the first answer. `encoded`: the only task as the bytes of an answer, if a cache has made them.
     """
 
     tasks: Sequence[Task]
     replayed: bool = False
+    encoded: Encoded | None = None

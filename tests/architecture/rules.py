@@ -27,10 +27,10 @@ SERVICEKIT_WIRE = frozenset(
 SERVICE_WIRE = frozenset({"handler", "messages", "auth_events"})
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
     "asyncpg": frozenset({"stores.postgres", "stores.migrate", "process.telemetry"}),
-    "redis": frozenset({"stores.redis", "stores.redis_reads", "stores.wakeups"}),
+    "redis": frozenset({"stores.redis", "stores.redis_session", "stores.wakeups"}),
 }
-SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"cache"})}
-STATEMENTS = frozenset({"repository", "list_statement", "cache"})
+SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"values"})}
+STATEMENTS = frozenset({"repository", "list_statement", "values"})
 SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.migrate", "access.rate_limit"})
 
 SQL = re.compile(

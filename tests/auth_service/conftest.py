@@ -108,6 +108,7 @@ async def hasher() -> AsyncIterator[PasswordHasher]:
 @pytest.fixture
 async def limiter(system: Stack, patient: None) -> AsyncIterator[RateLimiter]:
     redis = Redis(system.state.redis_url, CollectorRegistry())
+    await redis.start()
     yield RateLimiter(redis, CollectorRegistry(), prefix=f"test-{uuid4().hex}")
     await redis.close()
 

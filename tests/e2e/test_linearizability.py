@@ -11,7 +11,7 @@ import time
 import pytest
 
 from devstack.stack import Stack
-from tests.faults.one_task import contradictions, killed_after_commit, redis_killed, require_kept, scene_of
+from tests.faults.one_task import contradictions, cut_off, killed_after_commit, redis_killed, redis_swapped, require_kept, scene_of
 from tests.support.accounts import make_account
 from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, Seen
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.alone("faults in a running system, and other work on th
 
 # Many times the duration of a read, and longer than the delay of a cache fill.
 READ_SECONDS = 0.5
-SETTLED_WITHIN_SECONDS = 10.0
+SETTLED_WITHIN_SECONDS = 30.0
 
 
 async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakable: Stack) -> None:
@@ -29,7 +29,7 @@ async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakabl
     print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
     rng = random.Random(seed)
     async with scene_of(breakable, rng, print) as scene:
-        assert await contradictions(scene, rng, [killed_after_commit, redis_killed]) == [], f"replay with FAULT_SEED={seed}"
+        assert await contradictions(scene, rng, [killed_after_commit, redis_killed, redis_swapped, cut_off]) == [], f"replay with FAULT_SEED={seed}"
 
 
 async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cache_is_read(breakable: Stack) -> None:
@@ -56,7 +56,7 @@ async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cach
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["who noticed", "who was idle"])
 async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakable: Stack, noticed: bool) -> None:  # noqa: FBT001
-    """Redis restarts empty. The writer has not noticed yet and sets no fence. The reader must not use values that it fills in meanwhile."""
+    """Redis restarts empty, and the reader reaches it before the writer does. The reader never sees less than the writer has written."""
     async with scene_of(breakable, random.Random(0), print) as scene, replica_of(breakable, "task-reader") as replica:
         account = await make_account(scene.rest)
         channel = await scene.channel(replica.target)
@@ -69,10 +69,10 @@ async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakabl
             await api.get(task.id, "notices")
         await breakable.start_process("valkey")
         await eventually(lambda: _require_breaker_closed(replica), within=SETTLED_WITHIN_SECONDS, every=0.01)
-        for _ in range(2):
-            await reader.get(task.id, "fills in")
-        written = await writer.rename(task.id, "after", "write")
-        assert (await reader.get(task.id, "read")).version == written.version
+        for number in range(20):
+            written = await writer.rename(task.id, f"after {number}", "write")
+            assert (await reader.get(task.id, "read")).version == written.version
+            await asyncio.sleep(0.05)
 
 
 async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_delete(breakable: Stack) -> None:

@@ -6,10 +6,10 @@ import hashlib
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import asyncpg
 import grpc.aio
@@ -19,12 +19,14 @@ from redis.exceptions import RedisError
 
 from devstack.config import HOST
 from devstack.stack import Stack
-from task_service.tasks.cache import FILL, FINISH, VALUE, key_of
+from task_service.cache.values import FILL, FINISH
+from task_service.tasks.cache import VALUE
 from tests.faults.witness import Witness
 from tests.support.accounts import Account, make_account
 from tests.support.history import History
 from tests.support.load import Client, Load
-from tests.support.outage import require_whole
+from tests.support.observed import metric
+from tests.support.outage import frozen, require_whole
 from tests.support.proxy import Proxy, proxied
 from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, RestTasks, Seen, TaskApi
@@ -33,25 +35,24 @@ from tests.support.waiting import eventually
 # Less than the timeout of a Redis command, so that the delay does not open the circuit breaker.
 LATE_SECONDS = 0.2
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 1.2
-# How much later one replica reaches Redis again. Including its probe, that is still before the other replicas use cached values again.
+# How much later one replica reaches Redis again.
 LATER_SECONDS = (0.15, 0.35)
-# The writers alternate: RUSH_SECONDS concurrently, then CALM_SECONDS one after the other. While they write concurrently, the cache holds only
-# anonymous fences. That state is safe and tests little.
+# The writers alternate: RUSH_SECONDS concurrently, then CALM_SECONDS one after the other. While they write concurrently, the task is always fenced.
+# That state is safe and tests little.
 RUSH_SECONDS, CALM_SECONDS = 0.4, 1.2
-# The longest time that a write can run after its client has stopped waiting: DATABASE_TIMEOUT_SECONDS of these systems is 2.
-GONE_AFTER_SECONDS = 2.5
-BEFORE_SECONDS = 0.5
-# The time until every replica uses cached values again (servicekit.stores.redis), plus about 1 s of use.
-AFTER_SECONDS = 2.5
-WHOLE_WITHIN_SECONDS = 15.0
-CAUGHT_WITHIN_SECONDS = 10.0
+# How long the clients use the cache before the first fault and after each one.
+USE_SECONDS = 1.0
+WHOLE_WITHIN_SECONDS = 60.0
+CAUGHT_WITHIN_SECONDS = 30.0
 PAUSE_SECONDS = 0.03
+# The share of the writes after which the task's key is evicted from Redis, and of those after which the generation's hash is.
+EVICTED, HASH_EVICTED = 0.5, 0.01
 
 Fault = Callable[["Scene", float], Awaitable[None]]
 
 
 def _hash(script: str) -> bytes:
-    """Returns the hash by which redis-py calls a script in Redis."""
+    """Returns the hash by which a script is called in Redis."""
     return hashlib.sha1(script.encode()).hexdigest().encode()
 
 
@@ -103,8 +104,14 @@ class Scene:
         return await self.opened.enter_async_context(grpc.aio.insecure_channel(target))
 
     async def whole(self) -> None:
-        """Waits until all processes are ready."""
+        """Waits until all processes are ready, and every replica relies on the cache."""
         await eventually(lambda: require_whole(self.stack), within=WHOLE_WITHIN_SECONDS)
+        await eventually(self._require_cache, within=WHOLE_WITHIN_SECONDS)
+
+    async def _require_cache(self) -> None:
+        assert await self.replica.metric("task_cache_mode", mode="on") == 1
+        for name in ("task-1", "task-2"):
+            assert await metric(self.stack, name, "task_cache_mode", mode="on") == 1
 
     async def own_again(self) -> None:
         """Starts the additional replica and waits until its clients reach it."""
@@ -132,7 +139,7 @@ async def scene_of(stack: Stack, rng: random.Random, say: Callable[[str], None])
 
 
 async def redis_killed(scene: Scene, seconds: float) -> None:
-    """Kills Redis for `seconds`; it restarts empty. One replica reaches it later than the others and writes without fences until then."""
+    """Kills Redis for `seconds`; it restarts empty. One replica reaches it later than the others."""
     late = scene.rng.uniform(*LATER_SECONDS)
     scene.say(f"Redis killed for {seconds:.2f} s, unreachable for one replica {late:.2f} s longer")
     await scene.stack.kill("valkey")
@@ -161,7 +168,50 @@ async def both(scene: Scene, seconds: float) -> None:
     await scene.own_again()
 
 
-FAULTS: Sequence[Fault] = (redis_killed, killed_after_commit, both)
+async def redis_swapped(scene: Scene, seconds: float) -> None:
+    """Replaces Redis by a copy of itself that is `seconds` old, as a failover does to a replica that was behind."""
+    await scene.redis.save()
+    scene.say(f"Redis replaced by a copy that is {seconds:.2f} s old")
+    await asyncio.sleep(seconds)
+    await scene.stack.kill("valkey")
+    await scene.stack.start_process("valkey")
+    settings: Mapping[str, str] = await scene.redis.config_get("d*")
+    (Path(settings["dir"]) / settings["dbfilename"]).unlink()
+
+
+async def replica_frozen(scene: Scene, seconds: float) -> None:
+    """Suspends one of the replicas."""
+    name = scene.rng.choice(("task-1", "task-2"))
+    scene.say(f"{name} frozen for {seconds:.2f} s")
+    with frozen(scene.stack, name):
+        await asyncio.sleep(seconds)
+
+
+async def redis_frozen(scene: Scene, seconds: float) -> None:
+    """Suspends Redis, which continues with its old data."""
+    scene.say(f"Redis frozen for {seconds:.2f} s")
+    with frozen(scene.stack, "valkey"):
+        await asyncio.sleep(seconds)
+
+
+async def cut_off(scene: Scene, seconds: float) -> None:
+    """Cuts one replica off from Redis, which the others reach."""
+    scene.say(f"one replica cut off from Redis for {seconds:.2f} s")
+    await scene.proxy.stop()
+    await asyncio.sleep(seconds)
+    await scene.proxy.start()
+
+
+async def wall_clock_jumps(scene: Scene, seconds: float) -> None:
+    """Moves the wall clock of one replica by up to a day, back and forth."""
+    scene.say("the wall clock of one replica jumps")
+    for _ in range(3):
+        scene.replica.wall_clock(scene.rng.uniform(-86_400, 86_400))
+        await asyncio.sleep(seconds / 3)
+    scene.replica.wall_clock(0)
+
+
+FAULTS: Sequence[Fault] = (redis_killed, killed_after_commit, both, redis_swapped, replica_frozen, redis_frozen, cut_off, wall_clock_jumps)
 
 
 @dataclass(slots=True)
@@ -174,9 +224,6 @@ class Clients:
     history: History = field(default_factory=History)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    under_way: int = 0
-    may_begin: asyncio.Event = field(default_factory=asyncio.Event)
-    gone_at: float = float("-inf")
 
     def writer(self, name: str, api: TaskApi) -> Client:
         """Returns a client that gives the task a new title again and again."""
@@ -222,44 +269,41 @@ class Clients:
             return seen
 
     async def _try(self, name: str, api: TaskApi, request_id: str, etag: str) -> Seen:
-        await self.may_begin.wait()
         title = f"change {next(self.numbers)}"
         self.witness.unanswered.add(request_id)
-        self.under_way += 1
         try:
             seen = await self.history.write(name, title, api.rename(self.task.id, title, request_id, etag))
         except CallFailed as failed:
             if failed.code == "ABORTED":
                 self.witness.unanswered.discard(request_id)
-            else:
-                self.gone_at = time.monotonic() + GONE_AFTER_SECONDS
             raise
-        finally:
-            self.under_way -= 1
         self.witness.unanswered.discard(request_id)
         self.witness.answered[request_id] = seen
         return seen
 
     async def _evict(self) -> None:
-        """Deletes the task's key, but not while a write is running: losing its fence would break the rule. See docs/adr/0002-cache-rule.md."""
-        if self.under_way == 0 and time.monotonic() > self.gone_at:
-            self.may_begin.clear()
-            with contextlib.suppress(RedisError, OSError):
-                await self.scene.redis.delete(key_of(UUID(self.witness.account.id), UUID(self.task.id)))
-            self.may_begin.set()
+        """Deletes the task's key, or the hash of a generation with all of its fences, whatever is running."""
+        chance = self.scene.rng.random()
+        if chance > EVICTED:
+            return
+        pattern = "task:3:????????-????-????-????-????????????" if chance < HASH_EVICTED else f"task:3:*:{self.task.id}"
+        with contextlib.suppress(RedisError, OSError):
+            async for key in self.scene.redis.scan_iter(pattern, count=1000):
+                await self.scene.redis.delete(key)
 
 
-async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Fault]) -> list[str]:
+async def contradictions(scene: Scene, rng: random.Random, faults: Sequence[Fault], longest_seconds: float = LONGEST_SECONDS) -> list[str]:
     """Runs all clients while the faults occur one after the other. Returns the contradictions between their answers and the change log."""
     account = await make_account(scene.rest)
     apis = {name: GrpcTasks(channel, account) for name, channel in scene.channels.items()}
     clients = await _clients(scene, account, apis["gateway"])
     async with Load(_all(clients, {**apis, "rest": RestTasks(scene.rest, account)})) as load:
-        await asyncio.sleep(BEFORE_SECONDS)
+        await scene.whole()
+        await asyncio.sleep(USE_SECONDS)
         for fault in faults:
-            await fault(scene, rng.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
+            await fault(scene, rng.uniform(SHORTEST_SECONDS, longest_seconds))
             await scene.whole()
-            await asyncio.sleep(AFTER_SECONDS)
+            await asyncio.sleep(USE_SECONDS)
     scene.say(f"{len(load.outcomes)} calls: {dict(load.codes())}; {max(call.seen.version for call in clients.history.calls)} versions")
     database = await asyncpg.connect(scene.stack.state.database_url)
     try:
@@ -276,7 +320,6 @@ EXPECTED_CODES = {"CONNECTION", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
 async def _clients(scene: Scene, account: Account, api: TaskApi) -> Clients:
     witness = Witness(account, api, random.Random(0))
     clients = Clients(scene, await api.create("created", "create"), witness)
-    clients.may_begin.set()
     witness.answered["create"] = clients.task
     await clients.history.write("setup", "change -1", api.rename(clients.task.id, "change -1", "setup"))
     witness.answered["setup"] = clients.history.calls[-1].seen
@@ -299,7 +342,8 @@ async def only(listed: Awaitable[Sequence[Seen]]) -> Seen:
 
 
 async def require_kept(scene: Scene, writer: GrpcTasks, task: Seen) -> None:
-    """Writes. Fails unless the write leaves a value in Redis, which only a write with its own fence does."""
-    await writer.rename(task.id, f"before {time.monotonic()}", "write")
-    keys = [key async for key in scene.redis.scan_iter(f"task:*:{task.id}")]
-    assert [held[:1] for key in keys if (held := await scene.redis.get(key))] == [VALUE]
+    """Writes. Fails unless the write leaves a value in Redis, which only a write with its own fence does in ON."""
+    written = await writer.rename(task.id, f"before {time.monotonic()}", "write")
+    keys = [key async for key in scene.redis.scan_iter(f"task:3:*:{task.id}", count=1000)]
+    values = [await scene.redis.get(key) or b"" for key in keys]
+    assert any(value.startswith(VALUE) and written.title.encode() in value for value in values)

@@ -11,7 +11,7 @@ import pytest
 
 from devstack.config import StackConfig
 from devstack.stack import Stack
-from tests.faults.one_task import AFTER_SECONDS, FAULTS, PAUSE_SECONDS, contradictions, require_kept, scene_of
+from tests.faults.one_task import FAULTS, PAUSE_SECONDS, contradictions, require_kept, scene_of
 from tests.support.accounts import make_account
 from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks
@@ -21,9 +21,8 @@ pytestmark = pytest.mark.faults
 
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "WARNING", "DATABASE_TIMEOUT_SECONDS": "2"}
 FAULTS_PER_TASK = 3
-SETTLED_WITHIN_SECONDS = 10.0
-# Longer than a replica needs until it uses cached values again, also on a loaded machine.
-SETTLED_SECONDS = 3.0
+SETTLED_WITHIN_SECONDS = 30.0
+READ_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ async def test_what_was_written_without_redis_by_a_replica_that_died_is_read(sta
             await asyncio.gather(writer.rename(another.id, "changed", "notices"), reader.get(task.id, "notices"))
             written = await writer.rename(task.id, "after", "write")
             await scene.replica.kill()
-        ends = time.monotonic() + AFTER_SECONDS + SETTLED_SECONDS
+        ends = time.monotonic() + READ_SECONDS
         while time.monotonic() < ends:
             assert (await reader.get(task.id, "read")).version == written.version
             await asyncio.sleep(PAUSE_SECONDS)

@@ -1,28 +1,137 @@
-"""Bugs of the cache, and of reads that run concurrently with writes."""
+"""Bugs of the cache, and of reads that run concurrently with writes. Each guard of the cache protocol is the place of one of them."""
 
 from typing import Final
 
 from tests.planted.bug import Bug
 
 CACHE: Final = "task_service/tasks/cache.py"
+STATE: Final = "task_service/cache/service.py"
+VALUES: Final = "task_service/cache/values.py"
+STATE_ROW: Final = "task_service/migrations/0005_cache_state.sql"
+SESSION: Final = "servicekit/stores/redis_session.py"
 REPOSITORY: Final = "task_service/tasks/repository.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+TASKS_TESTS: Final = ("tests/task_service/tasks/test_cache.py",)
+STATE_TESTS: Final = ("tests/task_service/cache/test_service.py",)
+VALUES_TESTS: Final = ("tests/task_service/cache/test_values.py",)
+ROW_TESTS: Final = ("tests/task_service/cache/test_repository.py",)
+SESSION_TESTS: Final = ("tests/servicekit/stores/test_redis_session.py",)
+REDIS_TESTS: Final = ("tests/servicekit/stores/test_redis.py",)
 LINEARIZABILITY: Final = ("tests/e2e/test_linearizability.py",)
 
 CACHE_BUGS: Final = (
     Bug(
-        "a cache fill does not check its lease",
-        CACHE,
-        "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
-        "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
-        ("tests/task_service/tasks/test_cache.py",),
+        "a read relies on knowledge that has expired",
+        STATE,
+        "return self._latest if self._clock() - self._asked_at < VALID_SECONDS else None",
+        "return self._latest",
+        TASKS_TESTS,
     ),
     Bug(
-        "a replica deletes only the cache keys of its own unfenced writes",
+        "knowledge counts from the answer",
+        STATE,
+        "self._latest, self._asked_at = state, asked_at",
+        "self._latest, self._asked_at = state, self._clock()",
+        STATE_TESTS,
+    ),
+    Bug("a read relies on ARMED", CACHE, "if state is None or state.mode is not Mode.ON:", "if state is None or not state.fenced:", TASKS_TESTS),
+    Bug(
+        "a read takes a value from another Redis process",
+        VALUES,
+        """f"{_hash(state.generation)}:{user_id}:{task_id}", process=state.process)""",
+        """f"{_hash(state.generation)}:{user_id}:{task_id}")""",
+        VALUES_TESTS,
+    ),
+    Bug(
+        "a write sets its fence in another Redis process",
+        VALUES,
+        "await self._fence(keys, [token, *fields], process=state.process)",
+        "await self._fence(keys, [token, *fields])",
+        VALUES_TESTS,
+    ),
+    Bug("all generations have the same keys", VALUES, """return f"task:3:{generation}\"""", """return f"task:3:{UUID(int=0)}\"""", VALUES_TESTS),
+    Bug(
+        "a fence is set although its generation has lost its keys",
+        VALUES,
+        "if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 then return 0 end\nfor i",
+        "for i",
+        VALUES_TESTS,
+    ),
+    Bug(
+        "a lease is given although its generation has lost its keys",
+        VALUES,
+        "if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 or redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1 then",
+        "if redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1 then",
+        TASKS_TESTS,
+    ),
+    Bug(
+        "a lease is given for a fenced task",
+        VALUES,
+        "if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 or redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1 then",
+        "if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 then",
+        VALUES_TESTS,
+    ),
+    Bug(
+        "a cache fill does not check its lease",
+        VALUES,
+        "if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end",
+        "redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])",
+        TASKS_TESTS,
+    ),
+    Bug("a fence leaves the old value", VALUES, "  redis.call('DEL', KEYS[i])\n", "", VALUES_TESTS),
+    Bug("a write that shared its fence stores its value", VALUES, "if rest == 'o' and value ~= '' then", "if value ~= '' then", VALUES_TESTS),
+    Bug(
+        "a write whose outcome is unknown removes its fence",
         CACHE,
-        "self._suspects.add(*(key_of(user_id, task_id) for user_id, task_id in unfenced))",
-        "del unfenced",
-        ("tests/task_service/tasks/test_cache.py", "-k", "that_died"),
+        "            except WriteRefused:\n",
+        "            except Exception:\n",
+        TASKS_TESTS,
+    ),
+    Bug(
+        "a write without a fence does not wait after OFF",
+        STATE,
+        "return max(0.0, self._off_since + WAIT_SECONDS - self._clock())",
+        "return 0.0",
+        STATE_TESTS,
+    ),
+    Bug("PostgreSQL does not compare the state of a write", STATE_ROW, "    IF p_generation IS NOT NULL THEN\n", "    IF false THEN\n", TASKS_TESTS),
+    Bug("ARMED does not wait after OFF", STATE, "if process is not None and self._seconds_to_wait() == 0.0:", "if process is not None:", STATE_TESTS),
+    Bug(
+        "ON does not wait for the writes before ARMED",
+        STATE_ROW,
+        "AND (armed_before IS NULL OR pg_snapshot_xmin(pg_current_snapshot()) > armed_before)",
+        "",
+        ROW_TESTS,
+    ),
+    Bug(
+        "ON waits only for transactions that are older than that of ARMED",
+        STATE_ROW,
+        "SET mode = 2, generation = p_next, process = p_process, armed_before = NULL",
+        "SET mode = 2, generation = p_next, process = p_process, armed_before = pg_current_xact_id()",
+        ROW_TESTS,
+    ),
+    Bug(
+        "connections of one session lead to different processes",
+        SESSION,
+        "        if process != self.process:\n",
+        "        if False:\n",
+        SESSION_TESTS,
+    ),
+    Bug("a replica of Redis answers reads", SESSION, r"$5\r\nGETEX", r"$3\r\nGET", REDIS_TESTS),
+    Bug(
+        "the loss of an idle Redis connection is not noticed",
+        SESSION,
+        """        self._lose(exc or RedisConnectionError("Redis has closed the connection"))""",
+        """        del exc""",
+        (*REDIS_TESTS, "-k", "nobody_uses"),
+    ),
+    Bug("a value of another task or release is answered", CACHE, "if held.startswith(beginning):", "if held.startswith(VALUE[:-1]):", TASKS_TESTS),
+    Bug(
+        "a caller that leaves after the commit leaves its fence",
+        CACHE,
+        "            finishing = asyncio.create_task(self._finish_without_caller(fence))",
+        "            finishing = asyncio.create_task(asyncio.sleep(0))",
+        TASKS_TESTS,
     ),
     Bug(
         "a list's resume token comes from another snapshot than its page",
@@ -34,16 +143,16 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "a late cache fill does not check its lease",
-        CACHE,
-        "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
-        "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])",
+        VALUES,
+        "if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end",
+        "redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])",
         (*LINEARIZABILITY, "-k", "no_reader"),
     ),
     Bug(
         "a write sets no fence",
         CACHE,
-        "        fence = FENCE + secrets.token_bytes(12)\n        try:",
-        "        fence = FENCE + secrets.token_bytes(12)\n        return NO_FENCE\n        try:",
+        "begin_write(lambda state: self._values.fence(state, actor.user_id, task_ids))",
+        """begin_write(lambda state: asyncio.sleep(0, b"no fence"))""",
         (*LINEARIZABILITY, "-k", "that_died"),
     ),
     Bug(
@@ -61,31 +170,10 @@ CACHE_BUGS: Final = (
         (*LINEARIZABILITY, "-k", "no_reader"),
     ),
     Bug(
-        "cached values are used before Redis has settled",
-        "servicekit/stores/redis.py",
-        "return not self._open and time.monotonic() >= self._settled_at",
-        "return not self._open",
-        (*LINEARIZABILITY, "-k", "has_redis_last"),
-    ),
-    Bug(
-        "the loss of an idle Redis connection is not noticed",
-        "servicekit/stores/redis_reads.py",
-        "            self.end(error)\n            self._on_lost(error)\n",
-        "            self.end(error)\n",
-        ("tests/servicekit/stores/test_redis.py", "-k", "nobody_uses"),
-    ),
-    Bug(
-        "a replica uses the cache at its start without a probe of Redis",
-        "servicekit/stores/redis.py",
-        "        self._open = True\n        self._probing = asyncio.create_task(self._probe(after_seconds=0))\n",
-        "",
-        (*LINEARIZABILITY, "-k", "that_starts"),
-    ),
-    Bug(
-        "cache keys of writes without Redis are not deleted when Redis is back",
-        CACHE,
-        "        redis.before_close(self._make_good)\n",
-        "",
+        "a replica that is cut off from Redis writes at once",
+        STATE,
+        "return max(0.0, self._off_since + WAIT_SECONDS - self._clock())",
+        "return 0.0",
         ("tests/e2e/test_cut_off.py",),
     ),
 )

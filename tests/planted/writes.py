@@ -14,6 +14,7 @@ DOMAIN: Final = "task_service/tasks/domain.py"
 SERVICE: Final = "task_service/tasks/service.py"
 LISTS: Final = "task_service/query/list_statement.py"
 WRITES: Final = "task_service/migrations/0004_writes.sql"
+WRITE: Final = "task_service/migrations/0005_cache_state.sql"
 MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
@@ -24,25 +25,29 @@ WRITES_BUGS: Final = (
     Bug(
         "a replayed answer is cached as the current value",
         CACHE,
-        "task = None if written.replayed or len(keys) > 1",
-        "task = None if len(keys) > 1",
+        "if fence is None or written.replayed or len(fence.task_ids) > 1",
+        "if fence is None or len(fence.task_ids) > 1",
         ("tests/task_service/tasks/test_writes.py",),
     ),
     Bug(
         "an idempotency key is read before the counter's lock is taken",
-        WRITES,
-        """    v_count   integer := jsonb_array_length(p_operations);
-    v_seq     bigint := task.take_seqs(p_user, v_count);
+        WRITE,
+        """    v_seq     bigint := task.take_seqs(p_user, v_count);
     v_changed integer := v_count;
     v_kept    task.idempotency_keys;
     v_tasks   task.tasks[];
 BEGIN
+    IF p_generation IS NOT NULL THEN
+        PERFORM FROM task.cache_state WHERE generation = p_generation AND (mode > 1) = p_fenced;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION USING ERRCODE = 'TM007', MESSAGE = '0';
+        END IF;
+    END IF;
     IF p_key IS NOT NULL THEN
         SELECT * INTO v_kept FROM task.idempotency_keys
          WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
 """,
-        """    v_count   integer := jsonb_array_length(p_operations);
-    v_seq     bigint;
+        """    v_seq     bigint;
     v_changed integer := v_count;
     v_kept    task.idempotency_keys;
     v_tasks   task.tasks[];
@@ -64,14 +69,14 @@ BEGIN
     ),
     Bug(
         "an idempotency key is shared by all users",
-        WRITES,
+        WRITE,
         "         WHERE user_id = p_user AND key = p_key AND created_at >",
         "         WHERE key = p_key AND created_at >",
         (IDEMPOTENCY, "-k", "another_users_key"),
     ),
     Bug(
         "an idempotency key never expires",
-        WRITES,
+        WRITE,
         "AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';",
         "AND key = p_key;",
         (IDEMPOTENCY, "-k", "after_a_day"),
@@ -108,11 +113,11 @@ BEGIN
     Bug(
         "an answer is stored after the write, in another transaction",
         REPOSITORY,
-        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, unfenced)
+        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected)
 """,
         """            find = "SELECT FROM task.idempotency_keys WHERE user_id = $1 AND key = $2"
             kept = key is None or await self._database.fetchrow(find, actor.user_id, key) is not None
-            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, unfenced)
+            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, *expected)
             if not kept:
                 answer = "SELECT $1, $2, $3, coalesce(jsonb_agg(to_jsonb(t)), '[]'), now() FROM task.tasks AS t WHERE user_id = $1 AND id = ANY ($4)"
                 keep = f"INSERT INTO task.idempotency_keys {answer}"
@@ -209,7 +214,7 @@ BEGIN
         "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
         MODEL,
     ),
-    Bug("an idempotency key is accepted for a different request", WRITES, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug("an idempotency key is accepted for a different request", WRITE, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
     Bug("a list omits the tasks of one status", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
     Bug("a merged list is not sorted", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/tasks/test_paging.py",)),
     Bug(

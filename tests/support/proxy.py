@@ -9,7 +9,9 @@ class Proxy:
     """Forwards connections to `host:port`. While frozen, it accepts connections but forwards nothing. While mute, it holds the server's answers."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self._host = host
+        # New connections lead to this port.
+        self.port_behind = port
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._audible = asyncio.Event()
@@ -67,7 +69,7 @@ class Proxy:
         self._connections.add(task)
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                there_reader, there_writer = await asyncio.open_connection(*self._target)
+                there_reader, there_writer = await asyncio.open_connection(self._host, self.port_behind)
                 try:
                     async with asyncio.TaskGroup() as both:
                         both.create_task(self._pump(reader, there_writer, self._thawed, asks=True))

@@ -51,16 +51,17 @@ class Replica:
     figures: Figures
 
 
-ReplicaFactory: TypeAlias = Callable[[str], Replica]
+ReplicaFactory: TypeAlias = Callable[[str], Awaitable[Replica]]
 
 
 @pytest.fixture
 async def replica_of() -> AsyncIterator[ReplicaFactory]:
     made: list[Redis] = []
 
-    def make(url: str) -> Replica:
+    async def make(url: str) -> Replica:
         figures = Figures()
         made.append(Redis(url, figures))
+        await made[-1].start()
         return Replica(made[-1], RateLimiter(made[-1], figures, prefix=PREFIX), figures)
 
     yield make
@@ -69,8 +70,8 @@ async def replica_of() -> AsyncIterator[ReplicaFactory]:
 
 
 @pytest.fixture
-def replica(system: Stack, patient: None, replica_of: ReplicaFactory) -> Replica:
-    return replica_of(system.state.redis_url)
+async def replica(system: Stack, patient: None, replica_of: ReplicaFactory) -> Replica:
+    return await replica_of(system.state.redis_url)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ async def test_each_key_has_a_bucket_of_its_own(limiter: RateLimiter) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, patient: None, replica_of: ReplicaFactory, key: str, replicas: int) -> None:
     limit = Limit(10, 1000.0)
-    made = [replica_of(system.state.redis_url) for _ in range(replicas)]
+    made = [await replica_of(system.state.redis_url) for _ in range(replicas)]
     waits = await asyncio.gather(*(made[number % replicas].limiter.take(key, limit) for number in range(50)))
     assert waits.count(0.0) == limit.burst
     assert [one.figures.local for one in made] == [0] * replicas
@@ -320,7 +321,7 @@ async def returned(replica: Replica) -> None:
 
 
 async def test_without_redis_each_process_limits_by_itself(server: Process, replica_of: ReplicaFactory, key: str) -> None:
-    replicas = [replica_of(url_of(server)) for _ in range(2)]
+    replicas = [await replica_of(url_of(server)) for _ in range(2)]
     assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [2, 1]
     await server.kill(signal.SIGKILL)
     assert [await passed(one.limiter, key, LONG, 5) for one in replicas] == [LONG.burst] * 2
@@ -330,7 +331,7 @@ async def test_without_redis_each_process_limits_by_itself(server: Process, repl
 
 
 async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process, replica_of: ReplicaFactory, key: str) -> None:
-    replica = replica_of(url_of(server))
+    replica = await replica_of(url_of(server))
     assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
     await server.kill(signal.SIGKILL)
     assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
@@ -347,7 +348,7 @@ async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process
 async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(
     server: Process, replica_of: ReplicaFactory, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replica = replica_of(url_of(server))
+    replica = await replica_of(url_of(server))
     assert await passed(replica.limiter, key, LONG, 1) == 1
     server.send_signal(signal.SIGSTOP)
     with monkeypatch.context() as hurried:
@@ -363,7 +364,7 @@ async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(
 
 @pytest.mark.parametrize("method", ["take", "give_back"])
 async def test_the_calls_own_time_passes_through(server: Process, replica_of: ReplicaFactory, key: str, method: str) -> None:
-    replica = replica_of(url_of(server))
+    replica = await replica_of(url_of(server))
     await replica.limiter.take(key, LONG)
     server.send_signal(signal.SIGSTOP)
 

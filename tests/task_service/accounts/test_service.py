@@ -155,7 +155,7 @@ async def test_closing_waits_for_writes_under_way_and_their_rows_go_too(removal:
     insert = """
 SELECT o_replayed FROM task.write($1, 1::smallint, jsonb_build_array(jsonb_build_object(
            'n', 0, 'id', $2::uuid, 'title', 'Late', 'description', '', 'status', 1, 'priority', 3, 'labels', '[]'::jsonb)),
-       ROW($1::uuid, $1::uuid, '')::task.actor, NULL, NULL, 0, false)
+       ROW($1::uuid, $1::uuid, '')::task.actor, NULL, NULL, 0, NULL, NULL)
 """
     await connection.execute(insert, ada.user_id, new_id())
     await removal.delete(ada)

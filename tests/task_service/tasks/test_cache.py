@@ -1,34 +1,33 @@
 """The cache never returns a task older than an acknowledged write. The tests force the races by stopping the repository at the critical moments."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import cast
-from uuid import UUID
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
 
 from devstack.stack import Stack
-from servicekit.errors import RedisUnavailable
 from servicekit.rpc.retry import Idempotency
-from servicekit.stores import redis as stores
+from servicekit.stores.postgres import Database
 from servicekit.stores.redis import Redis
-from task_service.tasks import cache as cached_tasks
-from task_service.tasks.cache import MAX_SUSPECT_KEYS, CachedTasks, Suspects, key_of
+from task_service.cache.domain import Mode, State
+from task_service.tasks.cache import VALUE
 from task_service.tasks.domain import Actor, Task, TaskFields
-from task_service.tasks.encoding import encode
+from task_service.tasks.messages import to_message
 from task_service.tasks.repository import PostgresTasks
-from task_service.tasks.writes import Operations, Written
-from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
+from task_service.tasks.writes import Operations, Update, Written
+from tests.servicekit.stores.databases import through
+from tests.support.proxy import Proxy, proxied
+from tests.support.waiting import eventually
+from tests.task_service.conftest import FIELDS, WITHIN_SECONDS, Clock, Replica, decode, delete, find, insert, update
 
 Hook = Callable[[], Awaitable[None]]
-
-# Far longer than a circuit breaker takes to close.
-WITHIN_SECONDS = 10.0
 
 
 class Stopping(PostgresTasks):
@@ -40,6 +39,7 @@ class Stopping(PostgresTasks):
         self.before_write: Hook | None = None
         self.after_commit: Hook | None = None
         self.reads = 0
+        self.writes = 0
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         self.reads += 1
@@ -47,9 +47,10 @@ class Stopping(PostgresTasks):
         await _run(self.after_read)
         return task
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, unfenced: bool = False) -> Written:
+    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, state: State | None = None) -> Written:
         await _run(self.before_write)
-        written = await super().write(actor, operations, idempotency, unfenced=unfenced)
+        self.writes += 1
+        written = await super().write(actor, operations, idempotency, state=state)
         await _run(self.after_commit)
         return written
 
@@ -59,39 +60,27 @@ async def _run(hook: Hook | None) -> None:
         await hook()
 
 
-class Outage:
-    """Opens circuit breakers, like a cut connection. They stay open until `end`, however long the test takes until then."""
-
-    def __init__(self, *clients: Redis) -> None:
-        self._over = False
-        for redis in clients:
-            redis._hooks.insert(0, self._refuse)
-            redis.trip(ConnectionError())
-
-    def end(self) -> None:
-        self._over = True
-
-    async def _refuse(self, _: Client) -> None:
-        if not self._over:
-            raise ConnectionError
-
-
 @pytest.fixture
 def below(tasks: PostgresTasks) -> Stopping:
     return Stopping(tasks)
 
 
 @pytest.fixture
-def cache(below: Stopping, redis: Redis) -> CachedTasks:
-    """The cache under test."""
-    return CachedTasks(below, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+async def replica(below: Stopping, database: Database, redis: Redis) -> Replica:
+    """The replica under test. The cache is ON."""
+    replica = Replica(below, database, redis)
+    await replica.switch_on()
+    return replica
 
 
 @pytest.fixture
-async def other(tasks: PostgresTasks, system: Stack) -> AsyncIterator[CachedTasks]:
-    """Another replica, with its own connections and circuit breaker."""
+async def other(replica: Replica, tasks: PostgresTasks, database: Database, system: Stack) -> AsyncIterator[Replica]:
+    """Another replica, with its own connections."""
     redis = Redis(system.state.redis_url, CollectorRegistry())
-    yield CachedTasks(tasks, redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
+    await redis.start()
+    other = Replica(tasks, database, redis)
+    await other.switch_on()
+    yield other
     await redis.close()
 
 
@@ -107,275 +96,314 @@ async def task(tasks: PostgresTasks, actor: Actor) -> Task:
     return await insert(tasks, actor, FIELDS)
 
 
-async def _title(cache: CachedTasks, task: Task) -> str:
-    found = await cache.find(task.user_id, task.id)
+async def _title(replica: Replica, task: Task) -> str:
+    found = await find(replica.cache, task.user_id, task.id)
     assert found is not None
     return found.title
 
 
-async def _held(client: Client, task: Task) -> bytes:
-    return cast("bytes", await client.get(key_of(task.user_id, task.id)) or b"")
+async def _require_hit(replica: Replica, task: Task, title: str) -> None:
+    hits = replica.reads("hit") or 0
+    assert await _title(replica, task) == title
+    assert replica.reads("hit") == hits + 1, "not from the cache"
 
 
-async def _retitle(cache: CachedTasks, actor: Actor, task: Task, title: str) -> None:
-    assert await update(cache, actor, task.id, TaskFields(title=title), ["title"]) is not None
+def _key(replica: Replica, task: Task) -> str:
+    assert replica.state.relied_on is not None
+    return f"task:3:{replica.state.relied_on.generation}:{task.user_id}:{task.id}"
 
 
-async def test_a_second_read_does_not_ask_postgres(cache: CachedTasks, below: Stopping, task: Task) -> None:
-    assert await cache.find(task.user_id, task.id) == task
-    assert await cache.find(task.user_id, task.id) == task
+async def _retitle(replica: Replica, actor: Actor, task: Task, title: str) -> None:
+    assert await update(replica.cache, actor, task.id, TaskFields(title=title), ["title"]) is not None
+
+
+async def test_a_second_read_does_not_ask_postgres(replica: Replica, below: Stopping, task: Task) -> None:
+    for _ in range(2):
+        assert await find(replica.cache, task.user_id, task.id) == task
     assert below.reads == 1
+    assert (replica.reads("absent"), replica.reads("hit")) == (1, 1)
 
 
-async def test_a_write_leaves_its_value(cache: CachedTasks, below: Stopping, actor: Actor, task: Task) -> None:
-    await _retitle(cache, actor, task, "new")
-    assert await _title(cache, task) == "new"
+async def test_a_write_leaves_its_value(replica: Replica, below: Stopping, actor: Actor, task: Task) -> None:
+    await _retitle(replica, actor, task, "new")
+    await _require_hit(replica, task, "new")
     assert below.reads == 0
 
 
+async def test_a_write_returns_the_bytes_that_it_has_stored(replica: Replica, actor: Actor, task: Task) -> None:
+    written = await replica.cache.write(actor, [Update(task.id, TaskFields(title="new"), ["title"])])
+    assert written.encoded is not None
+    assert decode(written.encoded) == written.tasks[0]
+    assert await replica.cache.find(task.user_id, task.id) == written.encoded
+
+
 async def test_a_fill_that_is_overtaken_by_a_write_does_not_count(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
+    replica: Replica, below: Stopping, other: Replica, client: Client, actor: Actor, task: Task
 ) -> None:
     """The stale fill: a slow reader reads the old row, and fills it in after another replica's write is done and its value was evicted."""
 
     async def overtake() -> None:
         below.after_read = None
         await _retitle(other, actor, task, "new")
-        await client.delete(key_of(task.user_id, task.id))
+        await client.delete(_key(other, task))
 
     below.after_read = overtake
-    assert await _title(cache, task) == FIELDS.title
+    assert await _title(replica, task) == FIELDS.title
     assert await _title(other, task) == "new"
-    assert await _title(cache, task) == "new"
+    assert await _title(replica, task) == "new"
 
 
-async def test_nothing_is_filled_while_a_write_is_under_way(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
-) -> None:
+async def test_nothing_is_filled_while_a_write_is_under_way(replica: Replica, below: Stopping, other: Replica, actor: Actor, task: Task) -> None:
     async def read_before_the_commit() -> None:
-        assert await _title(other, task) == FIELDS.title
-        assert (await _held(client, task))[:1] == b"f"
+        for _ in range(2):
+            assert await _title(other, task) == FIELDS.title
+        assert (other.reads("fenced"), other.reads("hit")) == (2, 0)
 
     below.before_write = read_before_the_commit
-    await _retitle(cache, actor, task, "new")
-    assert await _title(other, task) == "new"
+    await _retitle(replica, actor, task, "new")
+    await _require_hit(other, task, "new")
+
+
+async def test_a_write_deletes_the_value_before_it_begins(
+    replica: Replica, below: Stopping, other: Replica, client: Client, actor: Actor, task: Task
+) -> None:
+    await _title(other, task)
+
+    async def look() -> None:
+        assert await client.get(_key(other, task)) is None
+
+    below.before_write = look
+    await _retitle(replica, actor, task, "new")
 
 
 async def test_a_writer_that_dies_between_commit_and_finish_leaves_no_old_value(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
+    replica: Replica, below: Stopping, other: Replica, actor: Actor, task: Task
 ) -> None:
-    await other.find(task.user_id, task.id)
-    assert (await _held(client, task))[:1] == b"v"
+    await _title(other, task)
 
     async def die() -> None:
         raise ConnectionResetError
 
     below.after_commit = die
     with pytest.raises(ConnectionResetError):
-        await _retitle(cache, actor, task, "new")
-    assert await _title(other, task) == "new"
-    assert (await _held(client, task))[:1] == b"f"
-    # The fence expires by itself, after twice the time that a write can take.
-    assert 5_000 < await client.pttl(key_of(task.user_id, task.id)) <= 10_000
+        await _retitle(replica, actor, task, "new")
+    for _ in range(2):
+        assert await _title(other, task) == "new"
+    # The fence stays: only the next generation caches this task again.
+    assert other.reads("fenced") == 2
 
 
-async def test_two_writers_at_once_leave_an_anonymous_fence(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
-) -> None:
+async def test_of_two_writes_at_once_neither_leaves_a_value(replica: Replica, below: Stopping, other: Replica, actor: Actor, task: Task) -> None:
     async def overtake() -> None:
         below.before_write = None
         await _retitle(other, actor, task, "first")
-        assert await _held(client, task) == b"a"
+        assert await _title(other, task) == "first"
+        assert other.reads("fenced") == 1
 
     below.before_write = overtake
-    await _retitle(cache, actor, task, "second")
-    assert await _held(client, task) == b"a"
+    await _retitle(replica, actor, task, "second")
     assert await _title(other, task) == "second"
-    assert await _held(client, task) == b"a"
+    assert other.reads("absent") == 1
+    await _require_hit(other, task, "second")
 
 
-async def test_a_fence_that_was_evicted_is_made_good_by_the_finish(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
+async def test_a_refused_write_leaves_no_fence(replica: Replica, actor: Actor, task: Task) -> None:
+    with pytest.raises(Exception, match="changed meanwhile"):
+        await replica.cache.write(actor, [Update(task.id, TaskFields(title="new"), ["title"], etags=('"77"',))])
+    await _title(replica, task)
+    await _require_hit(replica, task, FIELDS.title)
+
+
+async def test_if_redis_loses_the_fences_nothing_is_filled_in_their_generation(
+    replica: Replica, below: Stopping, other: Replica, client: Client, actor: Actor, task: Task
 ) -> None:
-    async def evict_and_fill() -> None:
+    async def flush_and_read() -> None:
         below.before_write = None
-        await client.delete(key_of(task.user_id, task.id))
-        assert await _title(other, task) == FIELDS.title
-        assert (await _held(client, task))[:1] == b"v"
+        await client.delete(_key(other, task).rpartition(f":{task.user_id}")[0])
+        for _ in range(2):
+            assert await _title(other, task) == FIELDS.title
 
-    below.before_write = evict_and_fill
-    await _retitle(cache, actor, task, "new")
+    below.before_write = flush_and_read
+    await _retitle(replica, actor, task, "new")
+    assert await _title(other, task) == "new"
+    await other.state.round()
+    assert other.state.relied_on is not None
+    assert other.state.relied_on.mode is Mode.OFF
+
+
+async def test_a_deleted_task_is_not_answered_from_the_cache(replica: Replica, actor: Actor, task: Task) -> None:
+    await _title(replica, task)
+    await delete(replica.cache, actor, task.id)
+    assert await replica.cache.find(task.user_id, task.id) is None
+
+
+async def test_a_write_of_several_tasks_leaves_no_old_values(replica: Replica, actor: Actor, task: Task, tasks: PostgresTasks) -> None:
+    second = await insert(tasks, actor, FIELDS)
+    for one in (task, second):
+        await _title(replica, one)
+    await replica.cache.write(actor, [Update(one.id, TaskFields(title="new"), ["title"]) for one in (task, second, task)])
+    for one in (task, second):
+        assert await _title(replica, one) == "new"
+        await _require_hit(replica, one, "new")
+
+
+async def test_what_a_replica_writes_that_is_cut_off_from_redis_is_seen_at_once(
+    replica: Replica, tasks: PostgresTasks, database: Database, system: Stack, actor: Actor, task: Task
+) -> None:
+    """The reader reaches Redis, which has the old value, and relies on it until it has read of OFF or its knowledge is too old."""
+    reader = Replica(tasks, database, replica.redis, time.monotonic)
+    await reader.switch_on()
+    async with _proxied(system) as proxy:
+        redis = Redis(through(system.state.redis_url, proxy.port), CollectorRegistry())
+        await redis.start()
+        writer = Replica(tasks, database, redis, time.monotonic)
+        await writer.switch_on()
+        await _title(reader, task)
+        await _require_hit(reader, task, FIELDS.title)
+        await proxy.stop()
+        await _retitle(writer, actor, task, "new")
+        assert await _title(reader, task) == "new"
+        assert reader.reads("expired") == 1
+        await reader.state.round()
+        assert await _title(reader, task) == "new"
+        assert reader.reads("off") == 1
+        await redis.close()
+
+
+def _proxied(system: Stack) -> contextlib.AbstractAsyncContextManager[Proxy]:
+    parts = urlsplit(system.state.redis_url)
+    assert parts.hostname is not None
+    return proxied(parts.hostname, parts.port or 0)
+
+
+async def test_a_write_without_a_fence_waits_once_and_only_after_off(
+    replica: Replica, tasks: PostgresTasks, database: Database, actor: Actor, task: Task
+) -> None:
+    away = Redis("redis://127.0.0.1:1", CollectorRegistry())
+    writer = Replica(tasks, database, away, time.monotonic)
+    began = time.monotonic()
+    await _retitle(writer, actor, task, "first")
+    assert time.monotonic() - began >= 0.5
+    known = writer.state.relied_on
+    await _retitle(writer, actor, task, "second")
+    assert writer.state.relied_on == known or known is None
+    assert await tasks.find(task.user_id, task.id) is not None
+    await away.close()
+
+
+async def test_a_write_that_was_fenced_in_another_generation_is_made_again(
+    replica: Replica, below: Stopping, other: Replica, actor: Actor, task: Task
+) -> None:
+    await _title(other, task)
+    generation = other.state.relied_on
+
+    async def change() -> None:
+        below.before_write = None
+        assert generation is not None
+        await other.state._set_off(generation)
+        await other.switch_on()
+
+    below.before_write = change
+    await _retitle(replica, actor, task, "new")
+    assert below.writes == 2
+    assert replica.state.relied_on == other.state.relied_on != generation
+    await _require_hit(other, task, "new")
+
+
+async def test_a_write_that_waited_in_off_is_made_again_after_off(
+    replica: Replica, below: Stopping, other: Replica, actor: Actor, task: Task
+) -> None:
+    """The cache is ON again before the statement begins, and a reader has filled in the old row."""
+    assert replica.state.relied_on is not None
+    await replica.state._set_off(replica.state.relied_on)
+    assert isinstance(replica.clock, Clock)
+    replica.clock.seconds += 0.5
+
+    async def switch_on() -> None:
+        below.before_write = None
+        await other.switch_on()
+        assert await _title(other, task) == FIELDS.title
+        await _require_hit(other, task, FIELDS.title)
+
+    below.before_write = switch_on
+    await _retitle(replica, actor, task, "new")
+    assert below.writes == 2
     assert await _title(other, task) == "new"
 
 
-async def test_a_deleted_task_is_not_answered_from_the_cache(cache: CachedTasks, actor: Actor, task: Task) -> None:
-    await cache.find(task.user_id, task.id)
-    await delete(cache, actor, task.id)
-    assert await cache.find(task.user_id, task.id) is None
-
-
-async def test_with_redis_away_the_rest_goes_on_and_the_old_value_is_deleted_first(
-    cache: CachedTasks, redis: Redis, other: CachedTasks, actor: Actor, task: Task
+async def test_a_caller_that_leaves_after_the_commit_leaves_no_fence(
+    replica: Replica, other: Replica, actor: Actor, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only this replica is cut off from Redis, during a write. This is the exception to the rule; the circuit breaker's probe ends it."""
-    await other.find(task.user_id, task.id)
-    outage = Outage(redis)
-    await _retitle(cache, actor, task, "new")
-    assert await _title(cache, task) == "new"
-    assert await _title(other, task) == FIELDS.title
-    outage.end()
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while await _title(other, task) != "new":
-            await asyncio.sleep(0.05)
-
-
-async def test_a_fence_that_failed_does_not_let_a_fill_outlive_the_write(
-    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
-) -> None:
-    """The breaker closes between a write's failed fence and its commit, and a reader fills in the old row meanwhile."""
-    outage = Outage(redis)
-    assert not redis.settled
-
-    async def recover_and_fill() -> None:
-        below.before_write = None
-        outage.end()
-        await _back(redis)
-        assert await _title(other, task) == FIELDS.title
-        assert (await _held(client, task))[:1] == b"v"
-
-    below.before_write = recover_and_fill
-    await _retitle(cache, actor, task, "new")
-    assert await _title(other, task) == "new"
-
-
-async def test_a_caller_that_leaves_after_the_commit_leaves_no_old_value(
-    cache: CachedTasks, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task
-) -> None:
-    """The caller cancels during the finish, after the fence was evicted and the old row filled in. The old value must be deleted all the same."""
     finishing = asyncio.Event()
+    finish = replica.values.finish
 
-    async def evict_and_fill() -> None:
-        below.before_write = None
-        await client.delete(key_of(task.user_id, task.id))
-        await other.find(task.user_id, task.id)
-
-    async def slow_finish(keys: Sequence[str], args: Sequence[bytes | int]) -> None:
+    async def slow_finish(*args: object) -> None:
+        monkeypatch.setattr(replica.values, "finish", finish)
         finishing.set()
         await asyncio.sleep(10)
 
-    below.before_write = evict_and_fill
-    cache._set_finish = slow_finish
-    call = asyncio.create_task(_retitle(cache, actor, task, "new"))
+    monkeypatch.setattr(replica.values, "finish", slow_finish)
+    call = asyncio.create_task(_retitle(replica, actor, task, "new"))
     await finishing.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await cache.close()
+    await replica.cache.close()
     assert await _title(other, task) == "new"
+    await _require_hit(other, task, "new")
 
 
-async def test_a_cancelled_reader_does_not_take_the_answer_from_another(cache: CachedTasks, task: Task) -> None:
-    first = asyncio.create_task(cache.find(task.user_id, task.id))
-    second = asyncio.create_task(cache.find(task.user_id, task.id))
+async def test_a_cancelled_reader_does_not_take_the_answer_from_another(replica: Replica, task: Task) -> None:
+    first = asyncio.create_task(_title(replica, task))
+    second = asyncio.create_task(_title(replica, task))
     await asyncio.sleep(0)
     first.cancel()
-    assert await second == task
+    assert await second == task.title
 
 
-async def test_more_suspects_than_are_remembered_keep_the_cache_unused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    suspects = Suspects(value_seconds=60)
-    for i in range(MAX_SUSPECT_KEYS + 1):
-        suspects.add(f"no such key {i}")
-    with pytest.raises(Exception, match="not remembered"):
-        await suspects.delete(client)
-    monkeypatch.setattr(cached_tasks, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60))
-    await suspects.delete(client)
-    assert not suspects._keys
-
-
-async def test_values_come_back_as_they_went(cache: CachedTasks, tasks: PostgresTasks, actor: Actor) -> None:
+async def test_values_come_back_as_they_went(replica: Replica, tasks: PostgresTasks, actor: Actor) -> None:
     made = await insert(tasks, actor, replace(FIELDS, title='"\\ \u2028 \N{GRINNING FACE}', due_date=None, labels=()))
-    await cache.find(actor.user_id, made.id)
-    assert await cache.find(actor.user_id, made.id) == made
+    for _ in range(2):
+        assert await find(replica.cache, actor.user_id, made.id) == made
 
 
-async def test_a_replica_that_is_back_fences_at_once_and_reads_later(
-    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, client: Client, actor: Actor, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The test itself ends this time.
-    monkeypatch.setattr(stores, "SETTLE_SECONDS", 600.0)
-    redis.trip(ConnectionError())
-    await _back(redis)
-    # An old value from another replica that does not use Redis again yet.
-    await client.set(key_of(task.user_id, task.id), b"v" + encode(replace(task, title="old")))
-    assert await _title(cache, task) == FIELDS.title
-    await _retitle(cache, actor, task, "new")
-    assert await _title(other, task) == "new"
-    redis._settled_at = time.monotonic()
-    assert redis.settled
-    reads = below.reads
-    assert await _title(cache, task) == "new"
-    assert below.reads == reads
+@pytest.mark.parametrize("wrong", ["encoding", "generation", "user", "task", "lease", "nothing"])
+async def test_what_does_not_begin_as_it_must_is_a_miss(replica: Replica, client: Client, task: Task, wrong: str) -> None:
+    assert replica.state.relied_on is not None
+    parts = {"encoding": VALUE, "generation": replica.state.relied_on.generation.bytes, "user": task.user_id.bytes, "task": task.id.bytes}
+    parts |= {"encoding": VALUE[:-1] + b"\xff"} if wrong == "encoding" else {wrong: uuid4().bytes} if wrong in parts else {}
+    held = b"".join(parts.values()) + to_message(replace(task, title="wrong")).SerializeToString()
+    await client.set(_key(replica, task), {"lease": b"another's", "nothing": b""}.get(wrong, held), px=60_000)
+    assert await _title(replica, task) == task.title
+    assert replica.reads("hit") == 0
 
 
-async def test_a_write_of_unknown_outcome_without_a_fence_is_not_forgotten(
-    cache: CachedTasks, redis: Redis, below: Stopping, other: CachedTasks, actor: Actor, task: Task
-) -> None:
-    """Redis is down, and PostgreSQL's answer is lost after the commit. Readers have seen the new row, and must not see the old one again."""
-    await other.find(task.user_id, task.id)
-    outage = Outage(redis)
-
-    async def die() -> None:
-        raise ConnectionResetError
-
-    below.after_commit = die
-    with pytest.raises(ConnectionResetError):
-        await _retitle(cache, actor, task, "new")
-    outage.end()
-    await _settled(redis)
-    assert await _title(other, task) == "new"
+async def test_without_redis_reads_and_writes_go_on(replica: Replica, actor: Actor, task: Task) -> None:
+    await replica.redis.close()
+    assert await _title(replica, task) == task.title
+    assert replica.reads("unavailable") == 1
 
 
-async def test_a_value_of_another_task_is_not_answered(cache: CachedTasks, client: Client, actor: Actor, task: Task, tasks: PostgresTasks) -> None:
-    stranger = await insert(tasks, Actor(new_id(), new_id(), ""), FIELDS)
-    await client.set(key_of(task.user_id, task.id), b"v" + encode(stranger))
-    assert await cache.find(task.user_id, task.id) == task
+async def test_knowledge_that_is_too_old_is_not_relied_on(replica: Replica, task: Task) -> None:
+    assert isinstance(replica.clock, Clock)
+    await _title(replica, task)
+    replica.clock.seconds += 0.44
+    await _require_hit(replica, task, task.title)
+    replica.clock.seconds += 0.02
+    assert await _title(replica, task) == task.title
+    assert (replica.reads("hit"), replica.reads("expired")) == (1, 1)
 
 
-async def test_what_a_replica_that_died_wrote_without_redis_is_made_good_by_the_others(
-    cache: CachedTasks, redis: Redis, tasks: PostgresTasks, system: Stack, actor: Actor, task: Task
-) -> None:
-    """Redis is unresponsive for all replicas and returns with its old data. The replica that wrote meanwhile does not return."""
-    another_redis = Redis(system.state.redis_url, CollectorRegistry())
-    another = CachedTasks(tasks, another_redis, CollectorRegistry(), value_seconds=60, write_timeout_seconds=5)
-    await another_redis.start()
-    await _settled(another_redis)
-    assert await _title(another, task) == FIELDS.title
-    outage = Outage(redis, another_redis)
-    await _retitle(cache, actor, task, "new")
-    await redis.close()
-    outage.end()
-    await _settled(another_redis)
-    assert await _title(another, task) == "new"
-    await another_redis.close()
-
-
-async def _back(redis: Redis) -> None:
-    """Waits until the circuit breaker is closed."""
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while not await _answers(redis):
-            await asyncio.sleep(0.05)
-
-
-async def _answers(redis: Redis) -> bool:
-    try:
-        await redis.run(lambda client: client.ping())
-    except RedisUnavailable:
-        return False
-    return True
-
-
-async def _settled(redis: Redis) -> None:
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while not redis.settled:
-            await asyncio.sleep(0.05)
+async def test_in_armed_a_write_is_fenced_and_no_read_relies_on_its_value(replica: Replica, other: Replica, actor: Actor, task: Task) -> None:
+    assert isinstance(replica.clock, Clock)
+    assert replica.state.relied_on is not None
+    await replica.state._set_off(replica.state.relied_on)
+    replica.clock.seconds += 0.5
+    await replica.state.round()
+    assert replica.state.relied_on is not None
+    assert replica.state.relied_on.mode is Mode.ARMED
+    await _retitle(replica, actor, task, "new")
+    assert await _title(replica, task) == "new"
+    assert replica.reads("off") == 1
+    await eventually(other.switch_on, within=WITHIN_SECONDS)
+    await _require_hit(other, task, "new")

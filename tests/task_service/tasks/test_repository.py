@@ -15,7 +15,7 @@ from task_service.tasks.cache import CachedTasks
 from task_service.tasks.domain import WRITABLE_FIELDS, Actor, TaskFields
 from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.service import TaskRepository
-from tests.task_service.conftest import FIELDS, delete, insert, update
+from tests.task_service.conftest import FIELDS, delete, find, insert, update
 
 
 @pytest.fixture(params=["postgres", "cache"])
@@ -35,17 +35,17 @@ async def test_what_was_inserted_is_found(repository: TaskRepository, actor: Act
     assert (made.status, made.version, made.completed_at, made.deleted_at) == (Status.PENDING, 1, None, None)
     assert made.created_at == made.updated_at
     # The second answer may come from the cache, and must be the same to the microsecond.
-    assert await repository.find(actor.user_id, made.id) == made
-    assert await repository.find(actor.user_id, made.id) == made
+    assert await find(repository, actor.user_id, made.id) == made
+    assert await find(repository, actor.user_id, made.id) == made
 
 
 async def test_another_users_task_is_not_found_changed_or_deleted(repository: TaskRepository, actor: Actor) -> None:
     made = await insert(repository, actor, FIELDS)
     stranger = Actor(uuid4(), uuid4(), "")
-    assert await repository.find(stranger.user_id, made.id) is None
+    assert await find(repository, stranger.user_id, made.id) is None
     assert await update(repository, stranger, made.id, TaskFields(title="Mine"), ["title"]) is None
     assert not await delete(repository, stranger, made.id)
-    assert await repository.find(actor.user_id, made.id) == made
+    assert await find(repository, actor.user_id, made.id) == made
 
 
 @pytest.mark.parametrize("field", WRITABLE_FIELDS)
@@ -56,7 +56,7 @@ async def test_an_update_sets_what_the_mask_names_and_nothing_else(repository: T
     assert changed is not None
     assert changed == replace(made, **{field: getattr(other, field)}, updated_at=changed.updated_at, version=2)
     assert changed.updated_at > made.updated_at
-    assert await repository.find(actor.user_id, made.id) == changed
+    assert await find(repository, actor.user_id, made.id) == changed
 
 
 async def test_completed_at_follows_the_status(repository: TaskRepository, actor: Actor) -> None:
@@ -82,9 +82,9 @@ async def test_setting_what_is_already_so_changes_nothing(repository: TaskReposi
 
 async def test_a_deleted_task_is_gone_for_everybody(repository: TaskRepository, actor: Actor) -> None:
     made = await insert(repository, actor, FIELDS)
-    await repository.find(actor.user_id, made.id)
+    await find(repository, actor.user_id, made.id)
     assert await delete(repository, actor, made.id)
-    assert await repository.find(actor.user_id, made.id) is None
+    assert await find(repository, actor.user_id, made.id) is None
     assert await update(repository, actor, made.id, FIELDS, ["title"]) is None
     assert not await delete(repository, actor, made.id)
     assert (await repository.list(ListQuery(actor.user_id, None, None, NEWEST_FIRST), None, 0, 10)).tasks == []
@@ -98,7 +98,7 @@ async def test_the_extreme_due_dates_come_back_as_they_went(repository: TaskRepo
     ):
         made = await insert(repository, actor, replace(FIELDS, due_date=due))
         for _ in range(2):
-            found = await repository.find(actor.user_id, made.id)
+            found = await find(repository, actor.user_id, made.id)
             assert found is not None
             assert found.due_date == due
 
@@ -127,7 +127,7 @@ async def test_writes_at_once_leave_a_gapless_log(repository: TaskRepository, da
     row = await database.fetchrow("SELECT last_seq FROM task.counters WHERE user_id = $1", actor.user_id)
     assert row is not None
     assert row["last_seq"] == 30
-    found = await repository.find(actor.user_id, target)
+    found = await find(repository, actor.user_id, target)
     assert found is not None
     assert found.version == 21
 

@@ -18,7 +18,7 @@ from task_service.tasks.errors import AnswerTooLarge, EtagMismatch, IdempotencyK
 from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.service import TaskRepository
 from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion, Update
-from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
+from tests.task_service.conftest import FIELDS, delete, find, insert, new_id, update
 
 NEW = TaskFields(title="New")
 
@@ -69,7 +69,7 @@ async def test_the_bin_keeps_a_task_until_it_is_brought_back(repository: TaskRep
     assert refused.value.metadata == {"etag": '"2"'}
     (back,) = (await repository.write(actor, [Undeletion(made.id, ('"2"',))])).tasks
     assert back == replace(made, version=3, updated_at=back.updated_at)
-    assert await repository.find(actor.user_id, made.id) == back
+    assert await find(repository, actor.user_id, made.id) == back
     with pytest.raises(TaskNotDeleted):
         await repository.write(actor, [Undeletion(made.id)])
     with pytest.raises(TaskNotFound):
@@ -94,7 +94,7 @@ async def test_a_batch_changes_one_after_the_other_and_what_changes_nothing_take
     repository: TaskRepository, database: Database, actor: Actor
 ) -> None:
     first, second = [await insert(repository, actor, FIELDS) for _ in range(2)]
-    await repository.find(actor.user_id, first.id)
+    await find(repository, actor.user_id, first.id)
     operations = [
         Update(first.id, replace(FIELDS, title="Once"), ["title"]),
         Update(second.id, FIELDS, ["title"]),
@@ -106,16 +106,16 @@ async def test_a_batch_changes_one_after_the_other_and_what_changes_nothing_take
         (second.id, FIELDS.title, 1),
         (first.id, "Twice", 3),
     ]
-    assert await repository.find(actor.user_id, first.id) == written.tasks[2]
+    assert await find(repository, actor.user_id, first.id) == written.tasks[2]
     assert await log_of(database, actor) == [(1, 1, 1), (2, 1, 1), (3, 2, 2), (4, 2, 3)]
 
 
 async def test_a_batch_deletes_all(repository: TaskRepository, actor: Actor) -> None:
     made = [await insert(repository, actor, FIELDS) for _ in range(3)]
     for task in made:
-        await repository.find(actor.user_id, task.id)
+        await find(repository, actor.user_id, task.id)
     assert (await repository.write(actor, [Deletion(task.id) for task in made])).tasks == []
-    assert [await repository.find(actor.user_id, task.id) for task in made] == [None] * 3
+    assert [await find(repository, actor.user_id, task.id) for task in made] == [None] * 3
 
 
 @pytest.mark.parametrize("bad", [0, 2, 4])
@@ -136,7 +136,7 @@ async def test_one_refusal_refuses_the_batch_and_tells_its_index(repository: Tas
             await repository.write(actor, operations)
         assert refused.value.index == bad
     assert await log_of(database, actor) == before
-    assert [await repository.find(actor.user_id, each) for each in ids] == made
+    assert [await find(repository, actor.user_id, each) for each in ids] == made
 
 
 async def test_an_answer_that_no_message_holds_is_refused_before_anything_is_done(
@@ -182,7 +182,9 @@ async def test_the_same_request_under_its_key_is_answered_once_more_and_done_onc
     assert again.replayed is True
     assert again.tasks == first.tasks
     assert len(await log_of(database, actor)) == len(before) + 1
-    assert await repository.find(actor.user_id, task.id) == (None if kind == "delete" else first.tasks[0] if kind in {"update", "undelete"} else task)
+    assert await find(repository, actor.user_id, task.id) == (
+        None if kind == "delete" else first.tasks[0] if kind in {"update", "undelete"} else task
+    )
 
 
 async def test_a_replay_leaves_no_value_of_its_time_behind(repository: TaskRepository, actor: Actor) -> None:
@@ -191,8 +193,8 @@ async def test_a_replay_leaves_no_value_of_its_time_behind(repository: TaskRepos
     await repository.write(actor, operations, idempotency("key"))
     newest = await update(repository, actor, task.id, replace(NEW, title="Newest"), ["title"])
     assert (await repository.write(actor, operations, idempotency("key"))).replayed
-    assert await repository.find(actor.user_id, task.id) == newest
-    assert await repository.find(actor.user_id, task.id) == newest
+    assert await find(repository, actor.user_id, task.id) == newest
+    assert await find(repository, actor.user_id, task.id) == newest
 
 
 async def test_a_key_is_good_for_one_request_of_one_user(repository: TaskRepository, database: Database, actor: Actor) -> None:
@@ -245,17 +247,3 @@ async def test_a_closed_account_is_answered_nothing_not_even_once_more(repositor
 
 def _fields(task: Task) -> TaskFields:
     return TaskFields(task.title, task.description, task.status, task.priority, task.due_date, task.labels)
-
-
-async def test_what_was_written_unfenced_is_remembered_once_for_a_while(tasks: PostgresTasks, database: Database, actor: Actor) -> None:
-    first, second = [await insert(tasks, actor, FIELDS) for _ in range(2)]
-    await tasks.write(actor, [Update(task_id, NEW, ["title"]) for task_id in (first.id, second.id, first.id)], unfenced=True)
-    await tasks.write(actor, [Deletion(first.id)], unfenced=True)
-    await tasks.write(actor, [Undeletion(first.id)])
-
-    async def remembered(seconds: float, limit: int = 100) -> list[UUID]:
-        return [task_id for user_id, task_id in await tasks.list_unfenced(seconds, limit) if user_id == actor.user_id]
-
-    assert sorted(await remembered(60)) == sorted([first.id, second.id])
-    await database.fetchrow("UPDATE task.unfenced_writes SET written_at = written_at - interval '2 minutes' WHERE task_id = $1", second.id)
-    assert await remembered(60) == [first.id]

@@ -82,6 +82,7 @@ async def listening(server: Process) -> AsyncIterator[WakeupsFactory]:
 @pytest.fixture
 async def publisher(server: Process, patient: None) -> AsyncIterator[Redis]:
     client = Redis(url_of(server), CollectorRegistry())
+    await client.start()
     yield client
     await client.close()
 

@@ -4,6 +4,9 @@
 -- With another epoch, task_service rejects the resume tokens from before and clients list again: the old change numbers now belong to other changes.
 UPDATE task.feed SET epoch = :'epoch';
 
+-- With another generation, no replica uses what Redis holds from before.
+UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = '', armed_before = NULL;
+
 -- New events get numbers above all numbers that were ever read, so a replica that had read further than the backup misses none of them.
 UPDATE auth.event_counter SET last_number = last_number + 1000000000;
 

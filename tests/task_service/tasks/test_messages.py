@@ -1,4 +1,4 @@
-"""Any task is the same after it was encoded for the cache and decoded."""
+"""Any task is the same after it was encoded and decoded."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from task_service.query.domain import Status
 from task_service.tasks.domain import Task
-from task_service.tasks.encoding import decode, encode
+from task_service.tasks.messages import encode
+from tests.task_service.conftest import decode
 
 times = st.datetimes(min_value=datetime(1, 1, 1, 0, 0, 1), max_value=datetime(9999, 12, 31, 23, 59, 59), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50)
@@ -31,4 +32,4 @@ tasks = st.builds(
 
 @given(tasks)
 def test_a_task_comes_back_as_it_went(task: Task) -> None:
-    assert decode(task.user_id, task.id, encode(task)) == task
+    assert decode(encode(task)) == task
