@@ -2,7 +2,6 @@
 
 from uuid import UUID, uuid4
 
-from prometheus_client import CollectorRegistry
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.task.v1 import task_service_pb2
 from uuid_utils.compat import uuid7
@@ -56,9 +55,8 @@ def parts(settings: Settings) -> app.Parts:
     probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     values = CachedValues(redis, settings.cache_ttl_seconds)
-    # A connection of its own: if calls use the whole pool, the replica must still know whether it may rely on the cache.
-    state_database = app.database(settings, CollectorRegistry(), connections=1)
-    state = CacheState(PostgresCacheState(state_database), values, uuid4, metrics)
+    # On the connection of the readiness check: if calls use the whole pool, the replica must still know whether it may rely on the cache.
+    state = CacheState(PostgresCacheState(probe), values, uuid4, metrics)
     following = Periodic("cache state", state.round, interval_seconds=ROUND_SECONDS)
     cache = CachedTasks(PostgresTasks(database), state, values, encode, metrics)
     keys = RemoteKeys(str(settings.jwks_url), metrics)
@@ -80,22 +78,7 @@ def parts(settings: Settings) -> app.Parts:
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handlers)],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
-        resources=[
-            probe,
-            database,
-            redis,
-            state_database,
-            following,
-            cache,
-            fetching,
-            events,
-            removing,
-            reading,
-            wakeups,
-            announcements,
-            polling,
-            upkeep,
-        ],
+        resources=[probe, database, redis, following, cache, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
         checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         drains=[watches.drain],
         reflected=NEIGHBOURS,

@@ -104,9 +104,9 @@ class Database:
         """Returns the first row of one statement, or None. The statement runs in its own transaction."""
         return await self.run(lambda connection: connection.fetchrow(sql, *args))
 
-    async def fetch(self, sql: str, *args: object) -> "Sequence[asyncpg.Record]":
-        """Returns all rows of one statement. The statement runs in its own transaction."""
-        return await self.run(lambda connection: connection.fetch(sql, *args))
+    async def fetch(self, sql: str, *args: object, on_failed: Callable[[], None] | None = None) -> "Sequence[asyncpg.Record]":
+        """Returns all rows of one statement. The statement runs in its own transaction. `on_failed`: see `run`."""
+        return await self.run(lambda connection: connection.fetch(sql, *args), on_failed=on_failed)
 
     async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Runs `work` in one transaction and commits if it returns. If a migration has invalidated a prepared statement, runs `work` again."""
@@ -120,21 +120,31 @@ class Database:
         except asyncpg.InvalidCachedStatementError:
             return await self.run(transaction)
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, or asyncpg's errors about data."""
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, on_failed: Callable[[], None] | None = None) -> T:
+        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, or asyncpg's errors about data.
+
+        If the work does not return, its last statement may still be running on the server, and may be committed. `on_failed` is called when it is
+        certain that nothing of the work is running any more, which may be after this method has raised. If that never becomes certain (the
+        connection was lost), it is not called.
+        """
         pool = self._pool
+        on_failed = on_failed or _nothing
         if pool is None:
             raise DependencyUnavailable(NAME)
         bound = self._options.timeout_seconds
         seconds = deadline.bound(bound)
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._acquire(pool)
+                try:
+                    connection = await self._acquire(pool)
+                except BaseException:
+                    on_failed()
+                    raise
                 try:
                     result = await work(connection)
                 except BaseException as error:
                     # In the background, because an unresponsive server would also delay the error.
-                    self._release_later(connection, at_rest=isinstance(error, asyncpg.PostgresError))
+                    self._release_later(connection, on_failed, at_rest=isinstance(error, asyncpg.PostgresError))
                     raise
                 # The work is committed. A failure of the connection does not undo it.
                 with contextlib.suppress(Exception):
@@ -167,22 +177,28 @@ class Database:
             self._waiting -= 1
             self._wait_seconds.observe(time.perf_counter() - started)
 
-    def _release_later(self, connection: Connection, *, at_rest: bool) -> None:
-        task = asyncio.create_task(self._release(connection, at_rest=at_rest))
+    def _release_later(self, connection: Connection, on_failed: Callable[[], None], *, at_rest: bool) -> None:
+        task = asyncio.create_task(self._release(connection, on_failed, at_rest=at_rest))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
-    async def _release(self, connection: Any, *, at_rest: bool) -> None:
+    async def _release(self, connection: Any, on_failed: Callable[[], None], *, at_rest: bool) -> None:
         """Releases the connection of a call that failed. `at_rest`: the server has ended the call's statement itself. No caller waits for this."""
         assert self._pool is not None
         with contextlib.suppress(Exception):
             if not at_rest:
                 # asyncpg sends Parse and Execute separately. If the call ended between them, the server's statement timeout still runs, and would end
-                # the next statement of this connection. An empty statement ends the timeout.
-                await connection.execute("", timeout=RELEASE_TIMEOUT_SECONDS)
+                # the next statement of this connection. Another statement ends the timeout, and begins only when the call's statement has ended.
+                # (asyncpg fails on an empty one.)
+                await connection.execute("SELECT", timeout=RELEASE_TIMEOUT_SECONDS)
+            on_failed()
         # asyncpg closes a connection that it cannot reset in time.
         with contextlib.suppress(Exception):
             await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:

@@ -4,8 +4,8 @@ Contract: a command takes at most `TIMEOUT_SECONDS`. The first failure opens the
 contacting Redis, and a probe contacts Redis every `PROBE_INTERVAL_SECONDS`. The breaker closes only after a successful probe. The breaker also opens
 when Redis closes the connection of the reads, whether or not a command is waiting.
 
-From one closing of the breaker to its next opening, all connections lead to one Redis process. `process` is its run id. A caller that relies on data
-of one process names it: if the connections lead to another process, the command fails as if Redis were unavailable.
+From one closing of the breaker to its next opening, all connections lead to one Redis process, a master, which `process` identifies. A caller that
+relies on data of one process names it: if the connections lead to another process, the command fails as if Redis were unavailable.
 """
 
 import asyncio
@@ -27,6 +27,8 @@ T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
 
 TIMEOUT_SECONDS: Final = 0.3
+# No caller waits for an attempt to connect. It takes several round trips, and must succeed on a machine that is busy.
+CONNECT_TIMEOUT_SECONDS: Final = 2.0
 PROBE_INTERVAL_SECONDS: Final = 0.5
 
 log = structlog.get_logger()
@@ -70,7 +72,7 @@ class Redis:
 
     @property
     def process(self) -> str | None:
-        """The run id of the Redis process that the connections lead to; None while the breaker is open."""
+        """The Redis process that the connections lead to (see Session); None while the breaker is open."""
         return None if self._session is None else self._session.process
 
     def script(self, source: str) -> Script:
@@ -167,8 +169,8 @@ class Redis:
         """Opens new connections: the old ones are dead, or will still receive answers to abandoned commands. Returns whether that succeeded."""
         session = Session(self._url, TIMEOUT_SECONDS, self._lost)
         try:
-            await session.open()
-            async with patience(TIMEOUT_SECONDS):
+            async with patience(CONNECT_TIMEOUT_SECONDS):
+                await session.open()
                 await session.client.ping()
         except (RedisError, OSError, TimeoutError):
             self._close_later(session)

@@ -20,27 +20,29 @@ from redis.exceptions import RedisError, ResponseError
 
 MAX_CONNECTIONS: Final = 32
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
+_ROLE: Final = re.compile(rb"^role:(\w+)", re.MULTILINE)
+_REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
 
 class Session:
-    """Contract: every connection leads to the process that the first one led to. A connection to another process fails.
+    """Contract: every connection leads to the process that the first one led to, and that is a master. Any other connection fails.
 
+    `process` is the run id, and the replication id: the same process gets another one when it becomes a master again, with other data.
     `on_lost` is called once when the connection of the reads ends by itself, even if no read is waiting.
     """
 
     def __init__(self, url: str, timeout_seconds: float, on_lost: "Callable[[Session, BaseException], None]") -> None:
         self.process = ""
-        self._timeout_seconds = timeout_seconds
         self._on_lost = on_lost
         # With its defaults, redis-py would try each command about ten times, for five seconds each.
         self._pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=None,
-            # The caller limits every command, including its wait for a connection. redis-py's own timeout would cost a task for each command, and
-            # it would also fail the commands of a process that was only stalled.
+            # The caller limits every command, including its wait for a connection. redis-py's own timeouts would cost a task for each command, and
+            # they would also fail the commands of a process that was only stalled.
             socket_timeout=None,
-            socket_connect_timeout=timeout_seconds,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             # Without messages that Redis sends by itself.
             protocol=2,
@@ -50,10 +52,9 @@ class Session:
         self.reads = Reads(timeout_seconds / 2, self._ended)
 
     async def open(self) -> None:
-        """Opens the connection of the reads. Raises RedisError, OSError or TimeoutError."""
+        """Opens the connection of the reads. Raises RedisError or OSError."""
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        async with asyncio.timeout(self._timeout_seconds):
-            await connection.connect()
+        await connection.connect()
         self.reads.take_over(connection)
 
     async def close(self) -> None:
@@ -66,12 +67,14 @@ class Session:
 
     async def _greet(self, connection: Any) -> None:
         await connection.on_connect()
-        await connection.send_command("INFO", "server", check_health=False)
+        await connection.send_command("INFO", check_health=False)
         info: bytes = await connection.read_response(disable_decoding=True)
-        found = _RUN_ID.search(info)
-        if found is None:
-            raise RedisError("INFO has no run_id")
-        process = found[1].decode()
+        run_id, replication_id, role = (pattern.search(info) for pattern in (_RUN_ID, _REPLICATION_ID, _ROLE))
+        if run_id is None or replication_id is None or role is None:
+            raise RedisError("INFO has no run_id, master_replid or role")
+        if role[1] != b"master":
+            raise RedisConnectionError("the address leads to a replica")
+        process = f"{run_id[1].decode()}:{replication_id[1].decode()}"
         self.process = self.process or process
         if process != self.process:
             raise RedisConnectionError("the address leads to another process now")

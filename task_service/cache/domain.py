@@ -10,7 +10,7 @@ VALID_SECONDS: Final = 0.45
 # How long a write without a fence waits after OFF, and ARMED after OFF. The difference allows for clocks of different speed.
 WAIT_SECONDS: Final = 0.5
 ROUND_SECONDS: Final = 0.25
-# For how long a replica that does not reach Redis keeps the cache OFF. It says so at each of its rounds.
+# For how long a replica that does not reach Redis keeps an OFF cache OFF. It says so at each of its rounds.
 UNREACHABLE_SECONDS: Final = 1.0
 # Fences of writes with an unknown outcome stay. With more fences than this for longer than that, a replica starts a new generation.
 MAX_FENCED_TASKS: Final = 1000

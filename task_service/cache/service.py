@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,6 +16,14 @@ from task_service.cache.domain import MANY_FENCES_SECONDS, MAX_FENCED_TASKS, VAL
 T = TypeVar("T")
 
 log = structlog.get_logger()
+
+
+def monotonic() -> float:
+    """Like time.monotonic, but includes the time in which the machine was suspended, where the system has such a clock (Linux)."""
+    return time.clock_gettime(_BOOT_TIME) if _BOOT_TIME is not None else time.monotonic()
+
+
+_BOOT_TIME: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class CacheStateRepository(Protocol):
@@ -60,7 +68,7 @@ class CacheState:
         keys: GenerationKeys,
         new_generation: Callable[[], UUID],
         registry: CollectorRegistry,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._repository = repository
         self._keys = keys
@@ -86,14 +94,21 @@ class CacheState:
         return self._latest if self._clock() - self._asked_at < VALID_SECONDS else None
 
     async def round(self) -> None:
-        """Reads the state, and changes it if that is due. Raises DependencyUnavailable."""
+        """Reads the state, and changes it if that is due. Raises DependencyUnavailable.
+
+        If this replica does not reach Redis, that alone does not set OFF: it may be for a moment, and as long as it writes nothing, others may use
+        the cache.
+        """
         self._count_off()
         process = self._keys.process
-        state = await self._ask(self._repository.report_unreachable if process is None else self._repository.get)
-        if state.mode is Mode.OFF:
-            if process is not None and self._seconds_to_wait() == 0.0:
+        state = await self._ask(self._repository.get)
+        if process is None:
+            if state.mode is Mode.OFF:
+                await self._ask(self._repository.report_unreachable)
+        elif state.mode is Mode.OFF:
+            if self._seconds_to_wait() == 0.0:
                 await self._arm(state, process)
-        elif not await self._is_usable(state):
+        elif process != state.process or not await self._has_keys(state):
             await self._set_off(state)
         elif state.mode is Mode.ARMED:
             await self._ask(lambda: self._repository.set_on(state.generation))
@@ -135,13 +150,12 @@ class CacheState:
             if after.generation == following:
                 log.info("cache_armed", generation=str(following))
 
-    async def _is_usable(self, state: State) -> bool:
-        if self._keys.process != state.process:
-            return False
+    async def _has_keys(self, state: State) -> bool:
+        """Whether the generation still has its keys, and not too many fences."""
         try:
             fenced = await self._keys.keep(state)
         except RedisUnavailable:
-            return False
+            return True
         if fenced is None or fenced <= MAX_FENCED_TASKS:
             self._many_fences_since = None
             return fenced is not None

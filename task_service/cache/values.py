@@ -102,7 +102,7 @@ class CachedValues:
 
     async def take_lease(self, state: State, user_id: UUID, task_id: UUID) -> bytes | None:
         """Returns a lease, or None if another reader has one or a write has fenced the task."""
-        lease = secrets.token_bytes(TOKEN_BYTES)
+        lease = new_token()
         (field,), keys = _places(state, user_id, [task_id])
         taken: int = await self._take_lease(keys, [lease, LEASE_MILLISECONDS, field], process=state.process)
         return lease if taken else None
@@ -112,17 +112,21 @@ class CachedValues:
         _, keys = _places(state, user_id, [task_id])
         await self._fill(keys, [lease, value, self._value_milliseconds], process=state.process)
 
-    async def fence(self, state: State, user_id: UUID, task_ids: Sequence[UUID]) -> bytes | None:
-        """Fences the tasks for one write, which deletes their values and leases. Returns the fence's token, or None if the hash was lost."""
-        token = secrets.token_bytes(TOKEN_BYTES)
+    async def fence(self, state: State, user_id: UUID, task_ids: Sequence[UUID], token: bytes) -> bool:
+        """Fences the tasks for one write, which deletes their values and leases. Returns False, and fences nothing, if the hash was lost."""
         fields, keys = _places(state, user_id, task_ids)
         fenced: int = await self._fence(keys, [token, *fields], process=state.process)
-        return token if fenced else None
+        return bool(fenced)
 
     async def finish(self, state: State, user_id: UUID, task_ids: Sequence[UUID], token: bytes, value: bytes = b"") -> None:
         """Removes the write's fences. Stores the value if one is given, and no other write has shared the fence."""
         fields, keys = _places(state, user_id, task_ids)
         await self._finish(keys, [token, *fields, value, self._value_milliseconds], process=state.process)
+
+
+def new_token() -> bytes:
+    """Returns a token for a fence."""
+    return secrets.token_bytes(TOKEN_BYTES)
 
 
 def _hash(generation: UUID) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -20,10 +21,10 @@ from servicekit.errors import RedisUnavailable
 from servicekit.rpc.retry import Idempotency
 from task_service.cache.domain import Mode, State
 from task_service.cache.service import CacheState
-from task_service.cache.values import CachedValues
+from task_service.cache.values import CachedValues, new_token
 from task_service.query.list_query import ListQuery, Position
 from task_service.tasks.domain import Actor, Encoded, Listed, Task
-from task_service.tasks.errors import CacheStateChanged, WriteRefused
+from task_service.tasks.errors import CacheStateChanged
 from task_service.tasks.writes import Creation, Operations, Written
 
 # What a value begins with: this, the generation, the user's id and the task's id. The last byte is the version of the encoding: it grows when the
@@ -44,8 +45,19 @@ class FencedTasks(Protocol):
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
         """See TaskRepository.list."""
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, state: State | None = None) -> Written:
-        """See TaskRepository.write. Raises CacheStateChanged, and has changed nothing, if the cache has another state than `state` by then."""
+    async def write(
+        self,
+        actor: Actor,
+        operations: Operations,
+        idempotency: Idempotency | None = None,
+        *,
+        state: State | None = None,
+        on_failed: Callable[[], None] | None = None,
+    ) -> Written:
+        """See TaskRepository.write. Raises CacheStateChanged, and has changed nothing, if the cache has another state than `state` by then.
+
+        `on_failed` is called after a failed write, once it is certain that the write is not running any more (see servicekit.stores.postgres).
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +119,11 @@ class CachedTasks:
             return await self._repository.write(actor, operations, idempotency)
         task_ids = list({operation.id: None for operation in operations})
         while True:
-            state, token = await self._state.begin_write(lambda state: self._values.fence(state, actor.user_id, task_ids))
-            fence = None if token is None else Fence(state, actor.user_id, task_ids, token)
+            state, fence = await self._state.begin_write(lambda state: self._fence(state, actor.user_id, task_ids))
             try:
-                written = await self._repository.write(actor, operations, idempotency, state=state)
+                written = await self._repository.write(actor, operations, idempotency, state=state, on_failed=partial(self._finish_later, fence))
             except CacheStateChanged:
-                await self._finish(fence)
                 await self._state.has_changed(state)
-            except WriteRefused:
-                await self._finish(fence)
-                raise
             else:
                 return await self._written(written, fence)
 
@@ -150,8 +157,20 @@ class CachedTasks:
         await self._finish(fence, _beginning(fence.state, fence.user_id, task.id) + encoded)
         return replace(written, encoded=encoded)
 
+    async def _fence(self, state: State, user_id: UUID, task_ids: Sequence[UUID]) -> Fence | None:
+        """Fences the tasks. Returns None if the generation has lost its keys. Raises RedisUnavailable."""
+        fence = Fence(state, user_id, task_ids, new_token())
+        try:
+            return fence if await self._values.fence(state, user_id, task_ids, fence.token) else None
+        except RedisUnavailable:
+            raise
+        except BaseException:
+            # The caller has left, and Redis may have set the fence.
+            self._finish_later(fence)
+            raise
+
     async def _finish(self, fence: Fence | None, value: bytes = b"") -> None:
-        """Runs after the write was committed or refused. If Redis is unavailable, the fences stay, and Redis gets a new generation."""
+        """Runs after the commit. If Redis is unavailable, the fences stay, and Redis gets a new generation."""
         if fence is None:
             return
         try:
@@ -159,15 +178,20 @@ class CachedTasks:
                 await self._values.finish(fence.state, fence.user_id, fence.task_ids, fence.token, value)
         except BaseException:
             # The caller has left.
-            finishing = asyncio.create_task(self._finish_without_caller(fence))
-            self._finishing.add(finishing)
-            finishing.add_done_callback(self._finishing.discard)
+            self._finish_later(fence)
             raise
 
-    async def _finish_without_caller(self, fence: Fence) -> None:
+    def _finish_later(self, fence: Fence | None) -> None:
+        """Removes the fences of a write that failed, without its caller. Call this only when it is certain that the write is not running any more."""
+        if fence is None:
+            return
+        finishing = asyncio.create_task(self._finish_alone(fence))
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
+
+    async def _finish_alone(self, fence: Fence) -> None:
         deadline.clear()
-        with contextlib.suppress(RedisUnavailable):
-            await self._values.finish(fence.state, fence.user_id, fence.task_ids, fence.token)
+        await self._finish(fence)
 
 
 def _beginning(state: State, user_id: UUID, task_id: UUID) -> bytes:

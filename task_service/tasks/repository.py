@@ -1,6 +1,6 @@
 """Tasks in PostgreSQL: one statement for each method. list_statement builds the statement of a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -85,14 +85,22 @@ class PostgresTasks:
         """See TaskRepository.find_all."""
         return {task.id: task for task in map(to_task, await self._database.fetch(FIND_ALL, user_id, task_ids))}
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, state: State | None = None) -> Written:
+    async def write(
+        self,
+        actor: Actor,
+        operations: Operations,
+        idempotency: Idempotency | None = None,
+        *,
+        state: State | None = None,
+        on_failed: Callable[[], None] | None = None,
+    ) -> Written:
         """See FencedTasks.write."""
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
         expected = (None, None) if state is None else (state.generation, state.fenced)
         args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash)
         try:
-            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected)
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
         except asyncpg.PostgresError as error:
             raise _refusal(error) from error
         replayed = bool(rows) and rows[0][0]

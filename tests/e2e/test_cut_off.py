@@ -21,7 +21,7 @@ from tests.support.replica import Replica, replica_of
 from tests.support.task_api import GrpcTasks
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("an outage, during which one replica switches the cache off for all others too")
+pytestmark = pytest.mark.slow("an outage, during which one replica switches the cache off for all others too")
 
 ROUNDS = 4
 LONGEST_CUT_SECONDS = 0.8

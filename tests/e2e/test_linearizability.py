@@ -11,27 +11,47 @@ import time
 import pytest
 
 from devstack.stack import Stack
-from tests.faults.one_task import contradictions, cut_off, killed_after_commit, redis_killed, redis_swapped, require_kept, scene_of
+from tests.faults.one_task import (
+    Fault,
+    contradictions,
+    cut_off,
+    killed_after_commit,
+    redis_frozen,
+    redis_killed,
+    redis_swapped,
+    replica_frozen,
+    require_kept,
+    scene_of,
+)
 from tests.support.accounts import make_account
 from tests.support.replica import Replica, replica_of
 from tests.support.task_api import CallFailed, GrpcTasks, Seen
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("faults in a running system, and other work on the machine changes what the tests observe")
+SLOW = pytest.mark.slow("faults in a running system, which take time")
 
 # Many times the duration of a read, and longer than the delay of a cache fill.
 READ_SECONDS = 0.5
 SETTLED_WITHIN_SECONDS = 30.0
 
 
-async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakable: Stack) -> None:
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([killed_after_commit, redis_killed], id="kills"),
+        pytest.param([redis_swapped, cut_off], id="an old copy and a cut", marks=SLOW),
+        pytest.param([redis_frozen, replica_frozen], id="freezes", marks=SLOW),
+    ],
+)
+async def test_no_reader_sees_less_than_was_acknowledged_or_seen_before(breakable: Stack, faults: list[Fault]) -> None:
     seed = int(os.environ.get("FAULT_SEED") or time.time())
     print(f"FAULT_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
     rng = random.Random(seed)
     async with scene_of(breakable, rng, print) as scene:
-        assert await contradictions(scene, rng, [killed_after_commit, redis_killed, redis_swapped, cut_off]) == [], f"replay with FAULT_SEED={seed}"
+        assert await contradictions(scene, rng, faults) == [], f"replay with FAULT_SEED={seed}"
 
 
+@SLOW
 async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cache_is_read(breakable: Stack) -> None:
     async with scene_of(breakable, random.Random(0), print) as scene:
         account = await make_account(scene.rest)
@@ -54,6 +74,7 @@ async def test_what_was_committed_by_a_replica_that_died_before_it_told_the_cach
                 assert (await apis[name].get(task.id, "read")).version == listed.version
 
 
+@SLOW
 @pytest.mark.parametrize("noticed", [True, False], ids=["who noticed", "who was idle"])
 async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakable: Stack, noticed: bool) -> None:  # noqa: FBT001
     """Redis restarts empty, and the reader reaches it before the writer does. The reader never sees less than the writer has written."""
@@ -75,6 +96,7 @@ async def test_what_a_replica_writes_that_has_redis_last_is_read_by_one(breakabl
             await asyncio.sleep(0.05)
 
 
+@SLOW
 async def test_a_replica_that_starts_does_not_believe_what_another_has_yet_to_delete(breakable: Stack) -> None:
     """Redis still has its old data. The replica that wrote without Redis has not reached Redis again yet."""
     async with scene_of(breakable, random.Random(0), print) as scene:

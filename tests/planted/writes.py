@@ -113,11 +113,11 @@ BEGIN
     Bug(
         "an answer is stored after the write, in another transaction",
         REPOSITORY,
-        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected)
+        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
 """,
         """            find = "SELECT FROM task.idempotency_keys WHERE user_id = $1 AND key = $2"
             kept = key is None or await self._database.fetchrow(find, actor.user_id, key) is not None
-            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, *expected)
+            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
             if not kept:
                 answer = "SELECT $1, $2, $3, coalesce(jsonb_agg(to_jsonb(t)), '[]'), now() FROM task.tasks AS t WHERE user_id = $1 AND id = ANY ($4)"
                 keep = f"INSERT INTO task.idempotency_keys {answer}"

@@ -15,7 +15,7 @@ from tests.support.ports import free_ports
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
-READY_WITHIN_SECONDS = 60.0
+READY_WITHIN_SECONDS = 180.0
 PACKAGES = {"auth": "auth_service", "task": "task_service"}
 
 

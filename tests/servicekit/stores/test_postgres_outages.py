@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable
-from servicekit.stores.postgres import Database
+from servicekit.stores.postgres import RELEASE_TIMEOUT_SECONDS, Database
 from tests.servicekit.stores.databases import WITHIN_SECONDS, busy_are, held, hold, options, pool, started, takes, through, within_call
 from tests.support.databases import as_role, with_database
 from tests.support.proxy import Proxy, proxied
@@ -149,3 +149,57 @@ async def _recovers(database: Database) -> None:
                 await database.fetchrow("SELECT 1")
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_a_failed_work_is_reported_when_it_is_not_running_any_more(database: Database, database_url: str) -> None:
+    """A caller that leaves does not wait for it: the server ends the statement later."""
+    reported: list[int] = []
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60%' AND state = 'active'"
+    async with pool(database_url) as watcher:
+
+        async def running(number: int) -> None:
+            assert await watcher.run(lambda connection: connection.fetchval(sql)) == number
+
+        work = asyncio.create_task(database.fetch("SELECT pg_sleep(60 + $1)", 0, on_failed=lambda: reported.append(1)))
+        await eventually(lambda: running(1), within=WITHIN_SECONDS)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        await eventually(lambda: reporting(reported, 1), within=WITHIN_SECONDS)
+        await running(0)
+
+
+async def reporting(reported: list[int], number: int) -> None:
+    assert len(reported) == number
+
+
+async def test_what_fails_on_the_server_or_never_reached_it_is_reported(database: Database) -> None:
+    reported: list[int] = []
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.fetch("SELECT 1 / $1::integer", 0, on_failed=lambda: reported.append(1))
+    await eventually(lambda: reporting(reported, 1), within=WITHIN_SECONDS)
+    async with held(database), held(database):
+        waiting = asyncio.create_task(database.fetch("SELECT 1", on_failed=lambda: reported.append(1)))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await reporting(reported, 2)
+    assert await database.fetch("SELECT 1", on_failed=lambda: reported.append(1))
+    await reporting(reported, 2)
+
+
+async def test_what_may_still_be_running_is_not_reported(database_url: str, proxy: Proxy) -> None:
+    """The server does not answer, so nobody knows."""
+    reported: list[int] = []
+    async with pool(through(database_url, proxy.port)) as database:
+        await database.fetch("SELECT 1")
+        proxy.freeze()
+        work = asyncio.create_task(database.fetch("SELECT 2", on_failed=lambda: reported.append(1)))
+        await asyncio.sleep(0.05)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        await asyncio.sleep(1.5 * RELEASE_TIMEOUT_SECONDS)
+        assert reported == []
+        proxy.thaw()

@@ -244,13 +244,33 @@ async def test_a_replica_of_redis_refuses_reads(another: Process, system: Stack,
     await client.run(lambda connection: connection.replicaof(master.hostname, master.port))
     with pytest.raises(RedisUnavailable):
         await client.get("a")
+    await asyncio.sleep(3 * PROBE_SECONDS)
+    assert figures.open == 1
+    await client.close()
+
+
+async def test_a_process_that_was_a_replica_meanwhile_is_another_one(another: Process, system: Stack, figures: Figures) -> None:
+    """It may have taken over older data from its master."""
+    client = Redis(url_of(another), figures)
+    await client.start()
+    process = client.process
+    async with redis.asyncio.Redis.from_url(url_of(another)) as outside:
+        master = urlsplit(system.state.redis_url)
+        await outside.replicaof(master.hostname, master.port)
+        await outside.replicaof("NO", "ONE")
+        await outside.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    async with asyncio.timeout(5):
+        while client.process in (None, process):
+            await asyncio.sleep(0.01)
     await client.close()
 
 
 async def test_closing_ends_the_probe(figures: Figures) -> None:
-    before = asyncio.all_tasks()
+    def own() -> list[str]:
+        return [name for task in asyncio.all_tasks() if (name := getattr(task.get_coro(), "__qualname__", "")).startswith(("Redis.", "Session."))]
+
     client = Redis("redis://127.0.0.1:1/0", figures)
     await client.start()
-    assert asyncio.all_tasks() - before
+    assert "Redis._probe" in own()
     await client.close()
-    assert not asyncio.all_tasks() - before
+    assert own() == []

@@ -138,13 +138,21 @@ async def test_without_postgres_knowledge_is_not_renewed(made: Made) -> None:
     assert made.state.relied_on is None
 
 
-@pytest.mark.parametrize("process", [None, "another"])
-async def test_a_replica_that_loses_redis_sets_off(made: Made, process: str | None) -> None:
+async def test_another_process_of_redis_sets_off(made: Made) -> None:
     before = await made.on()
-    made.keys.process = process
+    made.keys.process = "another"
     await made.state.round()
     assert made.row.state.mode is Mode.OFF
     assert made.row.state.generation != before.generation
+
+
+async def test_a_replica_that_loses_redis_and_writes_nothing_leaves_the_cache_on(made: Made) -> None:
+    before = await made.on()
+    made.keys.process = None
+    for _ in range(3):
+        await made.state.round()
+    assert made.row.state == before
+    assert not made.row.unreachable
 
 
 async def test_lost_keys_set_off(made: Made) -> None:

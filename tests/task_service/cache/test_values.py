@@ -8,7 +8,7 @@ from redis.asyncio import Redis as Client
 from servicekit.errors import RedisUnavailable
 from servicekit.stores.redis import Redis
 from task_service.cache.domain import Mode, State
-from task_service.cache.values import MAX_TOKENS, CachedValues
+from task_service.cache.values import MAX_TOKENS, CachedValues, new_token
 
 USER = uuid4()
 
@@ -59,8 +59,8 @@ async def test_a_fence_deletes_the_value_and_keeps_leases_out(values: CachedValu
         lease = await values.take_lease(state, USER, task)
         assert lease is not None
         await values.fill(state, USER, task, lease, b"old")
-    token = await values.fence(state, USER, tasks)
-    assert token is not None
+    token = new_token()
+    assert await values.fence(state, USER, tasks, token)
     assert await values.keep(state) == 2
     for task in tasks:
         assert await values.get(state, USER, task) is None
@@ -73,30 +73,29 @@ async def test_a_fence_deletes_the_value_and_keeps_leases_out(values: CachedValu
 
 async def test_the_only_fence_becomes_the_value(values: CachedValues, state: State, redis: Redis) -> None:
     task = uuid4()
-    token = await values.fence(state, USER, [task])
-    assert token is not None
+    token = new_token()
+    assert await values.fence(state, USER, [task], token)
     await values.finish(state, USER, [task], b"x" * len(token), b"wrong")
     assert await values.get(state, USER, task) is None
     await values.finish(state, USER, [task], token, b"value")
     assert await values.get(state, USER, task) == b"value"
     assert await _raw(redis, state) is None
     # A second time, after another write.
-    other = await values.fence(state, USER, [task])
+    assert await values.fence(state, USER, [task], new_token())
     await values.finish(state, USER, [task], token, b"value")
     assert await values.get(state, USER, task) is None
     assert await values.take_lease(state, USER, task) is None
-    assert other is not None
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 1, 0, 2)])
 async def test_shared_fences_leave_no_value_and_end_with_the_last(values: CachedValues, state: State, redis: Redis, order: tuple[int, ...]) -> None:
     task = uuid4()
-    tokens = [await values.fence(state, USER, [task]) for _ in range(3)]
+    tokens = [new_token() for _ in range(3)]
+    for token in tokens:
+        assert await values.fence(state, USER, [task], token)
     for number in order:
         assert await values.take_lease(state, USER, task) is None
-        token = tokens[number]
-        assert token is not None
-        await values.finish(state, USER, [task], token, b"value")
+        await values.finish(state, USER, [task], tokens[number], b"value")
     assert await _raw(redis, state) is None
     assert await values.get(state, USER, task) is None
     assert await values.take_lease(state, USER, task) is not None
@@ -104,9 +103,10 @@ async def test_shared_fences_leave_no_value_and_end_with_the_last(values: Cached
 
 async def test_a_fence_of_too_many_writes_stays(values: CachedValues, state: State, redis: Redis) -> None:
     task = uuid4()
-    tokens = [await values.fence(state, USER, [task]) for _ in range(MAX_TOKENS * 2)]
+    tokens = [new_token() for _ in range(MAX_TOKENS * 2)]
     for token in tokens:
-        assert token is not None
+        assert await values.fence(state, USER, [task], token)
+    for token in tokens:
         await values.finish(state, USER, [task], token, b"value")
     assert await _raw(redis, state) == b"x"
     assert await values.take_lease(state, USER, task) is None
@@ -116,11 +116,11 @@ async def test_a_fence_of_too_many_writes_stays(values: CachedValues, state: Sta
 async def test_without_the_marker_nothing_is_fenced_leased_or_kept(values: CachedValues, state: State, redis: Redis, lost: str) -> None:
     task = uuid4()
     if lost == "flushed":
-        assert await values.fence(state, USER, [task]) is not None
+        assert await values.fence(state, USER, [task], new_token())
         await redis.run(lambda client: client.delete(f"task:3:{state.generation}"))
     else:
         state = State(uuid4(), Mode.ON, state.process)
-    assert await values.fence(state, USER, [task]) is None
+    assert not await values.fence(state, USER, [task], new_token())
     assert await values.take_lease(state, USER, task) is None
     assert await values.keep(state) is None
     assert await redis.run(lambda client: client.exists(f"task:3:{state.generation}")) == 0
@@ -133,7 +133,7 @@ async def test_generations_are_separate(values: CachedValues, state: State) -> N
     following = State(uuid4(), Mode.ON, process)
     await values.mark(following.generation, process)
     assert await values.get(following, USER, task) is None
-    assert await values.fence(following, USER, [task]) is not None
+    assert await values.fence(following, USER, [task], new_token())
     await values.fill(state, USER, task, lease, b"value")
     assert await values.get(state, USER, task) == b"value"
 
@@ -147,9 +147,9 @@ async def test_another_process_is_as_good_as_none(values: CachedValues, state: S
         values.get(elsewhere, USER, task),
         values.take_lease(elsewhere, USER, task),
         values.fill(elsewhere, USER, task, b"", b""),
-        values.fence(elsewhere, USER, [task]),
+        values.fence(elsewhere, USER, [task], new_token()),
         values.finish(elsewhere, USER, [task], b"token"),
     ):
         with pytest.raises(RedisUnavailable):
             await call
-    assert await values.fence(state, USER, [task]) is not None
+    assert await values.fence(state, USER, [task], new_token())

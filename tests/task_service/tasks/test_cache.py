@@ -8,6 +8,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
@@ -47,10 +48,18 @@ class Stopping(PostgresTasks):
         await _run(self.after_read)
         return task
 
-    async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None, *, state: State | None = None) -> Written:
+    async def write(
+        self,
+        actor: Actor,
+        operations: Operations,
+        idempotency: Idempotency | None = None,
+        *,
+        state: State | None = None,
+        on_failed: Callable[[], None] | None = None,
+    ) -> Written:
         await _run(self.before_write)
         self.writes += 1
-        written = await super().write(actor, operations, idempotency, state=state)
+        written = await super().write(actor, operations, idempotency, state=state, on_failed=on_failed)
         await _run(self.after_commit)
         return written
 
@@ -210,6 +219,7 @@ async def test_of_two_writes_at_once_neither_leaves_a_value(replica: Replica, be
 async def test_a_refused_write_leaves_no_fence(replica: Replica, actor: Actor, task: Task) -> None:
     with pytest.raises(Exception, match="changed meanwhile"):
         await replica.cache.write(actor, [Update(task.id, TaskFields(title="new"), ["title"], etags=('"77"',))])
+    await replica.cache.close()
     await _title(replica, task)
     await _require_hit(replica, task, FIELDS.title)
 
@@ -351,6 +361,30 @@ async def test_a_caller_that_leaves_after_the_commit_leaves_no_fence(
     await replica.cache.close()
     assert await _title(other, task) == "new"
     await _require_hit(other, task, "new")
+
+
+async def test_a_caller_that_leaves_during_the_write_leaves_no_fence_when_the_write_has_ended(
+    replica: Replica, other: Replica, actor: Actor, task: Task, database_url: str
+) -> None:
+    blocker = await asyncpg.connect(database_url)
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute("SELECT FROM task.counters WHERE user_id = $1 FOR UPDATE", actor.user_id)
+    call = asyncio.create_task(_retitle(replica, actor, task, "new"))
+    await eventually(lambda: _require_fences(replica, 1), within=WITHIN_SECONDS)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await eventually(lambda: _require_fences(replica, 0), within=WITHIN_SECONDS)
+    await transaction.rollback()
+    await blocker.close()
+    assert await _title(other, task) == FIELDS.title
+    await _require_hit(other, task, FIELDS.title)
+
+
+async def _require_fences(replica: Replica, number: int) -> None:
+    assert replica.state.relied_on is not None
+    assert await replica.values.keep(replica.state.relied_on) == number
 
 
 async def test_a_cancelled_reader_does_not_take_the_answer_from_another(replica: Replica, task: Task) -> None:
