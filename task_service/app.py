@@ -78,7 +78,8 @@ def parts(settings: Settings) -> app.Parts:
         handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handlers)],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
-        resources=[probe, database, redis, following, cache, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
+        # Closed in reverse: the database first, because what it ends then removes its fences.
+        resources=[probe, redis, cache, following, database, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
         checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         drains=[watches.drain],
         reflected=NEIGHBOURS,

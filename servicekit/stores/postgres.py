@@ -127,35 +127,23 @@ class Database:
         certain that nothing of the work is running any more, which may be after this method has raised. If that never becomes certain (the
         connection was lost), it is not called.
         """
-        pool = self._pool
         on_failed = on_failed or _nothing
-        if pool is None:
-            raise DependencyUnavailable(NAME)
         bound = self._options.timeout_seconds
-        seconds = deadline.bound(bound)
+        try:
+            seconds = deadline.bound(bound)
+        except DeadlineExceeded:
+            on_failed()
+            raise
         try:
             async with asyncio.timeout(seconds):
-                try:
-                    connection = await self._acquire(pool)
-                except BaseException:
-                    on_failed()
-                    raise
-                try:
-                    result = await work(connection)
-                except BaseException as error:
-                    # In the background, because an unresponsive server would also delay the error.
-                    self._release_later(connection, on_failed, at_rest=isinstance(error, asyncpg.PostgresError))
-                    raise
-                # The work is committed. A failure of the connection does not undo it.
-                with contextlib.suppress(Exception):
-                    await pool.release(connection)
-                return result
+                return await self._lent(work, on_failed)
         except TimeoutError as error:
             # Compares the two limits and not the clock, because uvloop's timers fire up to 1 ms early.
             raise (DeadlineExceeded() if seconds < bound else DependencyUnavailable(NAME)) from error
         except asyncpg.ReadOnlySQLTransactionError as error:
             # After a failover, the pool's connections may lead to a standby. Expiring them makes the pool connect to the primary.
-            await pool.expire_connections()
+            if self._pool is not None:
+                await self._pool.expire_connections()
             raise DependencyUnavailable(NAME) from error
         except _AWAY as error:
             raise DependencyUnavailable(NAME) from error
@@ -167,6 +155,31 @@ class Database:
             # The detail quotes the row, and the log must not contain rows.
             error.detail = None
             raise
+
+    async def _lent(self, work: Callable[[Connection], Awaitable[T]], on_failed: Callable[[], None]) -> T:
+        """Runs `work` on a connection and releases it."""
+        pool = self._pool
+        try:
+            if pool is None:
+                raise DependencyUnavailable(NAME)
+            connection = await self._acquire(pool)
+        except BaseException:
+            on_failed()
+            raise
+        try:
+            result = await work(connection)
+        except BaseException as error:
+            # In the background, because an unresponsive server would also delay the error.
+            self._release_later(connection, on_failed, at_rest=_is_from_server(error))
+            raise
+        # The work is committed. A failure of the connection does not undo it.
+        try:
+            with contextlib.suppress(Exception):
+                await pool.release(connection)
+        except BaseException:
+            on_failed()
+            raise
+        return result
 
     async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
@@ -199,6 +212,11 @@ class Database:
 
 def _nothing() -> None:
     pass
+
+
+def _is_from_server(error: BaseException) -> bool:
+    """Whether the server has ended the statement with this error. asyncpg also raises connection errors of which the server may know nothing."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError)
 
 
 def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:

@@ -72,7 +72,7 @@ class Redis:
 
     @property
     def process(self) -> str | None:
-        """The Redis process that the connections lead to (see Session); None while the breaker is open."""
+        """The run id of the Redis process that the connections lead to; None while the breaker is open."""
         return None if self._session is None else self._session.process
 
     def script(self, source: str) -> Script:
@@ -104,6 +104,11 @@ class Redis:
         if session is not None:
             await session.close()
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def reconnect(self) -> None:
+        """Opens the breaker, because the address may lead to another process by now. The probe connects anew."""
+        if self._session is not None:
+            self._lost(self._session, RedisError("asked to reconnect"))
 
     async def run(self, command: Callable[[Client], Awaitable[T]], *, process: str | None = None) -> T:
         """Runs `command`. Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first."""

@@ -21,13 +21,12 @@ from redis.exceptions import RedisError, ResponseError
 MAX_CONNECTIONS: Final = 32
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _ROLE: Final = re.compile(rb"^role:(\w+)", re.MULTILINE)
-_REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
 
 class Session:
     """Contract: every connection leads to the process that the first one led to, and that is a master. Any other connection fails.
 
-    `process` is the run id, and the replication id: the same process gets another one when it becomes a master again, with other data.
+    `process` is that process's run id.
     `on_lost` is called once when the connection of the reads ends by itself, even if no read is waiting.
     """
 
@@ -69,12 +68,12 @@ class Session:
         await connection.on_connect()
         await connection.send_command("INFO", check_health=False)
         info: bytes = await connection.read_response(disable_decoding=True)
-        run_id, replication_id, role = (pattern.search(info) for pattern in (_RUN_ID, _REPLICATION_ID, _ROLE))
-        if run_id is None or replication_id is None or role is None:
-            raise RedisError("INFO has no run_id, master_replid or role")
+        run_id, role = _RUN_ID.search(info), _ROLE.search(info)
+        if run_id is None or role is None:
+            raise RedisError("INFO has no run_id or role")
         if role[1] != b"master":
             raise RedisConnectionError("the address leads to a replica")
-        process = f"{run_id[1].decode()}:{replication_id[1].decode()}"
+        process = run_id[1].decode()
         self.process = self.process or process
         if process != self.process:
             raise RedisConnectionError("the address leads to another process now")

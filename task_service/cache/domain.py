@@ -12,8 +12,9 @@ WAIT_SECONDS: Final = 0.5
 ROUND_SECONDS: Final = 0.25
 # For how long a replica that does not reach Redis keeps an OFF cache OFF. It says so at each of its rounds.
 UNREACHABLE_SECONDS: Final = 1.0
-# Fences of writes with an unknown outcome stay. With more fences than this for longer than that, a replica starts a new generation.
-MAX_FENCED_TASKS: Final = 1000
+# Fences of writes with an unknown outcome stay. With more fences than this for longer than that, a replica starts a new generation. Running writes
+# count too, so the number is above that of the tasks that are written at the same time.
+MAX_FENCED_TASKS: Final = 10_000
 MANY_FENCES_SECONDS: Final = 60.0
 
 
@@ -27,11 +28,16 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The row in PostgreSQL. `process` is the run id of the Redis process that holds the generation's keys; empty while OFF."""
+    """The row in PostgreSQL.
+
+    `process` is the run id of the Redis process that holds the generation's keys, and `replication` its replication id: the same process has another
+    one after it was a replica meanwhile, and has taken over other data. Both are empty while OFF.
+    """
 
     generation: UUID
     mode: Mode
     process: str
+    replication: str
 
     @property
     def fenced(self) -> bool:

@@ -7,10 +7,10 @@ from servicekit.stores.postgres import Database
 from task_service.cache.domain import UNREACHABLE_SECONDS, Mode, State
 
 # SQL is assembled only from constants; values are always parameters.
-COLUMNS: Final = "generation, mode, process"
+COLUMNS: Final = "generation, mode, process, replication"
 GET: Final = f"SELECT {COLUMNS} FROM task.cache_state"  # noqa: S608
 OFF: Final = f"SELECT {COLUMNS} FROM task.cache_off($1)"  # noqa: S608
-ARMED: Final = f"SELECT {COLUMNS} FROM task.cache_armed($1, $2, $3)"  # noqa: S608
+ARMED: Final = f"SELECT {COLUMNS} FROM task.cache_armed($1, $2, $3, $4)"  # noqa: S608
 ON: Final = f"SELECT {COLUMNS} FROM task.cache_on($1)"  # noqa: S608
 UNREACHABLE: Final = f"SELECT {COLUMNS} FROM task.cache_unreachable($1)"  # noqa: S608
 
@@ -29,9 +29,9 @@ class PostgresCacheState:
         """See CacheStateRepository.set_off."""
         return _state(await self._database.fetchrow(OFF, generation))
 
-    async def set_armed(self, generation: UUID, following: UUID, process: str) -> State:
+    async def set_armed(self, generation: UUID, following: UUID, process: str, replication: str) -> State:
         """See CacheStateRepository.set_armed."""
-        return _state(await self._database.fetchrow(ARMED, generation, following, process))
+        return _state(await self._database.fetchrow(ARMED, generation, following, process, replication))
 
     async def set_on(self, generation: UUID) -> State:
         """See CacheStateRepository.set_on."""
@@ -43,4 +43,4 @@ class PostgresCacheState:
 
 
 def _state(row: Any) -> State:
-    return State(row[0], Mode(row[1]), row[2])
+    return State(row[0], Mode(row[1]), row[2], row[3])

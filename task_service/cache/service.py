@@ -35,7 +35,7 @@ class CacheStateRepository(Protocol):
     async def set_off(self, generation: UUID) -> State:
         """Sets OFF, with a new generation, if the state is not OFF and still of this generation."""
 
-    async def set_armed(self, generation: UUID, following: UUID, process: str) -> State:
+    async def set_armed(self, generation: UUID, following: UUID, process: str, replication: str) -> State:
         """Sets ARMED with the generation `following`, if the state is OFF, still of this generation, and no replica reports Redis unreachable."""
 
     async def set_on(self, generation: UUID) -> State:
@@ -52,11 +52,14 @@ class GenerationKeys(Protocol):
     def process(self) -> str | None:
         """The run id of the Redis process that this replica reaches, or None."""
 
-    async def mark(self, generation: UUID, process: str) -> None:
-        """Creates the keys of a generation."""
+    def reconnect(self) -> None:
+        """Connects anew. Meanwhile `process` is None."""
+
+    async def mark(self, generation: UUID, process: str) -> str:
+        """Creates the keys of a generation, and returns the replication id of Redis."""
 
     async def keep(self, state: State) -> int | None:
-        """Returns the number of fenced tasks, or None if keys of the generation were lost."""
+        """Returns the number of fenced tasks, or None if the process has lost keys of the generation, or may have had other data meanwhile."""
 
 
 class CacheState:
@@ -79,6 +82,9 @@ class CacheState:
         self._latest: State | None = None
         self._asked_at = float("-inf")
         self._off_since = float("-inf")
+        # The generation whose keys this replica has seen in Redis, and the one for which it has connected to Redis anew.
+        self._seen: UUID | None = None
+        self._reconnected: UUID | None = None
         self._many_fences_since: float | None = None
         self._counted_to = clock()
         modes = Gauge("task_cache_mode", "1 for the mode of the cache that this replica has last read.", ["mode"], registry=registry)
@@ -90,8 +96,11 @@ class CacheState:
 
     @property
     def relied_on(self) -> State | None:
-        """The state, if a read that begins now may rely on it."""
-        return self._latest if self._clock() - self._asked_at < VALID_SECONDS else None
+        """The state, if a read that begins now may rely on it: the replica has just read it, and has seen the generation's keys before that."""
+        state = self._latest
+        if state is None or self._clock() - self._asked_at >= VALID_SECONDS or (state.fenced and state.generation != self._seen):
+            return None
+        return state
 
     async def round(self) -> None:
         """Reads the state, and changes it if that is due. Raises DependencyUnavailable.
@@ -101,6 +110,11 @@ class CacheState:
         """
         self._count_off()
         process = self._keys.process
+        known = self._latest
+        # Before the question, so that Redis had the generation's keys when the knowledge began.
+        if known is not None and known.fenced and not await self._has_keys(known):
+            await self._set_off(known)
+            return
         state = await self._ask(self._repository.get)
         if process is None:
             if state.mode is Mode.OFF:
@@ -108,7 +122,9 @@ class CacheState:
         elif state.mode is Mode.OFF:
             if self._seconds_to_wait() == 0.0:
                 await self._arm(state, process)
-        elif process != state.process or not await self._has_keys(state):
+        elif process != state.process:
+            await self._leave(state)
+        elif state.generation != self._seen and not await self._has_keys(state):
             await self._set_off(state)
         elif state.mode is Mode.ARMED:
             await self._ask(lambda: self._repository.set_on(state.generation))
@@ -137,28 +153,35 @@ class CacheState:
 
     async def _set_off(self, state: State) -> State:
         """Sets OFF, unless the state has changed meanwhile. Returns the state afterwards."""
-        after = await self._ask(lambda: self._repository.set_off(state.generation), unless_changed_from=state)
-        if after.mode is Mode.OFF:
-            log.warning("cache_off", generation=str(after.generation))
-        return after
+        return await self._ask(lambda: self._repository.set_off(state.generation), unless_changed_from=state)
+
+    async def _leave(self, state: State) -> None:
+        """This replica reaches another process than that of the state. Perhaps it has only kept an old connection."""
+        if self._reconnected != state.generation:
+            self._reconnected = state.generation
+            self._keys.reconnect()
+        else:
+            await self._set_off(state)
 
     async def _arm(self, state: State, process: str) -> None:
         following = self._new_generation()
         with contextlib.suppress(RedisUnavailable):
-            await self._keys.mark(following, process)
-            after = await self._ask(lambda: self._repository.set_armed(state.generation, following, process))
-            if after.generation == following:
-                log.info("cache_armed", generation=str(following))
+            replication = await self._keys.mark(following, process)
+            await self._ask(lambda: self._repository.set_armed(state.generation, following, process, replication))
 
     async def _has_keys(self, state: State) -> bool:
-        """Whether the generation still has its keys, and not too many fences."""
+        """Whether the generation still has its keys, and not too many fences. True if this replica does not reach the process."""
         try:
             fenced = await self._keys.keep(state)
         except RedisUnavailable:
+            self._seen = None
             return True
-        if fenced is None or fenced <= MAX_FENCED_TASKS:
+        if fenced is None:
+            return False
+        self._seen = state.generation
+        if fenced <= MAX_FENCED_TASKS:
             self._many_fences_since = None
-            return fenced is not None
+            return True
         if self._many_fences_since is None:
             self._many_fences_since = self._clock()
         return self._clock() - self._many_fences_since < MANY_FENCES_SECONDS
@@ -175,6 +198,7 @@ class CacheState:
     def _learn(self, state: State, asked_at: float) -> None:
         if self._latest is None or self._latest.generation != state.generation:
             self._generations.inc()
+            log.info("cache_generation", generation=str(state.generation), mode=state.mode.name)
             if state.mode is Mode.OFF:
                 # PostgreSQL has set OFF before now.
                 self._off_since = self._clock()

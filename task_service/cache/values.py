@@ -22,14 +22,16 @@ MAX_TOKENS: Final = 64
 
 # The first key of each script is the generation's hash; the others are the keys of tasks. A task's field in the hash is the end of its key.
 
-# ARGV: the hash's lifetime in ms.
+# ARGV: the hash's lifetime in ms. Returns the replication id.
 MARK: Final = f"""
 redis.call('HSET', KEYS[1], '{MARKER}', '1')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
 """
-# ARGV: the hash's lifetime in ms. Returns the number of fenced tasks, or -1 if the marker is lost.
+# ARGV: the hash's lifetime in ms, the replication id. Returns the number of fenced tasks, or -1 if the marker is lost or the id is another one.
 KEEP: Final = f"""
-if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 then return -1 end
+local replication = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+if redis.call('HEXISTS', KEYS[1], '{MARKER}') == 0 or replication ~= ARGV[2] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return redis.call('HLEN', KEYS[1]) - 1
 """
@@ -87,13 +89,18 @@ class CachedValues:
         """The run id of the Redis process that this replica reaches, or None."""
         return self._redis.process
 
-    async def mark(self, generation: UUID, process: str) -> None:
-        """Creates the keys of a generation."""
-        await self._mark([_hash(generation)], [HASH_MILLISECONDS], process=process)
+    def reconnect(self) -> None:
+        """See GenerationKeys.reconnect."""
+        self._redis.reconnect()
+
+    async def mark(self, generation: UUID, process: str) -> str:
+        """See GenerationKeys.mark."""
+        replication: bytes = await self._mark([_hash(generation)], [HASH_MILLISECONDS], process=process)
+        return replication.decode()
 
     async def keep(self, state: State) -> int | None:
-        """Keeps the generation's hash from expiring. Returns the number of fenced tasks, or None if the hash was lost."""
-        fenced: int = await self._keep([_hash(state.generation)], [HASH_MILLISECONDS], process=state.process)
+        """See GenerationKeys.keep. It also keeps the generation's hash from expiring."""
+        fenced: int = await self._keep([_hash(state.generation)], [HASH_MILLISECONDS, state.replication], process=state.process)
         return None if fenced < 0 else fenced
 
     async def get(self, state: State, user_id: UUID, task_id: UUID) -> bytes | None:

@@ -5,10 +5,11 @@ CREATE TABLE task.cache_state (
     generation        uuid NOT NULL,          -- another one at each OFF and each ARMED
     mode              smallint NOT NULL CHECK (mode BETWEEN 1 AND 3),   -- 1 OFF, 2 ARMED, 3 ON
     process           text NOT NULL,          -- the run id of the Redis process that holds the generation's keys; empty while OFF
+    replication       text NOT NULL,          -- its replication id, which is another one after it was a replica; empty while OFF
     armed_before      xid8,                   -- a transaction that began after ARMED was committed
     unreachable_until timestamptz NOT NULL DEFAULT '-infinity'          -- until then ARMED must not be set: a replica does not reach Redis
 );
-INSERT INTO task.cache_state (generation, mode, process) VALUES (gen_random_uuid(), 1, '');
+INSERT INTO task.cache_state (generation, mode, process, replication) VALUES (gen_random_uuid(), 1, '', '');
 
 -- They have been in no release.
 DROP TABLE task.unfenced_writes;
@@ -73,14 +74,15 @@ END $$;
 -- Each of the following returns the row as it is afterwards, whether it has changed it or not.
 
 CREATE FUNCTION task.cache_off(p_generation uuid) RETURNS task.cache_state LANGUAGE sql VOLATILE AS $$
-    UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = '', armed_before = NULL WHERE generation = p_generation AND mode > 1;
+    UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = '', replication = '', armed_before = NULL
+     WHERE generation = p_generation AND mode > 1;
     SELECT * FROM task.cache_state
 $$;
 
 -- p_next: the new generation, whose marker the caller has set in the Redis process p_process. An unreachable_until far ahead is that of a clock which
 -- has been set back.
-CREATE FUNCTION task.cache_armed(p_generation uuid, p_next uuid, p_process text) RETURNS task.cache_state LANGUAGE sql VOLATILE AS $$
-    UPDATE task.cache_state SET mode = 2, generation = p_next, process = p_process, armed_before = NULL
+CREATE FUNCTION task.cache_armed(p_generation uuid, p_next uuid, p_process text, p_replication text) RETURNS task.cache_state LANGUAGE sql VOLATILE AS $$
+    UPDATE task.cache_state SET mode = 2, generation = p_next, process = p_process, replication = p_replication, armed_before = NULL
      WHERE generation = p_generation AND mode = 1
        AND unreachable_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 minute';
     SELECT * FROM task.cache_state

@@ -191,7 +191,8 @@ class CachedTasks:
 
     async def _finish_alone(self, fence: Fence) -> None:
         deadline.clear()
-        await self._finish(fence)
+        with contextlib.suppress(RedisUnavailable):
+            await self._values.finish(fence.state, fence.user_id, fence.task_ids, fence.token)
 
 
 def _beginning(state: State, user_id: UUID, task_id: UUID) -> bytes:

@@ -340,6 +340,7 @@ class Protocol:
             yield told, self._writing(committed, number, Writer("done"))
         else:
             yield told, self._finishing(committed, number, version, Writer("done"))
+            yield f"{told}, without its caller", self._finishing(committed, number, None, Writer("done"))
 
     def _finishing(self, world: World, number: int, version: int | None, after: Writer) -> World:
         one = world.writers[number]

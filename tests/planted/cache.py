@@ -23,8 +23,8 @@ CACHE_BUGS: Final = (
     Bug(
         "a read relies on knowledge that has expired",
         STATE,
-        "return self._latest if self._clock() - self._asked_at < VALID_SECONDS else None",
-        "return self._latest",
+        "if state is None or self._clock() - self._asked_at >= VALID_SECONDS or (",
+        "if state is None or (",
         TASKS_TESTS,
     ),
     Bug(
@@ -93,6 +93,21 @@ CACHE_BUGS: Final = (
         ("tests/servicekit/stores/test_postgres_outages.py", "-k", "reported"),
     ),
     Bug(
+        "a lost connection to PostgreSQL counts as the end of its statement",
+        "servicekit/stores/postgres.py",
+        " and not isinstance(error, asyncpg.PostgresConnectionError)",
+        "",
+        ("tests/servicekit/stores/test_postgres_outages.py", "-k", "reported"),
+    ),
+    Bug(
+        "a read relies on a generation whose keys the replica has not seen",
+        STATE,
+        " or (state.fenced and state.generation != self._seen)",
+        "",
+        STATE_TESTS,
+    ),
+    Bug("a master that was a replica meanwhile is still relied on", VALUES, " or replication ~= ARGV[2]", "", VALUES_TESTS),
+    Bug(
         "a write without a fence does not wait after OFF",
         STATE,
         "return max(0.0, self._off_since + WAIT_SECONDS - self._clock())",
@@ -111,8 +126,8 @@ CACHE_BUGS: Final = (
     Bug(
         "ON waits only for transactions that are older than that of ARMED",
         STATE_ROW,
-        "SET mode = 2, generation = p_next, process = p_process, armed_before = NULL",
-        "SET mode = 2, generation = p_next, process = p_process, armed_before = pg_current_xact_id()",
+        "process = p_process, replication = p_replication, armed_before = NULL",
+        "process = p_process, replication = p_replication, armed_before = pg_current_xact_id()",
         ROW_TESTS,
     ),
     Bug(

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable
 from servicekit.stores.postgres import RELEASE_TIMEOUT_SECONDS, Database
 from tests.servicekit.stores.databases import WITHIN_SECONDS, busy_are, held, hold, options, pool, started, takes, through, within_call
@@ -187,6 +188,31 @@ async def test_what_fails_on_the_server_or_never_reached_it_is_reported(database
         await reporting(reported, 2)
     assert await database.fetch("SELECT 1", on_failed=lambda: reported.append(1))
     await reporting(reported, 2)
+
+
+async def test_what_may_still_be_running_behind_a_lost_connection_is_not_reported(database_url: str, proxy: Proxy) -> None:
+    """The connection is cut, and the server does not know it yet."""
+    reported: list[int] = []
+    async with pool(through(database_url, proxy.port)) as database:
+        work = asyncio.create_task(database.fetch("SELECT pg_sleep(2)", on_failed=lambda: reported.append(1)))
+        await asyncio.sleep(0.3)
+        await proxy.cut()
+        with pytest.raises(DependencyUnavailable):
+            await work
+        await asyncio.sleep(0.3)
+        assert reported == []
+
+
+async def test_what_did_not_begin_is_reported(database: Database) -> None:
+    reported: list[int] = []
+
+    async def call() -> None:
+        deadline.begin(-1.0)
+        await database.fetch("SELECT 1", on_failed=lambda: reported.append(1))
+
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.create_task(call())
+    await reporting(reported, 1)
 
 
 async def test_what_may_still_be_running_is_not_reported(database_url: str, proxy: Proxy) -> None:

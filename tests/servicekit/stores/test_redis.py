@@ -95,11 +95,11 @@ async def test_commands_and_scripts_are_carried_out(client: Redis, figures: Figu
 async def test_with_nobody_there_it_is_unavailable_at_once(figures: Figures) -> None:
     client = Redis("redis://127.0.0.1:1/0", figures)
     began = time.monotonic()
+    await client.start()
     for _ in range(2):
         with pytest.raises(RedisUnavailable):
             await ping(client)
         assert client.process is None
-        await client.start()
     assert time.monotonic() - began < 4.0
     assert (figures.open, figures.failures) == (1, 0)
     await client.close()
@@ -249,20 +249,13 @@ async def test_a_replica_of_redis_refuses_reads(another: Process, system: Stack,
     await client.close()
 
 
-async def test_a_process_that_was_a_replica_meanwhile_is_another_one(another: Process, system: Stack, figures: Figures) -> None:
-    """It may have taken over older data from its master."""
-    client = Redis(url_of(another), figures)
-    await client.start()
+async def test_it_connects_anew_when_it_is_asked_to(client: Redis, proxy: Proxy, figures: Figures, another: Process) -> None:
     process = client.process
-    async with redis.asyncio.Redis.from_url(url_of(another)) as outside:
-        master = urlsplit(system.state.redis_url)
-        await outside.replicaof(master.hostname, master.port)
-        await outside.replicaof("NO", "ONE")
-        await outside.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    async with asyncio.timeout(5):
-        while client.process in (None, process):
-            await asyncio.sleep(0.01)
-    await client.close()
+    proxy.port_behind = another.spec.ports["port"]
+    client.reconnect()
+    assert client.process is None
+    await closed(figures)
+    assert client.process not in (None, process)
 
 
 async def test_closing_ends_the_probe(figures: Figures) -> None:

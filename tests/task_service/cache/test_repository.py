@@ -28,21 +28,21 @@ def repository(database: Database) -> PostgresCacheState:
 async def off(repository: PostgresCacheState, database: Database) -> State:
     await database.fetchrow("UPDATE task.cache_state SET unreachable_until = '-infinity'")
     state = await repository.set_off((await repository.get()).generation)
-    assert (state.mode, state.process, state.fenced) == (Mode.OFF, "", False)
+    assert (state.mode, state.process, state.replication, state.fenced) == (Mode.OFF, "", "", False)
     return state
 
 
 @pytest.fixture
 async def armed(repository: PostgresCacheState, off: State) -> State:
-    state = await repository.set_armed(off.generation, uuid4(), "one")
-    assert (state.mode, state.process, state.fenced) == (Mode.ARMED, "one", True)
+    state = await repository.set_armed(off.generation, uuid4(), "one", "r1")
+    assert (state.mode, state.process, state.replication, state.fenced) == (Mode.ARMED, "one", "r1", True)
     return state
 
 
 @pytest.fixture
 async def on(repository: PostgresCacheState, armed: State) -> State:
     state = await _on(repository, armed)
-    assert state == State(armed.generation, Mode.ON, "one")
+    assert state == State(armed.generation, Mode.ON, "one", "r1")
     return state
 
 
@@ -74,26 +74,26 @@ async def test_off_comes_with_another_generation_and_only_once(repository: Postg
 
 
 async def test_armed_and_on_need_the_generation_that_they_follow(repository: PostgresCacheState, off: State) -> None:
-    assert await repository.set_armed(uuid4(), uuid4(), "one") == off
+    assert await repository.set_armed(uuid4(), uuid4(), "one", "r1") == off
     assert await repository.set_on(off.generation) == off
-    armed = await repository.set_armed(off.generation, uuid4(), "one")
-    assert await repository.set_armed(off.generation, uuid4(), "two") == armed
+    armed = await repository.set_armed(off.generation, uuid4(), "one", "r1")
+    assert await repository.set_armed(off.generation, uuid4(), "two", "r1") == armed
     assert await repository.set_on(uuid4()) == armed
 
 
 async def test_while_redis_is_reported_unreachable_nobody_sets_armed(repository: PostgresCacheState, database: Database, off: State) -> None:
     assert await repository.report_unreachable() == off
-    assert await repository.set_armed(off.generation, uuid4(), "one") == off
+    assert await repository.set_armed(off.generation, uuid4(), "one", "r1") == off
 
     async def armed() -> None:
-        assert (await repository.set_armed(off.generation, uuid4(), "one")).mode is Mode.ARMED
+        assert (await repository.set_armed(off.generation, uuid4(), "one", "r1")).mode is Mode.ARMED
 
     await eventually(armed, within=WITHIN_SECONDS)
 
 
 async def test_a_report_far_ahead_is_that_of_a_wrong_clock(repository: PostgresCacheState, database: Database, off: State) -> None:
     await database.fetchrow("UPDATE task.cache_state SET unreachable_until = now() + interval '1 day'")
-    assert (await repository.set_armed(off.generation, uuid4(), "one")).mode is Mode.ARMED
+    assert (await repository.set_armed(off.generation, uuid4(), "one", "r1")).mode is Mode.ARMED
 
 
 @pytest.mark.parametrize("began", ["before ARMED was set", "while ARMED was being set"])
@@ -118,7 +118,7 @@ async def test_on_waits_for_every_write_that_may_have_seen_off(
 
 
 async def _arm(connection: asyncpg.Connection, off: State) -> None:  # type: ignore[type-arg]
-    await connection.execute("SELECT task.cache_armed($1, $2, 'one')", off.generation, uuid4())
+    await connection.execute("SELECT task.cache_armed($1, $2, 'one', 'r1')", off.generation, uuid4())
 
 
 async def _write(connection: asyncpg.Connection, actor: Actor, task: Task, state: State) -> None:  # type: ignore[type-arg]
@@ -147,13 +147,13 @@ async def test_a_write_of_another_state_is_refused_and_changes_nothing(
 ) -> None:
     tasks = PostgresTasks(database)
     update, deletion = Update(task.id, TaskFields(title="new"), ["title"]), Deletion(task.id)
-    for state in (State(uuid4(), Mode.ON, "one"), State(uuid4(), Mode.OFF, ""), State(on.generation, Mode.OFF, "")):
+    for state in (State(uuid4(), Mode.ON, "one", "r1"), State(uuid4(), Mode.OFF, "", ""), State(on.generation, Mode.OFF, "", "")):
         for operation in (update, deletion):
             with pytest.raises(CacheStateChanged):
                 await tasks.write(actor, [operation], state=state)
     assert await tasks.find(task.user_id, task.id) == task
     # ARMED and ON have the same generation: a write that was fenced in ARMED is also good in ON.
-    written = await tasks.write(actor, [update], state=State(on.generation, Mode.ARMED, "one"))
+    written = await tasks.write(actor, [update], state=State(on.generation, Mode.ARMED, "one", "r1"))
     assert written.tasks[0].version == task.version + 1
     after = await repository.set_off(on.generation)
     with pytest.raises(CacheStateChanged):

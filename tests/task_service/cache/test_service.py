@@ -19,7 +19,7 @@ class Row:
     """A CacheStateRepository in memory. Each answer takes `seconds` of the clock."""
 
     clock: Clock
-    state: State = field(default_factory=lambda: State(uuid4(), Mode.OFF, ""))
+    state: State = field(default_factory=lambda: State(uuid4(), Mode.OFF, "", ""))
     unreachable: bool = False
     running: bool = False
     away: bool = False
@@ -31,17 +31,17 @@ class Row:
 
     async def set_off(self, generation: UUID) -> State:
         if self.state.generation == generation and self.state.mode is not Mode.OFF:
-            self.state = State(uuid4(), Mode.OFF, "")
+            self.state = State(uuid4(), Mode.OFF, "", "")
         return self._answer("off")
 
-    async def set_armed(self, generation: UUID, following: UUID, process: str) -> State:
+    async def set_armed(self, generation: UUID, following: UUID, process: str, replication: str) -> State:
         if self.state.generation == generation and self.state.mode is Mode.OFF and not self.unreachable:
-            self.state = State(following, Mode.ARMED, process)
+            self.state = State(following, Mode.ARMED, process, replication)
         return self._answer("armed")
 
     async def set_on(self, generation: UUID) -> State:
         if self.state.generation == generation and self.state.mode is Mode.ARMED and not self.running:
-            self.state = State(generation, Mode.ON, self.state.process)
+            self.state = State(generation, Mode.ON, self.state.process, self.state.replication)
         return self._answer("on")
 
     async def report_unreachable(self) -> State:
@@ -63,16 +63,22 @@ class Keys:
     process: str | None = "one"
     marked: set[UUID] = field(default_factory=set)
     fenced: int = 0
+    replication: str = "r1"
+    reconnected: int = 0
 
-    async def mark(self, generation: UUID, process: str) -> None:
+    def reconnect(self) -> None:
+        self.reconnected += 1
+
+    async def mark(self, generation: UUID, process: str) -> str:
         if process != self.process:
             raise RedisUnavailable
         self.marked.add(generation)
+        return self.replication
 
     async def keep(self, state: State) -> int | None:
         if state.process != self.process:
             raise RedisUnavailable
-        return self.fenced if state.generation in self.marked else None
+        return self.fenced if state.generation in self.marked and state.replication == self.replication else None
 
 
 class Made:
@@ -138,12 +144,51 @@ async def test_without_postgres_knowledge_is_not_renewed(made: Made) -> None:
     assert made.state.relied_on is None
 
 
-async def test_another_process_of_redis_sets_off(made: Made) -> None:
+async def test_another_process_of_redis_sets_off_unless_it_is_an_old_connection(made: Made) -> None:
     before = await made.on()
     made.keys.process = "another"
     await made.state.round()
+    assert (made.keys.reconnected, made.row.state) == (1, before)
+    await made.state.round()
+    assert made.keys.reconnected == 1
     assert made.row.state.mode is Mode.OFF
     assert made.row.state.generation != before.generation
+
+
+async def test_data_that_redis_may_have_had_from_another_process_is_not_relied_on(made: Made) -> None:
+    """Redis was a replica meanwhile. Or it has got its first replica, which changes the id too: that costs one generation."""
+    before = await made.on()
+    made.keys.replication = "r2"
+    await made.state.round()
+    assert made.row.state.mode is Mode.OFF
+    assert (await made.on()).generation != before.generation
+    assert made.row.state.replication == "r2"
+
+
+async def test_a_replica_that_starts_relies_on_a_generation_only_after_it_has_seen_its_keys(made: Made) -> None:
+    await made.on()
+    keys = Keys()
+    late = made.another(keys, CollectorRegistry())
+    await late.round()
+    assert made.row.state.mode is Mode.OFF, "the marker is missing where it looks"
+    assert late.relied_on == made.row.state
+    on = await made.on()
+    reader = made.another(made.keys, CollectorRegistry())
+    reader._latest, reader._asked_at = on, made.clock()
+    assert reader.relied_on is None
+    await reader.round()
+    assert reader.relied_on == on
+
+
+async def test_replicas_that_reach_the_same_process_leave_the_cache_on(made: Made) -> None:
+    other = made.another(made.keys, CollectorRegistry())
+    await made.on()
+    on = made.row.state
+    for _ in range(20):
+        await other.round()
+        await made.state.round()
+        made.clock.seconds += 0.25
+    assert made.row.state == on
 
 
 async def test_a_replica_that_loses_redis_and_writes_nothing_leaves_the_cache_on(made: Made) -> None:
@@ -251,7 +296,7 @@ async def test_of_many_writes_that_cannot_be_fenced_one_asks(made: Made) -> None
 
 async def test_a_write_that_was_refused_reads_the_state_unless_another_is_known(made: Made) -> None:
     before = await made.on()
-    made.row.state = State(uuid4(), Mode.OFF, "")
+    made.row.state = State(uuid4(), Mode.OFF, "", "")
     made.row.questions.clear()
     await asyncio.gather(*(made.state.has_changed(before) for _ in range(5)))
     assert made.state.relied_on == made.row.state

@@ -1,5 +1,6 @@
 """The scripts of a generation on a real Valkey."""
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,8 +23,8 @@ def values(redis: Redis) -> CachedValues:
 async def state(values: CachedValues) -> State:
     assert values.process is not None
     generation = uuid4()
-    await values.mark(generation, values.process)
-    return State(generation, Mode.ON, values.process)
+    replication = await values.mark(generation, values.process)
+    return State(generation, Mode.ON, values.process, replication)
 
 
 async def _raw(redis: Redis, state: State) -> bytes | None:
@@ -119,19 +120,24 @@ async def test_without_the_marker_nothing_is_fenced_leased_or_kept(values: Cache
         assert await values.fence(state, USER, [task], new_token())
         await redis.run(lambda client: client.delete(f"task:3:{state.generation}"))
     else:
-        state = State(uuid4(), Mode.ON, state.process)
+        state = replace(state, generation=uuid4())
     assert not await values.fence(state, USER, [task], new_token())
     assert await values.take_lease(state, USER, task) is None
     assert await values.keep(state) is None
     assert await redis.run(lambda client: client.exists(f"task:3:{state.generation}")) == 0
 
 
+async def test_keys_of_another_replication_are_as_good_as_lost(values: CachedValues, state: State) -> None:
+    assert await values.keep(state) == 0
+    assert await values.keep(replace(state, replication="0" * 40)) is None
+
+
 async def test_generations_are_separate(values: CachedValues, state: State) -> None:
-    task, process = uuid4(), state.process
+    task = uuid4()
     lease = await values.take_lease(state, USER, task)
     assert lease is not None
-    following = State(uuid4(), Mode.ON, process)
-    await values.mark(following.generation, process)
+    following = replace(state, generation=uuid4())
+    await values.mark(following.generation, state.process)
     assert await values.get(following, USER, task) is None
     assert await values.fence(following, USER, [task], new_token())
     await values.fill(state, USER, task, lease, b"value")
@@ -139,7 +145,7 @@ async def test_generations_are_separate(values: CachedValues, state: State) -> N
 
 
 async def test_another_process_is_as_good_as_none(values: CachedValues, state: State) -> None:
-    elsewhere = State(state.generation, Mode.ON, "a" * 40)
+    elsewhere = replace(state, process="a" * 40)
     task: UUID = uuid4()
     for call in (
         values.mark(uuid4(), elsewhere.process),

@@ -5,7 +5,7 @@
 UPDATE task.feed SET epoch = :'epoch';
 
 -- With another generation, no replica uses what Redis holds from before.
-UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = '', armed_before = NULL;
+UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = '', replication = '', armed_before = NULL;
 
 -- New events get numbers above all numbers that were ever read, so a replica that had read further than the backup misses none of them.
 UPDATE auth.event_counter SET last_number = last_number + 1000000000;
