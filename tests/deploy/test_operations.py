@@ -114,6 +114,8 @@ def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
     assert said is not None
     sql = "\n".join(path.read_text() for path in sorted((ROOT / "task_service" / "migrations").glob("*.sql")))
     bodies = dict(re.findall(r"CREATE TABLE task\.(\w+) \((.*?)\n\);", sql, re.DOTALL))
+    for dropped in re.findall(r"DROP TABLE task\.(\w+)", sql):
+        del bodies[dropped]
     led = {name for name, body in bodies.items() if re.search(r"PRIMARY KEY \(user_id\b|user_id +uuid +PRIMARY KEY", body)}
     assert set(re.findall(r"`(\w+)`", said[1])) == led
     # All other tables have one row.

@@ -250,10 +250,12 @@ async def test_a_database_that_was_recovered_by_other_means(stack: Stack, operat
     await RestTasks(client, account).create("recovered", "setup")
     async with superuser(stack) as sql:
         before, epoch = await rows_of(sql), await sql.fetchval("SELECT epoch FROM task.feed")
+        generation = await sql.fetchval("SELECT generation FROM task.cache_state")
         followed = await operator.restore("--recovered")
         assert followed.status == 0, followed.output
         assert without_set_anew(await rows_of(sql)) == without_set_anew(before)
         assert await sql.fetchval("SELECT epoch FROM task.feed") != epoch
+        assert await sql.fetchval("SELECT generation FROM task.cache_state") != generation
         assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE ended_at IS NULL") == 0
 
 
