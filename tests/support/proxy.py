@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+# The turns of the event loop in which asyncio makes a transport, a protocol and a task of an accepted socket, and one more.
+TURNS_UNTIL_ACCEPTED = 5
+
 
 class Proxy:
     """Forwards connections to `host:port`. While frozen, it accepts connections but forwards nothing. While mute, it holds the server's answers."""
@@ -59,6 +62,11 @@ class Proxy:
     async def stop(self) -> None:
         """Stops listening and closes all connections."""
         if self._server is not None:
+            # A server that closes forgets a connection that it has just accepted, and leaves it open.
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(TURNS_UNTIL_ACCEPTED):
+                await asyncio.sleep(0)
             self._server.close()
         await self.cut()
 
