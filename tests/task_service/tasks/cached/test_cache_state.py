@@ -25,7 +25,7 @@ async def test_if_redis_loses_the_fences_nothing_is_filled_in_their_generation(
 ) -> None:
     async def flush_and_read() -> None:
         below.before_write = None
-        await client.delete(key_of(other, task).rpartition(f":{task.user_id}")[0])
+        await client.delete(key_of(other, task).rpartition(f":{task.user_id.hex}")[0])
         for _ in range(2):
             assert await title_of(other, task) == FIELDS.title
 
@@ -153,6 +153,9 @@ async def test_in_armed_a_write_is_fenced_and_no_read_relies_on_its_value(replic
     await replica.state.round()
     assert replica.state._latest is not None
     assert replica.state._latest.mode is Mode.ARMED
+    # As in a round while a transaction still keeps anybody from setting ON.
+    assert await replica.state._has_keys(replica.state._latest)
+    assert replica.state.relied_on is not None
     await retitle(replica, actor, task, "new")
     assert await title_of(replica, task) == "new"
     assert replica.reads("hit") == 0
