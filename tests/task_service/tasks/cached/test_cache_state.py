@@ -25,7 +25,7 @@ async def test_if_redis_loses_the_fences_nothing_is_filled_in_their_generation(
 ) -> None:
     async def flush_and_read() -> None:
         below.before_write = None
-        await client.delete(key_of(other, task).rpartition(f":{task.user_id.hex}")[0])
+        await client.delete(key_of(other, task).rpartition(f":{task.user_id}")[0])
         for _ in range(2):
             assert await title_of(other, task) == FIELDS.title
 
