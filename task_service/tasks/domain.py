@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 from uuid import UUID
 
 from task_service.query.domain import Status
@@ -14,6 +14,7 @@ DEFAULT_PAGE_SIZE: Final = 20
 DEFAULT_PRIORITY: Final = 3
 # The maximum size of the text on a page; text is nearly all of a page. A page may have fewer tasks than requested (AIP-158).
 MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+MAX_BYTES_PER_CHARACTER: Final = 4  # in UTF-8
 # The maximum size of the text in the answer of a batch. With everything else, the answer stays below the 4 MiB that gRPC clients accept.
 MAX_ANSWER_BYTES: Final = 3 * 1024 * 1024
 
@@ -39,9 +40,11 @@ class TaskFields:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task as it is stored. Times are aware, in UTC, to the microsecond; `version` grows by one with each change."""
+class Task(NamedTuple):
+    """A task as it is stored. Times are aware, in UTC, to the microsecond; `version` grows by one with each change.
+
+    The fields have the order of the columns of a list. A NamedTuple costs a third of a frozen dataclass.
+    """
 
     user_id: UUID
     id: UUID
@@ -61,6 +64,11 @@ class Task:
     def etag(self) -> str:
         """A strong entity tag (RFC 9110 §8.8.3), which changes with every change of the task."""
         return etag_of(self.version)
+
+    @property
+    def characters(self) -> int:
+        """The number of characters of the text that `text_bytes` measures."""
+        return len(self.title) + len(self.description) + sum(map(len, self.labels))
 
     @property
     def text_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from taskmanager.task.v1 import task_pb2, task_service_pb2
@@ -17,6 +18,14 @@ from task_service.tasks.errors import OperationRefused
 from task_service.tasks.messages import each, etag, to_fields, to_message, to_replacement, to_update
 from task_service.tasks.service import TaskService
 from task_service.tasks.writes import Deletion, Undeletion, Written
+
+Answer = TypeVar(
+    "Answer",
+    task_service_pb2.ListTasksResponse,
+    task_service_pb2.BatchGetTasksResponse,
+    task_service_pb2.BatchCreateTasksResponse,
+    task_service_pb2.BatchUpdateTasksResponse,
+)
 
 
 class TaskHandler:
@@ -50,12 +59,10 @@ class TaskHandler:
         page = await self._service.list_tasks(
             query, page_size=request.page_size, page_token=request.page_token, skip=request.skip, with_total=request.include_total_size
         )
-        return task_service_pb2.ListTasksResponse(
-            tasks=map(to_message, page.tasks),
-            next_page_token=page.next_page_token,
-            total_size=page.total_size,
-            resume_token=self._resume_token(call.identity.user_id, page.place),
+        response = task_service_pb2.ListTasksResponse(
+            next_page_token=page.next_page_token, total_size=page.total_size, resume_token=self._resume_token(call.identity.user_id, page.place)
         )
+        return _with_tasks(response, page.tasks)
 
     async def update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """UpdateTask."""
@@ -82,7 +89,7 @@ class TaskHandler:
         """BatchGetTasks."""
         with _one_of("ids"):
             tasks = await self._service.batch_get_tasks(call.identity.user_id, [UUID(task_id) for task_id in request.ids])
-        return task_service_pb2.BatchGetTasksResponse(tasks=map(to_message, tasks))
+        return _with_tasks(task_service_pb2.BatchGetTasksResponse(), tasks)
 
     async def batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> task_service_pb2.BatchCreateTasksResponse:
         """BatchCreateTasks."""
@@ -90,7 +97,8 @@ class TaskHandler:
         creations = each(request.requests, lambda creation: to_fields(creation.task))
         with _one_of("requests"):
             written = await self._service.create_tasks(_actor(call), creations, idempotency(request, call))
-        return task_service_pb2.BatchCreateTasksResponse(tasks=_tasks(written, call))
+        _note(written, call)
+        return _with_tasks(task_service_pb2.BatchCreateTasksResponse(), written.tasks)
 
     async def batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> task_service_pb2.BatchUpdateTasksResponse:
         """BatchUpdateTasks."""
@@ -98,7 +106,8 @@ class TaskHandler:
         updates = each(request.requests, lambda update: to_update(update, _etags(etag(update.task))))
         with _one_of("requests"):
             written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
-        return task_service_pb2.BatchUpdateTasksResponse(tasks=_tasks(written, call))
+        _note(written, call)
+        return _with_tasks(task_service_pb2.BatchUpdateTasksResponse(), written.tasks)
 
     async def batch_delete_tasks(self, request: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> task_service_pb2.BatchDeleteTasksResponse:
         """BatchDeleteTasks."""
@@ -123,9 +132,10 @@ def _note(written: Written, call: Call) -> None:
         call.response_headers[IDEMPOTENCY_REPLAYED] = "true"
 
 
-def _tasks(written: Written, call: Call) -> Sequence[task_pb2.Task]:
-    _note(written, call)
-    return [to_message(task) for task in written.tasks]
+def _with_tasks(answer: Answer, tasks: Sequence[Task]) -> Answer:
+    for task in tasks:
+        to_message(task, answer.tasks.add)
+    return answer
 
 
 def _task(written: Written, call: Call) -> task_pb2.Task | bytes:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -12,37 +12,47 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 from servicekit.errors import InvalidField, Violation
 from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import Etags
-from servicekit.rpc.timestamps import from_timestamp, to_timestamp
+from servicekit.rpc.timestamps import from_timestamp
 from task_service.query.domain import Status
-from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Encoded, Task, TaskFields
+from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Encoded, Task, TaskFields, etag_of
 from task_service.tasks.writes import Update
 
 T = TypeVar("T")
 
 MISSING_TITLE: Final = "must have 1 to 200 characters"
 MAX_ETAG_CHARACTERS: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A lookup in this mapping costs a quarter of Status(number).
 _STATUSES: Final = {task_pb2.Task.STATUS_UNSPECIFIED: Status.PENDING} | {status.value: status for status in Status}
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def to_message(task: Task) -> task_pb2.Task:
-    """Returns the task as an API message. A time that is None is absent."""
-    return task_pb2.Task(
-        id=str(task.id),
-        user_id=str(task.user_id),
-        title=task.title,
-        description=task.description,
-        status=task.status,  # type: ignore[arg-type]  # both enums use the same numbers
-        priority=task.priority,
-        labels=task.labels,
-        etag=task.etag,
-        created_at=_timestamp(task.created_at),
-        updated_at=_timestamp(task.updated_at),
-        due_date=_timestamp(task.due_date),
-        completed_at=_timestamp(task.completed_at),
-        deleted_at=_timestamp(task.deleted_at),
-    )
+def to_message(task: Task, new: Callable[[], task_pb2.Task] = task_pb2.Task) -> task_pb2.Task:
+    """Returns the task as an API message. A time that is None is absent.
+
+    `new` creates the empty message: the `add` of a repeated field creates it in the answer, which then need not copy it.
+    """
+    # Assignments cost two thirds of a constructor with keywords.
+    message = new()
+    user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version = task
+    message.id = str(task_id)
+    message.user_id = str(user_id)
+    message.title = title
+    message.description = description
+    message.status = status  # type: ignore[assignment]  # both enums use the same numbers
+    message.priority = priority
+    message.etag = etag_of(version)
+    _set(message.created_at, created_at)
+    _set(message.updated_at, updated_at)
+    if labels:
+        message.labels.extend(labels)
+    if due_date is not None:
+        _set(message.due_date, due_date)
+    if completed_at is not None:
+        _set(message.completed_at, completed_at)
+    if deleted_at is not None:
+        _set(message.deleted_at, deleted_at)
+    return message
 
 
 def encode(task: Task) -> Encoded:
@@ -104,5 +114,8 @@ def each(requests: Sequence[Any], read: Callable[[Any], T]) -> Sequence[T]:
     return values
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    return None if time is None else to_timestamp(time)
+def _set(message: Timestamp, time: datetime) -> None:
+    """Sets a field to a time. Assignments in place cost a third of a Timestamp that protobuf copies."""
+    since = time - _EPOCH
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000

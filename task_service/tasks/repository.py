@@ -29,6 +29,9 @@ from task_service.tasks.errors import (
 from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
+# The columns whose values differ from those of a Task. The others are the same, in the same order.
+STATUS: Final = COLUMN_NAMES.index("status")
+LABELS: Final = COLUMN_NAMES.index("labels")
 # The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
 # The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
@@ -161,19 +164,7 @@ def _task(row: Any) -> Task | None:
 
 def to_task(row: Any) -> Task:
     """Returns the task in a row that begins with COLUMNS."""
-    user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version, *_ = row
-    return Task(
-        user_id,
-        task_id,
-        title,
-        description,
-        _STATUSES[status],
-        priority,
-        due_date,
-        tuple(labels),
-        created_at,
-        updated_at,
-        completed_at,
-        deleted_at,
-        version,
-    )
+    values = list(row[: len(COLUMN_NAMES)])
+    values[STATUS] = _STATUSES[values[STATUS]]
+    values[LABELS] = tuple(values[LABELS])
+    return Task._make(values)

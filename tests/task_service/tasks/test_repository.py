@@ -54,7 +54,7 @@ async def test_an_update_sets_what_the_mask_names_and_nothing_else(repository: T
     other = TaskFields("Else", "Other", Status.IN_PROGRESS, 5, None, ())
     changed = await update(repository, actor, made.id, other, [field])
     assert changed is not None
-    assert changed == replace(made, **{field: getattr(other, field)}, updated_at=changed.updated_at, version=2)
+    assert changed == made._replace(**{field: getattr(other, field)}, updated_at=changed.updated_at, version=2)
     assert changed.updated_at > made.updated_at
     assert await find(repository, actor.user_id, made.id) == changed
 

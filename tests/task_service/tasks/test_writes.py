@@ -68,7 +68,7 @@ async def test_the_bin_keeps_a_task_until_it_is_brought_back(repository: TaskRep
         await repository.write(actor, [Undeletion(made.id, ('"1"',))])
     assert refused.value.metadata == {"etag": '"2"'}
     (back,) = (await repository.write(actor, [Undeletion(made.id, ('"2"',))])).tasks
-    assert back == replace(made, version=3, updated_at=back.updated_at)
+    assert back == made._replace(version=3, updated_at=back.updated_at)
     assert await find(repository, actor.user_id, made.id) == back
     with pytest.raises(TaskNotDeleted):
         await repository.write(actor, [Undeletion(made.id)])

@@ -196,7 +196,7 @@ async def test_what_does_not_begin_as_it_must_is_a_miss(replica: Replica, client
     assert replica.state.relied_on is not None
     parts = {"encoding": VALUE, "generation": replica.state.relied_on.generation.bytes, "user": task.user_id.bytes, "task": task.id.bytes}
     parts |= {"encoding": VALUE[:-1] + b"\xff"} if wrong == "encoding" else {wrong: uuid4().bytes} if wrong in parts else {}
-    held = b"".join(parts.values()) + to_message(replace(task, title="wrong")).SerializeToString()
+    held = b"".join(parts.values()) + to_message(task._replace(title="wrong")).SerializeToString()
     await client.set(key_of(replica, task), {"lease": b"another's", "nothing": b""}.get(wrong, held), px=60_000)
     assert await title_of(replica, task) == task.title
     assert replica.reads("hit") == 0
