@@ -55,16 +55,24 @@ ORDERED_OPERATORS: Final = tuple(operator for operator in Operator if operator n
 TEXTS: Final = frozenset({Field.TITLE, Field.DESCRIPTION})
 TIMES: Final = frozenset({Field.DUE_DATE, Field.CREATED_AT, Field.UPDATED_AT, Field.COMPLETED_AT, Field.DELETED_AT})
 
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands in a shape for the value with this number, counted from 0."""
+
+    number: int
+
+
 Value: TypeAlias = str | int | Status | datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One field compared with a value: a Status, a priority, an aware time, else text."""
+    """One field compared with a value: a Status, a priority, an aware time, else text. In a shape, with a Slot for a value."""
 
     field: Field
     operator: Operator
-    value: Value
+    value: Value | Slot
     negated: bool = False
 
 
@@ -87,10 +95,12 @@ Condition: TypeAlias = Comparison | AllOf | AnyOf
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The text of a filter and its condition."""
+    """The text of a filter, its condition, and the condition's shape and values: see `shape_of`."""
 
     text: str
     condition: Condition
+    shape: Condition
+    values: tuple[Value, ...]
 
 
 def conjuncts(condition: Condition) -> tuple[Condition, ...]:
@@ -119,6 +129,26 @@ def negation(condition: Condition) -> Condition:
             return all_of([negation(term) for term in terms])
         case Comparison():
             return replace(condition, negated=not condition.negated)
+
+
+def shape_of(condition: Condition) -> tuple[Condition, tuple[Value, ...]]:
+    """Returns the condition with a Slot for each value, and the values. Conditions with the same shape have the same SQL: statuses are part of it."""
+    values: list[Value] = []
+    return _with_slots(condition, values), tuple(values)
+
+
+def _with_slots(condition: Condition, values: list[Value]) -> Condition:
+    match condition:
+        case AllOf(terms):
+            return AllOf(tuple(_with_slots(term, values) for term in terms))
+        case AnyOf(terms):
+            return AnyOf(tuple(_with_slots(term, values) for term in terms))
+        case Comparison():
+            value = condition.value
+            if value is None or isinstance(value, Status | Slot):
+                return condition
+            values.append(value)
+            return replace(condition, value=Slot(len(values) - 1))
 
 
 def operators_of(field: Field) -> tuple[Operator, ...]:

@@ -6,18 +6,21 @@ rejected, and a value is one word or one quoted text.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 from lark.lark import PostLex
 
 from servicekit.errors import InvalidField
-from task_service.query.domain import Comparison, Condition, Field, Filter, Operator, all_of, any_of, negation, operators_of
+from task_service.query.domain import Comparison, Condition, Field, Filter, Operator, all_of, any_of, negation, operators_of, shape_of
 from task_service.query.filter_values import WrongValue, value_of
 
 # More than a person writes, and few enough to be cheap for the parser and for PostgreSQL's planner.
 MAX_DEPTH: Final = 16
 MAX_COMPARISONS: Final = 50
+# Most clients use few filters. A filter of the maximum size takes about 20 KB.
+CACHED_FILTERS: Final = 256
 # Error messages quote at most this many characters of a word.
 SHOWN_CHARACTERS: Final = 40
 
@@ -50,12 +53,14 @@ NOT_HERE: Final = "must not stand here; if it is of a value, the value goes in q
 _FIELD_NAMES: Final = tuple(field.value for field in Field)
 
 
+@lru_cache(CACHED_FILTERS)
 def parse_filter(text: str) -> Filter | None:
     """Returns the filter, or None if the text is blank. Raises InvalidField, which names the character of the error, counted from 1."""
     if not text.strip():
         return None
     try:
-        return Filter(text, _PARSER.parse(text))
+        condition: Condition = _PARSER.parse(text)
+        return Filter(text, condition, *shape_of(condition))
     except UnexpectedCharacters as error:
         _refuse_character(text, error.pos_in_stream)  # type: ignore[arg-type]  # the lexer always sets the position
     except UnexpectedToken as error:

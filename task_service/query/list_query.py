@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from servicekit.rpc.paging import Key
-from task_service.query.domain import Comparison, Condition, Field, Filter, Operator, Status, conjuncts
+from task_service.query.domain import Comparison, Condition, Field, Filter, Operator, Slot, Status, Value, conjuncts
 from task_service.query.order import Order
 
 SortValue = str | int | datetime
@@ -29,14 +29,15 @@ class ListQuery:
         # Only added if they are used, so that page tokens from before there were filters stay valid.
         return [*identity, self.filter.text if self.filter else None, int(self.show_deleted)] if self.filter or self.show_deleted else identity
 
-    def conditions(self) -> tuple[Condition, ...]:
-        """Returns the conditions that must all be true for a task to be in the list."""
-        conditions: list[Condition] = []
+    def conditions(self) -> tuple[tuple[Condition, ...], tuple[Value, ...]]:
+        """Returns the shapes of the conditions that must all be true for a task to be in the list, and the values of their slots."""
+        conditions, values = (conjuncts(self.filter.shape), self.filter.values) if self.filter else ((), ())
         if self.status is not None:
-            conditions.append(Comparison(Field.STATUS, Operator.EQUAL, self.status))
+            conditions = (Comparison(Field.STATUS, Operator.EQUAL, self.status), *conditions)
         if self.priority is not None:
-            conditions.append(Comparison(Field.PRIORITY, Operator.EQUAL, self.priority))
-        return (*conditions, *(conjuncts(self.filter.condition) if self.filter else ()))
+            conditions = (Comparison(Field.PRIORITY, Operator.EQUAL, Slot(len(values))), *conditions)
+            values = (*values, self.priority)
+        return conditions, values
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ only from the constants of this module and of condition_sql; clients' values are
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from task_service.query.condition_sql import sql_of, status_sql, statuses_of
-from task_service.query.domain import Comparison, Condition, Field, Operator, Status
+from task_service.query.domain import Comparison, Condition, Field, Operator, Slot, Status
 from task_service.query.list_query import ListQuery, Position, SortValue
 from task_service.query.order import NEWEST_FIRST, Order, OrderField, OrderKey
 
@@ -21,6 +23,9 @@ COLUMN_NAMES: Final = (
 # In a list, a task without a due date comes last in both directions.
 _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
 
+# A statement takes 1 KB to 20 KB. Most clients use few shapes.
+CACHED_STATEMENTS: Final = 256
+
 PLACE: Final = "(SELECT epoch FROM task.feed) AS epoch, COALESCE((SELECT last_seq FROM task.counters WHERE user_id = $1), 0) AS last_seq"
 TASKS: Final = "task.tasks"
 # The columns of task_labels have other names here, so that a name that both tables have means the column of the task. LIMIT 1 does not change the
@@ -30,6 +35,8 @@ LABELLED: Final = (
     "(SELECT task_id, created_at AS labelled_at FROM task.task_labels WHERE user_id = $1 AND label = {label} AND {completed}) AS labelled"
     " CROSS JOIN LATERAL (SELECT * FROM task.tasks WHERE user_id = $1 AND id = task_id LIMIT 1) AS labelled_task"
 )
+# The task of a row that was found by its place in the order.
+TASK_AT_PLACE: Final = "SELECT * FROM task.tasks WHERE user_id = $1 AND id = place.id LIMIT 1"
 # In this source, the columns that hold a task's position in the order.
 PLACE_OF_LABELLED: Final[Mapping[str, str]] = {"created_at": "labelled_at", "id": "task_id"}
 # The conditions that select the two parts of the labels' index, and the statuses in each part.
@@ -39,16 +46,42 @@ COMPLETED: Final[Mapping[str, frozenset[Status]]] = {
 }
 
 
-class Parameters:
-    """The parameters of a statement. The first is the user's id."""
+class Shape(NamedTuple):
+    """What the SQL of a list depends on. Lists that differ only in values have the same shape, and so the same statement."""
 
-    def __init__(self, *values: object) -> None:
-        self.values = list(values)
+    order: Order
+    conditions: tuple[Condition, ...]
+    values: int  # the number of slots in the conditions
+    show_deleted: bool
+    continued: bool  # the page begins after a position
+    skipping: bool
+    rows: int  # a power of ten, and more than the rows that the statement walks over and returns
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The placeholders of a statement: of the user's id, the maximum number of rows, the slots' values, the position, the number of rows to skip."""
+
+    values: int
+    position: int
 
     def __call__(self, value: object) -> str:
-        """Adds a value and returns its placeholder."""
-        self.values.append(value)
-        return f"${len(self.values)}"
+        """Returns the placeholder for a slot."""
+        assert isinstance(value, Slot)
+        return f"${3 + value.number}"
+
+    def of_limit(self) -> str:
+        """Returns the placeholder for the maximum number of rows."""
+        return "$2"
+
+    def of_position(self) -> list[str]:
+        """Returns the placeholders for the values of the position."""
+        return [f"${3 + self.values + i}" for i in range(self.position)]
+
+    def of_skip(self) -> str:
+        """Returns the placeholder for the number of rows to skip."""
+        return f"${3 + self.values + self.position}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +118,50 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
 
     Its rows have the task's columns, then epoch, last_seq and, if `with_total`, total_size. An empty page is one row whose task columns are null.
     """
-    parameters = Parameters(query.user_id)
-    keys = _keys(query.order)
-    sources = _sources(query, keys, parameters)
-    position = [] if after is None else [parameters(value) for value in _values(after, keys)]
-    columns = [*COLUMN_NAMES, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
+    conditions, values = query.conditions()
+    rows = 10 ** len(str(skip + limit))
+    shape = Shape(query.order, conditions, len(values), query.show_deleted, after is not None, skip > 0, rows, with_total)
+    position = _values(after, query.order) if after else ()
+    return _sql(shape), [query.user_id, limit, *values, *position, *((skip,) if skip else ())]
+
+
+@lru_cache(CACHED_STATEMENTS)
+def _sql(shape: Shape) -> str:
+    keys = _keys(shape.order)
+    parameters = Parameters(shape.values, len(keys) if shape.continued else 0)
+    sources = _sources(shape, keys, parameters)
     order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
-    page = _page([source.rows(columns, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
-    counted = f", ({_count(sources)}) AS total_size" if with_total else ""
+    page = _page(shape, sources, keys, order, parameters)
+    counted = f", ({_count(sources)}) AS total_size" if shape.counted else ""
     # Sorted once more, because a join guarantees no order. A page is small, so this is cheap.
-    sql = f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
-    return sql, parameters.values
+    return f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
 
 
-def _page(sources: Sequence[str], order: str, skip: int, limit: int, parameters: Parameters) -> str:
-    """Returns a query for the first rows of all sources together. PostgreSQL reads each source only as far as it needs.
+def _page(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], order: str, parameters: Parameters) -> str:
+    """Returns a query for the first rows of all sources together, without the skipped ones. PostgreSQL reads each source only as far as it needs.
 
     A generic plan does not know the value of a parameter: the planner assumes that an unknown LIMIT returns a tenth of the rows, and prefers to sort.
     So each source also has a literal LIMIT, which shows how few rows are needed. It is a power of ten, so that there are few different statements.
+
+    If it skips rows, PostgreSQL reads only the columns of the order for them, which an index has, and looks up the tasks of the page at the end.
     """
-    few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {10 ** len(str(skip + limit))})" for source in sources)
-    offset = f" OFFSET {parameters(skip)}" if skip else ""
-    return f"SELECT * FROM ({few}) AS found ORDER BY {order} LIMIT {parameters(limit)}{offset}"  # noqa: S608
+    added = [key for key in keys if key.name not in COLUMN_NAMES]
+    names = [key.name for key in keys if key not in added] if shape.skipping else COLUMN_NAMES
+    columns = [*names, *(f"{key.sql} AS {key.name}" for key in added)]
+    position = parameters.of_position()
+    each = [source.rows(columns, *_behind(keys, position, source.place)) for source in sources]
+    few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {shape.rows})" for source in each)
+    page = f"SELECT * FROM ({few}) AS found ORDER BY {order} LIMIT {parameters.of_limit()}"  # noqa: S608
+    if not shape.skipping:
+        return page
+    selected = ", ".join([*(f"task.{name}" for name in COLUMN_NAMES), *(f"place.{key.name}" for key in added)])
+    return f"SELECT {selected} FROM ({page} OFFSET {parameters.of_skip()}) AS place CROSS JOIN LATERAL ({TASK_AT_PLACE}) AS task"  # noqa: S608
 
 
-def _sources(query: ListQuery, keys: Sequence[Key], parameters: Parameters) -> list[Source]:
-    conditions = query.conditions()
+def _sources(shape: Shape, keys: Sequence[Key], parameters: Parameters) -> list[Source]:
+    conditions = shape.conditions
     statuses = statuses_of(conditions)
-    label = _leading_label(query.order, conditions) if statuses else None
+    label = _leading_label(shape.order, conditions) if statuses else None
     terms = sql_of([condition for condition in conditions if condition is not label], parameters)
     labelled = []
     if label is not None:
@@ -128,7 +177,7 @@ def _sources(query: ListQuery, keys: Sequence[Key], parameters: Parameters) -> l
         split = tuple(key.sql for key in keys) in SERVED and statuses
         groups = [frozenset({status}) for status in sorted(statuses)] if split else [statuses]
         sources = [Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *status_sql(group), *terms], {}) for group in groups]
-    if query.show_deleted:
+    if shape.show_deleted:
         sources.append(Source(TASKS, ["user_id = $1", "deleted_at IS NOT NULL", *status_sql(statuses), *terms, *labelled], {}))
     return sources
 
@@ -172,8 +221,8 @@ def _key(key: OrderKey, *, wanted: bool) -> Key:
             return Key(name, name, key.descending)
 
 
-def _values(position: Position, keys: Sequence[Key]) -> list[SortValue | object]:
-    turned = [-value if key.turned and isinstance(value, int) else value for key, value in zip(keys, position.values, strict=False)]
+def _values(position: Position, order: Order) -> list[SortValue | UUID]:
+    turned = [-value if key.turned and isinstance(value, int) else value for key, value in zip(_keys(order), position.values, strict=False)]
     return [*turned, position.id]
 
 

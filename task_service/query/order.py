@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from servicekit.errors import InvalidField
@@ -28,9 +29,12 @@ class OrderKey:
 
 Order = tuple[OrderKey, ...]
 NEWEST_FIRST: Final[Order] = (OrderKey(OrderField.CREATED_AT, descending=True),)
+# Clients use few orders. The validation of the request limits the length of the text.
+CACHED_ORDERS: Final = 256
 _ORDER_FIELDS: Final[Mapping[str, OrderField]] = {field.name.lower(): field for field in OrderField}
 
 
+@lru_cache(CACHED_ORDERS)
 def parse_order(text: str) -> Order:
     """Parses an `order_by` (AIP-132) such as `priority desc, due_date`. An empty text means newest first. Raises InvalidField."""
     if not text.strip():

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,10 +15,11 @@ from servicekit.errors import InvalidField
 from servicekit.stores.postgres import Database
 from task_service.query.domain import Status
 from task_service.query.filter_syntax import parse_filter
-from task_service.query.list_query import ListQuery
+from task_service.query.list_query import ListQuery, Position
 from task_service.query.list_statement import list_statement
 from task_service.query.order import parse_order
 from task_service.tasks.domain import Actor, Task, TaskFields
+from task_service.tasks.pages import position_of
 from task_service.tasks.repository import COLUMNS, PostgresTasks, to_task
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
@@ -25,6 +27,7 @@ TITLES = ("Plan", "plan the größte Party", 'it\'s "quoted" \\ back', "50%_off"
 DESCRIPTIONS = ("", "All of it", "ÄÖÜ plan")
 LABELS = ("work", "home", "später", "a b", "it's")
 DUE = (None, datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 1, 12, 30, 0, 123456, tzinfo=UTC), datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC))
+DUE_LAST = datetime.max.replace(tzinfo=UTC)
 SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 NAMED_STATUSES = {name: status for status in Status for name in (status.name, status.name.lower(), f'"{status.name}"')}
 ORDERS = ("", "created_at", "due_date", "priority desc, due_date", "title")
@@ -178,6 +181,41 @@ async def test_any_text_is_a_value(tasks: PostgresTasks, actor: Actor, name: str
     assert value in args
     assert sql == list_statement(replace(query, filter=parse_filter(f'{name}"x"')), None, 0, 10, with_total=False)[0]
     assert (await tasks.list(query, None, 0, 10)).tasks == []
+
+
+@pytest.mark.parametrize("show_deleted", [False, True])
+@pytest.mark.parametrize("order", ["", "priority desc, due_date", "title, priority desc"])
+async def test_every_value_is_bound_to_its_place(
+    tasks: PostgresTasks, filled: tuple[Actor, Sequence[Task]], order: str, *, show_deleted: bool
+) -> None:
+    """A statement with all kinds of values: of the request, of the filter, of a position, and the numbers of rows."""
+    actor, every = filled
+    text = "priority >= 2 AND (title:a OR NOT labels:work) AND created_at > 2020-01-01"
+    query = ListQuery(actor.user_id, None, 4, parse_order(order), parse_filter(text), show_deleted)
+    whole = (await tasks.list(query, None, 0, 100)).tasks
+    assert {task.id for task in whole} == {
+        task.id
+        for task in every
+        if task.priority == 4 and ("a" in task.title.lower() or "work" not in task.labels) and (show_deleted or not task.deleted_at)
+    }
+    assert len(whole) >= 5
+    for start, skip, limit in product(range(len(whole)), (0, 1, 2), (1, 3)):
+        listed = await tasks.list(query, position_of(whole[start], query.order), skip, limit, with_total=True)
+        assert listed.tasks == whole[start + 1 + skip :][:limit]
+        assert listed.total_size == len(whole)
+
+
+def test_lists_of_the_same_shape_have_the_same_statement() -> None:
+    """The values are not part of it. The statement is built once."""
+
+    def sql(text: str, priority: int, skip: int, limit: int) -> str:
+        query = ListQuery(new_id(), None, priority, parse_order("due_date"), parse_filter(text))
+        return list_statement(query, Position((DUE_LAST,), new_id()), skip, limit, with_total=True)[0]
+
+    one = sql('title:"one" AND NOT (priority < 3 OR labels:a)', 1, 200, 21)
+    assert sql("title:two NOT (priority < 4 OR labels:b)", 5, 300, 51) is one
+    others = [("title:one AND NOT (priority <= 3 OR labels:a)", 1, 200), ("title:one AND NOT (priority < 3 OR labels:a)", 1, 0), ("", 1, 200)]
+    assert one not in {sql(*other, 21) for other in others}
 
 
 @settings(max_examples=300)

@@ -174,6 +174,18 @@ async def test_what_people_list_by_is_read_in_order(filled: Connection, reposito
     assert pages_read(far) <= 1.5 * pages_read(first) + PAGE_SIZE
 
 
+@every_mode
+async def test_skipped_tasks_are_not_looked_up(filled: Connection, mode: str) -> None:
+    """PostgreSQL walks over the entries of the index, and looks up only the tasks of the page."""
+    plan = await _explain(filled, LISTINGS[0], None, mode, skip=1000)
+    walks = [node for node in _nodes(plan) if node.get("Index Name") == "tasks_by_status"]
+    lookups = [node for node in _nodes(plan) if node.get("Index Name") == "tasks_pkey"]
+    assert {node["Node Type"] for node in walks} == {"Index Only Scan"}
+    assert sum(node["Actual Rows"] for node in walks) >= 1000
+    assert [node["Actual Rows"] * node["Actual Loops"] for node in lookups] == [PAGE_SIZE + 1]
+    assert "Sort" not in {node["Node Type"] for node in _nodes(plan["Plans"][-1])}
+
+
 async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository: PostgresTasks, scale: Scale) -> None:
     """Shows that the plans above return tasks."""
     for listing in LISTINGS:
@@ -208,7 +220,7 @@ async def test_an_index_that_is_missing_is_found(filled: Connection, listing: Li
 async def test_a_place_that_is_reached_by_walking_is_found(filled: Connection, scale: Scale) -> None:
     walked = await _explain(filled, LISTINGS[0], None, "force_custom_plan", skip=(scale.page - 1) * PAGE_SIZE)
     first = await _explain(filled, LISTINGS[0], None, "force_custom_plan")
-    assert pages_read(walked) > 10 * pages_read(first)
+    assert pages_read(walked) > 5 * pages_read(first)
 
 
 def breaks(plan: Plan) -> list[str]:
