@@ -94,9 +94,13 @@ class Key:
     turned: bool = False
 
 
+TITLE: Final = 'title COLLATE "C"'
 # The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
 SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id")})
+# The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
+# same value.
+PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def _sources(shape: Shape, keys: Sequence[Key], parameters: Parameters) -> list[
         ]
     else:
         # If PostgreSQL sorts all tasks anyway, or no status is left, one source is enough.
-        split = tuple(key.sql for key in keys) in SERVED and statuses
+        split = keys[0].sql in PRESORTED and statuses
         groups = [frozenset({status}) for status in sorted(statuses)] if split else [statuses]
         sources = [Source(TASKS, ["user_id = $1", "deleted_at IS NULL", *status_sql(group), *terms], {}) for group in groups]
     if shape.show_deleted:
@@ -216,7 +220,7 @@ def _key(key: OrderKey, *, wanted: bool) -> Key:
         case OrderField.DUE_DATE:
             return Key(f"COALESCE(due_date, '{_NO_DUE_DATE[key.descending]}')", "due_date_key", key.descending)
         case OrderField.TITLE:
-            return Key('title COLLATE "C"', "title_key", key.descending)
+            return Key(TITLE, "title_key", key.descending)
         case _:
             return Key(name, name, key.descending)
 

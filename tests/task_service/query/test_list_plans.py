@@ -105,6 +105,12 @@ LISTINGS = [
     Listing("", "", "tasks_by_status", show_deleted=True),
 ]
 UNSERVED = Listing("title", "", "")
+# Of these orders, an index has the first key.
+PRESORTED = [
+    Listing("due_date, title", "", "tasks_by_status_and_due_date"),
+    Listing("created_at desc, title", "status != COMPLETED", "tasks_by_status"),
+    Listing("created_at, priority desc", "", "tasks_by_status"),
+]
 
 
 # Writing a million tasks takes a minute, so `make test` reads the plans with a tenth of them.
@@ -172,6 +178,21 @@ async def test_what_people_list_by_is_read_in_order(filled: Connection, reposito
         assert breaks(plan) == []
         assert listing.index in {node.get("Index Name") for node in _nodes(plan)}
     assert pages_read(far) <= 1.5 * pages_read(first) + PAGE_SIZE
+
+
+@every_mode
+@pytest.mark.parametrize("listing", PRESORTED, ids=str)
+async def test_tasks_with_the_same_first_key_are_sorted(
+    filled: Connection, repository: PostgresTasks, scale: Scale, listing: Listing, mode: str
+) -> None:
+    """PostgreSQL reads the index until the page is full, not all tasks. Few tasks of the list have the same first key."""
+    for after in (None, await _far(repository, scale, listing)):
+        plan = await _explain(filled, listing, after, mode)
+        reads = [node for node in _nodes(plan) if node.get("Relation Name") == "tasks"]
+        assert {node.get("Index Name") for node in reads} == {listing.index}
+        assert "Incremental Sort" in {node["Node Type"] for node in _nodes(plan)}
+        # An incremental sort reads at least 32 rows at a time, and then all rows with the same first key.
+        assert max(node["Actual Rows"] for node in reads) <= 200
 
 
 @every_mode
