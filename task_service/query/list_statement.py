@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from task_service.query.condition_sql import sql_of, status_sql, statuses_of
+from task_service.query.condition_sql import about_status_alone, sql_of, status_sql, statuses_of
 from task_service.query.domain import Comparison, Condition, Field, Operator, Slot, Status
 from task_service.query.list_query import ListQuery, Position, SortValue
 from task_service.query.order import NEWEST_FIRST, Order, OrderField, OrderKey
@@ -101,6 +101,8 @@ SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)
 # The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
 # same value.
 PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)"})
+# To walk over as many entries of an index takes PostgreSQL about a millisecond.
+CHEAP_SKIP: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,26 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
     shape = Shape(query.order, conditions, len(values), query.show_deleted, after is not None, skip > 0, rows, with_total)
     position = _values(after, query.order) if after else ()
     return _sql(shape), [query.user_id, limit, *values, *position, *((skip,) if skip else ())]
+
+
+def is_expensive(query: ListQuery, skip: int, *, with_total: bool) -> bool:
+    """Whether PostgreSQL may read many tasks for one page: to search, sort or count them, or because it skips more than CHEAP_SKIP of them."""
+    return skip > CHEAP_SKIP or _reads_many(query.order, query.conditions()[0], with_total)
+
+
+@lru_cache(CACHED_STATEMENTS)
+def _reads_many(order: Order, conditions: tuple[Condition, ...], with_total: bool) -> bool:  # noqa: FBT001 - lru_cache is cheaper for positions
+    if about_status_alone(conditions):
+        return tuple(key.sql for key in _keys(order)) not in SERVED
+    others = [condition for condition in conditions if not about_status_alone([condition])]
+    return with_total or len(others) > 1 or not _is_by_creation(order) or not _is_served(others[0])
+
+
+def _is_served(condition: Condition) -> bool:
+    """Whether an index has the tasks for which the condition is true, in the order of `created_at`."""
+    if not isinstance(condition, Comparison) or condition.negated:
+        return False
+    return (condition.field, condition.operator) in {(Field.LABELS, Operator.HAS), (Field.PRIORITY, Operator.EQUAL)}
 
 
 @lru_cache(CACHED_STATEMENTS)
@@ -193,12 +215,16 @@ def _among(statuses: frozenset[Status], group: frozenset[Status]) -> list[str]:
 
 def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison | None:
     """Returns a condition whose label has an index with the list's order, or None."""
-    if [key.field for key in order] != [key.field for key in NEWEST_FIRST]:
+    if not _is_by_creation(order):
         return None
     for condition in conditions:
         if isinstance(condition, Comparison) and (condition.field, condition.operator, condition.negated) == (Field.LABELS, Operator.HAS, False):
             return condition
     return None
+
+
+def _is_by_creation(order: Order) -> bool:
+    return [key.field for key in order] == [key.field for key in NEWEST_FIRST]
 
 
 def _count(sources: Sequence[Source]) -> str:

@@ -1,5 +1,6 @@
 """Tasks in PostgreSQL: one statement for each method. list_statement builds the statement of a list."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -15,7 +16,7 @@ from servicekit.stores.upkeep import Removal
 from task_service.cache.domain import State
 from task_service.query.domain import Status
 from task_service.query.list_query import ListQuery, Position
-from task_service.query.list_statement import COLUMN_NAMES, list_statement
+from task_service.query.list_statement import COLUMN_NAMES, is_expensive, list_statement
 from task_service.tasks.domain import MAX_ANSWER_BYTES, Actor, Listed, Place, Task, etag_of, version_of
 from task_service.tasks.errors import (
     AnswerTooLarge,
@@ -26,12 +27,16 @@ from task_service.tasks.errors import (
     TaskNotDeleted,
     TaskNotFound,
 )
+from task_service.tasks.turns import Turns
 from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
 # The columns whose values differ from those of a Task. The others are the same, in the same order.
 STATUS: Final = COLUMN_NAMES.index("status")
 LABELS: Final = COLUMN_NAMES.index("labels")
+# The maximum number of expensive lists of one user that run at the same time in this process. The others wait. So one user does not use the whole
+# pool, nor all processors of PostgreSQL.
+EXPENSIVE_LISTS: Final = 2
 # The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
 # The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
@@ -71,6 +76,7 @@ class PostgresTasks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._expensive = Turns(EXPENSIVE_LISTS)
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         """See TaskRepository.find."""
@@ -79,7 +85,9 @@ class PostgresTasks:
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
         """See TaskRepository.list."""
         sql, args = list_statement(query, after, skip, limit, with_total=with_total)
-        rows = await self._database.fetch(sql, *args)
+        expensive = is_expensive(query, skip, with_total=with_total)
+        async with self._expensive.turn(query.user_id) if expensive else contextlib.nullcontext():
+            rows = await self._database.fetch(sql, *args)
         # An empty page is one row without a task.
         tasks = [] if rows[0]["id"] is None else [to_task(row) for row in rows]
         return Listed(tasks, Place(str(rows[0]["epoch"]), rows[0]["last_seq"]), rows[0]["total_size"] if with_total else None)
