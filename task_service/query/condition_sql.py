@@ -28,6 +28,11 @@ def statuses_of(conditions: Sequence[Condition]) -> frozenset[Status]:
     return ALL_STATUSES.intersection(*told)
 
 
+def about_status_alone(conditions: Sequence[Condition]) -> bool:
+    """Whether `statuses_of` covers all of the conditions."""
+    return all(_statuses(condition) is not None for condition in conditions)
+
+
 def sql_of(conditions: Sequence[Condition], parameter: Parameter) -> list[str]:
     """Returns the SQL terms of the conditions that `statuses_of` does not cover. All terms are true if and only if these conditions are."""
     return [_sql(condition, parameter) for condition in conditions if _statuses(condition) is None]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from task_service.query.condition_sql import sql_of, status_sql, statuses_of
+from task_service.query.condition_sql import about_status_alone, sql_of, status_sql, statuses_of
 from task_service.query.domain import Comparison, Condition, Field, Operator, Status
 from task_service.query.list_query import ListQuery, Position, SortValue
 from task_service.query.order import NEWEST_FIRST, Order, OrderField, OrderKey
@@ -92,7 +92,7 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
     columns = [*COLUMN_NAMES, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
     order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
     page = _page([source.rows(columns, *_behind(keys, position, source.place)) for source in sources], order, skip, limit, parameters)
-    counted = f", ({_count(sources)}) AS total_size" if with_total else ""
+    counted = f", ({_total(query, sources)}) AS total_size" if with_total else ""
     # Sorted once more, because a join guarantees no order. A page is small, so this is cheap.
     sql = f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
     return sql, parameters.values
@@ -146,6 +146,16 @@ def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison 
         if isinstance(condition, Comparison) and (condition.field, condition.operator, condition.negated) == (Field.LABELS, Operator.HAS, False):
             return condition
     return None
+
+
+def _total(query: ListQuery, sources: Sequence[Source]) -> str:
+    """Returns a query for the number of tasks in the list. The counter has the numbers of tasks that are not deleted, by status."""
+    if not about_status_alone(query.conditions()):
+        return _count(sources)
+    numbers = " + ".join(status.name.lower() for status in sorted(statuses_of(query.conditions()))) or "0"
+    counted = f"SELECT COALESCE((SELECT {numbers} FROM task.counters WHERE user_id = $1), 0)"  # noqa: S608
+    # The source of the deleted tasks is the last one.
+    return f"{counted} + ({_count(sources[-1:])})" if query.show_deleted else counted
 
 
 def _count(sources: Sequence[Source]) -> str:
