@@ -158,7 +158,7 @@ def _sql(shape: Shape) -> str:
     sources = _sources(shape, keys, parameters)
     order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
     page = _page(shape, sources, keys, order, parameters)
-    counted = f", ({_count(sources)}) AS total_size" if shape.counted else ""
+    counted = f", ({_total(shape, sources)}) AS total_size" if shape.counted else ""
     # Sorted once more, because a join guarantees no order. A page is small, so this is cheap.
     return f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
 
@@ -225,6 +225,16 @@ def _leading_label(order: Order, conditions: Sequence[Condition]) -> Comparison 
 
 def _is_by_creation(order: Order) -> bool:
     return [key.field for key in order] == [key.field for key in NEWEST_FIRST]
+
+
+def _total(shape: Shape, sources: Sequence[Source]) -> str:
+    """Returns a query for the number of tasks in the list. The counter has the numbers of tasks that are not deleted, by status."""
+    if not about_status_alone(shape.conditions):
+        return _count(sources)
+    numbers = " + ".join(status.name.lower() for status in sorted(statuses_of(shape.conditions))) or "0"
+    counted = f"SELECT COALESCE((SELECT {numbers} FROM task.counters WHERE user_id = $1), 0)"  # noqa: S608
+    # The source of the deleted tasks is the last one.
+    return f"{counted} + ({_count(sources[-1:])})" if shape.show_deleted else counted
 
 
 def _count(sources: Sequence[Source]) -> str:

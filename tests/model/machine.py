@@ -21,7 +21,11 @@ T = TypeVar("T")
 USERS = 2
 NOBODYS = "01890000-0000-7000-8000-000000000000"
 LOG = "SELECT seq, kind, task_id, version FROM task.changes WHERE user_id = $1 ORDER BY seq"
-COUNTER = "SELECT last_seq FROM task.counters WHERE user_id = $1"
+COUNTER = "SELECT last_seq, ARRAY[pending, in_progress, completed] AS counted FROM task.counters WHERE user_id = $1"
+COUNTED = """
+    SELECT ARRAY[count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3)] AS counted
+      FROM task.tasks WHERE user_id = $1 AND deleted_at IS NULL
+"""
 
 # Few values, so that ties and updates without a change occur; and some arbitrary text.
 plain = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
@@ -198,13 +202,12 @@ class Machine(RuleBasedStateMachine):
         """Compares all tasks and the change log at the end."""
         for who, model in enumerate(self.models):
             self._list(who, Query(show_deleted=True), 100, 0, with_total=True)
-            counter, rows = self.world.run(
-                self.world.database.fetch(COUNTER, UUID(model.user_id)), self.world.database.fetch(LOG, UUID(model.user_id))
-            )
+            counter, counted, rows = self.world.run(*(self.world.database.fetch(sql, UUID(model.user_id)) for sql in (COUNTER, COUNTED, LOG)))
             logged = [(row["kind"], str(row["task_id"]), row["version"]) for row in rows]
             _same(logged, model.log)
             _same([row["seq"] for row in rows], [*range(1, len(rows) + 1)])
             _same(sum(row["last_seq"] for row in counter), len(rows))
+            _same([row["counted"] for row in counter] or [[0, 0, 0]], [row["counted"] for row in counted])
         for token, who, place in self.places[:4]:
             log = self.models[who].log[place:]
             _same(self.world.run(changes(self.world.straight, self.accounts[who], token, len(log))), [log])

@@ -10,7 +10,7 @@ VALUES: Final = "task_service/cache/values.py"
 STATE_ROW: Final = "task_service/migrations/0005_cache_state.sql"
 SESSION: Final = "servicekit/stores/redis_session.py"
 REPOSITORY: Final = "task_service/tasks/repository.py"
-WRITES: Final = "task_service/migrations/0004_writes.sql"
+WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 TASKS_TESTS: Final = ("tests/task_service/tasks/cached/test_cache.py", "tests/task_service/tasks/cached/test_cache_state.py")
 STATE_TESTS: Final = ("tests/task_service/cache/test_service.py",)
 VALUES_TESTS: Final = ("tests/task_service/cache/test_values.py",)
@@ -114,7 +114,7 @@ CACHE_BUGS: Final = (
         "return 0.0",
         STATE_TESTS,
     ),
-    Bug("PostgreSQL does not compare the state of a write", STATE_ROW, "    IF p_generation IS NOT NULL THEN\n", "    IF false THEN\n", TASKS_TESTS),
+    Bug("PostgreSQL does not compare the state of a write", WRITES, "    IF p_generation IS NOT NULL THEN\n", "    IF false THEN\n", TASKS_TESTS),
     Bug("ARMED does not wait after OFF", STATE, "            if self._seconds_to_wait() == 0.0:\n", "            if True:\n", STATE_TESTS),
     Bug(
         "ON does not wait for the writes before ARMED",
@@ -178,9 +178,13 @@ CACHE_BUGS: Final = (
     Bug(
         "sequence numbers are assigned without the counter's lock",
         WRITES,
-        """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, p_count)
-    ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL
-    RETURNING last_seq INTO v_last;
+        """    PERFORM pg_advisory_xact_lock(uuid_hash_extended(p_user, 0));
+    UPDATE task.counters SET last_seq = last_seq + p_count WHERE user_id = p_user AND closed_at IS NULL RETURNING last_seq INTO v_last;
+    IF NOT FOUND THEN
+        INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, p_count)
+        ON CONFLICT (user_id) DO UPDATE SET last_seq = c.last_seq + p_count WHERE c.closed_at IS NULL
+        RETURNING last_seq INTO v_last;
+    END IF;
 """,
         """    INSERT INTO task.counters AS c (user_id, last_seq) VALUES (p_user, 0) ON CONFLICT (user_id) DO NOTHING;
     SELECT last_seq + p_count INTO v_last FROM task.counters WHERE user_id = p_user AND closed_at IS NULL;

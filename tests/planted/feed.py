@@ -11,7 +11,7 @@ SERVICE: Final = "task_service/feed/service.py"
 WATCHING: Final = "task_service/feed/watching.py"
 AFTER_RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
 BACKUP: Final = "helm/task-manager/charts/backup/files/backup.sh"
-WRITES: Final = "task_service/migrations/0004_writes.sql"
+WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 
 FEED_BUGS: Final = (
     Bug(
@@ -67,8 +67,8 @@ FEED_BUGS: Final = (
     Bug(
         "all users share one sequence of change numbers",
         WRITES,
-        "DO UPDATE SET last_seq = c.last_seq + p_count WHERE",
-        "DO UPDATE SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
+        "UPDATE task.counters SET last_seq = last_seq + p_count WHERE",
+        "UPDATE task.counters SET last_seq = (SELECT max(last_seq) FROM task.counters) + p_count WHERE",
         ("tests/e2e/test_feed.py",),
     ),
     Bug(

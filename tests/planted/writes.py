@@ -13,13 +13,14 @@ SERVER: Final = "servicekit/rpc/server.py"
 DOMAIN: Final = "task_service/tasks/domain.py"
 SERVICE: Final = "task_service/tasks/service.py"
 LISTS: Final = "task_service/query/list_statement.py"
-WRITES: Final = "task_service/migrations/0004_writes.sql"
-WRITE: Final = "task_service/migrations/0005_cache_state.sql"
+CHECKS: Final = "task_service/migrations/0004_writes.sql"
+WRITE: Final = "task_service/migrations/0006_write_cost.sql"
 MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
 SAFE_WRITES: Final = "tests/contract/test_safe_writes.py"
 BATCHES: Final = "tests/contract/test_batches.py"
+COUNTS: Final = "tests/task_service/tasks/test_counts.py"
 
 WRITES_BUGS: Final = (
     Bug(
@@ -62,7 +63,7 @@ BEGIN
     ),
     Bug(
         "an etag is not checked",
-        WRITES,
+        CHECKS,
         "IF v_task.version <> ALL (p_versions) THEN",
         "IF false THEN",
         ("tests/task_service/tasks/test_writes.py", "-k", "etag"),
@@ -180,10 +181,10 @@ BEGIN
         "if isinstance(operations[0], Creation | Deletion):",
         MODEL,
     ),
-    Bug("a field outside the update mask is written", WRITES, "IF 'description' = ANY (v_op.mask) THEN", "IF v_op.description <> '' THEN", MODEL),
+    Bug("a field outside the update mask is written", WRITE, "IF 'description' = ANY (v_op.mask) THEN", "IF v_op.description <> '' THEN", MODEL),
     Bug(
         "a batch skips a rejected deletion",
-        WRITES,
+        WRITE,
         "        PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);\n",
         """        BEGIN
             PERFORM task.task_to_write(p_user, v_op.id, p_kind = 4, v_op.versions, v_op.n);
@@ -195,7 +196,7 @@ BEGIN
     ),
     Bug(
         "an undeletion does not clear the time of deletion",
-        WRITES,
+        WRITE,
         "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) END,",
         "CASE WHEN p_kind = 3 THEN greatest(v_now, updated_at) ELSE deleted_at END,",
         MODEL,
@@ -209,12 +210,29 @@ BEGIN
     ),
     Bug(
         "a deletion clears the time of completion",
-        WRITES,
+        WRITE,
         "updated_at = greatest(v_now, updated_at), version = version + 1",
         "updated_at = greatest(v_now, updated_at), version = version + 1, status = 1, completed_at = NULL",
         MODEL,
     ),
     Bug("an idempotency key is accepted for a different request", WRITE, "IF v_kept.request_hash <> p_hash THEN", "IF false THEN", MODEL),
+    Bug(
+        "a change of the status is not counted",
+        WRITE,
+        "                v_counts[v_new.status] := v_counts[v_new.status] + 1;\n",
+        "",
+        (COUNTS, "-k", "every_write"),
+    ),
+    Bug("a deleted task is still counted", WRITE, "CASE WHEN p_kind = 3 THEN -1 ELSE 1 END;", "CASE WHEN p_kind = 3 THEN 0 ELSE 1 END;", MODEL),
+    Bug(
+        "a migration does not lock out the writes whose tasks it counts",
+        WRITE,
+        """LOCK TABLE task.counters IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
+""",
+        "",
+        (COUNTS, "-k", "migration"),
+    ),
     Bug("a list omits the tasks of one status", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
     Bug("a merged list is not sorted", LISTS, "AS found ORDER BY {order} LIMIT", "AS found LIMIT", ("tests/task_service/tasks/test_paging.py",)),
     Bug(

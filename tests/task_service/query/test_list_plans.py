@@ -31,6 +31,8 @@ USER = UUID("0190b5a0-0000-7000-8000-000000000001")
 OTHER_USERS, TASKS_OF_OTHERS = 20_000, 2
 DELETED = 1000
 PAGE_SIZE = 20
+# A look-up in the index of the counters, and the row.
+COUNTER_PAGES = 4
 
 INDEXES = """
     SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
@@ -51,6 +53,11 @@ FILL = """
 FILL_LABELS = """
     INSERT INTO task.task_labels (user_id, label, created_at, task_id, completed)
     SELECT user_id, label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label WHERE deleted_at IS NULL
+"""
+FILL_COUNTERS = """
+    INSERT INTO task.counters (user_id, last_seq, pending, in_progress, completed)
+    SELECT user_id, 0, count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3)
+      FROM task.tasks WHERE deleted_at IS NULL GROUP BY user_id
 """
 
 
@@ -148,10 +155,11 @@ async def filled(database_url: str, scale: Scale) -> AsyncIterator[Connection]:
         others = f"generate_series(1, {OTHER_USERS}) AS u"
         await connection.execute(FILL.format(user="lpad(to_hex(u), 32, '0')::uuid", tasks=TASKS_OF_OTHERS, users=others, every=every))
         await connection.execute(FILL_LABELS)
+        await connection.execute(FILL_COUNTERS)
         for index in indexes:
             await connection.execute(index["definition"])
         await connection.execute("ALTER TABLE task.tasks ENABLE TRIGGER USER")
-    await connection.execute("VACUUM ANALYZE task.tasks, task.task_labels")
+    await connection.execute("VACUUM ANALYZE task.tasks, task.task_labels, task.counters")
     yield connection
     await connection.close()
 
@@ -216,6 +224,19 @@ async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository
         assert after not in {position_of(task, listing.query.order) for task in listed.tasks}
 
 
+@every_mode
+@pytest.mark.parametrize("listing", [LISTINGS[0], LISTINGS[2], LISTINGS[5]], ids=str)
+async def test_a_total_by_status_reads_no_tasks(filled: Connection, repository: PostgresTasks, listing: Listing, mode: str) -> None:
+    """The counter has it. It is the number that PostgreSQL counts."""
+    counted = await _explain(filled, listing, None, mode, with_total=True)
+    assert pages_read(counted) <= pages_read(await _explain(filled, listing, None, mode)) + COUNTER_PAGES
+    total = (await repository.list(listing.query, None, 0, 1, with_total=True)).total_size
+    statuses = "1, 2" if "!=" in listing.filter else "3" if listing.filter else "1, 2, 3"
+    assert total == await filled.fetchval(
+        f"SELECT count(*) FROM task.tasks WHERE user_id = $1 AND deleted_at IS NULL AND status IN ({statuses})", USER
+    )
+
+
 # The checks above can fail:
 
 
@@ -273,9 +294,9 @@ async def _far(repository: PostgresTasks, scale: Scale, listing: Listing) -> Pos
     return position_of(last, listing.query.order)
 
 
-async def _explain(connection: Connection, listing: Listing, after: Position | None, mode: str, skip: int = 0) -> Plan:
+async def _explain(connection: Connection, listing: Listing, after: Position | None, mode: str, skip: int = 0, *, with_total: bool = False) -> Plan:
     """Executes the statement of a page and returns its plan with the actual figures."""
-    sql, args = list_statement(listing.query, after, skip, PAGE_SIZE + 1, with_total=False)
+    sql, args = list_statement(listing.query, after, skip, PAGE_SIZE + 1, with_total=with_total)
     await connection.execute(f"SET plan_cache_mode = {mode}")
     await connection.execute(f"PREPARE listing AS {sql}")
     try:
