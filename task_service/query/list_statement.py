@@ -95,9 +95,9 @@ class Key:
 
 
 TITLE: Final = 'title COLLATE "C"'
-# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql.
+# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0007_lists_by_title.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
-SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id")})
+SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id")})
 # The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
 # same value.
 PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)"})

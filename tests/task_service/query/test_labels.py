@@ -74,7 +74,7 @@ async def test_the_labels_of_an_account_go_with_it(tasks: PostgresTasks, databas
     assert await _labels(database, actor) == ([], [])
 
 
-async def test_a_change_of_a_title_writes_to_no_index(tasks: PostgresTasks, database_url: str, actor: Actor) -> None:
+async def test_a_change_of_a_description_writes_to_no_index(tasks: PostgresTasks, database_url: str, actor: Actor) -> None:
     """PostgreSQL counts such updates (HOT). An index on a column that changes with every write would prevent them."""
     made = await insert(tasks, actor, FIELDS)
     # A connection of its own, because PostgreSQL counts these updates for the transaction of the connection.
@@ -82,7 +82,7 @@ async def test_a_change_of_a_title_writes_to_no_index(tasks: PostgresTasks, data
     try:
         async with connection.transaction():
             for i in range(10):
-                await connection.execute(f"UPDATE task.tasks SET title = '{i}', updated_at = now(), version = {i} WHERE id = $1", made.id)
+                await connection.execute(f"UPDATE task.tasks SET description = '{i}', updated_at = now(), version = {i} WHERE id = $1", made.id)
             updated, hot = await connection.fetchrow(COUNTED)
     finally:
         await connection.close()
