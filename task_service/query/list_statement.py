@@ -6,7 +6,7 @@ only from the constants of this module and of condition_sql; clients' values are
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -156,32 +156,55 @@ def _sql(shape: Shape) -> str:
     keys = _keys(shape.order)
     parameters = Parameters(shape.values, len(keys) if shape.continued else 0)
     sources = _sources(shape, keys, parameters)
-    order = ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
-    page = _page(shape, sources, keys, order, parameters)
+    page = _page_after_skip(shape, sources, keys, parameters) if shape.skipping else _page(shape, sources, keys, parameters)
     counted = f", ({_total(shape, sources)}) AS total_size" if shape.counted else ""
     # Sorted once more, because a join guarantees no order. A page is small, so this is cheap.
-    return f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {order}"  # noqa: S608
+    return f"SELECT page.*, list.* FROM (SELECT {PLACE}{counted}) AS list LEFT JOIN ({page}) AS page ON true ORDER BY {_order(keys)}"  # noqa: S608
 
 
-def _page(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], order: str, parameters: Parameters) -> str:
-    """Returns a query for the first rows of all sources together, without the skipped ones. PostgreSQL reads each source only as far as it needs.
+def _page(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], parameters: Parameters) -> str:
+    return f"{_merged(shape, sources, keys, COLUMN_NAMES, parameters)} LIMIT {parameters.of_limit()}"
+
+
+def _page_after_skip(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], parameters: Parameters) -> str:
+    """Returns a query for the page after the skipped tasks. PostgreSQL walks over these in the index, and looks up only the tasks of the page."""
+    selected = ", ".join([*(f"task.{name}" for name in COLUMN_NAMES), *(f"place.{key.name}" for key in keys if key.name not in COLUMN_NAMES)])
+    walk = _walk(shape, sources, keys, parameters)
+    return f"SELECT {selected} FROM ({walk}) AS place CROSS JOIN LATERAL ({TASK_AT_PLACE}) AS task"  # noqa: S608
+
+
+def _walk(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], parameters: Parameters) -> str:
+    """Returns a query for the values of the sort keys of the page's tasks. If the counter has the length of the list, it begins at the nearer end."""
+    limit, skip = parameters.of_limit(), parameters.of_skip()
+    names = [key.name for key in keys if key.name in COLUMN_NAMES]
+    forwards = f"{_merged(shape, sources, keys, names, parameters)} LIMIT {limit} OFFSET {skip}"
+    if shape.continued or shape.show_deleted or not about_status_alone(shape.conditions):
+        return forwards
+    behind = f"(({_total(shape, sources)}) - {skip})"
+    backwards = _merged(shape, sources, [replace(key, descending=not key.descending) for key in keys], names, parameters)
+    # PostgreSQL executes only one of the two, because it evaluates the conditions first: they are about no row.
+    return (
+        f"(SELECT * FROM ({forwards}) AS forwards WHERE {skip} <= {behind})"  # noqa: S608
+        f" UNION ALL (SELECT * FROM ({backwards} LIMIT greatest(least({limit}, {behind}), 0) OFFSET greatest({behind} - {limit}, 0)) AS backwards"
+        f" WHERE {skip} > {behind})"
+    )
+
+
+def _merged(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], names: Sequence[str], parameters: Parameters) -> str:
+    """Returns a query for the rows of all sources together, in order. PostgreSQL reads each source only as far as it needs.
 
     A generic plan does not know the value of a parameter: the planner assumes that an unknown LIMIT returns a tenth of the rows, and prefers to sort.
     So each source also has a literal LIMIT, which shows how few rows are needed. It is a power of ten, so that there are few different statements.
-
-    If it skips rows, PostgreSQL reads only the columns of the order for them, which an index has, and looks up the tasks of the page at the end.
     """
-    added = [key for key in keys if key.name not in COLUMN_NAMES]
-    names = [key.name for key in keys if key not in added] if shape.skipping else COLUMN_NAMES
-    columns = [*names, *(f"{key.sql} AS {key.name}" for key in added)]
+    columns = [*names, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
     position = parameters.of_position()
     each = [source.rows(columns, *_behind(keys, position, source.place)) for source in sources]
-    few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {shape.rows})" for source in each)
-    page = f"SELECT * FROM ({few}) AS found ORDER BY {order} LIMIT {parameters.of_limit()}"  # noqa: S608
-    if not shape.skipping:
-        return page
-    selected = ", ".join([*(f"task.{name}" for name in COLUMN_NAMES), *(f"place.{key.name}" for key in added)])
-    return f"SELECT {selected} FROM ({page} OFFSET {parameters.of_skip()}) AS place CROSS JOIN LATERAL ({TASK_AT_PLACE}) AS task"  # noqa: S608
+    few = " UNION ALL ".join(f"({source} ORDER BY {_order(keys)} LIMIT {shape.rows})" for source in each)
+    return f"SELECT * FROM ({few}) AS found ORDER BY {_order(keys)}"  # noqa: S608
+
+
+def _order(keys: Sequence[Key]) -> str:
+    return ", ".join(f"{key.name} {'DESC' if key.descending else 'ASC'}" for key in keys)
 
 
 def _sources(shape: Shape, keys: Sequence[Key], parameters: Parameters) -> list[Source]:

@@ -218,6 +218,18 @@ async def test_skipped_tasks_are_not_looked_up(filled: Connection, mode: str) ->
     assert "Sort" not in {node["Node Type"] for node in _nodes(plan["Plans"][-1])}
 
 
+@every_mode
+@pytest.mark.parametrize("listing", [LISTINGS[0], LISTINGS[2], LISTINGS[7]], ids=str)
+async def test_the_last_page_is_read_from_the_end(filled: Connection, repository: PostgresTasks, listing: Listing, mode: str) -> None:
+    total = (await repository.list(listing.query, None, 0, 1, with_total=True)).total_size
+    assert total is not None
+    first = await _explain(filled, listing, None, mode)
+    last = await _explain(filled, listing, None, mode, skip=total - PAGE_SIZE)
+    assert last["Actual Rows"] == PAGE_SIZE
+    # The tasks are looked up in the primary key, in at most four pages of the index for each, and the choice of the end reads the counter four times.
+    assert pages_read(last) <= pages_read(first) + 4 * PAGE_SIZE + 4 * COUNTER_PAGES
+
+
 async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository: PostgresTasks, scale: Scale) -> None:
     """Shows that the plans above return tasks."""
     for listing in LISTINGS:

@@ -153,6 +153,16 @@ async def test_skip_counts_from_the_token(service: TaskService, filled: Actor) -
     )
 
 
+@pytest.mark.parametrize("text", ["", "status != COMPLETED", "status = PENDING status = COMPLETED", "priority > 2"])
+@pytest.mark.parametrize("order", ORDERS)
+async def test_the_page_after_any_number_of_skipped_tasks(service: TaskService, tasks: PostgresTasks, filled: Actor, order: str, text: str) -> None:
+    """PostgreSQL reaches the page from the beginning or from the end of the list, and finds the same tasks."""
+    query = ListQuery(filled.user_id, None, None, parse_order(order), parse_filter(text))
+    whole = await _pages(service, query, 100)
+    for skip, limit in product((*range(1, 43), 100_000), (3, 25)):
+        assert (await tasks.list(query, None, skip, limit)).tasks == whole[skip:][:limit]
+
+
 async def test_page_sizes(service: TaskService, filled: Actor, tasks: PostgresTasks, actor: Actor) -> None:
     query = ListQuery(filled.user_id, None, None, parse_order(""))
     assert len((await service.list_tasks(query, page_size=0, page_token="", skip=0)).tasks) == 20
