@@ -23,7 +23,8 @@ class TimeLimits:
         self._entries: list[tuple[float, int, TimeLimit]] = []
         self._number = 0
         self._running = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = float("inf")
 
     def at_most(self, seconds: float | None, error: type[ServiceError]) -> "TimeLimit":
         """Returns a context for the current task. After `seconds` it cancels what runs inside of it and raises `error`. None means no limit."""
@@ -36,7 +37,7 @@ class TimeLimits:
         self._number += 1
         self._running += 1
         heappush(self._entries, (at, self._number, limit))
-        if self._timer is None or at < self._timer.when():
+        if at < self._timer_at:
             self._set_timer(loop)
 
     def end(self) -> None:
@@ -49,18 +50,20 @@ class TimeLimits:
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(self._entries[0][0], self._sweep, loop) if self._entries else None
+        self._timer, self._timer_at = None, float("inf")
+        if self._entries:
+            self._timer_at = self._entries[0][0]
+            self._timer = loop.call_at(self._timer_at, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Cancels the tasks whose time has come, and sets the timer for the next one."""
         # uvloop's timers fire up to 1 ms early. The limit that the timer was set for ends now.
-        now = max(loop.time(), self._timer.when() if self._timer is not None else 0.0)
+        now = max(loop.time(), self._timer_at)
         while self._entries and (self._entries[0][0] <= now or not self._entries[0][2].runs):
             limit = heappop(self._entries)[2]
             if limit.runs:
                 self._running -= 1
                 limit.expire()
-        self._timer = None
         self._set_timer(loop)
 
 

@@ -9,13 +9,7 @@ LIMITS_TESTS: Final = ("tests/servicekit/rpc/test_time_limits.py",)
 PIPELINE_TESTS: Final = ("tests/servicekit/rpc/test_pipeline.py",)
 
 CALLS_BUGS: Final = (
-    Bug(
-        "an earlier time limit does not move the timer",
-        LIMITS,
-        "if self._timer is None or at < self._timer.when():",
-        "if self._timer is None:",
-        LIMITS_TESTS,
-    ),
+    Bug("an earlier time limit does not move the timer", LIMITS, "if at < self._timer_at:", "if self._timer is None:", LIMITS_TESTS),
     Bug(
         "a time limit hides a cancellation from elsewhere",
         LIMITS,

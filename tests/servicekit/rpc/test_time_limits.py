@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from servicekit.errors import DeadlineExceeded, SlowReader
 from servicekit.rpc.time_limits import CLEAN_ENTRIES, TimeLimits
@@ -115,6 +116,17 @@ async def test_the_shorter_of_two_nested_limits_ends_the_work(inner: float, oute
     async with asyncio.timeout(WITHIN_SECONDS):
         with pytest.raises(expected), limits.at_most(outer, DeadlineExceeded), limits.at_most(inner, SlowReader):
             await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.0001, 0.001, 0.01])
+def test_it_works_on_the_loop_that_the_services_use(seconds: float) -> None:
+    """uvloop runs a timer without delay in another way, and others up to 1 ms early."""
+
+    async def calls() -> list[str]:
+        limits = TimeLimits()
+        return await asyncio.gather(*(limited(limits, seconds) for _ in range(20)), *(limited(limits, seconds * 2) for _ in range(20)))
+
+    assert uvloop.run(asyncio.wait_for(calls(), WITHIN_SECONDS)) == ["expired"] * 40
 
 
 async def test_ended_limits_do_not_pile_up_and_the_running_ones_stay() -> None:
