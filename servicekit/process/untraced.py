@@ -1,4 +1,4 @@
-"""Keeps OpenTelemetry out of a process that does not trace. redis-py imports its SDK if it is installed, which takes 5 MiB and a tenth of a second."""
+"""Keeps OpenTelemetry out of a process that does not trace. redis-py would import its SDK, which takes 5 MiB and a tenth of a second."""
 
 import sys
 
