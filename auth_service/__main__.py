@@ -3,6 +3,7 @@
 from auth_service.keys.commands import list_keys, replace_keys, rotate_keys
 from servicekit.process.commands import Command, main
 from servicekit.process.settings import load
+from servicekit.process.untraced import leave_out_opentelemetry
 from servicekit.stores.migrate import packaged
 
 
@@ -11,6 +12,7 @@ async def run() -> None:
     from auth_service.settings import Settings  # noqa: PLC0415 - `migrate` and `keys` start faster without these imports
 
     settings = load(Settings)
+    leave_out_opentelemetry(settings.otel_exporter_otlp_endpoint)
     from auth_service import app  # noqa: PLC0415 - see above
 
     await app.run(settings)

@@ -2,6 +2,7 @@
 
 from servicekit.process.commands import main
 from servicekit.process.settings import load
+from servicekit.process.untraced import leave_out_opentelemetry
 from servicekit.stores.migrate import packaged
 
 
@@ -10,6 +11,7 @@ async def run() -> None:
     from task_service.settings import Settings  # noqa: PLC0415 - `migrate` starts faster without these imports
 
     settings = load(Settings)
+    leave_out_opentelemetry(settings.otel_exporter_otlp_endpoint)
     from task_service import app  # noqa: PLC0415 - see above
 
     await app.run(settings)

@@ -48,7 +48,7 @@ class SessionCheck(Protocol):
 
 
 class TokenVerifier:
-    """Verifies a token and returns its identity. `capacity` limits the number of cached tokens; the oldest is evicted first."""
+    """Verifies tokens and returns their identities. `capacity` limits the number of cached tokens; the oldest is evicted first."""
 
     def __init__(self, keys: KeySource, sessions: SessionCheck, *, issuer: str, audience: str, capacity: int = 10_000) -> None:
         self._keys = keys
@@ -61,11 +61,19 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> Identity:
         """Returns the token's identity. Raises TokenInvalid, or DependencyUnavailable if the keys or the revoked sessions are not known."""
-        known = self._verified.get(token)
-        if known is None:
-            known = await self._verify(token)
-            self._remember(token, known)
-        identity, kid = known
+        identity = self.known(token)
+        if identity is None:
+            self._remember(token, await self._verify(token))
+            identity = self.known(token)
+            assert identity is not None
+        return identity
+
+    def known(self, token: str) -> Identity | None:
+        """Returns the identity of a token that was verified before, or None. Raises as `verify` does."""
+        found = self._verified.get(token)
+        if found is None:
+            return None
+        identity, kid = found
         if identity.expires_at <= time.time() or not self._keys.holds(kid):
             self._verified.pop(token, None)
             raise TokenInvalid

@@ -65,17 +65,18 @@ S = TypeVar("S", bound=ServiceSettings)
 
 async def run(settings: S, wire: Callable[[S], Parts]) -> None:
     """Serves until SIGTERM or SIGINT. `wire` makes the service's own parts from the settings."""
-    logging.configure(settings.log_level, settings.otel_service_name)
+    lines = logging.configure(settings.log_level, settings.otel_service_name)
     tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)
-    await _serve(settings, wire(settings), tracing)
+    call_log = CallLog(settings.otel_service_name, lines.add if logging.shows_info(settings.log_level) else None, tracing.trace_id)
+    await _serve(settings, wire(settings), tracing, call_log)
 
 
-async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing) -> None:
+async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing, call_log: CallLog) -> None:
     pipeline = Pipeline(
         verifier=parts.verifier,
         service_tokens=settings.service_tokens,
         metrics=CallMetrics(parts.registry),
-        call_log=CallLog(tracing.trace_id),
+        call_log=call_log,
         default_deadline_seconds=settings.default_deadline_seconds,
         max_concurrent_calls=settings.max_concurrent_calls,
         max_concurrent_streams=settings.max_concurrent_streams,

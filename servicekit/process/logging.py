@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 LEVELS: Final = logging.getLevelNamesMapping()
-JOIN_SECONDS: Final = 0.01
+JOIN_SECONDS: Final = 0.05
 
 
 class JoinedLines:
@@ -25,6 +25,12 @@ class JoinedLines:
         self._lines: list[bytes] = []
         self._scheduled = False
         atexit.register(self._write_out)
+
+    def add(self, line: bytes) -> None:
+        """Logs a line: `write`, then `flush`."""
+        self._lines.append(line)
+        if not self._scheduled:
+            self.flush()
 
     def write(self, line: bytes) -> int:
         """Buffers a line."""
@@ -49,8 +55,14 @@ class JoinedLines:
         self._file.flush()
 
 
-def configure(level: str, service: str) -> None:
-    """Sets up structlog and, through it, the standard library's loggers (asyncio, aiohttp, grpc) for this process."""
+def shows_info(level: str) -> bool:
+    """Whether a log of this level has lines of the level info."""
+    return LEVELS[level] <= logging.INFO
+
+
+def configure(level: str, service: str) -> JoinedLines:
+    """Sets up structlog and, through it, the standard library's loggers (asyncio, aiohttp, grpc) for this process. Returns structlog's file."""
+    lines = JoinedLines(sys.stdout.buffer)
 
     def name_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["service"] = service
@@ -65,7 +77,7 @@ def configure(level: str, service: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_dumps)],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", JoinedLines(sys.stdout.buffer))),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", lines)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -79,6 +91,7 @@ def configure(level: str, service: str) -> None:
         )
     )
     logging.basicConfig(level=max(LEVELS[level], logging.WARNING), handlers=[handler], force=True)
+    return lines
 
 
 def _dumps(event: Any, **_: Any) -> bytes:

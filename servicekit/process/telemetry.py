@@ -5,7 +5,7 @@ OpenTelemetry reads all other settings itself (OTEL_EXPORTER_OTLP_*, OTEL_TRACES
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
@@ -23,15 +23,8 @@ class Tracing:
     def __init__(self, service: str, endpoint: str | None) -> None:
         self._provider = _start(service) if endpoint else None
         self.interceptors: Sequence[grpc.aio.ServerInterceptor] = [_interceptor()] if self._provider else []
-
-    def trace_id(self) -> str | None:
-        """Returns the id of this context's trace in hexadecimal, or None without tracing."""
-        if self._provider is None:
-            return None
-        from opentelemetry import trace  # noqa: PLC0415 - as below
-
-        context = trace.get_current_span().get_span_context()
-        return f"{context.trace_id:032x}" if context.is_valid else None
+        # Returns the id of this context's trace in hexadecimal, or None if it has none.
+        self.trace_id: Callable[[], str | None] | None = _trace_id if self._provider else None
 
     async def stop(self) -> None:
         """Sends the remaining spans and stops, within STOP_SECONDS: an unresponsive receiver must not delay the end of the process."""
@@ -43,6 +36,13 @@ class Tracing:
         async with asyncio.timeout(STOP_SECONDS):
             while sending.is_alive():  # noqa: ASYNC110 - a thread cannot set an event of the loop
                 await asyncio.sleep(0.02)
+
+
+def _trace_id() -> str | None:
+    from opentelemetry import trace  # noqa: PLC0415 - as below
+
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
 
 
 def _start(service: str) -> "TracerProvider":

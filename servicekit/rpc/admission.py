@@ -20,12 +20,16 @@ ORIGINAL_PATH: Final = "x-envoy-original-path"
 MAX_VIOLATIONS: Final = 20
 THOROUGH_BYTES: Final = 8 * 1024
 
-# Returns if the call may proceed. Raises TokenMissing, TokenInvalid, AccessDenied, MalformedRequest, InvalidField or DependencyUnavailable.
-Admission: TypeAlias = Callable[[Any, Call], Awaitable[None]]
+# Returns None if the call may proceed, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied,
+# MalformedRequest, InvalidField or DependencyUnavailable. Only a token that is not known yet needs the wait.
+Admission: TypeAlias = Callable[[Any, Call], Awaitable[None] | None]
 
 
 class Verifier(Protocol):
     """Verifies access tokens."""
+
+    def known(self, token: str) -> Identity | None:
+        """Returns the identity of a token that was verified before, or None. Raises TokenInvalid or DependencyUnavailable."""
 
     async def verify(self, token: str) -> Identity:
         """Returns the token's identity. Raises TokenInvalid or DependencyUnavailable."""
@@ -39,7 +43,7 @@ def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str])
     validate = _validation(method)
     if method.access == access_pb2.ACCESS_PUBLIC:
 
-        async def public(request: Any, call: Call) -> None:
+        def public(request: Any, call: Call) -> None:
             validate(request, call)
 
         return public
@@ -47,10 +51,19 @@ def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str])
         return _internal(service_tokens, validate)
     if method.access != access_pb2.ACCESS_AUTHENTICATED:
         return _denied
-    verify = verifier.verify
+    known, verify = verifier.known, verifier.verify
 
-    async def authenticated(request: Any, call: Call) -> None:
-        call.caller = await verify(bearer_token(call.metadata.get("authorization")))
+    def authenticated(request: Any, call: Call) -> Awaitable[None] | None:
+        token = bearer_token(call.metadata.get("authorization"))
+        identity = known(token)
+        if identity is None:
+            return verified(token, request, call)
+        call.caller = identity
+        validate(request, call)
+        return None
+
+    async def verified(token: str, request: Any, call: Call) -> None:
+        call.caller = await verify(token)
         validate(request, call)
 
     return authenticated
@@ -59,7 +72,7 @@ def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str])
 def _internal(service_tokens: Sequence[str], validate: Callable[[Any, Call], None]) -> Admission:
     accepted = [token.encode() for token in service_tokens]
 
-    async def internal(request: Any, call: Call) -> None:
+    def internal(request: Any, call: Call) -> None:
         given = bearer_token(call.metadata.get("authorization")).encode()
         if not any(hmac.compare_digest(given, token) for token in accepted):
             raise AccessDenied
@@ -68,7 +81,7 @@ def _internal(service_tokens: Sequence[str], validate: Callable[[Any, Call], Non
     return internal
 
 
-async def _denied(_: Any, __: Call) -> None:
+def _denied(_: Any, __: Call) -> None:
     raise AccessDenied
 
 

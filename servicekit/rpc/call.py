@@ -23,8 +23,8 @@ class Call:
     time_remaining: float | None
     request_id: str = ""
     caller: Identity | None = field(default=None)
-    # The address of the connection's other end, in gRPC's format.
-    peer: str = ""
+    # Returns the address of the connection's other end, in gRPC's format.
+    peer: Callable[[], str] = str
     # What the handler sends beside its response (REST: as headers): lower-case keys, printable ASCII values. They are sent before the first message,
     # so a stream's handler must set them before it. They are not sent with an error.
     response_headers: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Call:
         """The client's address: the one in the gateway's header, which no client can set; without a gateway, the connection's other end."""
         given = self.metadata.get(CLIENT_ADDRESS)
         if given is None:
-            kind, _, rest = self.peer.partition(":")
+            kind, _, rest = self.peer().partition(":")
             given = unquote(rest.rpartition(":")[0]).strip("[]") if kind in {"ipv4", "ipv6"} else kind
         return given[:MAX_ADDRESS_CHARACTERS]
 

@@ -5,11 +5,12 @@ from importlib.metadata import version
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from servicekit.meters import Counters, Histograms
 from servicekit.rpc.method import Method
 
 DISTRIBUTION: Final = "task-manager"
@@ -62,12 +63,12 @@ class CallMetrics:
     """grpc_server_started_total, grpc_server_handled_total, grpc_server_handling_seconds, grpc_server_msg_sent_total, and what runs now."""
 
     def __init__(self, metrics: CollectorRegistry) -> None:
-        self.started_total = Counter("grpc_server_started_total", "Started calls.", LABELS, registry=metrics)
-        self.handled_total = Counter("grpc_server_handled_total", "Ended calls, by status.", (*LABELS, "grpc_code"), registry=metrics)
-        self.handling_seconds = Histogram(
-            "grpc_server_handling_seconds", "Time from the start of a call to its end.", LABELS, registry=metrics, buckets=BUCKETS_SECONDS
+        self.started_total = Counters("grpc_server_started_total", "Started calls.", LABELS, metrics)
+        self.handled_total = Counters("grpc_server_handled_total", "Ended calls, by status.", (*LABELS, "grpc_code"), metrics)
+        self.handling_seconds = Histograms(
+            "grpc_server_handling_seconds", "Time from the start of a call to its end.", LABELS, metrics, bounds=BUCKETS_SECONDS
         )
-        self.sent_total = Counter("grpc_server_msg_sent_total", "Messages sent in streams.", LABELS, registry=metrics)
+        self.sent_total = Counters("grpc_server_msg_sent_total", "Messages sent in streams.", LABELS, metrics)
         self.under_way, self.streams_under_way = UnderWay(), UnderWay()
         Gauge("grpc_server_calls_in_flight", "Running calls.", registry=metrics).set_function(lambda: self.under_way.count)
         Gauge("grpc_server_streams_in_flight", "Running streams.", registry=metrics).set_function(lambda: self.streams_under_way.count)

@@ -3,6 +3,8 @@
 observe (request id, one log line, metrics: sees every outcome, including a failed authentication)
 → limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`) → handler.
 
+All layers of a call are one coroutine, in which each layer is a context. A coroutine for each layer would cost more than what the layers do.
+
 A stream has only the deadline that its client sets. The service's default deadline limits only its admission. After that, the client's reading
 limits the stream: if the client takes longer than `slow_reader_seconds` to read a message, the pipeline ends the stream. The pipeline asks the
 handler for the next message only after the transport has accepted the previous one.
@@ -10,13 +12,12 @@ handler for the next message only after the transport has accepted the previous 
 Outside of the pipeline, `servicekit.rpc.server` adapts grpc's context, traces, and is the only place that aborts a call.
 """
 
-import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
@@ -24,16 +25,14 @@ from taskmanager.rpc.v1 import access_pb2
 from uuid_utils import uuid4
 
 from servicekit import deadline
-from servicekit.errors import DeadlineExceeded, Overloaded, ServiceError, SlowReader
+from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
 from servicekit.rpc.admission import Admission, Verifier, admission
 from servicekit.rpc.call import Call, Handler, Send, Stream, StreamHandler
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.method import Method
 from servicekit.rpc.metrics import CallMetrics, MethodMeter, UnderWay
 from servicekit.rpc.status import failure_of
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from servicekit.rpc.time_limits import TimeLimits
 
 # The largest difference between the timers of two clocks.
 DEADLINE_MARGIN_SECONDS: Final = 0.02
@@ -56,6 +55,7 @@ class Pipeline:
     max_concurrent_calls: int
     max_concurrent_streams: int
     slow_reader_seconds: float
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
     def __post_init__(self) -> None:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
@@ -64,67 +64,78 @@ class Pipeline:
         """Returns the handler with all layers around it. It raises any error of the handler as Failure, and CancelledError unchanged."""
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
+        meter, call_log, at_most = self.metrics.of(method), self.call_log, self.limits.at_most
+        default_seconds = self.default_deadline_seconds
 
-        async def limited(request: Any, call: Call) -> Message | bytes:
-            seconds = self.default_deadline_seconds if call.time_remaining is None else call.time_remaining
-            with place:
+        async def layered(request: Any, call: Call) -> Message | bytes:
+            seconds = default_seconds if call.time_remaining is None else call.time_remaining
+            with _Observed(method, meter, call_log, call), place:
                 deadline.begin(seconds)
-                async with _AtMost(seconds, DeadlineExceeded):
-                    await admit(request, call)
+                with at_most(seconds, DeadlineExceeded):
+                    waiting = admit(request, call)
+                    if waiting is not None:
+                        await waiting
                     answer: Message | bytes = await handler(request, call)
                     return answer
 
-        return self._observe(method, self.metrics.of(method), limited)
+        return layered
 
     def wrap_stream(self, method: Method, handler: StreamHandler) -> Stream:
         """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""
         admit = admission(method, self.verifier, self.service_tokens)
         place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
-        meter = self.metrics.of(method)
+        meter, at_most = self.metrics.of(method), self.limits.at_most
 
-        async def limited(request: Any, call: Call, send: Send) -> None:
-            with place:
-                async with _AtMost(call.time_remaining, DeadlineExceeded):
-                    await self._admit(admit, request, call)
-                    async with contextlib.aclosing(handler(request, call)) as messages:
-                        async for message in messages:
-                            async with _AtMost(self.slow_reader_seconds, SlowReader):
-                                await send(message)
-                            call.messages_sent += 1
-                            meter.sent()
+        async def layered(request: Any, call: Call, send: Send) -> None:
+            with _Observed(method, meter, self.call_log, call), place, at_most(call.time_remaining, DeadlineExceeded):
+                await self._admit(admit, request, call)
+                async with contextlib.aclosing(handler(request, call)) as messages:
+                    async for message in messages:
+                        with at_most(self.slow_reader_seconds, SlowReader):
+                            await send(message)
+                        call.messages_sent += 1
+                        meter.sent()
 
-        return self._observe(method, meter, limited)
+        return layered
 
     async def _admit(self, admit: Admission, request: Any, call: Call) -> None:
         """Admits a stream within the default deadline. After that, only the database's own timeout limits each statement of the stream."""
         deadline.begin(self.default_deadline_seconds)
-        async with _AtMost(self.default_deadline_seconds, DeadlineExceeded):
-            await admit(request, call)
+        with self.limits.at_most(self.default_deadline_seconds, DeadlineExceeded):
+            waiting = admit(request, call)
+            if waiting is not None:
+                await waiting
         deadline.clear()
 
-    def _observe(
-        self, method: Method, meter: MethodMeter, inner: Callable[Concatenate[Any, Call, P], Awaitable[R]]
-    ) -> Callable[Concatenate[Any, Call, P], Awaitable[R]]:
-        async def observed(request: Any, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            call.request_id = _request_id(call.metadata.get("x-request-id"))
-            started = time.perf_counter()
-            meter.started.inc()
-            code, error, reason = grpc.StatusCode.OK, None, ""
-            try:
-                return await inner(request, call, *args, **kwargs)
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.DEADLINE_EXCEEDED if _is_over(call, time.perf_counter() - started) else grpc.StatusCode.CANCELLED
-                raise
-            except Exception as cause:
-                failure, error = failure_of(cause), cause
-                code, reason = failure.code, failure.reason
-                raise failure from cause
-            finally:
-                seconds = time.perf_counter() - started
-                meter.handled(code, seconds)
-                self.call_log.write(method, call, code, reason, seconds, error)
 
-        return observed
+class _Observed:
+    """Gives a call its request id, counts and logs it. Raises any error inside of it as Failure, and CancelledError unchanged."""
+
+    __slots__ = ("_call", "_call_log", "_meter", "_method", "_started")
+
+    def __init__(self, method: Method, meter: MethodMeter, call_log: CallLog, call: Call) -> None:
+        self._method = method
+        self._meter = meter
+        self._call_log = call_log
+        self._call = call
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        self._call.request_id = _request_id(self._call.metadata.get("x-request-id"))
+        self._meter.started.inc()
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        seconds = time.perf_counter() - self._started
+        if isinstance(error, Exception):
+            failure = failure_of(error)
+            self._meter.handled(failure.code, seconds)
+            self._call_log.failed(self._method, self._call, failure.code, failure.reason, seconds, error)
+            raise failure from error
+        code = grpc.StatusCode.OK
+        if error is not None:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if _is_over(self._call, seconds) else grpc.StatusCode.CANCELLED
+        self._meter.handled(code, seconds)
+        self._call_log.ended(self._method, self._call, code, "", seconds)
 
 
 def _is_over(call: Call, seconds: float) -> bool:
@@ -134,6 +145,8 @@ def _is_over(call: Call, seconds: float) -> bool:
 
 class _Places:
     """Limits the running calls, or the running streams. grpc's `maximum_concurrent_rpcs` would count probes, calls and streams together."""
+
+    __slots__ = ("_most", "_under_way")
 
     def __init__(self, under_way: UnderWay, most: int | None) -> None:
         self._under_way = under_way
@@ -152,23 +165,6 @@ class _Places:
 def _most(method: Method, most: int) -> int | None:
     """Returns None for internal methods: the system's own services are few, and the load of clients must not get their calls rejected."""
     return None if method.access == access_pb2.ACCESS_INTERNAL else most
-
-
-class _AtMost:
-    """Like asyncio.timeout, but raises one of our errors. A TimeoutError that is raised inside of it passes through unchanged."""
-
-    def __init__(self, seconds: float | None, error: type[ServiceError]) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._error = error
-
-    def __aenter__(self) -> Awaitable[object]:
-        return self._timeout.__aenter__()
-
-    async def __aexit__(self, *raised: Any) -> None:  # noqa: PYI036 - passed on to asyncio.timeout
-        try:
-            await self._timeout.__aexit__(*raised)
-        except TimeoutError as error:
-            raise self._error from error
 
 
 def _request_id(given: str | None) -> str:

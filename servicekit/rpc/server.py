@@ -5,7 +5,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -34,7 +34,6 @@ CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
 PENDING_CALLS: Final = 10_000
 _NOTHING: Final[Sequence[Message]] = ()
 
-R = TypeVar("R")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = structlog.get_logger()
@@ -121,7 +120,11 @@ def _handler_of(method: Method, handler: Any, pipeline: Pipeline) -> "grpc.RpcMe
 def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
     async def unary(request: Message | None, context: Context) -> Message | bytes | None:
         call = _call(context)
-        answer = await _ended(method, context, handler(request, call))
+        try:
+            answer: Message | bytes = await handler(request, call)
+        except Exception as error:  # noqa: BLE001 - the pipeline raises Failure, and anything else is its fault
+            await _abort(method, context, error)
+            return None
         if call.response_headers:
             await _send_headers(call, context)
         return answer
@@ -148,7 +151,11 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
                 # The connection has ended, and grpc has not cancelled this call yet.
                 raise asyncio.CancelledError from error
 
-        await _ended(method, context, handler(request, call, send))
+        try:
+            await handler(request, call, send)
+        except Exception as error:  # noqa: BLE001 - as above
+            await _abort(method, context, error)
+            return
         if call.response_headers and not call.messages_sent:
             await _send_headers(call, context)
         for never in _NOTHING:
@@ -157,26 +164,20 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
     return stream
 
 
-async def _ended(method: Method, context: Context, call: Awaitable[R]) -> R | None:
-    """Returns the pipeline's result. If the pipeline raises, aborts the call.
-
-    A client that reads slowly receives the failure after all messages that were sent before it.
-    """
-    try:
-        return await call
-    except Failure as failure:
-        end = failure
-    except Exception as error:
-        log.exception("pipeline_fault", grpc_service=method.service, grpc_method=method.name)
+async def _abort(method: Method, context: Context, error: Exception) -> None:
+    """Ends a call whose pipeline has raised `error`. A client that reads slowly receives the failure after all messages that were sent before it."""
+    if isinstance(error, Failure):
+        end = error
+    else:
+        log.error("pipeline_fault", grpc_service=method.service, grpc_method=method.name, exc_info=error)
         end = failure_of(error)
-    # If the client has disconnected, it cannot receive the failure. grpc then ignores the return value.
+    # If the client has disconnected, it cannot receive the failure. grpc then ignores what the method returns.
     with contextlib.suppress(grpc.aio.InternalError):
         await context.abort(end.code, end.message, end.trailing_metadata)
-    return None
 
 
 def _call(context: Context) -> Call:
-    return Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer())
+    return Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer)
 
 
 async def _send_headers(call: Call, context: Context) -> None:
@@ -201,9 +202,9 @@ def _serialize(response: Message | bytes) -> bytes:
 
 
 def _text(metadata: Any) -> Mapping[str, str]:
-    text: dict[str, str] = {}
-    for key, value in metadata or ():
-        if type(value) is str:
-            # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
-            text[key] = f"{text[key]}, {value}" if key == "authorization" and key in text else value
+    entries = metadata or ()
+    text = {key: value for key, value in entries if type(value) is str}
+    if len(text) < len(entries) and "authorization" in text:
+        # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
+        text["authorization"] = ", ".join(value for key, value in entries if key == "authorization")
     return text

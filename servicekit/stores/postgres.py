@@ -15,10 +15,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.pool import PoolConnectionProxy
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable
+from servicekit.meters import Histograms
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -72,9 +73,10 @@ class Database:
         Gauge("db_pool_connections_limit", "Maximum number of connections of the pool.", registry=registry).set(options.pool_max_size)
         Gauge("db_pool_waiting", "Calls that wait for a connection of the pool.", registry=registry).set_function(lambda: self._waiting)
         self._waiting = 0
-        self._wait_seconds = Histogram(
-            "db_pool_wait_seconds", "Time until a call got a connection or stopped waiting.", registry=registry, buckets=WAIT_BUCKETS_SECONDS
+        waits = Histograms(
+            "db_pool_wait_seconds", "Time until a call got a connection or stopped waiting.", (), registry, bounds=WAIT_BUCKETS_SECONDS
         )
+        self._wait_seconds = waits.labels()
 
     async def start(self) -> None:
         """Creates the pool. Does not connect yet, because the database may start later than this process."""

@@ -2,7 +2,7 @@
 
 Contract: a command takes at most `TIMEOUT_SECONDS`. The first failure opens the breaker. While the breaker is open, commands fail at once without
 contacting Redis, and a probe contacts Redis every `PROBE_INTERVAL_SECONDS`. The breaker closes only after a successful probe. The breaker also opens
-when Redis closes the connection of the reads, whether or not a command is waiting.
+when Redis closes the connection of the pipelined commands, whether or not one is waiting.
 
 From one closing of the breaker to its next opening, all connections lead to one Redis process, a master, which `process` identifies. A caller that
 relies on data of one process names it: if the connections lead to another process, the command fails as if Redis were unavailable.
@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, RedisUnavailable
-from servicekit.stores.redis_session import Session
+from servicekit.stores.redis_session import Pipelined, Session
 
 T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
@@ -38,7 +38,10 @@ class Script(Protocol):
     """A Lua script."""
 
     def __call__(self, keys: Sequence[str], args: Sequence[bytes | int | str], *, process: str | None = None) -> Awaitable[Any]:
-        """Runs the script as `Redis.run` does, and returns its result."""
+        """Runs the script and returns its result. Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first.
+
+        If the caller leaves, Redis runs the script all the same, before any command that is sent after it in the same way.
+        """
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +63,7 @@ class Redis:
     """A client with a circuit breaker. The breaker is open until `start`."""
 
     def __init__(self, url: str, registry: CollectorRegistry, *, traced: bool = False) -> None:
-        """If `traced`, reads use redis-py's client too, because the instrumentation sees only the client."""
+        """If `traced`, every command uses redis-py's client, because the instrumentation sees only the client."""
         self._url = url
         self._traced = traced
         self._session: Session | None = None
@@ -86,7 +89,12 @@ class Redis:
                 except NoScriptError:
                     return await client.eval(source, len(keys), *keys, *args)
 
-            return await self.run(evaluate, process=process)
+            if self._traced:
+                return await self.run(evaluate, process=process)
+            try:
+                return await self._pipelined(lambda commands: commands.evaluate("EVALSHA", sha, keys, args), process)
+            except NoScriptError:
+                return await self._pipelined(lambda commands: commands.evaluate("EVAL", source, keys, args), process)
 
         return script
 
@@ -128,13 +136,21 @@ class Redis:
     async def get(self, key: str, *, process: str | None = None) -> bytes | None:
         """Returns the key's value, or None, in the cheapest way. Fails if the process is a replica of another one.
 
-        Raises RedisUnavailable; if calls are traced, also DeadlineExceeded.
+        Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first.
         """
         if self._traced:
             return cast("bytes | None", await self.run(lambda client: client.getex(key), process=process))
+        return await self._pipelined(lambda commands: commands.get(key.encode()), process)
+
+    async def _pipelined(self, ask: Callable[[Pipelined], Awaitable[T]], process: str | None) -> T:
         session = self._of(process)
+        seconds = deadline.bound(TIMEOUT_SECONDS)
+        answer = ask(session.pipelined)
         try:
-            return await session.reads.get(key.encode())
+            # The connection limits the wait to TIMEOUT_SECONDS.
+            return await (answer if seconds == TIMEOUT_SECONDS else _before_deadline(answer, seconds))
+        except NoScriptError:
+            raise
         except (RedisError, OSError, TimeoutError) as error:
             self._failures.inc()
             self._lost(session, error)
@@ -187,8 +203,18 @@ class Redis:
         except BaseException:
             self._close_later(session)
             raise
-        if session.reads.ended:
+        if session.pipelined.ended:
             self._close_later(session)
             return False
         self._session = session
         return True
+
+
+async def _before_deadline(answer: Awaitable[T], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await answer
+    except TimeoutError as error:
+        if limit.expired():
+            raise DeadlineExceeded from error
+        raise

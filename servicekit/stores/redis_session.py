@@ -1,14 +1,14 @@
-"""Connections to one Redis process: redis-py's client, and beside it one connection for pipelined reads.
+"""Connections to one Redis process: redis-py's client, and beside it one connection for pipelined commands.
 
 redis-py takes a connection from its pool for each command, builds the command from parts, and parses the answer behind three layers of coroutines.
-That costs more CPU than everything else in a read. One frequent command needs none of it, so it has a protocol of its own on hiredis. redis-py
-opens that connection too (TLS, password, database), and hands its transport over.
+That costs more CPU than everything else in a read. The frequent commands, GET and scripts, need none of it, so they have a protocol of their own on
+hiredis. redis-py opens that connection too (TLS, password, database), and hands its transport over.
 """
 
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -16,7 +16,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 MAX_CONNECTIONS: Final = 32
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
@@ -27,7 +27,7 @@ class Session:
     """Contract: every connection leads to the process that the first one led to, and that is a master. Any other connection fails.
 
     `process` is that process's run id.
-    `on_lost` is called once when the connection of the reads ends by itself, even if no read is waiting.
+    `on_lost` is called once when the connection of the pipelined commands ends by itself, even if no command is waiting.
     """
 
     def __init__(self, url: str, timeout_seconds: float, on_lost: "Callable[[Session, BaseException], None]") -> None:
@@ -48,17 +48,17 @@ class Session:
             redis_connect_func=self._greet,
         )
         self.client = redis.asyncio.Redis.from_pool(self._pool)
-        self.reads = Reads(timeout_seconds / 2, self._ended)
+        self.pipelined = Pipelined(timeout_seconds / 2, self._ended)
 
     async def open(self) -> None:
-        """Opens the connection of the reads. Raises RedisError or OSError."""
+        """Opens the connection of the pipelined commands. Raises RedisError or OSError."""
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
-        self.reads.take_over(connection)
+        self.pipelined.take_over(connection)
 
     async def close(self) -> None:
-        """Closes all connections. Reads and commands that are waiting fail."""
-        self.reads.end(RedisConnectionError("closed"))
+        """Closes all connections. Commands that are waiting fail."""
+        self.pipelined.end(RedisConnectionError("closed"))
         await self.client.aclose()
 
     def _ended(self, error: BaseException) -> None:
@@ -79,14 +79,13 @@ class Session:
             raise RedisConnectionError("the address leads to another process now")
 
 
-class Reads(asyncio.Protocol):
-    """GETEX, pipelined: the reads of one turn of the event loop are sent together, and Redis answers in the same order.
+class Pipelined(asyncio.Protocol):
+    """Pipelined commands: those of one turn of the event loop are sent together, and Redis executes and answers them in the same order.
 
-    GETEX without options is GET, except that a replica of Redis refuses it.
-
-    Contract: Redis answers each read within two times `half_seconds`, the second of which begins only when the event loop has run after the first.
+    Contract: Redis answers each command within two times `half_seconds`, the second of which begins only when the event loop has run after the first.
     So a process that was stalled does not take its own delay for a timeout of Redis. If Redis does not answer, answers with an error, or closes the
-    connection, all waiting reads fail together, so that no read receives the answer to another.
+    connection, all waiting commands fail together, so that no command receives the answer to another. The one error that only its own command
+    receives is that Redis does not have a script. A command whose caller leaves is sent all the same.
     """
 
     def __init__(self, half_seconds: float, on_ended: Callable[[BaseException], None]) -> None:
@@ -97,9 +96,9 @@ class Reads(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._connection: Any = None
         self._transport: asyncio.Transport | None = None
-        self._parser = hiredis.Reader(replyError=ResponseError, protocolError=RedisError)
+        self._parser = hiredis.Reader(replyError=_reply_error, protocolError=RedisError)
         self._unsent: list[bytes] = []
-        self._waiting: deque[asyncio.Future[bytes | None]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
         self._answered = 0
         self._watching = False
 
@@ -114,14 +113,25 @@ class Reads(asyncio.Protocol):
             self._lose(RedisConnectionError("the connection has ended"))
 
     def get(self, key: bytes) -> Awaitable[bytes | None]:
-        """Returns the key's value, or None. Raises RedisError, OSError or TimeoutError."""
-        future: asyncio.Future[bytes | None] = self._loop.create_future()
+        """Returns the key's value, or None. Raises RedisError, OSError or TimeoutError.
+
+        Sends GETEX, which without options is GET, except that a replica of Redis refuses it.
+        """
+        return self._ask(b"*2\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n" % (len(key), key))
+
+    def evaluate(self, command: str, script: str, keys: Sequence[str], args: Sequence[bytes | int | str]) -> Awaitable[Any]:
+        """Runs a script by EVALSHA and its hash, or by EVAL and its source. Raises NoScriptError if Redis does not have it, and as `get` does."""
+        parts: tuple[Any, ...] = (command, script, len(keys), *keys, *args)
+        return self._ask(hiredis.pack_command(parts))
+
+    def _ask(self, command: bytes) -> Awaitable[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self.ended:
             future.set_exception(RedisConnectionError("the connection has ended"))
             return future
         if not self._unsent:
             self._loop.call_soon(self._send)
-        self._unsent.append(b"*2\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n" % (len(key), key))
+        self._unsent.append(command)
         self._waiting.append(future)
         if not self._watching:
             self._watching = True
@@ -129,7 +139,7 @@ class Reads(asyncio.Protocol):
         return future
 
     def end(self, error: BaseException) -> None:
-        """Fails all waiting reads and closes the connection."""
+        """Fails all waiting commands and closes the connection."""
         self.ended = True
         if self._transport is not None:
             self._transport.abort()
@@ -143,18 +153,23 @@ class Reads(asyncio.Protocol):
                 future.exception()  # prevents asyncio's warning if the caller is cancelled now and never reads it
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol. Gives each answer to the read that has waited longest."""
+        """See asyncio.Protocol. Gives each answer to the command that has waited longest."""
         try:
             self._parser.feed(data)
             while not self.ended and (answer := self._parser.gets()) is not False:
-                if isinstance(answer, ResponseError):
+                if isinstance(answer, ResponseError) and not isinstance(answer, NoScriptError):
                     raise answer
                 if not self._waiting:
                     raise RedisConnectionError("an answer that nobody asked for")
                 self._answered += 1
                 future = self._waiting.popleft()
                 # A cancelled caller has cancelled its future.
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(answer, NoScriptError):
+                    future.set_exception(answer)
+                    future.exception()  # as in `end`
+                else:
                     future.set_result(answer)
         except RedisError as error:
             self._lose(error)
@@ -169,7 +184,7 @@ class Reads(asyncio.Protocol):
         self._unsent.clear()
 
     def _watch(self, due: int) -> None:
-        """Ends the connection unless the reads sent before the previous check are answered. `due` is the number of answers that they need."""
+        """Ends the connection unless the commands sent before the previous check are answered. `due` is the number of answers that they need."""
         self._watching = False
         if self.ended:
             return
@@ -183,3 +198,7 @@ class Reads(asyncio.Protocol):
         if not self.ended:
             self.end(error)
             self._on_ended(error)
+
+
+def _reply_error(message: str) -> ResponseError:
+    return NoScriptError(message) if message.startswith("NOSCRIPT ") else ResponseError(message)

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from servicekit import deadline
 from servicekit.errors import RedisUnavailable
+from servicekit.meters import Counters
 from servicekit.rpc.retry import Idempotency
 from task_service.cache.domain import Mode, State
 from task_service.cache.service import CacheState
@@ -82,7 +83,7 @@ class CachedTasks:
         self._values = values
         self._encode = encode
         self._finishing: set[asyncio.Task[None]] = set()
-        reads = Counter("task_cache_reads_total", "Reads of one task, by cache outcome.", ["outcome"], registry=registry)
+        reads = Counters("task_cache_reads_total", "Reads of one task, by cache outcome.", ["outcome"], registry)
         self._count = {outcome: reads.labels(outcome).inc for outcome in OUTCOMES}
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | Encoded | None:

@@ -109,8 +109,8 @@ FEED_BUGS: Final = (
     Bug(
         "a stream whose client does not read is not closed",
         PIPELINE,
-        "async with _AtMost(self.slow_reader_seconds, SlowReader):",
-        "async with _AtMost(3600, SlowReader):",
+        "with at_most(self.slow_reader_seconds, SlowReader):",
+        "with at_most(3600, SlowReader):",
         ("tests/e2e/test_watching_outages.py", "-k", "does_not_read"),
     ),
     Bug(

@@ -19,7 +19,7 @@ from servicekit.rpc.call import Call
 from servicekit.rpc.health import Health
 from servicekit.rpc.pipeline import Pipeline
 from servicekit.rpc.server import GrpcServer
-from tests.servicekit.rpc.serving import GOOD, TASK_ID, Limits, pipeline, server_options
+from tests.servicekit.rpc.serving import GOOD, TASK_ID, Limits, Log, pipeline, server_options
 from tests.support.errors import ApiError, of_rpc
 
 REQUEST = task_service_pb2.GetTaskRequest(id=TASK_ID)
@@ -94,6 +94,7 @@ class Feeding:
     registry: CollectorRegistry
     channel: grpc.aio.Channel
     port: int
+    log: Log
 
     def watch(self, request: Message = REQUEST, metadata: Any = GOOD, timeout: float | None = None, channel: grpc.aio.Channel | None = None) -> Any:
         """Starts a call of Watch."""
@@ -136,9 +137,9 @@ async def read_all(call: Any) -> tuple[list[Any], ApiError | None]:
 @contextlib.asynccontextmanager
 async def feeding(limits: Limits | None = None, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> AsyncIterator[Feeding]:
     """Yields a running server with a channel to it."""
-    registry, feed = CollectorRegistry(), Feed()
-    async with feeding_by(pipeline(registry, limits), feed, interceptors) as (channel, port):
-        yield Feeding(feed, registry, channel, port)
+    registry, feed, log = CollectorRegistry(), Feed(), Log()
+    async with feeding_by(pipeline(registry, limits, log), feed, interceptors) as (channel, port):
+        yield Feeding(feed, registry, channel, port, log)
 
 
 @contextlib.asynccontextmanager

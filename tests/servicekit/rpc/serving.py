@@ -1,6 +1,7 @@
 """A real server on a free port, with hand-written handlers and a hand-written verifier."""
 
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,10 +35,17 @@ SERVICE_TOKENS = ("the-new-service-token", "the-old-service-token")
 class OneToken:
     """A verifier that accepts only the token `good`."""
 
+    def __init__(self) -> None:
+        self._known: dict[str, Identity] = {}
+
+    def known(self, token: str) -> Identity | None:
+        return self._known.get(token)
+
     async def verify(self, token: str) -> Identity:
         if token != "good":
             raise TokenInvalid
-        return Identity(user_id=USER_ID, session_id=USER_ID, token_id="t", expires_at=2**31)
+        self._known[token] = Identity(user_id=USER_ID, session_id=USER_ID, token_id="t", expires_at=2**31)
+        return self._known[token]
 
 
 class Tasks:
@@ -79,6 +87,7 @@ class Serving:
     health: Health
     channel: grpc.aio.Channel
     port: int
+    log: "Log"
 
     async def get_task(self, request: Message | bytes | None = None, metadata: Any = GOOD) -> Any:
         """Calls GetTask, by default with a valid request. Returns the task or the ApiError."""
@@ -102,14 +111,28 @@ class Limits:
     checks: Mapping[str, Check] = field(default_factory=dict)
 
 
-def pipeline(registry: CollectorRegistry, limits: Limits | None = None) -> Pipeline:
+class Log:
+    """The call log's lines that are built without structlog, as a service writes them."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self.add = self._lines.append
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The lines, parsed. Each must be one line."""
+        assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in self._lines)
+        return [json.loads(line) for line in self._lines]
+
+
+def pipeline(registry: CollectorRegistry, limits: Limits | None = None, log: Log | None = None) -> Pipeline:
     """Returns a pipeline with the hand-written verifier."""
     given = limits or Limits()
     return Pipeline(
         verifier=OneToken(),
         service_tokens=SERVICE_TOKENS,
         metrics=CallMetrics(registry),
-        call_log=CallLog(lambda: None),
+        call_log=CallLog("test", (log or Log()).add, None),
         default_deadline_seconds=given.deadline_seconds,
         max_concurrent_calls=given.concurrent_calls,
         max_concurrent_streams=given.concurrent_streams,
@@ -125,15 +148,15 @@ def server_options() -> ServerOptions:
 @contextlib.asynccontextmanager
 async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
     """Yields a running server with a channel to it."""
-    registry, tasks = CollectorRegistry(), Tasks()
+    registry, tasks, log = CollectorRegistry(), Tasks(), Log()
     health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
     server = GrpcServer(server_options(), health, ())
-    server.add(TASKS, [tasks], pipeline(registry, limits))
+    server.add(TASKS, [tasks], pipeline(registry, limits, log))
     await health.start()
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Serving(tasks, registry, health, channel, port)
+            yield Serving(tasks, registry, health, channel, port, log)
     finally:
         await server.stop(0)
         await health.stop()

@@ -75,12 +75,16 @@ async def test_every_outcome_is_counted_and_logged(server: Serving) -> None:
     assert (answer.code, answer.reason) == (13, "INTERNAL_ERROR")
     assert "secret" not in answer.message
     assert [server.handled(code) for code in ("OK", "Unauthenticated", "InvalidArgument", "Internal", "NotFound")] == [1, 1, 1, 1, 0]
-    calls = [line for line in logs if line["event"] == "call"]
-    assert [line["grpc_code"] for line in calls] == ["OK", "UNAUTHENTICATED", "INVALID_ARGUMENT", "INTERNAL"]
-    assert [line.get("user_id") for line in calls] == [str(USER_ID), None, str(USER_ID), str(USER_ID)]
-    assert [line["log_level"] for line in calls] == ["info", "info", "info", "error"]
-    assert isinstance(calls[3]["exc_info"], ZeroDivisionError)
-    assert "Bearer" not in str(calls[:3])
+    calls, (failed,) = server.log.calls, logs
+    assert [(line["grpc_code"], line.get("reason")) for line in calls] == [
+        ("OK", None),
+        ("UNAUTHENTICATED", "TOKEN_MISSING"),
+        ("INVALID_ARGUMENT", "INVALID_FIELD"),
+    ]
+    assert [line.get("user_id") for line in calls] == [str(USER_ID), None, str(USER_ID)]
+    assert "Bearer" not in str(calls)
+    assert (failed["event"], failed["grpc_code"], failed["log_level"], failed["user_id"]) == ("call", "INTERNAL", "error", str(USER_ID))
+    assert isinstance(failed["exc_info"], ZeroDivisionError)
 
 
 async def test_a_call_has_a_request_id(server: Serving) -> None:

@@ -68,13 +68,12 @@ async def ended(server: Feeding, *codes: str) -> None:
 
 
 async def test_messages_come_in_order_and_are_counted(server: Feeding) -> None:
-    with capture_logs() as logs:
-        messages, error = await read_all(server.watch(metadata=(*GOOD, ("x-request-id", "asked"))))
-        await ended(server, "OK")
+    messages, error = await read_all(server.watch(metadata=(*GOOD, ("x-request-id", "asked"))))
+    await ended(server, "OK")
     assert ([message.title for message in messages], error) == (["0", "1", "2"], None)
     assert server.feed.calls[0].identity.user_id == USER_ID
     assert [server.counted(name) for name in ("started_total", "msg_sent_total", "handling_seconds_count")] == [1, 3, 1]
-    (line,) = [line for line in logs if line["event"] == "call"]
+    (line,) = server.log.calls
     assert (line["grpc_method"], line["grpc_code"], line["messages_sent"], line["request_id"]) == ("Watch", "OK", 3, "asked")
     assert line["duration_ms"] > 0
 
@@ -137,6 +136,9 @@ async def test_it_outlives_the_deadline_of_calls_and_so_do_its_statements() -> N
 
 async def test_its_admission_has_the_deadline_of_calls() -> None:
     class Hanging:
+        def known(self, _: str) -> Identity | None:
+            return None
+
         async def verify(self, token: str) -> Identity:
             await asyncio.sleep(30)
             raise AssertionError(token)
@@ -197,12 +199,11 @@ async def _count(server: Feeding, expected: int) -> None:
 @pytest.mark.parametrize("behaviour", ["idle", "ticking", "flooding"])
 async def test_a_client_that_cancels_is_let_go_of_at_once(server: Feeding, behaviour: str) -> None:
     server.feed.behaviour = getattr(server.feed, behaviour)
-    with capture_logs() as logs:
-        call = server.watch()
-        await call.read()
-        call.cancel()
-        await ended(server, "Cancelled")
-    assert [line["grpc_code"] for line in logs if line["event"] == "call"] == ["CANCELLED"]
+    call = server.watch()
+    await call.read()
+    call.cancel()
+    await ended(server, "Cancelled")
+    assert [line["grpc_code"] for line in server.log.calls] == ["CANCELLED"]
 
 
 @pytest.mark.parametrize(("behaviour", "reads"), [("idle", "reads"), ("ticking", "reads"), ("flooding", "reads"), ("flooding", "does not read")])

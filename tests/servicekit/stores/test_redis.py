@@ -267,3 +267,47 @@ async def test_closing_ends_the_probe(figures: Figures) -> None:
     assert "Redis._probe" in own()
     await client.close()
     assert own() == []
+
+
+async def test_scripts_of_one_turn_run_in_their_order_whether_redis_has_them_or_not(client: Redis, figures: Figures) -> None:
+    key = f"test:{uuid4()}"
+    append = client.script("return redis.call('APPEND', KEYS[1], ARGV[1])")
+    await client.run(lambda connection: connection.script_flush())
+    lengths = await asyncio.gather(*(append([key], [str(digit)]) for digit in range(10)), client.get(key))
+    assert sorted(lengths[:10]) == list(range(1, 11))
+    assert await asyncio.gather(*(append([key], [str(digit)]) for digit in range(10))) == list(range(11, 21))
+    text = await client.get(key)
+    assert text is not None
+    assert text[10:] == b"0123456789"
+    assert (figures.open, figures.failures) == (0, 0)
+    await client.run(lambda connection: connection.delete(key))
+
+
+async def test_a_script_that_fails_is_a_failure_of_redis(client: Redis, figures: Figures) -> None:
+    with pytest.raises(RedisUnavailable):
+        await client.script("return redis.call('LPUSH', KEYS[1])")(["a"], [])
+    assert figures.failures == 1
+    await closed(figures)
+
+
+async def test_a_script_of_another_process_does_not_run(client: Redis) -> None:
+    key = f"test:{uuid4()}"
+    script = client.script("return redis.call('SET', KEYS[1], 'x', 'PX', 5000)")
+    with pytest.raises(RedisUnavailable):
+        await script([key], [], process="another")
+    assert await client.get(key) is None
+    await script([key], [], process=client.process)
+    assert await client.get(key) == b"x"
+
+
+async def test_a_script_whose_caller_leaves_runs_before_the_next(client: Redis, figures: Figures) -> None:
+    key = f"test:{uuid4()}"
+    put = client.script("return redis.call('SET', KEYS[1], ARGV[1], 'PX', 5000)")
+    await put([key], ["first"])
+    leaving = asyncio.create_task(put([key], ["leaving"]))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert await client.get(key) == b"leaving"
+    assert (figures.open, figures.failures) == (0, 0)

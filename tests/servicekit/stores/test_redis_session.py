@@ -1,4 +1,4 @@
-"""The pipelined reads, against a server that answers, drops connections or delays answers, as the test configures it."""
+"""The pipelined commands, against a server that answers, drops connections or delays answers, as the test configures it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
-from servicekit.stores.redis_session import Reads, Session
+from servicekit.stores.redis_session import Pipelined, Session
 
 # In the tests in which every answer comes.
 PATIENT_SECONDS = 5.0
@@ -67,10 +67,10 @@ class Server:
 
 
 @asynccontextmanager
-async def reading(server: Server, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[Reads]:
-    """Yields the reads of an open session."""
+async def reading(server: Server, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[Pipelined]:
+    """Yields the pipelined commands of an open session."""
     async with listening(server) as url, opened(url, timeout_seconds) as session:
-        yield session.reads
+        yield session.pipelined
 
 
 @asynccontextmanager
@@ -85,9 +85,9 @@ async def listening(server: Server) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def opened(url: str, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[Session]:
-    """Yields an open session. It connects with patience, and only its reads have the timeout."""
+    """Yields an open session. It connects with patience, and only its pipelined commands have the timeout."""
     session = Session(url, PATIENT_SECONDS, lambda _session, _error: None)
-    session.reads._half_seconds = timeout_seconds / 2
+    session.pipelined._half_seconds = timeout_seconds / 2
     try:
         await session.open()
         yield session
@@ -95,97 +95,99 @@ async def opened(url: str, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIte
         await session.close()
 
 
-async def _ask(reads: Reads, *keys: str) -> list[object]:
-    return list(await asyncio.gather(*(reads.get(key.encode()) for key in keys), return_exceptions=True))
+async def _ask(commands: Pipelined, *keys: str) -> list[object]:
+    return list(await asyncio.gather(*(commands.get(key.encode()) for key in keys), return_exceptions=True))
 
 
 async def test_each_has_its_own_answer() -> None:
-    async with reading(Server()) as reads:
+    async with reading(Server()) as commands:
         keys = [f"key {i}" for i in range(200)]
-        assert await _ask(reads, *keys) == [f"value of {key}".encode() for key in keys]
+        assert await _ask(commands, *keys) == [f"value of {key}".encode() for key in keys]
 
 
 @pytest.mark.parametrize("drop", ["after the handshake", "at the first question"])
-async def test_a_connection_that_ends_fails_its_reads(drop: str) -> None:
+async def test_a_connection_that_ends_fails_its_commands(drop: str) -> None:
     server = Server()
     server.drops = iter([drop])
-    async with reading(server) as reads:
+    async with reading(server) as commands:
         for _ in range(2):
-            assert all(isinstance(answer, RedisError | OSError) for answer in await _ask(reads, "a", "b"))
-        assert reads.ended
+            assert all(isinstance(answer, RedisError | OSError) for answer in await _ask(commands, "a", "b"))
+        assert commands.ended
 
 
 async def test_a_caller_that_leaves_takes_no_answer_with_it() -> None:
-    async with reading(Server()) as reads:
-        await reads.get(b"a")
-        leaving, staying = asyncio.ensure_future(reads.get(b"b")), asyncio.ensure_future(reads.get(b"c"))
+    async with reading(Server()) as commands:
+        await commands.get(b"a")
+        leaving, staying = asyncio.ensure_future(commands.get(b"b")), asyncio.ensure_future(commands.get(b"c"))
         await asyncio.sleep(0)
         leaving.cancel()
         assert await staying == b"value of c"
-        assert await reads.get(b"d") == b"value of d"
+        assert await commands.get(b"d") == b"value of d"
 
 
 @pytest.mark.parametrize("fault", ["slow", "silent"])
 async def test_nobody_waits_longer_than_the_timeout(fault: str) -> None:
     """The server either does not answer, or answers each GET 50 ms after the previous one."""
     server = Server()
-    async with reading(server, TIMEOUT_SECONDS) as reads:
+    async with reading(server, TIMEOUT_SECONDS) as commands:
         server.silent, server.seconds_per_answer = fault == "silent", 0.05 if fault == "slow" else 0.0
         began = asyncio.get_running_loop().time()
         # The server would need 10 seconds for these answers.
-        answers = await _ask(reads, *map(str, range(200)))
+        answers = await _ask(commands, *map(str, range(200)))
         assert asyncio.get_running_loop().time() - began < 4.0
         assert any(isinstance(answer, TimeoutError) for answer in answers)
-        assert reads.ended
+        assert commands.ended
 
 
 async def test_after_the_end_nobody_is_left_waiting() -> None:
     server = Server()
-    async with reading(server) as reads:
-        await reads.get(b"a")
+    async with reading(server) as commands:
+        await commands.get(b"a")
         server.silent = True
-        waiting = asyncio.ensure_future(reads.get(b"b"))
+        waiting = asyncio.ensure_future(commands.get(b"b"))
         await asyncio.sleep(0)
-        reads.end(RedisError("closed"))
+        commands.end(RedisError("closed"))
         with pytest.raises(RedisError):
             await waiting
 
 
-async def test_reads_of_one_turn_are_sent_together() -> None:
+async def test_commands_of_one_turn_are_sent_together() -> None:
     server = Server()
-    async with reading(server) as reads:
-        await reads.get(b"a")
-        assert reads._transport is not None
+    async with reading(server) as commands:
+        await commands.get(b"a")
+        assert commands._transport is not None
         written: list[bytes] = []
-        write = reads._transport.write
-        reads._transport = type("Recorded", (), {"write": lambda _, data: (written.append(data), write(data)), "abort": reads._transport.abort})()
-        await _ask(reads, *map(str, range(50)))
+        write = commands._transport.write
+        commands._transport = type(
+            "Recorded", (), {"write": lambda _, data: (written.append(data), write(data)), "abort": commands._transport.abort}
+        )()
+        await _ask(commands, *map(str, range(50)))
         assert len(written) == 1
 
 
-async def test_an_error_of_redis_fails_all_reads() -> None:
+async def test_an_error_of_redis_fails_all_commands() -> None:
     server = Server()
     server.error = b"-READONLY You can't write against a read only replica.\r\n"
-    async with reading(server) as reads:
-        answers = await _ask(reads, "a", "b")
+    async with reading(server) as commands:
+        answers = await _ask(commands, "a", "b")
         assert all(isinstance(answer, ResponseError) and "READONLY" in str(answer) for answer in answers)
-        assert reads.ended
+        assert commands.ended
 
 
 async def test_an_answer_in_pieces_is_put_together() -> None:
     server = Server()
     server.in_pieces = True
-    async with reading(server) as reads:
-        assert await _ask(reads, "a", "b") == [b"value of a", b"value of b"]
+    async with reading(server) as commands:
+        assert await _ask(commands, "a", "b") == [b"value of a", b"value of b"]
 
 
 async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
     server = Server()
     server.times = 2
-    async with reading(server) as reads:
-        assert await reads.get(b"a") == b"value of a"
+    async with reading(server) as commands:
+        assert await commands.get(b"a") == b"value of a"
         async with asyncio.timeout(PATIENT_SECONDS):
-            while not reads.ended:
+            while not commands.ended:
                 await asyncio.sleep(0.001)
 
 

@@ -1,0 +1,60 @@
+"""Bugs of the path of a call: its limits, its admission, its meters and its line in the log."""
+
+from typing import Final
+
+from tests.planted.bug import Bug
+
+LIMITS: Final = "servicekit/rpc/time_limits.py"
+LIMITS_TESTS: Final = ("tests/servicekit/rpc/test_time_limits.py",)
+PIPELINE_TESTS: Final = ("tests/servicekit/rpc/test_pipeline.py",)
+
+CALLS_BUGS: Final = (
+    Bug("an earlier time limit does not move the timer", LIMITS, "if at < self._timer_at:", "if self._timer is None:", LIMITS_TESTS),
+    Bug(
+        "a time limit hides a cancellation from elsewhere",
+        LIMITS,
+        "elif task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:",
+        "elif kind is asyncio.CancelledError:",
+        LIMITS_TESTS,
+    ),
+    Bug("cleaning drops running time limits", LIMITS, "if entry[2].runs]", "if not entry[2].runs]", LIMITS_TESTS),
+    Bug(
+        "a token that was verified before is accepted after it has expired",
+        "servicekit/access/tokens.py",
+        "if identity.expires_at <= time.time() or not",
+        "if not",
+        ("tests/servicekit/access/test_tokens.py",),
+    ),
+    Bug(
+        "the session of a token that was verified before is not checked",
+        "servicekit/access/tokens.py",
+        "        self._sessions.check(identity)\n",
+        "",
+        ("tests/servicekit/access/test_tokens.py",),
+    ),
+    Bug(
+        "a call runs before its token is verified",
+        "servicekit/rpc/pipeline.py",
+        """                    if waiting is not None:
+                        await waiting
+                    answer""",
+        """                    if waiting is not None:
+                        waiting.close()
+                    answer""",
+        PIPELINE_TESTS,
+    ),
+    Bug(
+        "a request id is written to the log as it is",
+        "servicekit/rpc/call_log.py",
+        '"request_id":{_json(call.request_id)}',
+        '"request_id":"{call.request_id}"',
+        ("tests/servicekit/rpc/test_call_log.py",),
+    ),
+    Bug(
+        "a histogram counts a value in the bucket below its own",
+        "servicekit/meters.py",
+        "bisect_left(self.bounds, value)",
+        "bisect_left(self.bounds, value) - 1",
+        ("tests/servicekit/test_meters.py",),
+    ),
+)
