@@ -76,6 +76,11 @@ class Database:
             "db_pool_wait_seconds", "Time until a call got a connection or stopped waiting.", registry=registry, buckets=WAIT_BUCKETS_SECONDS
         )
 
+    @property
+    def timeout_seconds(self) -> float:
+        """The time limit of a call without a deadline."""
+        return self._options.timeout_seconds
+
     async def start(self) -> None:
         """Creates the pool. Does not connect yet, because the database may start later than this process."""
         options = self._options
