@@ -12,6 +12,7 @@ RETRY_METADATA: Final = "servicekit/rpc/retry.py"
 SERVER: Final = "servicekit/rpc/server.py"
 DOMAIN: Final = "task_service/tasks/domain.py"
 SERVICE: Final = "task_service/tasks/service.py"
+JOINED: Final = "task_service/tasks/joined.py"
 LISTS: Final = "task_service/query/list_statement.py"
 CHECKS: Final = "task_service/migrations/0004_writes.sql"
 WRITE: Final = "task_service/migrations/0006_write_cost.sql"
@@ -20,6 +21,7 @@ IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
 SAFE_WRITES: Final = "tests/contract/test_safe_writes.py"
 BATCHES: Final = "tests/contract/test_batches.py"
+JOINED_WRITES: Final = "tests/task_service/tasks/test_joined.py"
 COUNTS: Final = "tests/task_service/tasks/test_counts.py"
 
 WRITES_BUGS: Final = (
@@ -204,6 +206,20 @@ WRITES_BUGS: Final = (
         "                v_counts[v_new.status] := v_counts[v_new.status] + 1;\n",
         "",
         (COUNTS, "-k", "every_write"),
+    ),
+    Bug(
+        "a rejected write ends the writes that are sent with it",
+        WRITE,
+        "            IF left(SQLSTATE, 2) NOT IN ('TM', '22', '23') THEN\n",
+        "            IF true THEN\n",
+        (JOINED_WRITES, "-k", "own_answer"),
+    ),
+    Bug(
+        "a joined write counts as ended when its caller leaves",
+        JOINED,
+        "            elif _was_answered(waiting.answer):\n",
+        "            else:\n",
+        (JOINED_WRITES, "-k", "while_its_write_runs"),
     ),
     Bug("a deleted task is still counted", WRITE, "CASE WHEN p_kind = 3 THEN -1 ELSE 1 END;", "CASE WHEN p_kind = 3 THEN 0 ELSE 1 END;", MODEL),
     Bug(
