@@ -58,14 +58,10 @@ BEGIN
 END $$;
 
 -- Adds to the numbers of the user's tasks by status. The counter is locked already.
-CREATE FUNCTION task.count_tasks(p_user uuid, p_pending bigint, p_in_progress bigint, p_completed bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    IF p_pending <> 0 OR p_in_progress <> 0 OR p_completed <> 0 THEN
-        UPDATE task.counters
-           SET pending = pending + p_pending, in_progress = in_progress + p_in_progress, completed = completed + p_completed
-         WHERE user_id = p_user;
-    END IF;
-END $$;
+CREATE FUNCTION task.count_tasks(p_user uuid, p_pending bigint, p_in_progress bigint, p_completed bigint) RETURNS void LANGUAGE sql VOLATILE AS $$
+    UPDATE task.counters SET pending = pending + p_pending, in_progress = in_progress + p_in_progress, completed = completed + p_completed
+     WHERE user_id = p_user
+$$;
 
 -- The same as task.create_tasks for one task. Its statements read no set, which makes them a fifth cheaper.
 CREATE FUNCTION task.create_task(p_user uuid, p_operation jsonb, p_seq bigint, p_actor task.actor) RETURNS task.tasks LANGUAGE plpgsql VOLATILE AS $$
@@ -188,7 +184,9 @@ BEGIN
         END IF;
         o_tasks := o_tasks || v_new;
     END LOOP;
-    PERFORM task.count_tasks(p_user, v_counts[1], v_counts[2], v_counts[3]);
+    IF v_counts <> '{0,0,0}' THEN
+        PERFORM task.count_tasks(p_user, v_counts[1], v_counts[2], v_counts[3]);
+    END IF;
 END $$;
 
 -- p_operations: [{n, id, versions}, …]. Moves the tasks to the bin (p_kind 3) or out of it (4). They are as they are then.

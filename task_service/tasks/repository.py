@@ -35,7 +35,7 @@ from task_service.tasks.writes import Creation, Deletion, Operation, Operations,
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
 # The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
-# The error codes of task.write: see migrations/0004_writes.sql and 0006_write_cost.sql.
+# The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
 ACCOUNT_DELETED: Final = "TM001"
 KEY_REUSED: Final = "TM005"
 CACHE_STATE_CHANGED: Final = "TM007"
