@@ -78,6 +78,11 @@ class Database:
         )
         self._wait_seconds = waits.labels()
 
+    @property
+    def timeout_seconds(self) -> float:
+        """The time limit of a call without a deadline."""
+        return self._options.timeout_seconds
+
     async def start(self) -> None:
         """Creates the pool. Does not connect yet, because the database may start later than this process."""
         options = self._options

@@ -58,14 +58,10 @@ BEGIN
 END $$;
 
 -- Adds to the numbers of the user's tasks by status. The counter is locked already.
-CREATE FUNCTION task.count_tasks(p_user uuid, p_pending bigint, p_in_progress bigint, p_completed bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    IF p_pending <> 0 OR p_in_progress <> 0 OR p_completed <> 0 THEN
-        UPDATE task.counters
-           SET pending = pending + p_pending, in_progress = in_progress + p_in_progress, completed = completed + p_completed
-         WHERE user_id = p_user;
-    END IF;
-END $$;
+CREATE FUNCTION task.count_tasks(p_user uuid, p_pending bigint, p_in_progress bigint, p_completed bigint) RETURNS void LANGUAGE sql VOLATILE AS $$
+    UPDATE task.counters SET pending = pending + p_pending, in_progress = in_progress + p_in_progress, completed = completed + p_completed
+     WHERE user_id = p_user
+$$;
 
 -- The same as task.create_tasks for one task. Its statements read no set, which makes them a fifth cheaper.
 CREATE FUNCTION task.create_task(p_user uuid, p_operation jsonb, p_seq bigint, p_actor task.actor) RETURNS task.tasks LANGUAGE plpgsql VOLATILE AS $$
@@ -188,7 +184,9 @@ BEGIN
         END IF;
         o_tasks := o_tasks || v_new;
     END LOOP;
-    PERFORM task.count_tasks(p_user, v_counts[1], v_counts[2], v_counts[3]);
+    IF v_counts <> '{0,0,0}' THEN
+        PERFORM task.count_tasks(p_user, v_counts[1], v_counts[2], v_counts[3]);
+    END IF;
 END $$;
 
 -- p_operations: [{n, id, versions}, …]. Moves the tasks to the bin (p_kind 3) or out of it (4). They are as they are then.
@@ -219,22 +217,18 @@ BEGIN
     RETURN v_tasks;
 END $$;
 
--- Every write: p_kind as in task.changes, all of p_operations or none. The tasks as they are then, in the order of the operations; of a deletion none, and
--- of a creation without a key the first alone: the others are what was asked for, of the same moment.
+-- One write, after task.take_seqs has locked the counter: p_kind as in task.changes, all of p_operations or none. o_tasks: the tasks as they are then, in
+-- the order of the operations; of a deletion none, and of a creation without a key the first alone: the others are what was asked for, of the same moment.
+-- p_seq: the last number that was used before. o_used: how many of the next ones this write has used.
 -- p_generation, p_fenced: the state of the cache under which the write has set its fence, or has waited in OFF; null if no reader can know the tasks.
 -- If the state is another one by now, the write is refused with TM007. The comparison comes after the counter's lock, so this transaction has an id by then,
 -- and whoever sets ON waits for it.
--- VOLATILE plpgsql and not one statement: after the wait for the counter's lock each statement sees what was committed meanwhile, where a single
--- statement would still see its old snapshot.
-CREATE OR REPLACE FUNCTION task.write(
-    p_user uuid, p_kind smallint, p_operations jsonb, p_actor task.actor, p_key text, p_hash bytea, p_max_bytes integer, p_generation uuid, p_fenced boolean
-) RETURNS TABLE (o_replayed boolean, o_task task.tasks) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION task.execute(
+    p_user uuid, p_kind smallint, p_operations jsonb, p_seq bigint, p_actor task.actor, p_key text, p_hash bytea, p_max_bytes integer,
+    p_generation uuid, p_fenced boolean, OUT o_replayed boolean, OUT o_tasks task.tasks[], OUT o_used integer
+) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_count   integer := jsonb_array_length(p_operations);
-    v_seq     bigint := task.take_seqs(p_user, v_count);
-    v_changed integer := v_count;
-    v_kept    task.idempotency_keys;
-    v_tasks   task.tasks[];
+    v_kept task.idempotency_keys;
 BEGIN
     IF p_generation IS NOT NULL THEN
         PERFORM FROM task.cache_state WHERE generation = p_generation AND (mode > 1) = p_fenced;
@@ -249,33 +243,105 @@ BEGIN
             IF v_kept.request_hash <> p_hash THEN
                 RAISE EXCEPTION USING ERRCODE = 'TM005', MESSAGE = '0';
             END IF;
-            PERFORM task.return_seqs(p_user, v_count);
-            RETURN QUERY SELECT true, kept FROM jsonb_populate_recordset(NULL::task.tasks, v_kept.answer) AS kept;
-            -- Also for an answer that has no task.
-            RETURN QUERY SELECT true, NULL::task.tasks WHERE v_kept.answer = '[]';
+            o_replayed := true;
+            o_tasks := ARRAY(SELECT kept FROM jsonb_populate_recordset(NULL::task.tasks, v_kept.answer) AS kept);
+            o_used := 0;
             RETURN;
         END IF;
     END IF;
+    o_replayed := false;
+    o_used := jsonb_array_length(p_operations);
     CASE p_kind
-        WHEN 1 THEN v_tasks := task.create_tasks(p_user, p_operations, v_seq, p_actor, p_key IS NOT NULL);
-        WHEN 2 THEN SELECT * INTO v_tasks, v_changed FROM task.update_tasks(p_user, p_operations, v_seq, p_actor, p_max_bytes);
-        ELSE v_tasks := task.move_tasks(p_user, p_operations, v_seq, p_kind, p_actor);
+        WHEN 1 THEN o_tasks := task.create_tasks(p_user, p_operations, p_seq, p_actor, p_key IS NOT NULL);
+        WHEN 2 THEN SELECT * INTO o_tasks, o_used FROM task.update_tasks(p_user, p_operations, p_seq, p_actor, p_max_bytes);
+        ELSE o_tasks := task.move_tasks(p_user, p_operations, p_seq, p_kind, p_actor);
     END CASE;
-    IF v_changed < v_count THEN
-        PERFORM task.return_seqs(p_user, v_count - v_changed);
-    END IF;
     IF p_kind = 3 THEN
-        v_tasks := '{}';
+        o_tasks := '{}';
     END IF;
     IF p_key IS NOT NULL THEN
         INSERT INTO task.idempotency_keys (user_id, key, request_hash, answer, created_at)
-        VALUES (p_user, p_key, p_hash, to_jsonb(v_tasks), clock_timestamp())
+        VALUES (p_user, p_key, p_hash, to_jsonb(o_tasks), clock_timestamp())
         ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, created_at = excluded.created_at;
     END IF;
-    o_replayed := false;
+END $$;
+
+-- One write in a transaction of its own: see task.execute. A replayed answer that has no task is one row without a task.
+-- VOLATILE plpgsql and not one statement: after the wait for the counter's lock each statement sees what was committed meanwhile, where a single
+-- statement would still see its old snapshot.
+CREATE OR REPLACE FUNCTION task.write(
+    p_user uuid, p_kind smallint, p_operations jsonb, p_actor task.actor, p_key text, p_hash bytea, p_max_bytes integer, p_generation uuid, p_fenced boolean
+) RETURNS TABLE (o_replayed boolean, o_task task.tasks) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_count integer := jsonb_array_length(p_operations);
+    v_seq   bigint := task.take_seqs(p_user, v_count);
+    v_used  integer;
+    v_tasks task.tasks[];
+BEGIN
+    SELECT * INTO o_replayed, v_tasks, v_used
+      FROM task.execute(p_user, p_kind, p_operations, v_seq, p_actor, p_key, p_hash, p_max_bytes, p_generation, p_fenced);
+    IF v_used < v_count THEN
+        PERFORM task.return_seqs(p_user, v_count - v_used);
+    END IF;
     FOREACH o_task IN ARRAY v_tasks LOOP
         RETURN NEXT;
     END LOOP;
+    IF o_replayed AND v_tasks = '{}' THEN
+        o_task := NULL;
+        RETURN NEXT;
+    END IF;
+END $$;
+
+-- Several writes of one user, one after the other, in one transaction. Each is as task.write would do it alone: one that is refused changes nothing, and
+-- the others are not affected. p_writes: [{n, kind, operations, session_id, request_id, key, hash, generation, fenced}, …], n from 0, hash in hexadecimal
+-- digits. o_write is the n of the write; of each write there is at least one row. o_error, o_message: what it was refused with, or null.
+CREATE FUNCTION task.write_all(p_user uuid, p_writes jsonb, p_max_bytes integer)
+RETURNS TABLE (o_write integer, o_error text, o_message text, o_replayed boolean, o_task task.tasks) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    -- The last number that was taken, and the last one that was used.
+    v_last  bigint;
+    v_seq   bigint;
+    v_used  integer;
+    v_write record;
+    v_tasks task.tasks[];
+BEGIN
+    SELECT sum(jsonb_array_length(each -> 'operations')) INTO v_last FROM jsonb_array_elements(p_writes) AS each;
+    v_seq := task.take_seqs(p_user, v_last::integer);
+    v_last := v_seq + v_last;
+    FOR v_write IN
+        SELECT * FROM jsonb_to_recordset(p_writes) AS w (
+            n integer, kind smallint, operations jsonb, session_id uuid, request_id text, key text, hash text, generation uuid, fenced boolean)
+         ORDER BY n
+    LOOP
+        o_write := v_write.n;
+        o_error := NULL;
+        o_message := NULL;
+        BEGIN
+            SELECT * INTO o_replayed, v_tasks, v_used
+              FROM task.execute(p_user, v_write.kind, v_write.operations, v_seq, ROW(p_user, v_write.session_id, v_write.request_id)::task.actor,
+                                v_write.key, decode(v_write.hash, 'hex'), p_max_bytes, v_write.generation, v_write.fenced);
+            v_seq := v_seq + v_used;
+        EXCEPTION WHEN OTHERS THEN
+            -- What is wrong with this write alone: a refusal, or its values. Anything else ends them all.
+            IF left(SQLSTATE, 2) NOT IN ('TM', '22', '23') THEN
+                RAISE;
+            END IF;
+            o_error := SQLSTATE;
+            o_message := SQLERRM;
+            o_replayed := false;
+            v_tasks := '{}';
+        END;
+        FOREACH o_task IN ARRAY v_tasks LOOP
+            RETURN NEXT;
+        END LOOP;
+        IF v_tasks = '{}' THEN
+            o_task := NULL;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    IF v_seq < v_last THEN
+        PERFORM task.return_seqs(p_user, (v_last - v_seq)::integer);
+    END IF;
 END $$;
 
 -- Removes at most p_limit rows of a closed account from each table. Returns how many it removed.

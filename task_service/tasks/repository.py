@@ -1,8 +1,11 @@
 """Tasks in PostgreSQL: one statement for each method. list_statement builds the statement of a list."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -27,6 +30,7 @@ from task_service.tasks.errors import (
     TaskNotDeleted,
     TaskNotFound,
 )
+from task_service.tasks.joined import JoinedWrites
 from task_service.tasks.turns import Turns
 from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
 
@@ -60,6 +64,9 @@ WRITE: Final = f"""
 SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
   FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9, $10)
 """  # noqa: S608
+WRITE_ALL: Final = f"""
+SELECT o_write, o_error, o_message, o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)} FROM task.write_all($1, $2, $3)
+"""  # noqa: S608
 SWEEP: Final = "SELECT task.sweep($1, $2, $3)"
 
 
@@ -72,11 +79,12 @@ def removals(*, bin_days: int, change_days: int) -> Sequence[Removal]:
 
 
 class PostgresTasks:
-    """A TaskRepository (see task_service.tasks.service). Each method is one round trip."""
+    """A TaskRepository (see task_service.tasks.service). Each method is one round trip; writes of one user share one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._expensive = Turns(EXPENSIVE_LISTS)
+        self._joined = JoinedWrites(self._write_one, self._write_all, database.timeout_seconds)
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:
         """See TaskRepository.find."""
@@ -106,19 +114,69 @@ class PostgresTasks:
         on_failed: Callable[[], None] | None = None,
     ) -> Written:
         """See FencedTasks.write."""
+        request = _Request(actor, operations, idempotency, state)
+        return await self._joined.execute(actor.user_id, request, on_failed or _nothing)
+
+    async def _write_one(self, user_id: UUID, request: "_Request", on_failed: Callable[[], None]) -> Written:
+        """Executes the write in its own transaction."""
+        actor, idempotency, state = request.actor, request.idempotency, request.state
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
-        values = orjson.dumps([_operation(n, operation) for n, operation in enumerate(operations)]).decode()
+        values = orjson.dumps(request.values()).decode()
         expected = (None, None) if state is None else (state.generation, state.fenced)
-        args = (actor.user_id, KINDS[type(operations[0])], values, actor.session_id, actor.request_id, key, request_hash)
+        args = (user_id, request.kind, values, actor.session_id, actor.request_id, key, request_hash)
         try:
             rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
         except asyncpg.PostgresError as error:
-            raise _refusal(error) from error
-        replayed = bool(rows) and rows[0][0]
-        if isinstance(operations[0], Creation) and not replayed:
-            return Written(_created(operations, to_task(rows[0][1:])))
-        # A replayed answer without tasks is one row without a task.
-        return Written([to_task(row[1:]) for row in rows if row[1] is not None], replayed)
+            raise _refusal(error.sqlstate or "", str(error)) or error from error
+        return _written(request.operations, bool(rows) and rows[0][0], [row[1:] for row in rows])
+
+    async def _write_all(self, user_id: UUID, requests: Sequence["_Request"], on_failed: Callable[[], None]) -> Sequence[Written | Exception]:
+        """Executes the writes in one transaction. Returns the result or the error of each."""
+        values = orjson.dumps([request.to_join(n) for n, request in enumerate(requests)]).decode()
+        try:
+            rows = await self._database.fetch(WRITE_ALL, user_id, values, MAX_ANSWER_BYTES, on_failed=on_failed)
+        except asyncpg.PostgresError as error:
+            raise _refusal(error.sqlstate or "", str(error)) or error from error
+        answers = (list(answer) for _, answer in itertools.groupby(rows, key=itemgetter(0)))
+        return [
+            _error(answer[0][1], answer[0][2]) if answer[0][1] else _written(request.operations, answer[0][3], [row[4:] for row in answer])
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A write with everything that task.write takes."""
+
+    actor: Actor
+    operations: Operations
+    idempotency: Idempotency | None
+    state: State | None
+
+    @property
+    def kind(self) -> int:
+        return KINDS[type(self.operations[0])]
+
+    def values(self) -> Sequence[Mapping[str, Any]]:
+        """Returns the operations in the form that task.write takes."""
+        return [_operation(n, operation) for n, operation in enumerate(self.operations)]
+
+    def to_join(self, n: int) -> Mapping[str, Any]:
+        """Returns the write in the form that task.write_all takes."""
+        joined: dict[str, Any] = {"n": n, "kind": self.kind, "operations": self.values()}
+        joined |= {"session_id": str(self.actor.session_id), "request_id": self.actor.request_id}
+        if self.idempotency is not None:
+            joined |= {"key": self.idempotency.key, "hash": self.idempotency.request_hash.hex()}
+        if self.state is not None:
+            joined |= {"generation": str(self.state.generation), "fenced": self.state.fenced}
+        return joined
+
+
+def _written(operations: Operations, replayed: bool, rows: Sequence[Any]) -> Written:  # noqa: FBT001 - a value, not a switch
+    """Returns the result in rows that begin with COLUMNS. A replayed answer without tasks is one row without a task."""
+    if isinstance(operations[0], Creation) and not replayed:
+        return Written(_created(operations, to_task(rows[0])))
+    return Written([to_task(row) for row in rows if row[0] is not None], replayed)
 
 
 def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
@@ -148,22 +206,31 @@ def _created(operations: Operations, first: Task) -> Sequence[Task]:
     return tasks
 
 
-def _refusal(error: asyncpg.PostgresError) -> Exception:
-    """Returns the domain error for an error of task.write, or the error itself if it has another code.
+def _error(code: str, message: str) -> Exception:
+    """Returns the error of a write that was refused among others."""
+    return _refusal(code, message) or asyncpg.PostgresError(f"{code}: {message}")
+
+
+def _refusal(code: str, message: str) -> Exception | None:
+    """Returns the domain error for an error of task.write, or None if it has another code.
 
     ACCOUNT_DELETED means TokenInvalid: an access token can outlive a deleted account by minutes.
     """
-    if error.sqlstate == ACCOUNT_DELETED:
+    if code == ACCOUNT_DELETED:
         return TokenInvalid()
-    if error.sqlstate == CACHE_STATE_CHANGED:
+    if code == CACHE_STATE_CHANGED:
         return CacheStateChanged()
-    if error.sqlstate == KEY_REUSED:
+    if code == KEY_REUSED:
         return IdempotencyKeyReused()
-    refused = REFUSED.get(error.sqlstate or "")
+    refused = REFUSED.get(code)
     if refused is None:
-        return error
-    index, _, version = str(error).partition(" ")
+        return None
+    index, _, version = message.partition(" ")
     return refused(int(index), etag=etag_of(int(version)) if version else None)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _task(row: Any) -> Task | None:

@@ -37,8 +37,8 @@ class TaskRepository(Protocol):
     async def list(self, query: ListQuery, after: Position | None, skip: int, limit: int, *, with_total: bool = False) -> Listed:
         """Returns at most `limit` tasks of the query after `after`, without the first `skip`, in the query's order and with ties in the order of ids.
 
-        The place in the user's change log and, if `with_total`, the total are from the same snapshot. The total counts every matching task: its cost
-        grows with their number.
+        The place in the user's change log and, if `with_total`, the total are from the same snapshot. The total of all tasks, or
+        of those of some statuses, is known. Any other total counts every matching task: its cost grows with their number.
         """
 
     async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:

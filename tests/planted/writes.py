@@ -12,6 +12,7 @@ RETRY_METADATA: Final = "servicekit/rpc/retry.py"
 SERVER: Final = "servicekit/rpc/server.py"
 DOMAIN: Final = "task_service/tasks/domain.py"
 SERVICE: Final = "task_service/tasks/service.py"
+JOINED: Final = "task_service/tasks/joined.py"
 LISTS: Final = "task_service/query/list_statement.py"
 CHECKS: Final = "task_service/migrations/0004_writes.sql"
 WRITE: Final = "task_service/migrations/0006_write_cost.sql"
@@ -20,6 +21,7 @@ IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
 SAFE_WRITES: Final = "tests/contract/test_safe_writes.py"
 BATCHES: Final = "tests/contract/test_batches.py"
+JOINED_WRITES: Final = "tests/task_service/tasks/test_joined.py"
 COUNTS: Final = "tests/task_service/tasks/test_counts.py"
 
 WRITES_BUGS: Final = (
@@ -33,31 +35,13 @@ WRITES_BUGS: Final = (
     Bug(
         "an idempotency key is read before the counter's lock is taken",
         WRITE,
-        """    v_seq     bigint := task.take_seqs(p_user, v_count);
-    v_changed integer := v_count;
-    v_kept    task.idempotency_keys;
-    v_tasks   task.tasks[];
-BEGIN
-    IF p_generation IS NOT NULL THEN
-        PERFORM FROM task.cache_state WHERE generation = p_generation AND (mode > 1) = p_fenced;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION USING ERRCODE = 'TM007', MESSAGE = '0';
-        END IF;
-    END IF;
-    IF p_key IS NOT NULL THEN
-        SELECT * INTO v_kept FROM task.idempotency_keys
+        """        SELECT * INTO v_kept FROM task.idempotency_keys
          WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
+        IF FOUND THEN
 """,
-        """    v_seq     bigint;
-    v_changed integer := v_count;
-    v_kept    task.idempotency_keys;
-    v_tasks   task.tasks[];
-BEGIN
-    SELECT * INTO v_kept FROM task.idempotency_keys
-     WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
-    v_seq := task.take_seqs(p_user, v_count);
-    IF p_key IS NOT NULL THEN
-        PERFORM WHERE v_kept.key IS NOT NULL;
+        """        SELECT * INTO v_kept FROM task.idempotency_keys
+         WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
+        IF FOUND AND v_kept.created_at < now() THEN
 """,
         ("tests/task_service/tasks/test_writes.py", "-k", "two_at_once"),
     ),
@@ -102,13 +86,13 @@ BEGIN
     Bug(
         "a rejected request uses up its idempotency key",
         REPOSITORY,
-        """            raise _refusal(error) from error
-""",
+        """            raise _refusal(error.sqlstate or "", str(error)) or error from error
+        return _written(request.operations, bool(rows)""",
         """            if key is not None:
                 keep = "INSERT INTO task.idempotency_keys VALUES ($1, $2, $3, '[]', now())"
-                await self._database.fetchrow(keep, actor.user_id, key, request_hash)
-            raise _refusal(error) from error
-""",
+                await self._database.fetchrow(keep, user_id, key, request_hash)
+            raise _refusal(error.sqlstate or "", str(error)) or error from error
+        return _written(request.operations, bool(rows)""",
         (IDEMPOTENCY, "-k", "refusal"),
     ),
     Bug(
@@ -117,12 +101,12 @@ BEGIN
         """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
 """,
         """            find = "SELECT FROM task.idempotency_keys WHERE user_id = $1 AND key = $2"
-            kept = key is None or await self._database.fetchrow(find, actor.user_id, key) is not None
+            kept = key is None or await self._database.fetchrow(find, user_id, key) is not None
             rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
             if not kept:
                 answer = "SELECT $1, $2, $3, coalesce(jsonb_agg(to_jsonb(t)), '[]'), now() FROM task.tasks AS t WHERE user_id = $1 AND id = ANY ($4)"
                 keep = f"INSERT INTO task.idempotency_keys {answer}"
-                await self._database.fetchrow(keep, actor.user_id, key, request_hash, [row[2] for row in rows])
+                await self._database.fetchrow(keep, user_id, key, request_hash, [row[2] for row in rows])
 """,
         (LOST_ANSWERS, "-k", "postgres and after"),
     ),
@@ -222,6 +206,20 @@ BEGIN
         "                v_counts[v_new.status] := v_counts[v_new.status] + 1;\n",
         "",
         (COUNTS, "-k", "every_write"),
+    ),
+    Bug(
+        "a rejected write ends the writes that are sent with it",
+        WRITE,
+        "            IF left(SQLSTATE, 2) NOT IN ('TM', '22', '23') THEN\n",
+        "            IF true THEN\n",
+        (JOINED_WRITES, "-k", "own_answer"),
+    ),
+    Bug(
+        "a joined write counts as ended when its caller leaves",
+        JOINED,
+        "            elif _was_answered(waiting.answer):\n",
+        "            else:\n",
+        (JOINED_WRITES, "-k", "while_its_write_runs"),
     ),
     Bug("a deleted task is still counted", WRITE, "CASE WHEN p_kind = 3 THEN -1 ELSE 1 END;", "CASE WHEN p_kind = 3 THEN 0 ELSE 1 END;", MODEL),
     Bug(
