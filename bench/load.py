@@ -29,18 +29,17 @@ async def run(job: Job) -> Round:
     """Runs one round."""
     tally = Tally()
     connections = await _connect(job, tally)
-    families = {name: cpu.family(pid) for name, pid in job.processes.items()}
     for connection in connections:
         connection.begin()
     await asyncio.sleep(job.settle_seconds)
     tally.counting = True
-    began, before, own_before = time.perf_counter(), cpu.seconds(families), time.process_time()
+    began, before, own_before = time.perf_counter(), cpu.seconds(job.processes), time.process_time()
     await asyncio.sleep(job.seconds)
     tally.counting = False
-    ended, after, own_after = time.perf_counter(), cpu.seconds(families), time.process_time()
+    ended, after, own_after = time.perf_counter(), cpu.seconds(job.processes), time.process_time()
     for connection in connections:
         connection.close()
-    used = {name: after[name] - before[name] for name in families} | {"client": own_after - own_before}
+    used = {name: after[name] - before[name] for name in job.processes} | {"client": own_after - own_before}
     return Round(ended - began, tally.latencies, tally.failures, tally.first_failure, used)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.calls import Calls
 from bench.jobs import Job, Round
 from bench.system import System, Target, Way
-from bench.workload import Rpc
 
 
 class CallsFailed(Exception):
@@ -29,15 +29,15 @@ class Settings:
     @classmethod
     def quick(cls) -> "Settings":
         """Returns the settings of a smoke test."""
-        return cls(rounds=2, seconds=0.25, settle_seconds=0.05, warm_up_seconds=0.1)
+        return cls(rounds=2, seconds=0.5, settle_seconds=0.05, warm_up_seconds=0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The rounds of one RPC on one way, of the service and of the floor."""
+    """The rounds of some calls on one way, of the service and of the floor."""
 
     way: str
-    rpc: str
+    calls: str
     service: list[Round] = field(default_factory=list)
     floor: list[Round] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class _Pair:
     way: Way
-    rpc: Rpc
+    calls: Calls
     row: Row
 
     def turns(self) -> list[tuple[Target, list[Round]]]:
@@ -70,17 +70,16 @@ async def measure(system: System, settings: Settings) -> list[Row]:
 
 def _pairs(system: System, only: str) -> Iterator[_Pair]:
     for way in system.ways:
-        for rpc in system.rpcs:
-            # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
-            if (way.protocol == "http" or rpc is system.rpcs[0] or way is system.ways[0]) and only.lower() in f"{way.name} {rpc.name}".lower():
-                yield _Pair(way, rpc, Row(way.name, rpc.name))
+        direct, rest = way is system.ways[0], way.protocol == "http"
+        # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
+        calls = [*system.rows, *system.scenarios] if direct or rest else system.rows[:1]
+        yield from (_Pair(way, some, Row(way.name, some.name)) for some in calls if only.lower() in f"{way.name} {some.name}".lower())
 
 
 async def _round(system: System, settings: Settings, pair: _Pair, target: Target, seconds: float) -> Round:
-    way, rpc = pair.way, pair.rpc
-    requests = rpc.grpc if way.protocol == "grpc" else rpc.rest
-    job = Job(way.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, requests)
+    way, calls = pair.way, pair.calls
+    job = Job(way.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, calls.over(way.protocol))
     result = await system.run(job)
     if result.failures or not result.latencies:
-        raise CallsFailed(f"{way.name}, {rpc.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
+        raise CallsFailed(f"{way.name}, {calls.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
     return result

@@ -43,7 +43,7 @@ def _row(row: Row) -> dict[str, Any]:
         # The floor's cost divided by the service's, so that 1 is the best value here too. It leaves out the stores, because the floor has none.
         "cpu_per_call": _ratio(_cost(floor), _cost(service)),
     }
-    return {"way": row.way, "rpc": row.rpc, "ratios": ratios, "service": service, "floor": floor}
+    return {"way": row.way, "calls": row.calls, "ratios": ratios, "service": service, "floor": floor}
 
 
 def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def table(figures: Mapping[str, Any]) -> str:
         if row["way"] != way:
             way = row["way"]
             lines.append(way)
-        lines += (_line(row["rpc"], row["service"], row["ratios"]), _line("  floor", row["floor"], {}))
+        lines += (_line(row["calls"], row["service"], row["ratios"]), _line("  floor", row["floor"], {}))
     if figures["beside_logins"]:
         lines += ["", _beside(figures["beside_logins"])]
     if figures["batches"]:

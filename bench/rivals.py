@@ -28,7 +28,7 @@ import httpx
 from bench import aims
 from bench.aims import OURS
 from bench.report import write
-from bench.seeding import seed
+from bench.seeding import seed, varied_task
 from bench.system import ENVIRONMENT
 from devstack import ports
 from devstack.config import HOST, StackConfig
@@ -125,7 +125,7 @@ async def _prepared(extent: Extent, state: State, ids: Path) -> Account:
     async with httpx.AsyncClient(base_url=state.url, timeout=60) as rest:
         account = await make_account(rest)
     async with grpc.aio.insecure_channel(f"{HOST}:{state.processes['task-1'].grpc_port}") as channel:
-        found = await seed(channel, account, extent.tasks)
+        found = await seed(channel, account, [varied_task(number) for number in range(extent.tasks)])
     await asyncio.to_thread(ids.write_text, "".join(f"{task_id}\n" for task_id in found))
     database = await asyncpg.connect(state.database_url)
     try:

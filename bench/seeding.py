@@ -1,4 +1,4 @@
-"""Creates the many tasks of one user through the API's own write path, for the scenarios that read one user's tasks."""
+"""Creates the tasks of a user in batches, through the API's own write path."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,13 +18,12 @@ STATUSES: Final = (task_pb2.Task.PENDING, task_pb2.Task.IN_PROGRESS, task_pb2.Ta
 DUE_SECONDS: Final = 1_896_134_400
 
 
-async def seed(channel: grpc.aio.Channel, account: Account, tasks: int) -> Sequence[str]:
-    """Creates the tasks of the account and returns their ids, the oldest first."""
+async def seed(channel: grpc.aio.Channel, account: Account, tasks: Sequence[task_pb2.Task]) -> Sequence[str]:
+    """Creates the tasks and returns their ids."""
     create_all: Any = channel.unary_unary(CREATE_ALL)
     ids: list[str] = []
-    for first in range(0, tasks, TASKS_PER_BATCH):
-        numbers = range(first, min(first + TASKS_PER_BATCH, tasks))
-        requests = [task_service_pb2.CreateTaskRequest(task=varied_task(number)) for number in numbers]
+    for first in range(0, len(tasks), TASKS_PER_BATCH):
+        requests = [task_service_pb2.CreateTaskRequest(task=task) for task in tasks[first : first + TASKS_PER_BATCH]]
         body = task_service_pb2.BatchCreateTasksRequest(requests=requests).SerializeToString()
         answer = task_service_pb2.BatchCreateTasksResponse.FromString(await create_all(body, metadata=account.metadata, timeout=BATCH_SECONDS))
         ids += (task.id for task in answer.tasks)

@@ -1,6 +1,5 @@
 """All processes of the benchmark: the stack, the floors, and the load generator."""
 
-import asyncio
 import base64
 import json
 import sys
@@ -14,19 +13,18 @@ from typing import Self
 
 import grpc.aio
 
-from bench import envoy
+from bench import calls, envoy, scenarios, workload
+from bench.calls import Calls
+from bench.generator import Generator
 from bench.jobs import Job, Protocol, Round
 from bench.program import Program, listens, running
-from bench.workload import Rpc, make_accounts, prepare
 from devstack import ports
-from devstack.config import HOST, PROJECT_ROOT, StackConfig
+from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import Account
 
-# The bcrypt cost of production, because it determines how much logins slow down other calls.
-ENVIRONMENT = {"BCRYPT_COST": "12", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
-# The load generator sends all latencies of a round in one line.
-MAX_LINE_BYTES = 64 * 1024 * 1024
+# The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
+ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,8 @@ class System:
         self.stack = Stack(self._config)
         self.accounts: list[Account] = []
         self.auth_port = 0
-        self.rpcs: list[Rpc] = []
+        self.rows: list[Calls] = []
+        self.scenarios: list[Calls] = []
         self.ways: list[Way] = []
 
     async def __aenter__(self) -> Self:
@@ -74,13 +73,7 @@ class System:
 
     async def run(self, job: Job) -> Round:
         """Makes the load generator run a round. Raises RuntimeError if it has ended."""
-        assert self._generator.stdin is not None
-        assert self._generator.stdout is not None
-        self._generator.stdin.write(f"{job.to_json()}\n".encode())
-        line = await self._generator.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator has ended")
-        return Round(**json.loads(line))
+        return await self._generator.run(job)
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
@@ -89,10 +82,12 @@ class System:
         state = self.stack.state
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
-        self.auth_port, self.accounts = auth.grpc_port, await make_accounts(state.url)
+        self.auth_port, self.accounts = auth.grpc_port, await workload.make_accounts(state.url, 2 * workload.ACCOUNTS + 1)
         async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
-            self.rpcs = await prepare(self.accounts, channel)
-        floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port))
+            self.rows = await workload.prepare(self.accounts, channel)
+            self.scenarios = await scenarios.prepare(self.accounts[-1], channel)
+            replies = await calls.answers(channel, self.rows)
+        floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port), replies)
         stores = {name: state.processes[name].pid or 0 for name in ("postgres", "valkey")}
         service = {"service": task.pid, **stores}
         direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "envoy": gateway.pid})
@@ -101,19 +96,12 @@ class System:
             Way("gRPC, through the gateway", "grpc", behind, floor["plain"]),
             Way("REST, through the gateway", "http", behind, floor["gateway"]),
         ]
-        self._generator = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.load"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=MAX_LINE_BYTES,
-            cwd=PROJECT_ROOT,
-        )
-        exits.push_async_callback(_end, self._generator)
+        self._generator = await exits.enter_async_context(Generator.running())
 
-    async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int]) -> dict[str, Target]:
+    async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int], answers: Mapping[str, bytes]) -> dict[str, Target]:
         one, other = ports.allocate(StackConfig()), ports.allocate(StackConfig())
         replies = folder / "replies.json"
-        replies.write_text(json.dumps({rpc.path: base64.b64encode(rpc.reply).decode() for rpc in self.rpcs}), encoding="utf-8")
+        replies.write_text(json.dumps({path: base64.b64encode(answer).decode() for path, answer in answers.items()}), encoding="utf-8")
         port = one.task[0].grpc
         programs = (
             Program("floor", (sys.executable, "-m", "bench.floor", str(port), str(replies)), listens(port)),
@@ -126,9 +114,3 @@ class System:
             "plain": Target(one.gateway, {"service": echo, "envoy": plain}),
             "gateway": Target(other.gateway, {"service": echo, "envoy": gateway}),
         }
-
-
-async def _end(generator: asyncio.subprocess.Process) -> None:
-    assert generator.stdin is not None
-    generator.stdin.close()
-    await generator.wait()
