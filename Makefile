@@ -100,6 +100,9 @@ bench: .venv/installed gen/descriptors.binpb ## measure calls per second and CPU
 bench-rivals: .venv/installed gen/descriptors.binpb ## measure the rivals of the folder RIVALS (after its setup, with its PEERS_HOME) and this system in turns; print ratios and aims
 	@$(BIN)/python -m bench.rivals "$(RIVALS)" $(ARGS)
 
+bench-compare: .venv/installed gen/descriptors.binpb ## compare the CPU per call of two checkouts in turns: OLD (a folder with its own .venv), NEW (this folder)
+	@$(BIN)/python -m bench.compare "$(OLD)" "$(or $(NEW),.)" $(ARGS)
+
 images: ## build the images of both services and the gateway with Docker: DOCKER, IMAGE_TAG
 	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .
 	$(DOCKER) build $(BUILD_ARGS) --target task-service --tag task-manager/task-service:$(IMAGE_TAG) .

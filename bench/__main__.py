@@ -37,7 +37,8 @@ def main() -> None:
 async def run(settings: Settings, output: Path) -> None:
     """Runs the measurements, writes the JSON and prints the table."""
     async with System(settings.profile) as system:
-        rows = await measure(system, settings)
+        rows = system.rows(settings.only)
+        await measure(system.generator, rows, settings)
         beside = logins.figures(await logins.measure(system, settings)) if settings.only.lower() in logins.NAME else None
         batch = batches.figures(await batches.measure(system, settings)) if settings.only.lower() in batches.NAME else None
         idle = watches.figures(await watches.measure(system)) if settings.only.lower() in watches.NAME else None

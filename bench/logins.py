@@ -49,7 +49,7 @@ async def measure(system: System, settings: Settings) -> BesideLogins:
 
 async def _round(system: System, settings: Settings) -> Round:
     target = system.ways[0].service
-    job = Job("grpc", target.port, CALLERS, settings.settle_seconds, settings.seconds, target.processes, system.rows[0].over("grpc"))
+    job = Job("grpc", target.port, CALLERS, settings.settle_seconds, settings.seconds, target.processes, system.rpcs[0].over("grpc"))
     result = await system.run(job)
     if result.failures or not result.latencies:
         raise CallsFailed(f"beside logins: {result.failures} calls failed; {result.first_failure}")

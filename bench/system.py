@@ -18,6 +18,7 @@ from bench.calls import Calls
 from bench.generator import Generator
 from bench.jobs import Job, Protocol, Round
 from bench.program import Program, listens, running
+from bench.rows import Row, Target, Turn
 from devstack import ports
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
@@ -25,14 +26,6 @@ from tests.support.accounts import Account
 
 # The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
 ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The port of the calls, and the pids of the processes whose CPU they use, by the name of the figure."""
-
-    port: int
-    processes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ class System:
         self.stack = Stack(self._config)
         self.accounts: list[Account] = []
         self.auth_port = 0
-        self.rows: list[Calls] = []
+        self.rpcs: list[Calls] = []
         self.scenarios: list[Calls] = []
         self.ways: list[Way] = []
 
@@ -73,7 +66,17 @@ class System:
 
     async def run(self, job: Job) -> Round:
         """Makes the load generator run a round. Raises RuntimeError if it has ended."""
-        return await self._generator.run(job)
+        return await self.generator.run(job)
+
+    def rows(self, only: str) -> list[Row]:
+        """Returns the rows whose way and name contain the words, without rounds."""
+        found = []
+        for way in self.ways:
+            # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
+            complete = way.protocol == "http" or way is self.ways[0]
+            some = [*self.rpcs, *self.scenarios] if complete else self.rpcs[:1]
+            found += [Row(way.name, way.protocol, Turn(way.floor, row_calls), Turn(way.service, row_calls)) for row_calls in some]
+        return [row for row in found if row.matches(only)]
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
@@ -84,19 +87,19 @@ class System:
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
         self.auth_port, self.accounts = auth.grpc_port, await workload.make_accounts(state.url, 2 * workload.ACCOUNTS + 1)
         async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
-            self.rows = await workload.prepare(self.accounts, channel)
+            self.rpcs = await workload.prepare(self.accounts, channel)
             self.scenarios = await scenarios.prepare(self.accounts[-1], channel)
-            replies = await calls.answers(channel, self.rows)
+            replies = await calls.answers(channel, self.rpcs)
         floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port), replies)
         stores = {name: state.processes[name].pid or 0 for name in ("postgres", "valkey")}
         service = {"service": task.pid, **stores}
-        direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "envoy": gateway.pid})
+        direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "gateway": gateway.pid})
         self.ways = [
             Way("gRPC, straight to the service", "grpc", direct, floor["echo"]),
             Way("gRPC, through the gateway", "grpc", behind, floor["plain"]),
             Way("REST, through the gateway", "http", behind, floor["gateway"]),
         ]
-        self._generator = await exits.enter_async_context(Generator.running())
+        self.generator = await exits.enter_async_context(Generator.running())
 
     async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int], answers: Mapping[str, bytes]) -> dict[str, Target]:
         one, other = ports.allocate(StackConfig()), ports.allocate(StackConfig())
@@ -111,6 +114,6 @@ class System:
         echo, plain, gateway = [await exits.enter_async_context(running(program, folder)) for program in programs]
         return {
             "echo": Target(port, {"service": echo}),
-            "plain": Target(one.gateway, {"service": echo, "envoy": plain}),
-            "gateway": Target(other.gateway, {"service": echo, "envoy": gateway}),
+            "plain": Target(one.gateway, {"service": echo, "gateway": plain}),
+            "gateway": Target(other.gateway, {"service": echo, "gateway": gateway}),
         }
