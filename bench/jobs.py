@@ -23,6 +23,7 @@ class Request:
 class Job:
     """A round to run: `callers` concurrent callers make the requests in turn. The measurement of `seconds` starts after `settle_seconds`.
 
+    Without a `rate` the load is a closed loop. With a `rate`, in calls per second, it is an open loop, and `callers` limits the concurrent calls.
     `processes` maps names to pids. The CPU time of each process and its children is read at the start and at the end of the measurement.
     """
 
@@ -33,6 +34,7 @@ class Job:
     seconds: float
     processes: Mapping[str, int]
     requests: tuple[Request, ...]
+    rate: float | None = None
 
     def to_json(self) -> str:
         """Returns the job as one line of JSON."""
@@ -48,10 +50,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The result of a job. Latencies are in µs, one for each successful call. CPU times are in seconds and include `client`."""
+    """The result of a job. Latencies are in µs, one for each successful call. CPU times are in seconds and include `client`.
+
+    In an open loop, latencies count from the intended start of the call. They contain those of the `unanswered` calls, as far as these have waited.
+    """
 
     seconds: float
+    cpu_seconds: Mapping[str, float]
     latencies: list[int]
     failures: int
     first_failure: str
-    cpu_seconds: Mapping[str, float]
+    unanswered: int = 0

@@ -1,5 +1,6 @@
 """All processes of the benchmark: the stack, the floors, and the load generator."""
 
+import asyncio
 import base64
 import json
 import sys
@@ -17,6 +18,7 @@ from bench import calls, envoy, scenarios, workload
 from bench.calls import Calls
 from bench.generator import Generator
 from bench.jobs import Job, Protocol, Round
+from bench.memory import resident
 from bench.program import Program, listens, running
 from bench.rows import Row, Target, Turn
 from devstack import ports
@@ -26,6 +28,10 @@ from tests.support.accounts import Account
 
 # The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
 ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
+# The processes whose memory is measured.
+MEASURED = ("auth-1", "task-1", "gateway")
+# Time after the start, so that the processes have created their connections.
+REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class System:
         self.stack = Stack(self._config)
         self.accounts: list[Account] = []
         self.auth_port = 0
+        self.memory_at_rest: dict[str, int] = {}
         self.rpcs: list[Calls] = []
         self.scenarios: list[Calls] = []
         self.ways: list[Way] = []
@@ -68,6 +75,10 @@ class System:
         """Makes the load generator run a round. Raises RuntimeError if it has ended."""
         return await self.generator.run(job)
 
+    def memory(self) -> dict[str, int]:
+        """Returns the resident memory of both services and the gateway, in bytes."""
+        return resident({name: process.pid or 0 for name, process in self.stack.state.processes.items() if name in MEASURED})
+
     def rows(self, only: str) -> list[Row]:
         """Returns the rows whose way and name contain the words, without rounds."""
         found = []
@@ -82,7 +93,8 @@ class System:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
         # With a data directory, PostgreSQL runs with fsync, as in production. In an ephemeral stack, writes would not wait for the disk.
         self.stack = await exits.enter_async_context(Stack(replace(self._config, data_dir=folder / "data")))
-        state = self.stack.state
+        await asyncio.sleep(REST_SECONDS)
+        state, self.memory_at_rest = self.stack.state, self.memory()
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
         self.auth_port, self.accounts = auth.grpc_port, await workload.make_accounts(state.url, 2 * workload.ACCOUNTS + 1)

@@ -14,7 +14,7 @@ from tests.architecture.rules import ROOT
 
 def turn(*rounds: dict[str, float]) -> Turn:
     """A turn whose rounds have ten calls and this CPU time, in µs per call."""
-    done = [Round(1.0, [1] * 10, 0, "", {name: us * 10 / 1e6 for name, us in used.items()} | {"client": 1.0}) for used in rounds]
+    done = [Round(1.0, {name: us * 10 / 1e6 for name, us in used.items()} | {"client": 1.0}, [1] * 10, 0, "") for used in rounds]
     return Turn(Target(1, dict.fromkeys(rounds[0], 1)), Calls("GetTask", ()), done)
 
 
