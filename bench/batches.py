@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from taskmanager.task.v1 import task_service_pb2
 
 from bench import cpu
-from bench.calls import SERVICE, new_task, over_grpc
+from bench.calls import SERVICE, new_task
 from bench.measure import Settings
 from bench.system import System
 from devstack.config import HOST
@@ -60,9 +60,8 @@ async def measure(system: System, settings: Settings) -> Batches:
 
 def _caller(system: System, channel: grpc.aio.Channel, name: str, message: Message) -> Callable[[], Any]:
     method: Any = channel.unary_unary(SERVICE + name)
-    request = over_grpc(name, system.accounts[-1], message)
-    metadata = grpc.aio.Metadata(("authorization", f"Bearer {request.token}"))
-    return lambda: method(request.body, metadata=metadata, timeout=30)
+    body, metadata = message.SerializeToString(), system.users.accounts[-1].metadata
+    return lambda: method(body, metadata=metadata, timeout=30)
 
 
 async def _round(processes: Mapping[str, int], call: Callable[[], Any], calls: int, share: float, cost: Cost) -> None:

@@ -21,13 +21,14 @@ from typing import Any, Final
 
 import grpc.aio
 
-from bench import scenarios, side, workload
+from bench import side, workload
 from bench.calls import Calls
 from bench.generator import Generator
 from bench.measure import CallsFailed, Settings, measure
 from bench.report import write
 from bench.rows import Row, Target, Turn
 from bench.system import ENVIRONMENT
+from bench.users import Users
 from devstack.config import HOST
 
 # No login is measured, so passwords have bcrypt's lowest cost.
@@ -49,6 +50,7 @@ class Side:
     grpc: Target
     rest: Target
     calls: Sequence[Calls]
+    users: Users
 
 
 def main() -> None:
@@ -110,11 +112,11 @@ async def running(folder: Path) -> AsyncIterator[Side]:
 
 async def _prepared(name: str, found: Mapping[str, Any]) -> Side:
     ports, processes = found["ports"], found["processes"]
-    accounts = await workload.make_accounts(f"http://{HOST}:{ports['rest']}", 2 * workload.ACCOUNTS + 1)
+    users = await Users.create(f"http://{HOST}:{ports['rest']}", workload.USERS)
     async with grpc.aio.insecure_channel(f"{HOST}:{ports['grpc']}") as channel:
-        calls = [*await workload.prepare(accounts, channel), *await scenarios.prepare(accounts[-1], channel)]
+        by_rpc, by_scenario = await workload.prepare(users.accounts, channel)
     direct = {process: pid for process, pid in processes.items() if process != "gateway"}
-    return Side(name, Target(ports["grpc"], direct), Target(ports["rest"], processes), calls)
+    return Side(name, Target(ports["grpc"], direct), Target(ports["rest"], processes), [*by_rpc, *by_scenario], users)
 
 
 def version(folder: Path) -> str:
@@ -127,8 +129,8 @@ def rows(old: Side, new: Side) -> list[Row]:
     """Returns the rows of both ways, without rounds."""
     pairs = list(zip(old.calls, new.calls, strict=True))
     return [
-        *(Row("gRPC", "grpc", Turn(old.grpc, before), Turn(new.grpc, after)) for before, after in pairs),
-        *(Row("REST", "http", Turn(old.rest, before), Turn(new.rest, after)) for before, after in pairs),
+        *(Row("gRPC", "grpc", Turn(old.grpc, before, old.users), Turn(new.grpc, after, new.users)) for before, after in pairs),
+        *(Row("REST", "http", Turn(old.rest, before, old.users), Turn(new.rest, after, new.users)) for before, after in pairs),
     ]
 
 

@@ -105,10 +105,10 @@ class _Usage:
 async def _connect(job: Job, tally: Tally, starts: Starts) -> list[Connection]:
     """Opens the connections for the job's callers. All connections take their requests in turn from the same cycle."""
     if job.protocol == "grpc":
-        calls = itertools.cycle([encode_call(request, job.port) for request in job.requests])
+        calls = itertools.cycle([encode_call(request, job.tokens[request.user], job.port) for request in job.requests])
         shares = [min(CALLERS_PER_GRPC_CONNECTION, job.callers - at) for at in range(0, job.callers, CALLERS_PER_GRPC_CONNECTION)]
         return [await _connected(GrpcConnection(calls, tally, starts, share), job.port) for share in shares]
-    requests = itertools.cycle([encode_request(request, job.port) for request in job.requests])
+    requests = itertools.cycle([encode_request(request, job.tokens[request.user], job.port) for request in job.requests])
     return [await _connected(HttpConnection(requests, tally, starts), job.port) for _ in range(job.callers)]
 
 

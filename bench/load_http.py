@@ -14,9 +14,9 @@ CONTENT_LENGTH = b"\r\ncontent-length: "
 END_OF_HEAD = b"\r\n\r\n"
 
 
-def encode_request(request: Request, port: int) -> bytes:
+def encode_request(request: Request, token: str, port: int) -> bytes:
     """Encodes a request for the wire."""
-    head = f"{request.method} {request.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\nauthorization: Bearer {request.token}\r\n"
+    head = f"{request.method} {request.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\nauthorization: Bearer {token}\r\n"
     if request.body:
         head += f"content-type: application/json\r\ncontent-length: {len(request.body)}\r\n"
     return f"{head}\r\n".encode() + request.body

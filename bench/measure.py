@@ -53,7 +53,9 @@ async def measure(generator: Generator, rows: Sequence[Row], settings: Settings,
 
 async def _round(generator: Generator, settings: Settings, row: Row, turn: Turn, seconds: float, rate: float | None) -> None:
     target, requests = turn.target, turn.calls.over(row.protocol)
-    job = Job(row.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, requests, rate)
+    job = Job(
+        row.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, await turn.users.tokens(), requests, rate
+    )
     result = await generator.run(job)
     if result.failures or not result.latencies:
         raise CallsFailed(f"{row.way}, {row.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")

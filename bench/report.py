@@ -24,8 +24,8 @@ AIMS = {"GetTask": 0.7, "ListTasks": 0.35, "CreateTask": 0.45}
 # The columns of the tables: their names and widths. The processes have the names that their figures have in the JSON file.
 RATES = {"calls/s": 8, "±": 5, "p50 ms": 8, "p99 ms": 8}
 OPEN_RATES = {"calls/s": 8, "p50 ms": 8, "p99 ms": 8, "p99.9 ms": 10, "unanswered": 12}
-PROCESSES = {"service": 9, "gateway": 8, "postgres": 9, "valkey": 7, "client": 7}
-SHARES = {"calls": 8, "CPU": 6}
+PROCESSES = {"service": 8, "gateway": 8, "postgres": 9, "valkey": 7, "client": 7}
+SHARES = {"calls": 7, "CPU": 6}
 NAME_WIDTH = 28
 MIB = 2**20
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.calls import Calls
 from bench.jobs import Protocol, Round
+from bench.users import Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A target, the calls that it gets, and its rounds so far."""
+    """A target, the calls that it gets, the users who make them, and the rounds so far."""
 
     target: Target
     calls: Calls
+    users: Users
     rounds: list[Round] = field(default_factory=list)
 
 

@@ -6,9 +6,8 @@ from typing import Final
 
 import grpc.aio
 
-from bench.calls import PAGE_SIZE, Call, Calls, create, get, new_task, page, update
+from bench.calls import PAGE_SIZE, Call, Calls, changes, create, get, new_task, page, update
 from bench.seeding import seed
-from bench.workload import changes
 from tests.support.accounts import Account
 
 TASKS: Final = 10_000

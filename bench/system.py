@@ -14,17 +14,17 @@ from typing import Self
 
 import grpc.aio
 
-from bench import calls, envoy, scenarios, workload
+from bench import calls, envoy, workload
 from bench.calls import Calls
 from bench.generator import Generator
 from bench.jobs import Job, Protocol, Round
 from bench.memory import resident
 from bench.program import Program, listens, running
 from bench.rows import Row, Target, Turn
+from bench.users import Users
 from devstack import ports
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
-from tests.support.accounts import Account
 
 # The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
 ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
@@ -55,7 +55,6 @@ class System:
         self._config = StackConfig(environment=ENVIRONMENT, commands=commands)
         self._exit = AsyncExitStack()
         self.stack = Stack(self._config)
-        self.accounts: list[Account] = []
         self.auth_port = 0
         self.memory_at_rest: dict[str, int] = {}
         self.rpcs: list[Calls] = []
@@ -86,7 +85,9 @@ class System:
             # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
             complete = way.protocol == "http" or way is self.ways[0]
             some = [*self.rpcs, *self.scenarios] if complete else self.rpcs[:1]
-            found += [Row(way.name, way.protocol, Turn(way.floor, row_calls), Turn(way.service, row_calls)) for row_calls in some]
+            found += [
+                Row(way.name, way.protocol, Turn(way.floor, row_calls, self.users), Turn(way.service, row_calls, self.users)) for row_calls in some
+            ]
         return [row for row in found if row.matches(only)]
 
     async def _start(self, exits: AsyncExitStack) -> None:
@@ -97,11 +98,10 @@ class System:
         state, self.memory_at_rest = self.stack.state, self.memory()
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
-        self.auth_port, self.accounts = auth.grpc_port, await workload.make_accounts(state.url, 2 * workload.ACCOUNTS + 1)
+        self.auth_port, self.users = auth.grpc_port, await Users.create(state.url, workload.USERS)
         async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
-            self.rpcs = await workload.prepare(self.accounts, channel)
-            self.scenarios = await scenarios.prepare(self.accounts[-1], channel)
-            replies = await calls.answers(channel, self.rpcs)
+            self.rpcs, self.scenarios = await workload.prepare(self.users.accounts, channel)
+            replies = await calls.answers(channel, self.rpcs, await self.users.tokens())
         floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port), replies)
         stores = {name: state.processes[name].pid or 0 for name in ("postgres", "valkey")}
         service = {"service": task.pid, **stores}

@@ -53,7 +53,7 @@ async def measure(system: System) -> Idle:
             )
             for _ in range(WATCHES // PER_CONNECTION)
         ]
-        forge = await forge_of(system.stack.state, system.accounts[0])
+        forge = await forge_of(system.stack.state, system.users.accounts[0])
         tokens = [forge.signed(claims={"sub": str(uuid4()), "sid": str(uuid4())}) for _ in range(WATCHES)]
         reading = [asyncio.create_task(_watch(channels[n // PER_CONNECTION], token)) for n, token in enumerate(tokens)]
         await asyncio.sleep(SETTLE_SECONDS)

@@ -9,13 +9,14 @@ from bench import compare, side
 from bench.calls import Calls
 from bench.jobs import Round
 from bench.rows import Row, Target, Turn
+from bench.users import Users
 from tests.architecture.rules import ROOT
 
 
 def turn(*rounds: dict[str, float]) -> Turn:
     """A turn whose rounds have ten calls and this CPU time, in µs per call."""
     done = [Round(1.0, {name: us * 10 / 1e6 for name, us in used.items()} | {"client": 1.0}, [1] * 10, 0, "") for used in rounds]
-    return Turn(Target(1, dict.fromkeys(rounds[0], 1)), Calls("GetTask", ()), done)
+    return Turn(Target(1, dict.fromkeys(rounds[0], 1)), Calls("GetTask", ()), Users("", []), done)
 
 
 def test_a_ratio_compares_successive_rounds_and_the_client_is_not_part_of_the_cost() -> None:

@@ -10,6 +10,7 @@ from bench.figures import percentile, summary
 from bench.jobs import Round
 from bench.measure import Settings
 from bench.rows import Row, Target, Turn
+from bench.users import Users
 
 MAX_COLUMNS = 110
 
@@ -17,7 +18,7 @@ MAX_COLUMNS = 110
 def turn(latencies_us: list[int], *, unanswered: int = 0, **cpu_us: float) -> Turn:
     """A turn of one round of a second, with CPU times in µs per call."""
     used = {name: us * len(latencies_us) / 1e6 for name, us in cpu_us.items()}
-    return Turn(Target(1, {}), Calls("f: UpdateTask, random task", ()), [Round(1.0, used, latencies_us, 0, "", unanswered)])
+    return Turn(Target(1, {}), Calls("f: UpdateTask, random task", ()), Users("", []), [Round(1.0, used, latencies_us, 0, "", unanswered)])
 
 
 def results(**measured: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ async def server(stall_seconds: float, *, first: int = 1) -> AsyncIterator[int]:
 
 
 async def measured(port: int, rate: float | None, seconds: float = 1.0) -> Round:
-    return await run(Job("http", port, 2, 0.0, seconds, {}, (Request("GET", "/", "token"),), rate))
+    return await run(Job("http", port, 2, 0.0, seconds, {}, {"user": "token"}, (Request("GET", "/", "user"),), rate))
 
 
 async def test_an_open_loop_shows_a_stall_in_all_calls_that_should_have_run_meanwhile() -> None:
