@@ -98,10 +98,10 @@ bench: .venv/installed gen/descriptors.binpb ## measure calls per second and CPU
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-rivals: .venv/installed gen/descriptors.binpb ## measure the rivals of the folder RIVALS (after its setup, with its PEERS_HOME) and this system in turns; print ratios and aims
-	@$(BIN)/python -m bench.rivals "$(RIVALS)" $(ARGS)
+	@$(BIN)/python -m bench.rivals "$(or $(RIVALS),$(error RIVALS must name the folder of the rivals))" $(ARGS)
 
 bench-compare: .venv/installed gen/descriptors.binpb ## compare the CPU per call of two checkouts in turns: OLD (a folder with its own .venv), NEW (this folder)
-	@$(BIN)/python -m bench.compare "$(OLD)" "$(or $(NEW),.)" $(ARGS)
+	@$(BIN)/python -m bench.compare "$(or $(OLD),$(error OLD must name the folder of another checkout))" "$(or $(NEW),.)" $(ARGS)
 
 images: ## build the images of both services and the gateway with Docker: DOCKER, IMAGE_TAG
 	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .

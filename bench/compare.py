@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("old", type=Path, metavar="OLD", help="a folder with another checkout and its .venv")
     parser.add_argument("new", type=Path, nargs="?", default=Path(), metavar="NEW", help="the folder to compare with it (this one)")
     parser.add_argument("--callers", type=int, default=32, metavar="N", help="concurrent callers (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of each row and side (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="seconds of each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds of each row and side (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.6, metavar="S", help="seconds of each round (%(default)s)")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows whose name contains WORD: GetTask, REST, 'gRPC GetTask' …")
     parser.add_argument("--output", type=Path, default=Path("bench-results/compare.json"), metavar="FILE", help="the JSON file to write")
     args = parser.parse_args()
@@ -91,11 +91,11 @@ async def run(old: Path, new: Path, settings: Settings) -> dict[str, Any]:
 async def running(folder: Path) -> AsyncIterator[Side]:
     """Runs the system of a checkout and creates its users and tasks. Raises SideFailed."""
     folder = await asyncio.to_thread(folder.resolve)
+    python = folder / ".venv" / "bin" / "python"
+    if not await asyncio.to_thread(python.exists):
+        raise SideFailed(f"{python} does not exist: run `make .venv/installed gen/descriptors.binpb` in that checkout")
     process = await asyncio.create_subprocess_exec(
-        *(str(folder / ".venv" / "bin" / "python"), "-P", side.__file__, json.dumps(SIDE_ENVIRONMENT)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=folder,
+        *(str(python), "-P", side.__file__, json.dumps(SIDE_ENVIRONMENT)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=folder
     )
     assert process.stdin is not None
     assert process.stdout is not None

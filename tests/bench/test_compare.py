@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench import compare, side
 from bench.calls import Calls
 from bench.jobs import Round
@@ -53,3 +55,9 @@ def test_a_side_refuses_an_interpreter_of_another_checkout(tmp_path: Path) -> No
     refused = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert refused.returncode == 1
     assert f"is installed for {ROOT}, not for {tmp_path}" in refused.stderr
+
+
+async def test_a_checkout_without_a_venv_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(compare.SideFailed, match=r"\.venv/bin/python does not exist: run `make"):
+        async with compare.running(tmp_path):
+            pass
