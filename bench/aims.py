@@ -127,7 +127,10 @@ def _parts(rows: Sequence[Row]) -> list[str]:
     if not ours:
         return []
     groups = list(ours[0]["cpu_s_per_1000"])
-    lines = [f"| ours by process | {' | '.join(groups)} |", f"| --- |{' ---: |' * len(groups)}"]
+    lines = [
+        f"| ours by process | {' | '.join('services' if group == 'target' else group for group in groups)} |",
+        f"| --- |{' ---: |' * len(groups)}",
+    ]
     for scenario in dict.fromkeys(row["scenario"] for row in ours):
         found = [row["cpu_s_per_1000"] for row in ours if row["scenario"] == scenario]
         lines.append(f"| {scenario} | {' | '.join(_number(median(cpu[group] for cpu in found)) for group in groups)} |")

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from bench import side, workload
 from bench.calls import Calls
 from bench.generator import Generator
 from bench.measure import CallsFailed, Settings, measure
-from bench.report import write
+from bench.report import commit, write
 from bench.rows import Row, Target, Turn
 from bench.system import ENVIRONMENT
 from bench.users import Users
@@ -104,7 +103,7 @@ async def running(folder: Path) -> AsyncIterator[Side]:
             line = await process.stdout.readline()
         if not line:
             raise SideFailed(f"the system of {folder} did not start")
-        yield await _prepared(version(folder), json.loads(line))
+        yield await _prepared(commit(folder), json.loads(line))
     finally:
         process.stdin.close()
         await process.wait()
@@ -117,12 +116,6 @@ async def _prepared(name: str, found: Mapping[str, Any]) -> Side:
         by_rpc, by_scenario = await workload.prepare(users.accounts, channel)
     direct = {process: pid for process, pid in processes.items() if process != "gateway"}
     return Side(name, Target(ports["grpc"], direct), Target(ports["rest"], processes), [*by_rpc, *by_scenario], users)
-
-
-def version(folder: Path) -> str:
-    """Returns the commit of a checkout, with `-dirty` if files have changed since."""
-    command = ("git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*")
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def rows(old: Side, new: Side) -> list[Row]:

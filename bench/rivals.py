@@ -27,11 +27,11 @@ import httpx
 
 from bench import aims
 from bench.aims import OURS
-from bench.report import write
+from bench.report import commit, write
 from bench.seeding import seed, varied_task
 from bench.system import ENVIRONMENT
 from devstack import ports
-from devstack.config import HOST, StackConfig
+from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.errors import StackError
 from devstack.stack import Stack
 from devstack.state import State
@@ -88,7 +88,9 @@ def main() -> None:
         sys.exit(str(error))
     settings = {name: value for name, value in asdict(extent).items() if name != "folder"}
     machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()}
-    write({"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "settings": settings, "rows": rows}, args.output)
+    head = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(PROJECT_ROOT), "machine": machine, "settings": settings}
+    write({**head, "rows": rows}, args.output)
+    print(f"commit {head['commit']}, {args.rounds} rounds of {args.seconds:g} s, {args.connections} connections, {args.tasks} tasks\n")
     print(f"{aims.table(rows)}\n\nwritten to {args.output}")
 
 

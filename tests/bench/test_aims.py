@@ -53,6 +53,6 @@ def test_the_table_has_a_line_for_each_scenario_and_shows_errors_and_missed_aims
     lines = table(rows).splitlines()
     assert lines[2] == "| a GET one task, hot | 1.50 | 1.50 | 1.50 | 1.00 (1.00-1.00) | 0.65 of FastAPI | **no** | 3 |"
     assert [line[2] for line in lines[2:10]] == list(AIMS)
-    assert "| ours by process | target | gateway |" in lines
+    assert "| ours by process | services | gateway |" in lines
     # The CPU of the scenario with logins contains the logins.
     assert not [line for line in lines[11:] if re.match(r"\| h ", line)]

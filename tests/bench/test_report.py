@@ -37,7 +37,7 @@ ROW = Row(
 
 def test_the_table_shows_the_cpu_of_each_process_and_the_share_of_the_floor() -> None:
     lines = report.table(results(rows=[report.figures_of(ROW)])).splitlines()
-    header, _, ours, floor = lines[4:8]
+    header, _, ours, floor = lines[5:9]
     assert header.split() == ["calls/s", "±", "p50", "ms", "p99", "ms", "service", "gateway", "postgres", "valkey", "client", "calls", "CPU"]
     assert ours.split("task", 1)[1].split() == ["2000", "0%", "10.0", "10.0", "400", "200", "321", "54", "51", "0.50", "0.50"]
     assert floor.split() == ["floor", "4000", "0%", "1.0", "1.0", "200", "100", "-", "-", "50"]
@@ -48,8 +48,8 @@ def test_the_table_shows_the_cpu_of_each_process_and_the_share_of_the_floor() ->
 def test_the_table_of_an_open_loop_shows_the_rate_and_the_unanswered_calls() -> None:
     stalled = Row("gRPC", "grpc", ROW.base, turn([1000] * 998 + [5_000_000] * 2, unanswered=2, service=1, client=1))
     lines = report.table(results(open_loop=[{"rate": 1000.0, "rows": [report.figures_of(stalled)]}])).splitlines()
-    assert lines[5] == "open loop, 1000 calls per second"
-    assert lines[7].split("task", 1)[1].split() == ["998", "1.0", "1.0", "5000.0", "2", "1", "-", "-", "-", "1"]
+    assert lines[6] == "open loop, 1000 calls per second"
+    assert lines[8].split("task", 1)[1].split() == ["998", "1.0", "1.0", "5000.0", "2", "1", "-", "-", "-", "1"]
 
 
 @pytest.mark.parametrize(("percent", "ms"), [(50, 5.0), (99, 9.9), (99.9, 9.99), (100, 9.99)])
