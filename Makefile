@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench images env compose-up compose-down constraints clean
+.PHONY: help run keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -96,6 +96,12 @@ manifests: .venv/installed ## render manifests/ and the chart's table of values 
 
 bench: .venv/installed gen/descriptors.binpb ## measure calls per second and CPU per call and compare them with floors; prints a table, writes JSON to bench-results/
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-rivals: .venv/installed gen/descriptors.binpb ## measure the rivals of the folder RIVALS (after its setup, with its PEERS_HOME) and this system in turns; print ratios and aims
+	@$(BIN)/python -m bench.rivals "$(or $(RIVALS),$(error RIVALS must name the folder of the rivals))" $(ARGS)
+
+bench-compare: .venv/installed gen/descriptors.binpb ## compare the CPU per call of two checkouts in turns: OLD (a folder with its own .venv), NEW (this folder)
+	@$(BIN)/python -m bench.compare "$(or $(OLD),$(error OLD must name the folder of another checkout))" "$(or $(NEW),.)" $(ARGS)
 
 images: ## build the images of both services and the gateway with Docker: DOCKER, IMAGE_TAG
 	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .

@@ -8,12 +8,13 @@ from statistics import median
 from typing import Any, Final
 
 import grpc.aio
+from google.protobuf.message import Message
 from taskmanager.task.v1 import task_service_pb2
 
 from bench import cpu
+from bench.calls import SERVICE, new_task
 from bench.measure import Settings
 from bench.system import System
-from bench.workload import SERVICE, call_of, new_task
 from devstack.config import HOST
 
 TASKS_AT_ONCE: Final = 1000
@@ -45,35 +46,33 @@ async def measure(system: System, settings: Settings) -> Batches:
     """Measures single calls and batches alternately, with as many rounds as the other rows."""
     found = Batches()
     target = system.ways[0].service
-    families = {name: cpu.family(pid) for name, pid in target.processes.items()}
     async with grpc.aio.insecure_channel(f"{HOST}:{target.port}") as channel:
         batch = task_service_pb2.BatchCreateTasksRequest(
             requests=[task_service_pb2.CreateTaskRequest(task=new_task(number)) for number in range(TASKS_AT_ONCE)]
         )
-        create = _caller(system, channel, "CreateTask", task_service_pb2.CreateTaskRequest(task=new_task(0)).SerializeToString())
-        create_all = _caller(system, channel, "BatchCreateTasks", batch.SerializeToString())
+        create = _caller(system, channel, "CreateTask", task_service_pb2.CreateTaskRequest(task=new_task(0)))
+        create_all = _caller(system, channel, "BatchCreateTasks", batch)
         for _ in range(settings.rounds):
-            await _round(families, create, SINGLE_CALLS, TASKS_AT_ONCE / SINGLE_CALLS, found.single)
-            await _round(families, create_all, BATCHES, 1 / BATCHES, found.batch)
+            await _round(target.processes, create, SINGLE_CALLS, TASKS_AT_ONCE / SINGLE_CALLS, found.single)
+            await _round(target.processes, create_all, BATCHES, 1 / BATCHES, found.batch)
     return found
 
 
-def _caller(system: System, channel: grpc.aio.Channel, name: str, body: bytes) -> Callable[[], Any]:
+def _caller(system: System, channel: grpc.aio.Channel, name: str, message: Message) -> Callable[[], Any]:
     method: Any = channel.unary_unary(SERVICE + name)
-    request = call_of(name, system.accounts[-1], body)
-    metadata = grpc.aio.Metadata(("authorization", f"Bearer {request.token}"))
-    return lambda: method(request.body, metadata=metadata, timeout=30)
+    body, metadata = message.SerializeToString(), system.users.accounts[-1].metadata
+    return lambda: method(body, metadata=metadata, timeout=30)
 
 
-async def _round(families: Mapping[str, list[int]], call: Callable[[], Any], calls: int, share: float, cost: Cost) -> None:
+async def _round(processes: Mapping[str, int], call: Callable[[], Any], calls: int, share: float, cost: Cost) -> None:
     await call()
     await asyncio.sleep(0.1)
-    began, before = time.perf_counter(), cpu.seconds(families)
+    began, before = time.perf_counter(), cpu.seconds(processes)
     for _ in range(calls):
         await call()
-    ended, after = time.perf_counter(), cpu.seconds(families)
+    ended, after = time.perf_counter(), cpu.seconds(processes)
     cost.seconds.append((ended - began) * share)
-    cost.cpu_seconds.append({name: (after[name] - before[name]) * share for name in families})
+    cost.cpu_seconds.append({name: (after[name] - before[name]) * share for name in processes})
 
 
 def figures(found: Batches) -> dict[str, Any]:

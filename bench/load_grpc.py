@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from bench.jobs import Request
+from bench.starts import Starts
 from bench.tally import Tally
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -27,7 +28,7 @@ DEFAULT_WINDOW = 65_535
 Call = tuple[bytes, bytes]
 
 
-def encode_call(request: Request, port: int) -> Call:
+def encode_call(request: Request, token: str, port: int) -> Call:
     """Encodes a call for the wire."""
     headers = {
         ":path": request.path,
@@ -35,7 +36,7 @@ def encode_call(request: Request, port: int) -> Call:
         "te": "trailers",
         "content-type": "application/grpc",
         "user-agent": "bench",
-        "authorization": f"Bearer {request.token}",
+        "authorization": f"Bearer {token}",
     }
     # The first two are in HPACK's static table: `:method: POST`, `:scheme: http`.
     block = b"\x83\x86" + b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers.items())
@@ -67,12 +68,13 @@ HELLO = (
 
 
 class GrpcConnection(asyncio.Protocol):
-    """A connection with a fixed number of concurrent calls. After each answer it starts the next call."""
+    """A connection with at most a fixed number of concurrent calls. After each answer it starts the next call that is due."""
 
-    def __init__(self, calls: Iterator[Call], tally: Tally, callers: int) -> None:
+    def __init__(self, calls: Iterator[Call], tally: Tally, starts: Starts, callers: int) -> None:
         self._calls = calls
         self._tally = tally
-        self._callers = callers
+        self._starts = starts
+        self._free = callers
         self._rest = b""
         self._out: list[bytes] = []
         self._next_stream = 1
@@ -90,11 +92,12 @@ class GrpcConnection(asyncio.Protocol):
         if not self._closing:
             self._tally.failed(f"the connection was lost: {exc}")
 
-    def begin(self) -> None:
-        """Starts the first call of every caller."""
-        for _ in range(self._callers):
-            self._call()
+    def begin(self) -> bool:
+        """Starts the calls that are due, as far as callers are free. Returns whether it has started one."""
+        self._call()
+        begun = bool(self._out)
         self._flush()
+        return begun
 
     def close(self) -> None:
         """Closes the connection and abandons the running calls."""
@@ -135,13 +138,16 @@ class GrpcConnection(asyncio.Protocol):
             self._tally.answered(began)
         else:
             self._tally.failed(f"the answer of a call has no message; its encoded trailers: {trailers!r}")
+        self._free += 1
         self._call()
 
     def _call(self) -> None:
-        block, data = next(self._calls)
-        stream, self._next_stream = self._next_stream, self._next_stream + 2
-        self._out += (frame(HEADERS, END_HEADERS, stream, block), frame(DATA, END_STREAM, stream, data))
-        self._began[stream] = time.perf_counter()
+        while self._free and (began := self._starts.take(time.perf_counter())) is not None:
+            self._free -= 1
+            block, data = next(self._calls)
+            stream, self._next_stream = self._next_stream, self._next_stream + 2
+            self._out += (frame(HEADERS, END_HEADERS, stream, block), frame(DATA, END_STREAM, stream, data))
+            self._began[stream] = began
 
     def _flush(self) -> None:
         if self._out:

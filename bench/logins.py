@@ -49,7 +49,16 @@ async def measure(system: System, settings: Settings) -> BesideLogins:
 
 async def _round(system: System, settings: Settings) -> Round:
     target = system.ways[0].service
-    job = Job("grpc", target.port, CALLERS, settings.settle_seconds, settings.seconds, target.processes, system.rpcs[0].grpc)
+    job = Job(
+        "grpc",
+        target.port,
+        CALLERS,
+        settings.settle_seconds,
+        settings.seconds,
+        target.processes,
+        await system.users.tokens(),
+        system.rpcs[0].over("grpc"),
+    )
     result = await system.run(job)
     if result.failures or not result.latencies:
         raise CallsFailed(f"beside logins: {result.failures} calls failed; {result.first_failure}")
@@ -80,7 +89,7 @@ async def _log_in(channel: grpc.aio.Channel, account: Account, found: BesideLogi
 
 
 def _accounts(system: System) -> Sequence[Account]:
-    return system.accounts[:LOGINS_AT_ONCE]
+    return system.users.accounts[:LOGINS_AT_ONCE]
 
 
 def figures(found: BesideLogins) -> dict[str, Any]:

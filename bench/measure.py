@@ -1,13 +1,13 @@
-"""Runs the rounds of floor and service alternately."""
+"""Runs the rounds of the base and of the system alternately."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.jobs import Job, Round
-from bench.system import System, Target, Way
-from bench.workload import Rpc
+from bench.generator import Generator
+from bench.jobs import Job
+from bench.rows import Row, Turn
 
 
 class CallsFailed(Exception):
@@ -16,7 +16,10 @@ class CallsFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The extent of the measurement. Only rows whose name contains `only` are measured. `profile` is the file for the task service's profile."""
+    """The extent of the measurement. Only rows that match `only` are measured.
+
+    With `rates`, in calls per second, the loads are open loops of these rates. `profile` is the file for the task service's profile.
+    """
 
     callers: int = 32
     rounds: int = 3
@@ -24,63 +27,36 @@ class Settings:
     settle_seconds: float = 0.2
     warm_up_seconds: float = 0.5
     only: str = ""
+    rates: tuple[float, ...] = ()
     profile: Path | None = None
 
     @classmethod
     def quick(cls) -> "Settings":
         """Returns the settings of a smoke test."""
-        return cls(rounds=2, seconds=0.25, settle_seconds=0.05, warm_up_seconds=0.1)
+        return cls(rounds=2, seconds=0.5, settle_seconds=0.05, warm_up_seconds=0.1)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The rounds of one RPC on one way, of the service and of the floor."""
-
-    way: str
-    rpc: str
-    service: list[Round] = field(default_factory=list)
-    floor: list[Round] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    way: Way
-    rpc: Rpc
-    row: Row
-
-    def turns(self) -> list[tuple[Target, list[Round]]]:
-        return [(self.way.floor, self.row.floor), (self.way.service, self.row.service)]
-
-
-async def measure(system: System, settings: Settings) -> list[Row]:
-    """Measures all rows. Raises CallsFailed."""
-    pairs = list(_pairs(system, settings.only))
-    for pair in pairs:
-        for target, _ in pair.turns():
-            await _round(system, settings, pair, target, settings.warm_up_seconds)
+async def measure(generator: Generator, rows: Sequence[Row], settings: Settings, rate: float | None = None) -> None:
+    """Adds the rounds to the rows, in a closed loop or at a rate. Raises CallsFailed."""
+    for row in rows:
+        for turn in (row.base, row.system):
+            await _round(generator, settings, row, turn, settings.warm_up_seconds, rate)
+            turn.rounds.clear()
     for number in range(settings.rounds):
-        # Every other cycle runs in reverse order, so that a drift of the machine affects floor and service equally.
+        # Every other cycle runs in reverse order, so that a drift of the machine affects both equally.
         step = -1 if number % 2 else 1
-        for pair in pairs[::step]:
-            for target, rounds in pair.turns()[::step]:
-                rounds.append(await _round(system, settings, pair, target, settings.seconds))
+        for row in rows[::step]:
+            for turn in (row.base, row.system)[::step]:
+                await _round(generator, settings, row, turn, settings.seconds, rate)
         print(f"round {number + 1} of {settings.rounds}", file=sys.stderr)
-    return [pair.row for pair in pairs]
 
 
-def _pairs(system: System, only: str) -> Iterator[_Pair]:
-    for way in system.ways:
-        for rpc in system.rpcs:
-            # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
-            if (way.protocol == "http" or rpc is system.rpcs[0] or way is system.ways[0]) and only.lower() in f"{way.name} {rpc.name}".lower():
-                yield _Pair(way, rpc, Row(way.name, rpc.name))
-
-
-async def _round(system: System, settings: Settings, pair: _Pair, target: Target, seconds: float) -> Round:
-    way, rpc = pair.way, pair.rpc
-    requests = rpc.grpc if way.protocol == "grpc" else rpc.rest
-    job = Job(way.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, requests)
-    result = await system.run(job)
+async def _round(generator: Generator, settings: Settings, row: Row, turn: Turn, seconds: float, rate: float | None) -> None:
+    target, requests = turn.target, turn.calls.over(row.protocol)
+    job = Job(
+        row.protocol, target.port, settings.callers, settings.settle_seconds, seconds, target.processes, await turn.users.tokens(), requests, rate
+    )
+    result = await generator.run(job)
     if result.failures or not result.latencies:
-        raise CallsFailed(f"{way.name}, {rpc.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
-    return result
+        raise CallsFailed(f"{row.way}, {row.name}: {result.failures} calls failed, {len(result.latencies)} did not; {result.first_failure}")
+    turn.rounds.append(result)

@@ -14,27 +14,24 @@ from typing import Self
 
 import grpc.aio
 
-from bench import envoy
+from bench import calls, envoy, workload
+from bench.calls import Calls
+from bench.generator import Generator
 from bench.jobs import Job, Protocol, Round
+from bench.memory import resident
 from bench.program import Program, listens, running
-from bench.workload import Rpc, make_accounts, prepare
+from bench.rows import Row, Target, Turn
+from bench.users import Users
 from devstack import ports
-from devstack.config import HOST, PROJECT_ROOT, StackConfig
+from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
-from tests.support.accounts import Account
 
-# The bcrypt cost of production, because it determines how much logins slow down other calls.
-ENVIRONMENT = {"BCRYPT_COST": "12", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
-# The load generator sends all latencies of a round in one line.
-MAX_LINE_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The port of the calls, and the pids of the processes whose CPU they use, by the name of the figure."""
-
-    port: int
-    processes: Mapping[str, int]
+# The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
+ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
+# The processes whose memory is measured.
+MEASURED = ("auth-1", "task-1", "gateway")
+# Time after the start, so that the processes have created their connections.
+REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +55,10 @@ class System:
         self._config = StackConfig(environment=ENVIRONMENT, commands=commands)
         self._exit = AsyncExitStack()
         self.stack = Stack(self._config)
-        self.accounts: list[Account] = []
         self.auth_port = 0
-        self.rpcs: list[Rpc] = []
+        self.memory_at_rest: dict[str, int] = {}
+        self.rpcs: list[Calls] = []
+        self.scenarios: list[Calls] = []
         self.ways: list[Way] = []
 
     async def __aenter__(self) -> Self:
@@ -74,46 +72,51 @@ class System:
 
     async def run(self, job: Job) -> Round:
         """Makes the load generator run a round. Raises RuntimeError if it has ended."""
-        assert self._generator.stdin is not None
-        assert self._generator.stdout is not None
-        self._generator.stdin.write(f"{job.to_json()}\n".encode())
-        line = await self._generator.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator has ended")
-        return Round(**json.loads(line))
+        return await self.generator.run(job)
+
+    def memory(self) -> dict[str, int]:
+        """Returns the resident memory of both services and the gateway, in bytes."""
+        return resident({name: process.pid or 0 for name, process in self.stack.state.processes.items() if name in MEASURED})
+
+    def rows(self, only: str) -> list[Row]:
+        """Returns the rows whose way and name contain the words, without rounds."""
+        found = []
+        for way in self.ways:
+            # For gRPC through the gateway one RPC is enough, because the gateway's own cost does not depend on the RPC.
+            complete = way.protocol == "http" or way is self.ways[0]
+            some = [*self.rpcs, *self.scenarios] if complete else self.rpcs[:1]
+            found += [
+                Row(way.name, way.protocol, Turn(way.floor, row_calls, self.users), Turn(way.service, row_calls, self.users)) for row_calls in some
+            ]
+        return [row for row in found if row.matches(only)]
 
     async def _start(self, exits: AsyncExitStack) -> None:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="task-manager-bench-")))
         # With a data directory, PostgreSQL runs with fsync, as in production. In an ephemeral stack, writes would not wait for the disk.
         self.stack = await exits.enter_async_context(Stack(replace(self._config, data_dir=folder / "data")))
-        state = self.stack.state
+        await asyncio.sleep(REST_SECONDS)
+        state, self.memory_at_rest = self.stack.state, self.memory()
         auth, task, gateway = (state.processes[name] for name in ("auth-1", "task-1", "gateway"))
         assert task.grpc_port and task.pid and gateway.port and gateway.pid and auth.grpc_port and auth.ops_port  # noqa: PT018 - the stack runs
-        self.auth_port, self.accounts = auth.grpc_port, await make_accounts(state.url)
+        self.auth_port, self.users = auth.grpc_port, await Users.create(state.url, workload.USERS)
         async with grpc.aio.insecure_channel(f"{HOST}:{task.grpc_port}") as channel:
-            self.rpcs = await prepare(self.accounts, channel)
-        floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port))
+            self.rpcs, self.scenarios = await workload.prepare(self.users.accounts, channel)
+            replies = await calls.answers(channel, self.rpcs, await self.users.tokens())
+        floor = await self._start_floor(exits, folder, (auth.grpc_port, auth.ops_port), replies)
         stores = {name: state.processes[name].pid or 0 for name in ("postgres", "valkey")}
         service = {"service": task.pid, **stores}
-        direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "envoy": gateway.pid})
+        direct, behind = Target(task.grpc_port, service), Target(gateway.port, {**service, "gateway": gateway.pid})
         self.ways = [
             Way("gRPC, straight to the service", "grpc", direct, floor["echo"]),
             Way("gRPC, through the gateway", "grpc", behind, floor["plain"]),
             Way("REST, through the gateway", "http", behind, floor["gateway"]),
         ]
-        self._generator = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.load"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=MAX_LINE_BYTES,
-            cwd=PROJECT_ROOT,
-        )
-        exits.push_async_callback(_end, self._generator)
+        self.generator = await exits.enter_async_context(Generator.running())
 
-    async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int]) -> dict[str, Target]:
+    async def _start_floor(self, exits: AsyncExitStack, folder: Path, auth: tuple[int, int], answers: Mapping[str, bytes]) -> dict[str, Target]:
         one, other = ports.allocate(StackConfig()), ports.allocate(StackConfig())
         replies = folder / "replies.json"
-        replies.write_text(json.dumps({rpc.path: base64.b64encode(rpc.reply).decode() for rpc in self.rpcs}), encoding="utf-8")
+        replies.write_text(json.dumps({path: base64.b64encode(answer).decode() for path, answer in answers.items()}), encoding="utf-8")
         port = one.task[0].grpc
         programs = (
             Program("floor", (sys.executable, "-m", "bench.floor", str(port), str(replies)), listens(port)),
@@ -123,12 +126,6 @@ class System:
         echo, plain, gateway = [await exits.enter_async_context(running(program, folder)) for program in programs]
         return {
             "echo": Target(port, {"service": echo}),
-            "plain": Target(one.gateway, {"service": echo, "envoy": plain}),
-            "gateway": Target(other.gateway, {"service": echo, "envoy": gateway}),
+            "plain": Target(one.gateway, {"service": echo, "gateway": plain}),
+            "gateway": Target(other.gateway, {"service": echo, "gateway": gateway}),
         }
-
-
-async def _end(generator: asyncio.subprocess.Process) -> None:
-    assert generator.stdin is not None
-    generator.stdin.close()
-    await generator.wait()

@@ -4,17 +4,18 @@ import time
 
 
 class Tally:
-    """Counts answers while `counting` is set. Counts failures always, because no failure is expected at any time."""
+    """Counts answers while `counting` is set, to calls that began at `since` or later. Counts failures always, because no failure is expected."""
 
     def __init__(self) -> None:
         self.counting = False
+        self.since = 0.0
         self.latencies: list[int] = []
         self.failures = 0
         self.first_failure = ""
 
     def answered(self, began: float) -> None:
-        """Counts a successful call that began at `began` (`time.perf_counter`)."""
-        if self.counting:
+        """Counts a successful call that began, or should have begun, at `began` (`time.perf_counter`)."""
+        if self.counting and began >= self.since:
             self.latencies.append(round((time.perf_counter() - began) * 1e6))
 
     def failed(self, what: str) -> None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -12,9 +10,10 @@ import grpc.aio
 from taskmanager.task.v1 import task_service_pb2
 
 from bench import cpu
+from bench.calls import SERVICE
 from bench.measure import CallsFailed
+from bench.memory import resident
 from bench.system import System
-from bench.workload import SERVICE
 from devstack.config import HOST
 from tests.contract.forgery import forge_of
 from tests.support.observed import metric
@@ -45,7 +44,7 @@ async def measure(system: System) -> Idle:
     """Opens the streams and measures while they are idle. Raises CallsFailed if a stream ends."""
     target = system.ways[0].service
     pid = target.processes["service"]
-    memory_before, cpu_before = _memory(pid), await _cpu(pid, SETTLE_SECONDS * 2)
+    memory_before, cpu_before = resident(target.processes)["service"], await _cpu(pid, SETTLE_SECONDS * 2)
     async with contextlib.AsyncExitStack() as exits:
         channels = [
             await exits.enter_async_context(
@@ -54,7 +53,7 @@ async def measure(system: System) -> Idle:
             )
             for _ in range(WATCHES // PER_CONNECTION)
         ]
-        forge = await forge_of(system.stack.state, system.accounts[0])
+        forge = await forge_of(system.stack.state, system.users.accounts[0])
         tokens = [forge.signed(claims={"sub": str(uuid4()), "sid": str(uuid4())}) for _ in range(WATCHES)]
         reading = [asyncio.create_task(_watch(channels[n // PER_CONNECTION], token)) for n, token in enumerate(tokens)]
         await asyncio.sleep(SETTLE_SECONDS)
@@ -64,7 +63,7 @@ async def measure(system: System) -> Idle:
             await asyncio.sleep(0.1)
         await asyncio.sleep(SETTLE_SECONDS)
         cpu_with = await _cpu(pid, REST_SECONDS)
-        found = Idle(memory_before, _memory(pid), cpu_before, cpu_with)
+        found = Idle(memory_before, resident(target.processes)["service"], cpu_before, cpu_with)
         if any(task.done() for task in reading):
             raise CallsFailed("a watch ended")
         for task in reading:
@@ -79,15 +78,11 @@ async def _watch(channel: grpc.aio.Channel, token: str) -> None:
         pass
 
 
-def _memory(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 async def _cpu(pid: int, seconds: float) -> float:
-    families = {"service": [pid]}
-    before = cpu.seconds(families)
+    service = {"service": pid}
+    before = cpu.seconds(service)
     await asyncio.sleep(seconds)
-    return (cpu.seconds(families)["service"] - before["service"]) / seconds
+    return (cpu.seconds(service)["service"] - before["service"]) / seconds
 
 
 def figures(found: Idle) -> dict[str, Any]:

@@ -1,101 +1,41 @@
-"""The workload: accounts with tasks, the calls of each RPC over gRPC and REST, and one answer of each RPC for the floor."""
+"""The workload of the rows by RPC: several users with a few tasks each, and the calls of each RPC. The scenarios have a user of their own."""
 
-import asyncio
-import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import grpc.aio
-import httpx
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from bench.jobs import Request
-from tests.support.accounts import Account, make_account
-
-SERVICE = "/taskmanager.task.v1.TaskService/"
-REST = "/api/v1/tasks"
+from bench import scenarios
+from bench.calls import Calls, changes, create, get, new_task, page, update
+from bench.seeding import seed
+from tests.support.accounts import Account
 
 # Writes of one user wait for each other by design. So the benchmark uses a few more users than the database pool has connections.
 ACCOUNTS = 16
 # More than the page size, so that a next page follows.
 TASKS_EACH = 24
-PAGE_SIZE = 20
+# The readers, the writers, and the user of the scenarios.
+USERS = 2 * ACCOUNTS + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Rpc:
-    """The calls of an RPC, the same over gRPC and over REST, and one of its answers."""
-
-    name: str
-    grpc: tuple[Request, ...]
-    rest: tuple[Request, ...]
-    reply: bytes
-
-    @property
-    def path(self) -> str:
-        """The path of the gRPC call."""
-        return SERVICE + self.name
+async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> tuple[list[Calls], list[Calls]]:
+    """Creates the tasks of USERS accounts through the channel. Returns the calls of the rows by RPC, and of the scenarios."""
+    return await _by_rpc(accounts, channel), await scenarios.prepare(accounts[-1], channel)
 
 
-async def make_accounts(url: str) -> list[Account]:
-    """Creates the accounts through the gateway at `url`."""
-    async with httpx.AsyncClient(base_url=url, timeout=60) as rest:
-        return await asyncio.gather(*(make_account(rest) for _ in range(2 * ACCOUNTS)))
-
-
-async def prepare(accounts: Sequence[Account], channel: grpc.aio.Channel) -> list[Rpc]:
-    """Creates the tasks through the channel and returns the calls. Readers and writers are different accounts, so lists keep their length."""
-    readers, writers = accounts[:ACCOUNTS], accounts[ACCOUNTS:]
-    create = [_call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=new_task(0))) for account in writers]
-    ids = await asyncio.gather(*(_create(channel, account, number) for number, account in itertools.product(range(TASKS_EACH), readers)))
-    owned = list(zip(ids, itertools.cycle(readers), strict=False))
-    get = [_call("GetTask", account, task_service_pb2.GetTaskRequest(id=task_id)) for task_id, account in owned]
-    page = [_call("ListTasks", account, task_service_pb2.ListTasksRequest(page_size=PAGE_SIZE)) for account in readers]
-    body = json.dumps(MessageToDict(new_task(0), preserving_proto_field_name=True)).encode()
+async def _by_rpc(accounts: Sequence[Account], channel: grpc.aio.Channel) -> list[Calls]:
+    # Readers and writers are different accounts, so lists keep their length.
+    readers, writers = accounts[:ACCOUNTS], accounts[ACCOUNTS : 2 * ACCOUNTS]
+    read, written = [await _owned(channel, some) for some in (readers, writers)]
     return [
-        await _rpc(channel, "GetTask", get, [Request("GET", f"{REST}/{task_id}", account.access_token) for task_id, account in owned]),
-        await _rpc(channel, "ListTasks", page, [Request("GET", f"{REST}?page_size={PAGE_SIZE}", account.access_token) for account in readers]),
-        await _rpc(channel, "CreateTask", create, [Request("POST", REST, account.access_token, body) for account in writers]),
+        Calls("GetTask", tuple(get(account, task_id) for account, task_id in read)),
+        Calls("ListTasks", tuple(page(account) for account in readers)),
+        Calls("CreateTask", tuple(create(account) for account in writers)),
+        Calls("UpdateTask", tuple(update(account, task_id, number) for number, (account, task_id) in changes(written))),
     ]
 
 
-def new_task(number: int) -> task_pb2.Task:
-    """Returns a task of typical size."""
-    task = task_pb2.Task(
-        title=f"Write down what was decided, part {number}",
-        description="Who was there, what was said, and what is to be done by whom. " * 3,
-        priority=4,
-        labels=("work", "meeting notes"),
-    )
-    task.due_date.FromDatetime(datetime(2030, 1, 31, 12, tzinfo=UTC))
-    return task
-
-
-def call_of(name: str, account: Account, body: bytes) -> Request:
-    """Returns a call over gRPC."""
-    return Request("POST", SERVICE + name, account.access_token, body)
-
-
-def _call(name: str, account: Account, message: Message) -> Request:
-    return call_of(name, account, message.SerializeToString())
-
-
-async def _rpc(channel: grpc.aio.Channel, name: str, calls: Sequence[Request], rest: Sequence[Request]) -> Rpc:
-    return Rpc(name, tuple(calls), tuple(rest), await _answer(channel, calls[0]))
-
-
-async def _create(channel: grpc.aio.Channel, account: Account, number: int) -> str:
-    answer = await _answer(channel, _call("CreateTask", account, task_service_pb2.CreateTaskRequest(task=new_task(number))))
-    return task_pb2.Task.FromString(answer).id
-
-
-async def _answer(channel: grpc.aio.Channel, request: Request) -> bytes:
-    # Without serializers, grpc passes the messages as bytes.
-    method: Any = channel.unary_unary(request.path)
-    answer: bytes = await method(request.body, metadata=grpc.aio.Metadata(("authorization", f"Bearer {request.token}")), timeout=20)
-    return answer
+async def _owned(channel: grpc.aio.Channel, accounts: Sequence[Account]) -> list[tuple[Account, str]]:
+    """Creates the tasks of the accounts. Returns them so that successive tasks belong to different accounts."""
+    tasks = [new_task(number) for number in range(TASKS_EACH)]
+    ids = [await seed(channel, account, tasks) for account in accounts]
+    return [(account, task_id) for row in zip(*ids, strict=True) for account, task_id in zip(accounts, row, strict=True)]
