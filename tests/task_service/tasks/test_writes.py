@@ -216,8 +216,9 @@ async def test_a_refusal_is_not_remembered(repository: TaskRepository, actor: Ac
 
 
 async def test_two_at_once_under_one_key_are_one_write(repository: TaskRepository, database: Database, actor: Actor) -> None:
-    """The user is new, so that the writes also race to create the counter's row."""
-    answers = await asyncio.gather(*(repository.write(actor, [Creation(new_id(), FIELDS)], idempotency("key")) for _ in range(8)))
+    """By several replicas, because one would send them together. The user is new, so that the writes also race to create the counter's row."""
+    replicas = [repository, *(PostgresTasks(database) for _ in range(7))]
+    answers = await asyncio.gather(*(replica.write(actor, [Creation(new_id(), FIELDS)], idempotency("key")) for replica in replicas))
     assert len({answer.tasks[0].id for answer in answers}) == 1
     assert sorted(answer.replayed for answer in answers) == [False] + [True] * 7
     assert await log_of(database, actor) == [(1, 1, 1)]
