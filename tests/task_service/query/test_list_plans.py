@@ -243,8 +243,10 @@ async def test_a_page_in_the_middle_has_its_tasks(filled: Connection, repository
 @pytest.mark.parametrize("listing", [LISTINGS[0], LISTINGS[2], LISTINGS[5]], ids=str)
 async def test_a_total_by_status_reads_no_tasks(filled: Connection, repository: PostgresTasks, listing: Listing, mode: str) -> None:
     """The counter has it. It is the number that PostgreSQL counts."""
+    # In this order, because the first statement of a connection also reads the catalog.
+    page = await _explain(filled, listing, None, mode)
     counted = await _explain(filled, listing, None, mode, with_total=True)
-    assert pages_read(counted) <= pages_read(await _explain(filled, listing, None, mode)) + COUNTER_PAGES
+    assert pages_read(counted) <= pages_read(page) + COUNTER_PAGES
     total = (await repository.list(listing.query, None, 0, 1, with_total=True)).total_size
     statuses = "1, 2" if "!=" in listing.filter else "3" if listing.filter else "1, 2, 3"
     assert total == await filled.fetchval(
