@@ -7,6 +7,7 @@ from typing import Final
 import jinja2
 from google.protobuf import descriptor_pb2
 
+from gateway import conditions
 from gateway.replies import LOCAL_REPLIES, grpc_codes, has_status
 from gateway.routes import DescriptorError, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
@@ -45,6 +46,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         replies=LOCAL_REPLIES,
         has_status=has_status,
         canary_of=canary_of,
+        conditions=conditions,
         descriptor_set=base64.b64encode(_without_source(content)).decode(),
         lua=_lua(),
     )
@@ -52,7 +54,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
 
 def _lua() -> str:
     codes = ", ".join(f'["{status}"] = "{code}"' for status, code in grpc_codes().items())
-    return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "rest.lua").read_text(encoding="utf-8")
+    return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "unusual.lua").read_text(encoding="utf-8")
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
