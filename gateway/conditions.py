@@ -1,4 +1,4 @@
-"""The conditions under which Envoy runs a filter for a request, as matchers of `ExtensionWithMatcher`. Envoy skips the filter for every other request.
+"""The conditions under which Envoy runs a filter, as matchers of `ExtensionWithMatcher`. Envoy skips the filter for every other request.
 
 A condition on the response does not skip the filter for the request, so only a filter that changes nothing in requests may have one.
 """
