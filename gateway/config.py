@@ -2,11 +2,14 @@
 
 import base64
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import jinja2
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import Message
 
+from gateway import conditions
 from gateway.replies import LOCAL_REPLIES, grpc_codes, has_status
 from gateway.routes import DescriptorError, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
@@ -45,14 +48,15 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         replies=LOCAL_REPLIES,
         has_status=has_status,
         canary_of=canary_of,
-        descriptor_set=base64.b64encode(_without_source(content)).decode(),
+        conditions=conditions,
+        descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
     )
 
 
 def _lua() -> str:
     codes = ", ".join(f'["{status}"] = "{code}"' for status, code in grpc_codes().items())
-    return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "rest.lua").read_text(encoding="utf-8")
+    return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "unusual.lua").read_text(encoding="utf-8")
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
@@ -62,9 +66,24 @@ def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:
     return ["--config-path", str(config_file), *log, *drain]
 
 
-def _without_source(content: bytes) -> bytes:
-    """Returns the descriptor set without comments and positions, which the transcoder does not need."""
+def _for_transcoder(content: bytes) -> bytes:
+    """Returns the descriptor set with what the transcoder reads: without comments and positions, and of the custom options only `google.api.http`.
+
+    The transcoder reads the options of a message anew for each answer.
+    """
     files = descriptor_pb2.FileDescriptorSet.FromString(content)
     for file in files.file:
         file.ClearField("source_code_info")
+    files.DiscardUnknownFields()
+    _clear_custom_options(files)
     return files.SerializeToString()
+
+
+def _clear_custom_options(message: Message) -> None:
+    for field, value in message.ListFields():
+        if field.is_extension:
+            if field.full_name != annotations_pb2.http.full_name:
+                message.ClearExtension(cast("Any", field))  # the stubs do not know that this descriptor is an extension's
+        elif field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                _clear_custom_options(part)

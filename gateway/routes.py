@@ -33,6 +33,11 @@ class RestPath:
     template: str
 
     @property
+    def variable(self) -> bool:
+        """Whether more than one path matches the template."""
+        return any(token in self.template for token in "{*")
+
+    @property
     def regex(self) -> str:
         """An RE2 expression that matches the whole path, without the query."""
         return "".join(_token_regex(token) for token in _TOKEN.finditer(self.template))

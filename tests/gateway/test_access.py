@@ -81,6 +81,12 @@ def test_a_token_just_over_is_the_services_to_judge(gateway: Gateway) -> None:
     assert gateway.request("GET", TASKS, token=False, headers=gateway.bearer(exp=int(time.time()) - 5)).status_code == 200
 
 
+def test_a_token_in_the_cache_ends_60_seconds_after_its_expiry(gateway: Gateway) -> None:
+    headers = gateway.bearer(exp=int(time.time()) - 57)
+    assert gateway.request("GET", TASKS, token=False, headers=headers).status_code == 200
+    wait_until(lambda: gateway.request("GET", TASKS, token=False, headers=headers).status_code == 401)
+
+
 def test_a_token_of_another_key(gateway: Gateway) -> None:
     claims = {"iss": "https://task-manager.local", "aud": "task-manager", "sub": "u", "exp": int(time.time()) + 60}
     forged = jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA", headers={"kid": gateway.stack.keys.kid})
@@ -143,6 +149,13 @@ def test_what_is_not_routed_is_unimplemented(gateway: Gateway, path: str) -> Non
 
 def test_a_grpc_path_takes_nothing_but_grpc(gateway: Gateway, stack: Stack) -> None:
     assert_error(gateway.request("POST", LOGIN, token=False, json={"email": "a"}), 404, 5)
+    assert stack.calls(LOGIN) == 0
+
+
+@pytest.mark.parametrize("content_type", ["application/grpcx", "application/grpc-webx"])
+def test_a_type_that_only_begins_like_grpc_reaches_no_service(gateway: Gateway, stack: Stack, content_type: str) -> None:
+    answer = gateway.request("POST", LOGIN, token=False, content=bytes(5), headers={"content-type": content_type})
+    assert answer.status_code == 404
     assert stack.calls(LOGIN) == 0
 
 
@@ -238,8 +251,10 @@ def test_new_keys_are_fetched(tmp_path: Path) -> None:
         assert gateway.request("GET", TASKS, token=False, headers=seen).status_code == 200
         stack.keys.rotate()
         wait_until(lambda: gateway.request("GET", TASKS).status_code == 200)
-        # Envoy's token cache outlives the keys, so a token that Envoy has verified before still passes. The services verify it again.
         assert_error(gateway.request("GET", TASKS, token=False, headers=unseen), 401, 16, "TOKEN_INVALID")
+        # Envoy's token cache outlives the keys, so a token that Envoy has verified before still passes. The services verify it again and reject it:
+        # tests/e2e/test_key_rotation.py.
+        assert gateway.request("GET", TASKS, token=False, headers=seen).status_code == 200
 
 
 def test_a_header_with_an_underscore_is_dropped(gateway: Gateway, stack: Stack) -> None:

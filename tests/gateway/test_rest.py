@@ -51,6 +51,13 @@ def test_only_success_becomes_201(gateway: Gateway, stack: Stack) -> None:
     assert_error(gateway.request("POST", TASKS, json={}), 409, 6)
 
 
+@pytest.mark.parametrize(("path", "code"), [(TASKS, "12"), (f"{TASKS}/", "12"), (f"{TASKS}/%2F", "3")])
+def test_a_grpc_request_to_a_rest_path_gets_a_grpc_answer(gateway: Gateway, path: str, code: str) -> None:
+    answer = gateway.request("POST", path, content=bytes(5), headers={"content-type": "application/grpc"})
+    assert (answer.status_code, answer.headers["content-type"], answer.headers["grpc-status"]) == (200, "application/grpc", code)
+    assert "content-security-policy" not in answer.headers
+
+
 def test_an_error_of_a_service_keeps_its_details(gateway: Gateway, stack: Stack) -> None:
     def refuse(_: Any, context: Any) -> None:
         status = status_pb2.Status(code=5, message="no such täsk")

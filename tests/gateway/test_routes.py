@@ -67,6 +67,7 @@ def test_the_creating_rpcs_of_the_contract() -> None:
 )
 def test_templates_become_expressions(template: str, fits: str, fits_not: str) -> None:
     expression = RestPath("GET", template).regex
+    assert RestPath("GET", template).variable == ("{" in template)
     assert re.fullmatch(expression, fits)
     assert not re.fullmatch(expression, fits_not)
 

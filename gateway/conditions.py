@@ -1,0 +1,52 @@
+"""The conditions under which Envoy runs a filter, as matchers of `ExtensionWithMatcher`. Envoy skips the filter for every other request.
+
+A condition on the response does not skip the filter for the request, so only a filter that changes nothing in requests may have one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+Predicate = dict[str, Any]
+
+_SKIP: Final = {
+    "action": {"name": "skip", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter"}}
+}
+
+
+def only_if(*any_of: Sequence[Predicate]) -> dict[str, Any]:
+    """Returns the matcher that skips the filter unless every predicate of at least one sequence is true."""
+    alternatives = [_combined("and_matcher", every) for every in any_of]
+    return {"matcher_list": {"matchers": [{"predicate": _unless(_combined("or_matcher", alternatives)), "on_match": _SKIP}]}}
+
+
+def _combined(how: str, predicates: Sequence[Predicate]) -> Predicate:
+    # Envoy's combinations have at least two predicates.
+    return predicates[0] if len(predicates) == 1 else {how: {"predicate": list(predicates)}}
+
+
+def _unless(predicate: Predicate) -> Predicate:
+    return {"not_matcher": predicate}
+
+
+def _header(side: str, name: str, match: dict[str, Any]) -> Predicate:
+    # A header that is missing matches nothing.
+    typed_config = {"@type": f"type.googleapis.com/envoy.type.matcher.v3.Http{side}HeaderMatchInput", "header_name": name}
+    return {"single_predicate": {"input": {"name": name, "typed_config": typed_config}, "value_match": match}}
+
+
+_SCHEME: Final = "Bearer "
+
+# The requests that the Lua filter works on (see unusual.lua).
+UNUSUAL: Final = only_if(
+    [
+        _unless(_header("Request", "authorization", {"prefix": _SCHEME})),
+        _header("Request", "authorization", {"prefix": _SCHEME, "ignore_case": True}),
+    ],
+    [_unless(_header("Request", "x-request-id", {"safe_regex": {"google_re2": {}, "regex": "[0-9A-Za-z_.:-]{0,64}"}}))],
+    [_header("Request", "content-type", {"prefix": "application/grpc-web"})],
+)
+_IS_JSON: Final = _header("Response", "content-type", {"prefix": "application/json"})
+_IS_EVENTS: Final = _header("Response", "content-type", {"prefix": "text/event-stream"})
+REST_ANSWER: Final = only_if([_IS_JSON], [_IS_EVENTS])
+REST_200: Final = only_if([_header("Response", ":status", {"exact": "200"}), _IS_JSON])
+REST_401: Final = only_if([_header("Response", ":status", {"exact": "401"}), _IS_JSON])
