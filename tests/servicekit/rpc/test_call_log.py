@@ -81,7 +81,9 @@ def test_a_failure_that_the_caller_caused_is_logged_with_its_reason(code: grpc.S
     assert "secret" not in str(entry)
 
 
-@pytest.mark.parametrize(("code", "level"), [*((code, "error") for code in FAULTS), *((code, "warning") for code in TROUBLE)])
+@pytest.mark.parametrize(
+    ("code", "level"), [(code, "error" if code in FAULTS else "warning") for code in grpc.StatusCode if code in FAULTS | TROUBLE]
+)
 def test_faults_and_trouble_are_logged_with_their_cause(code: grpc.StatusCode, level: str) -> None:
     lines: list[bytes] = []
     with capture_logs() as logs:
