@@ -7,10 +7,16 @@ one event loop, and answers the gateway's health checks. It must not parse, vali
 import asyncio
 import base64
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from servicekit.process.commands import GRPC_EXPERIMENTS
+
+# As in a service. grpc's core reads it at its import.
+os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
 
 import grpc
 import grpc.aio

@@ -41,7 +41,7 @@ class Command:
     actions: Mapping[str, Action]
 
 
-# grpc's core reads this variable when it is first used. Its event engine receives a call in one thread and hands it to the thread that serves Python.
+# grpc's core reads this variable when it is imported. Its event engine receives a call in one thread and hands it to the thread that serves Python.
 # Without it, the second thread receives the call itself, which saves a fifth of an empty call's CPU (docs/adr/0020-server-runtime.md).
 GRPC_EXPERIMENTS: Final = "-event_engine_listener"
 
