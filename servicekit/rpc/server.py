@@ -29,6 +29,10 @@ MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 # When a connection reaches its maximum age, its running calls may continue for this time: a stream lives as long as its access token.
 CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
 
+# The server sends a ping on each connection, and closes the connection if the ping is not answered in time: the client may have vanished.
+PING_SECONDS: Final = 30.0
+PING_TIMEOUT_SECONDS: Final = 10.0
+
 # Calls that have arrived and that Python has not accepted yet. When a replica drains, all its watching clients reconnect at once. Beyond this number,
 # grpc's core rejects some calls with CANCELLED, which clients do not retry. The pipeline rejects with OVERLOADED instead. grpc's default is 1000.
 PENDING_CALLS: Final = 10_000
@@ -64,8 +68,9 @@ class GrpcServer:
                 # Clients resolve names again only when a connection ends. Without a maximum age, new pods get no load.
                 ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.keepalive_time_ms", round(PING_SECONDS * 1000)),
+                # With keepalive_timeout_ms, grpcio 1.85 does not close the connection.
+                ("grpc.http2.ping_timeout_ms", round(PING_TIMEOUT_SECONDS * 1000)),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.server.max_pending_requests", PENDING_CALLS),

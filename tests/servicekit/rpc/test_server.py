@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from taskmanager.auth.v1 import user_pb2
 from taskmanager.task.v1 import task_pb2
 
+from servicekit.rpc import server as server_module
 from servicekit.rpc.call import Call
 from servicekit.rpc.health import Health
 from servicekit.rpc.method import MissingAccess
@@ -118,3 +119,45 @@ async def test_stopping_waits_for_calls_under_way() -> None:
         assert (await answer).title == "late"
         async with asyncio.timeout(10):
             await stopping
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, PING = 4, 6
+ACK = 1
+
+
+def frame(kind: int, flags: int, payload: bytes = b"") -> bytes:
+    """Returns an HTTP/2 frame of the connection (RFC 9113 section 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + payload
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_client_that_answers_no_ping_is_disconnected(*, answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(server_module, "PING_TIMEOUT_SECONDS", 0.5)
+    pings = 0
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(PREFACE + frame(SETTINGS, 0))
+
+        async def read() -> None:
+            nonlocal pings
+            while pings < 5:
+                header = await reader.readexactly(9)
+                payload = await reader.readexactly(int.from_bytes(header[:3], "big"))
+                kind, flags = header[3], header[4]
+                if kind == SETTINGS and not flags & ACK:
+                    writer.write(frame(SETTINGS, ACK))
+                if kind == PING and not flags & ACK:
+                    pings += 1
+                    if answers:
+                        writer.write(frame(PING, ACK, payload))
+
+        async with asyncio.timeout(20):
+            if answers:
+                await read()
+            else:
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await read()
+        writer.close()
+    assert pings == 5 if answers else 1 <= pings < 5
