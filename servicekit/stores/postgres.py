@@ -235,20 +235,11 @@ def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
 
 
 def _session(options: DatabaseOptions) -> dict[str, str]:
-    """Returns the session's settings; none behind an old PgBouncer, which rejects them.
-
-    The server enforces the timeouts even if the client has died. Every statement is prepared, and its best plan does not depend on its parameters, so
-    PostgreSQL need not plan it anew for each execution, which it otherwise does for users with many rows.
-    """
+    """Returns the timeouts that the server enforces, even if the client has died. Empty behind an old PgBouncer, which rejects them."""
     if options.statement_cache_size == 0:
         return {}
     milliseconds = str(round(options.timeout_seconds * 1000))
-    return {
-        "application_name": options.application_name,
-        "statement_timeout": milliseconds,
-        "idle_in_transaction_session_timeout": milliseconds,
-        "plan_cache_mode": "force_generic_plan",
-    }
+    return {"application_name": options.application_name, "statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}
 
 
 async def _reset(connection: Connection) -> None:

@@ -111,9 +111,13 @@ class JoinedWrites(Generic[W]):
         running.add_done_callback(self._running.discard)
 
     async def _send(self, user_id: UUID, group: Sequence[_Waiting[W]]) -> None:
-        """Executes the writes of a group and answers their callers."""
+        """Executes the writes of a group and answers their callers. Does not send a write whose caller has left meanwhile."""
+        for waiting in group:
+            if waiting.answer.cancelled():
+                waiting.on_failed()
+        group = [waiting for waiting in group if not waiting.answer.cancelled()]
         try:
-            outcomes = await self._execute(user_id, group)
+            outcomes = await self._execute(user_id, group) if group else []
         except BaseException as error:
             for waiting in group:
                 if not waiting.answer.cancelled():

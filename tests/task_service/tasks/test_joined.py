@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -297,3 +298,31 @@ async def test_a_caller_without_a_deadline_waits_only_as_long_as_a_statement_may
     assert failed == [1]
     store.go.set()
     await first
+
+
+async def test_writes_whose_callers_leave_in_the_same_turn_are_not_sent() -> None:
+    """A client that disconnects, or a deadline that several calls share, cancels the running write and the waiting ones together."""
+    sent: list[Operations] = []
+    failed: list[int] = []
+
+    async def write_one(_: UUID, write: Request, __: Callable[[], None]) -> Written:
+        sent.append(write.operations)
+        await asyncio.Event().wait()
+        raise AssertionError("nobody ended it")
+
+    async def write_all(_: UUID, writes: Sequence[Request], __: Callable[[], None]) -> Sequence[Written | Exception]:
+        sent.extend(write.operations for write in writes)
+        return [Written([]) for _ in writes]
+
+    joined: JoinedWrites[Request] = JoinedWrites(write_one, write_all, 10.0)
+    user_id = new_id()
+    writes = [Request([Deletion(new_id())]) for _ in range(5)]
+    writing = await begun(*(joined.execute(user_id, write, partial(failed.append, n)) for n, write in enumerate(writes)))
+    for call in writing:
+        call.cancel()
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in await asyncio.gather(*writing, return_exceptions=True))
+    await asyncio.sleep(0.01)
+    assert sent == [writes[0].operations]
+    # The first one is `write_one`'s to report.
+    assert failed == [1, 2, 3, 4]
+    assert not joined._lines
