@@ -161,7 +161,8 @@ async def test_the_clients_deadline_ends_it(server: Feeding, behaviour: str) -> 
     # cancellation comes well before the end of the server's time. test_pipeline shows which of the two is counted when.
     (call,) = server.feed.calls
     assert call.time_remaining is not None
-    assert 0 < call.time_remaining <= 1.0
+    # The client's core sends the time with two or three digits and rounds it up.
+    assert 0 < call.time_remaining <= 1.1
     await ended(server, "DeadlineExceeded", "Cancelled")
 
 
