@@ -69,9 +69,18 @@ def renamed(task_id: UUID, title: str, *etags: str) -> Update:
     return Update(task_id, replace(FIELDS, title=title), ["title"], etags or None)
 
 
-async def test_each_write_has_its_own_answer_or_error(
-    tasks: PostgresTasks, database: Database, actor: Actor, hold: Hold, statements: list[str]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Thirteen writes that were sent in two statements: the first alone, then all others together."""
+
+    kept: UUID
+    created: Sequence[UUID]
+    answers: Sequence[Written | BaseException]
+
+
+@pytest.fixture
+async def together(tasks: PostgresTasks, actor: Actor, hold: Hold, statements: list[str]) -> Together:
+    """Executes the writes of two sessions of one user, who has two tasks."""
     kept, gone = [await insert(tasks, actor, FIELDS) for _ in range(2)]
     other = replace(actor, session_id=new_id(), request_id="request-2")
     ids = [new_id() for _ in range(4)]
@@ -96,7 +105,11 @@ async def test_each_write_has_its_own_answer_or_error(
         )
     answers = await asyncio.gather(*writing, return_exceptions=True)
     assert len(statements) == 2
-    first, second, late, created, again, reused, batch, deleted, refused, undeleted, taken, unchanged, last = answers
+    return Together(kept.id, ids, answers)
+
+
+async def test_each_write_has_its_own_answer_or_error(together: Together, tasks: PostgresTasks, actor: Actor) -> None:
+    first, second, late, created, again, reused, batch, deleted, refused, undeleted, taken, unchanged, last = together.answers
     assert isinstance(first, Written)
     assert isinstance(second, Written)
     assert isinstance(unchanged, Written)
@@ -111,16 +124,20 @@ async def test_each_write_has_its_own_answer_or_error(
     assert late.metadata == {"etag": '"3"'}
     assert isinstance(created, Written)
     assert again == replace(created, replayed=True)
-    assert created.tasks[0].id == ids[0]
+    assert created.tasks[0].id == together.created[0]
     assert isinstance(reused, IdempotencyKeyReused)
     assert isinstance(batch, Written)
-    assert [task.id for task in batch.tasks] == ids[2:]
+    assert [task.id for task in batch.tasks] == together.created[2:]
     assert deleted == Written([])
     assert isinstance(refused, TaskNotFound)
     assert refused.index == 1
     assert isinstance(undeleted, TaskNotDeleted)
     assert isinstance(taken, asyncpg.PostgresError)
-    assert await find(tasks, actor.user_id, kept.id) == last.tasks[0]
+    assert await find(tasks, actor.user_id, together.kept) == last.tasks[0]
+
+
+@pytest.mark.usefixtures("together")
+async def test_the_log_has_no_gap_after_writes_that_were_refused_and_the_counts_are_exact(database: Database, actor: Actor) -> None:
     logged = await database.fetch("SELECT seq, kind, version, request_id FROM task.changes WHERE user_id = $1 ORDER BY seq", actor.user_id)
     counter = await database.fetchrow("SELECT last_seq, pending + in_progress, completed FROM task.counters WHERE user_id = $1", actor.user_id)
     assert [tuple(row) for row in logged[2:]] == [
