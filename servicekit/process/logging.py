@@ -28,9 +28,8 @@ class JoinedLines:
 
     def add(self, line: bytes) -> None:
         """Logs a line: `write`, then `flush`."""
-        self._lines.append(line)
-        if not self._scheduled:
-            self.flush()
+        self.write(line)
+        self.flush()
 
     def write(self, line: bytes) -> int:
         """Buffers a line."""

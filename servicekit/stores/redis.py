@@ -40,7 +40,7 @@ class Script(Protocol):
     def __call__(self, keys: Sequence[str], args: Sequence[bytes | int | str], *, process: str | None = None) -> Awaitable[Any]:
         """Runs the script and returns its result. Raises RedisUnavailable, or DeadlineExceeded if the call's deadline expired first.
 
-        If the caller leaves, Redis runs the script all the same, before any command that is sent after it in the same way.
+        If the caller leaves and Redis has the script, Redis runs it all the same, before any command that is sent after it in the same way.
         """
 
 
