@@ -38,14 +38,15 @@ class Parts:
     drains: Sequence[Drain] = ()
 
 
-def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None) -> Database:
-    """Returns a pool for the settings. `connections` overrides its size."""
+def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None, generic_plans: bool = False) -> Database:
+    """Returns a pool for the settings. `connections` overrides its size. `generic_plans`: see DatabaseOptions."""
     options = DatabaseOptions(
         url=settings.database_url.get_secret_value(),
         application_name=settings.otel_service_name,
         pool_max_size=connections or settings.database_pool_max_size,
         statement_cache_size=settings.database_statement_cache_size,
         timeout_seconds=settings.database_timeout_seconds,
+        generic_plans=generic_plans,
     )
     return Database(options, registry)
 

@@ -51,13 +51,18 @@ _AWAY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """The database's URL, and how much of the database one process may use."""
+    """The database's URL, and how much of the database one process may use.
+
+    `generic_plans`: PostgreSQL plans each statement once for each connection, whatever its parameters are. Otherwise PostgreSQL plans a statement
+    anew for each execution where it expects a better plan.
+    """
 
     url: str
     application_name: str
     pool_max_size: int
     statement_cache_size: int
     timeout_seconds: float
+    generic_plans: bool = False
 
 
 class Database:
@@ -235,11 +240,12 @@ def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
 
 
 def _session(options: DatabaseOptions) -> dict[str, str]:
-    """Returns the timeouts that the server enforces, even if the client has died. Empty behind an old PgBouncer, which rejects them."""
+    """Returns the session's settings. Empty behind an old PgBouncer, which rejects them. The server enforces the timeouts even if the client has died."""
     if options.statement_cache_size == 0:
         return {}
     milliseconds = str(round(options.timeout_seconds * 1000))
-    return {"application_name": options.application_name, "statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}
+    settings = {"application_name": options.application_name, "statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}
+    return settings | ({"plan_cache_mode": "force_generic_plan"} if options.generic_plans else {})
 
 
 async def _reset(connection: Connection) -> None:

@@ -1,13 +1,15 @@
 """The cleanup deletes expired rows and nothing else. Any replica can run it, one at a time."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from servicekit.rpc.retry import Idempotency
-from servicekit.stores.postgres import Database
+from servicekit.stores.postgres import Database, DatabaseOptions
 from servicekit.stores.upkeep import Upkeep
 from task_service.tasks.domain import Actor
 from task_service.tasks.errors import TaskNotFound
@@ -93,6 +95,40 @@ async def test_a_round_goes_on_until_nothing_is_left(database: Database, tasks: 
     assert await cleanup.remove(10) == 10
     assert await cleanup.remove(10) == 5
     assert await cleanup.remove(10) == 0
+
+
+@pytest.fixture
+async def serving(database_url: str) -> AsyncIterator[Database]:
+    """One connection with the settings of the service."""
+    database = Database(DatabaseOptions(database_url, "tests", 1, 100, timeout_seconds=30, generic_plans=True), CollectorRegistry())
+    await database.start()
+    yield database
+    await database.close()
+
+
+FILL_LOG = """
+INSERT INTO task.changes (user_id, seq, kind, task_id, version, snapshot, changed_fields, actor_id, session_id, request_id, at)
+SELECT $1, n, 1, $1, 1, '{}', '{}', $1, $1, '', now() - interval '1 day' FROM generate_series(1000, 100000) AS n
+"""
+
+
+@pytest.mark.parametrize("sql", ["SELECT task.sweep('30 days', '7 days', 1000)", "SELECT task.remove_rows($1, 1000)"])
+async def test_removals_do_not_read_a_whole_log(serving: Database, tasks: PostgresTasks, actor: Actor, sql: str) -> None:
+    """Also on a connection with generic plans, which the service uses. PostgreSQL counts the scans of a whole table."""
+    await insert(tasks, actor, FIELDS)
+    another = new_id()
+    await serving.fetch(FILL_LOG, another)
+    await serving.fetch("ANALYZE task.changes")
+    await serving.fetch("UPDATE task.counters SET closed_at = now() WHERE user_id = $1", actor.user_id)
+    before = await _scans_of_the_log(serving)
+    await serving.fetch(sql, *([actor.user_id] if "$1" in sql else []))
+    assert await _scans_of_the_log(serving) == before
+    await serving.fetch("DELETE FROM task.changes WHERE user_id = $1", another)
+
+
+async def _scans_of_the_log(database: Database) -> int:
+    await database.fetch("SELECT pg_stat_force_next_flush()")
+    return int((await database.fetch("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'changes'"))[0][0])
 
 
 async def test_another_that_sweeps_just_now_is_left_alone(
