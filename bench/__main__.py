@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import batches, logins, report, watches
+from bench import batches, logins, report, soak, watches
 from bench.measure import CallsFailed, Settings, measure
 from bench.system import System
 
@@ -30,11 +30,13 @@ def main() -> None:
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="run the task service under cProfile, which makes it slower, and write the profile to FILE"
     )
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="only load the system for so long, and show whether its memory grows")
     args = parser.parse_args()
     settings = Settings.quick() if args.quick else Settings()
     given = {name: getattr(args, name) for name in ("callers", "rounds", "seconds") if getattr(args, name) is not None}
     try:
-        asyncio.run(run(dataclasses.replace(settings, only=args.only, rates=args.rate, profile=args.profile, **given), args.output))
+        settings = dataclasses.replace(settings, only=args.only, rates=args.rate, profile=args.profile, **given)
+        asyncio.run(run_soak(settings, args.soak) if args.soak else run(settings, args.output))
     except CallsFailed as error:
         sys.exit(str(error))
 
@@ -47,6 +49,12 @@ async def run(settings: Settings, output: Path) -> None:
     report.write(results, output)
     print(report.table(results))
     print(f"\nwritten to {output}")
+
+
+async def run_soak(settings: Settings, minutes: float) -> None:
+    """Loads the system and prints its memory."""
+    async with System(settings.profile) as system:
+        print(soak.table(await soak.soak(system, settings, minutes)))
 
 
 async def closed_loop(system: System, settings: Settings) -> dict[str, Any]:

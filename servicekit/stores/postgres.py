@@ -240,7 +240,7 @@ def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
 
 
 def _session(options: DatabaseOptions) -> dict[str, str]:
-    """Returns the session's settings. Empty behind an old PgBouncer, which rejects them. The server enforces the timeouts even if the client has died."""
+    """Returns the session's settings, none for an old PgBouncer, which rejects them. The server enforces the timeouts even if the client has died."""
     if options.statement_cache_size == 0:
         return {}
     milliseconds = str(round(options.timeout_seconds * 1000))
