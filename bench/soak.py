@@ -47,8 +47,8 @@ async def _watching(system: System) -> AsyncIterator[Any]:
     async def watch(channel: grpc.aio.Channel) -> None:
         nonlocal ended
         while True:
-            tokens = await system.users.tokens()
-            metadata = grpc.aio.Metadata(("authorization", f"Bearer {chance.choice(list(tokens.values()))}"))
+            # The load renews the tokens before they expire.
+            metadata = grpc.aio.Metadata(("authorization", f"Bearer {chance.choice(system.users.accounts).access_token}"))
             begin: Any = channel.unary_stream(SERVICE + "WatchTasks")
             call = begin(task_service_pb2.WatchTasksRequest().SerializeToString(), metadata=metadata)
             with contextlib.suppress(TimeoutError):
