@@ -74,6 +74,24 @@ def test_cleartext_http_1_and_2(gateway: Gateway, *, http2: bool) -> None:
     assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
 
 
+@pytest.mark.parametrize("protocol", ["TLS/1.2", "TLS/1.2, HTTP/2.0", "websocket", "h2c"])
+def test_an_upgrade_is_an_offer_that_nobody_accepts(gateway: Gateway, protocol: str) -> None:
+    """RFC 9110 §7.8: the answer is the one without the offer, and the connection stays open. Apache HttpClient 5.4 offers TLS with each request."""
+    offer = {"connection": "upgrade", "upgrade": protocol}
+    with httpx.Client() as client:  # a connection of its own
+        for url, token, status in (
+            (f"{gateway.url}/health", False, 200),
+            (f"{gateway.url}{TASK}", True, 200),
+            (f"{gateway.url}{TASK}", False, 401),
+            (f"{gateway.url}/nothing", True, 404),
+        ):
+            answer = client.get(url, headers={**offer, **(gateway.bearer() if token else {})})
+            assert answer.status_code == status
+            assert "connection" not in answer.headers
+        assert client.post(f"{gateway.url}/api/v1/tasks", json={"title": "a"}, headers={**offer, **gateway.bearer()}).status_code == 201
+        assert client.get(f"{gateway.ops}/livez", headers=offer).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "token", "status"),
     [

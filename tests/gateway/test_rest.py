@@ -121,7 +121,6 @@ def test_a_wrong_method_is_404(gateway: Gateway, method: str, path: str) -> None
 def test_what_is_no_http_request_gets_the_same_shape(gateway: Gateway) -> None:
     assert_error(gateway.request("BREW", TASKS), 400, 3, "MALFORMED_REQUEST")
     assert_error(gateway.request("GET", TASKS, headers={"x-big": "x" * 40_000}), 431, 8)
-    assert_error(gateway.request("GET", TASKS, headers={"connection": "upgrade", "upgrade": "websocket"}), 403, 7, "ACCESS_DENIED")
 
 
 def _body(size: int) -> bytes:
