@@ -47,6 +47,7 @@ UNUSUAL: Final = only_if(
 )
 _IS_JSON: Final = _header("Response", "content-type", {"prefix": "application/json"})
 _IS_EVENTS: Final = _header("Response", "content-type", {"prefix": "text/event-stream"})
+ERROR: Final = only_if([_header("Response", ":status", {"safe_regex": {"google_re2": {}, "regex": "[45].."}})])
 REST_ANSWER: Final = only_if([_IS_JSON], [_IS_EVENTS])
 REST_200: Final = only_if([_header("Response", ":status", {"exact": "200"}), _IS_JSON])
 REST_401: Final = only_if([_header("Response", ":status", {"exact": "401"}), _IS_JSON])

@@ -52,7 +52,8 @@ def _split(parse: Callable[[str], Any]) -> BeforeValidator:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Endpoints = Annotated[tuple[Endpoint, ...], _split(Endpoint.parse), Field(min_length=1)]
-Origins = Annotated[tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...], _split(str)]
+# `*`, or the scheme, host and port of a page (RFC 6454 section 6.2).
+Origins = Annotated[tuple[Annotated[str, Field(pattern=r"^(\*|https?://[0-9A-Za-z._\-\[\]:]+)$")], ...], _split(str)]
 
 
 class GatewaySettings(BaseModel):

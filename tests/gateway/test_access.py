@@ -1,5 +1,6 @@
 """Access through the gateway: tokens, public methods, CORS, and headers that a client must not set."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.routes import Rpc
 from tests.gateway.errors import assert_error, reason_of
 from tests.gateway.stack import CREATE_TASK, GET_TASK, LOGIN, Gateway, Stack, gateway_behind, rest_cases, routes, wait_until
+from tests.support.rawhttp import RawRequest, send
 
 TASKS = "/api/v1/tasks"
 
@@ -229,6 +231,72 @@ def test_a_browser_can_read_answers_and_errors(gateway: Gateway) -> None:
             answer.headers["access-control-expose-headers"].replace(" ", "").split(",")
         )
     assert "access-control-allow-origin" not in gateway.request("GET", TASKS, headers={"origin": "https://evil.example"}).headers
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/health", {}, 200),
+        ("/ready", {}, 200),
+        ("/.well-known/jwks.json", {}, 200),
+        (f"{TASKS}/a%2Fb", {}, 400),
+        (f"{TASKS}/a%00b", {}, 400),
+        (TASKS, {"host": "a@b"}, 400),
+        (TASKS, {"x-big": "x" * 40_000}, 431),
+        (f"{TASKS}?filter={'x' * 40_000}", {}, 431),
+        (TASKS, {f"x-{number}": "1" for number in range(120)}, 431),
+    ],
+)
+def test_a_browser_can_read_what_no_filter_of_the_access_check_has_seen(gateway: Gateway, path: str, headers: dict[str, str], status: int) -> None:
+    """Without these headers, a browser reports a network error instead of the answer."""
+    answer = gateway.request("GET", path, headers={"origin": "https://app.example", **headers})
+    assert answer.status_code == status
+    # Envoy has not read the headers of a request that is too large, so it does not know the origin. The answer contains nothing of the request.
+    assert answer.headers.get_list("access-control-allow-origin") == ["*" if status == 431 else "https://app.example"]
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    if status != 431:
+        for origin in ({}, {"origin": "https://evil.example"}):
+            assert "access-control-allow-origin" not in gateway.request("GET", path, headers={**origin, **headers}).headers
+
+
+def test_without_an_allowed_origin_no_error_is_given_one(stack: Stack) -> None:
+    with gateway_behind(stack) as gateway:
+        for path in (f"{TASKS}/a%2Fb", f"/{'x' * 40_000}"):
+            assert "access-control-allow-origin" not in gateway.request("GET", path, headers={"origin": "https://app.example"}).headers
+
+
+def test_every_origin_may_read_the_errors_if_every_origin_is_allowed(stack: Stack) -> None:
+    with gateway_behind(stack, cors_allowed_origins="*") as gateway:
+        answer = gateway.request("GET", f"{TASKS}/a%2Fb", headers={"origin": "https://any.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (400, "https://any.example")
+
+
+@pytest.mark.parametrize("host", ["api.example.com", "api.example.com:8080", "task_service", "127.0.0.1", "[::1]:80", ""])
+def test_a_host(gateway: Gateway, host: str) -> None:
+    assert gateway.request("GET", "/health", token=False, headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["a b", "a,b", "a@b", "a:b", "a:80:90", "[::1", "a/b", "http://a", "a?b"])
+@pytest.mark.parametrize("path", ["/health", TASKS, "/nope"])
+def test_a_malformed_host(gateway: Gateway, stack: Stack, host: str, path: str) -> None:
+    """RFC 9112 §3.2."""
+    assert_error(gateway.request("GET", path, headers={"host": host}), 400, 3, "MALFORMED_REQUEST")
+    assert not stack.requests()
+
+
+@pytest.mark.parametrize("second", [b"host: localhost", b"HOST: elsewhere"])
+def test_two_host_lines(gateway: Gateway, second: bytes) -> None:
+    """Two readers of such a request could each take another line for the host."""
+    for path in (b"/health", TASKS.encode()):
+        assert_error(asyncio.run(send(gateway.url, RawRequest(b"GET", path, (second,)))), 400, 3, "MALFORMED_REQUEST")
+
+
+def test_a_grpc_call_has_one_host_too(gateway: Gateway, stack: Stack) -> None:
+    with grpc.insecure_channel(gateway.url.removeprefix("http://"), options=[("grpc.default_authority", "a,b")]) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(GET_TASK)(b"", metadata=tuple(gateway.bearer().items()))
+    assert (refused.value.code(), reason_of(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+    assert not stack.requests()
 
 
 def test_no_keys_is_no_fault_of_the_token(stack: Stack) -> None:

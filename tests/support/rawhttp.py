@@ -54,4 +54,4 @@ async def _response(reader: asyncio.StreamReader) -> httpx.Response:
     status, *lines = head.decode("latin-1").split("\r\n")
     headers = httpx.Headers([(name, value.strip()) for name, _, value in (line.partition(":") for line in lines if line)])
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return httpx.Response(int(status.split(" ")[1]), content=body)
+    return httpx.Response(int(status.split(" ")[1]), content=body, headers=headers)
