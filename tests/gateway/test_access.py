@@ -292,9 +292,9 @@ def test_two_host_lines(gateway: Gateway, second: bytes) -> None:
 
 
 def test_a_grpc_call_has_one_host_too(gateway: Gateway, stack: Stack) -> None:
-    with grpc.insecure_channel(gateway.url.removeprefix("http://"), options=[("grpc.default_authority", "a,b")]) as channel:
-        with pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(GET_TASK)(b"", metadata=tuple(gateway.bearer().items()))
+    options = [("grpc.default_authority", "a,b")]
+    with grpc.insecure_channel(gateway.url.removeprefix("http://"), options=options) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(GET_TASK)(b"", metadata=tuple(gateway.bearer().items()))
     assert (refused.value.code(), reason_of(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
     assert not stack.requests()
 
