@@ -44,6 +44,11 @@ UNUSUAL: Final = only_if(
     ],
     [_unless(_header("Request", "x-request-id", {"safe_regex": {"google_re2": {}, "regex": "[0-9A-Za-z_.:-]{0,64}"}}))],
     [_header("Request", "content-type", {"prefix": "application/grpc-web"})],
+    # A missing header is not `identity`, but it has no character either.
+    [
+        _header("Request", "grpc-encoding", {"safe_regex": {"google_re2": {}, "regex": ".*"}}),
+        _unless(_header("Request", "grpc-encoding", {"exact": "identity"})),
+    ],
 )
 _IS_JSON: Final = _header("Response", "content-type", {"prefix": "application/json"})
 _IS_EVENTS: Final = _header("Response", "content-type", {"prefix": "text/event-stream"})

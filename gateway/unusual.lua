@@ -13,6 +13,22 @@ function envoy_on_request(handle)
   if id and (#id > 64 or id:find("[^%w%-_.:]")) then
     handle:headers():replace("x-request-id", (id:sub(1, 64):gsub("[^%w%-_.:]", "_")))
   end
+  check_encoding(handle)
+end
+
+-- grpc ends a call with INTERNAL if it does not know the compression of the messages. A REST request has no gRPC messages, so the header means nothing
+-- there. A gRPC call ends with UNIMPLEMENTED (gRPC's document compression.md).
+function check_encoding(handle)
+  local headers = handle:headers()
+  local encoding = headers:get("grpc-encoding")
+  if not encoding or encoding == "identity" or encoding == "gzip" or encoding == "deflate" then
+    return
+  end
+  if (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1 then
+    handle:respond({[":status"] = "501"}, "")
+  else
+    headers:remove("grpc-encoding")
+  end
 end
 
 -- For a gRPC-Web client, the gRPC-Web filter maps the HTTP status of an Envoy reply to its own gRPC status. Replaces it with the one for gRPC clients.

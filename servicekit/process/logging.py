@@ -1,9 +1,14 @@
-"""JSON logs on standard output, one object per line: structlog, serialized by orjson. Tokens, passwords and bodies are never logged."""
+"""JSON logs on standard output, one object per line: structlog, serialized by orjson. Tokens, passwords and bodies are never logged.
+
+Libraries that read requests put parts of them into their messages and exceptions: grpc logs a header that it cannot decode, and aiohttp a request
+that it cannot parse. So of a library's record the log has only what the library's programmers wrote.
+"""
 
 import asyncio
 import atexit
 import logging
 import sys
+import traceback
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -11,6 +16,10 @@ import structlog
 
 LEVELS: Final = logging.getLevelNamesMapping()
 JOIN_SECONDS: Final = 0.05
+# grpc logs this twice for each header that it cannot decode. The call's own line has the outcome.
+UNDECODABLE: Final = "Invalid encoding on %s"
+# The libraries that see no part of a request. Their records are logged whole: the event loop, and the exporters of telemetry.
+WHOLE: Final = ("asyncio", "opentelemetry.exporter", "opentelemetry.sdk")
 
 
 class JoinedLines:
@@ -82,15 +91,28 @@ def configure(level: str, service: str) -> JoinedLines:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[_without_values, *shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(serializer=lambda event, **_: _dumps(event).decode()),
             ],
         )
     )
+    handler.addFilter(lambda record: record.msg != UNDECODABLE)
     logging.basicConfig(level=max(LEVELS[level], logging.WARNING), handlers=[handler], force=True)
     return lines
+
+
+def _without_values(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Replaces a library's message by its template, and its exception by the exception's type and places, because both can quote a header."""
+    record: logging.LogRecord = event["_record"]
+    if record.name.startswith(WHOLE):
+        return event
+    event["event"] = str(record.msg)
+    event.pop("exc_info", None)
+    if record.exc_info and record.exc_info[0] is not None:
+        event["exception"] = "".join([*traceback.format_tb(record.exc_info[2]), record.exc_info[0].__qualname__])
+    return event
 
 
 def _dumps(event: Any, **_: Any) -> bytes:

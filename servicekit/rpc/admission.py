@@ -19,6 +19,8 @@ ORIGINAL_PATH: Final = "x-envoy-original-path"
 # Violations are sent in the trailers, for which clients accept 8 KiB.
 MAX_VIOLATIONS: Final = 20
 THOROUGH_BYTES: Final = 8 * 1024
+# Of a metadata key, in an error.
+MAX_KEY_CHARACTERS: Final = 100
 
 # Returns None if the call may proceed, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied,
 # MalformedRequest, InvalidField or DependencyUnavailable. Only a token that is not known yet needs the wait.
@@ -91,6 +93,8 @@ def _validation(method: Method) -> Callable[[Any, Call], None]:
     path = method.path
 
     def validate(request: Any, call: Call) -> None:
+        if call.not_ascii:
+            raise InvalidField(*(Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii[:MAX_VIOLATIONS]))
         if request is None:
             raise MalformedRequest
         # A large message can violate a rule once every few bytes, so only its first violation is reported.

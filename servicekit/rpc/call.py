@@ -14,7 +14,7 @@ MAX_ADDRESS_CHARACTERS: Final = 64
 
 @dataclass(slots=True)
 class Call:
-    """One call. Metadata keys are in lower case, and binary entries are left out.
+    """One call. Metadata keys are in lower case, and binary entries are left out, and so are the ones in `not_ascii`.
 
     If a key is repeated, its last value counts. Two `authorization` values are not a valid token.
     """
@@ -23,6 +23,8 @@ class Call:
     time_remaining: float | None
     request_id: str = ""
     caller: Identity | None = field(default=None)
+    # The keys of values that are not ASCII. gRPC has no such values, but HTTP has.
+    not_ascii: tuple[str, ...] = ()
     # Returns the address of the connection's other end, in gRPC's format.
     peer: Callable[[], str] = str
     # What the handler sends beside its response (REST: as headers): lower-case keys, printable ASCII values. They are sent before the first message,

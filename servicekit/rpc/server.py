@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -182,7 +182,15 @@ async def _abort(method: Method, context: Context, error: Exception) -> None:
 
 
 def _call(context: Context) -> Call:
-    return Call(_text(context.invocation_metadata()), context.time_remaining(), peer=context.peer)
+    entries: Any = context.invocation_metadata() or ()
+    metadata = {key: value for key, value in entries if type(value) is str and value.isascii()}
+    call = Call(metadata, context.time_remaining(), peer=context.peer)
+    if len(metadata) < len(entries):
+        call.not_ascii = tuple(key for key, value in entries if type(value) is str and not value.isascii())
+        if "authorization" in metadata:
+            # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
+            metadata["authorization"] = ", ".join(value for key, value in entries if key == "authorization")
+    return call
 
 
 async def _send_headers(call: Call, context: Context) -> None:
@@ -204,12 +212,3 @@ def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
 
 def _serialize(response: Message | bytes) -> bytes:
     return response if isinstance(response, bytes) else response.SerializeToString()
-
-
-def _text(metadata: Any) -> Mapping[str, str]:
-    entries = metadata or ()
-    text = {key: value for key, value in entries if type(value) is str}
-    if len(text) < len(entries) and "authorization" in text:
-        # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
-        text["authorization"] = ", ".join(value for key, value in entries if key == "authorization")
-    return text

@@ -169,6 +169,7 @@ SPOOFED = {
     "x-user-id": "someone",
     "x-real-ip": "203.0.113.9",
     "forwarded": "for=203.0.113.9",
+    "cookie": "session=of-another-application",
 }
 
 
@@ -187,6 +188,22 @@ def test_a_grpc_client_cannot_set_internal_headers(gateway: Gateway, stack: Stac
     assert not set(SPOOFED.values()) & set(metadata.values())
     # The client also does not get the reply for REST clients.
     assert gateway.failure(GET_TASK, token=False, metadata=SPOOFED).details() == "The call has no access token."
+
+
+def test_no_binary_header_reaches_a_service(gateway: Gateway, stack: Stack) -> None:
+    """grpc ends a call with INTERNAL if such a header is not base64."""
+    assert gateway.request("GET", f"{TASKS}/1", headers={"x-trace-bin": "not base64!"}).status_code == 200
+    assert "x-trace-bin" not in stack.metadata()
+
+
+def test_a_compression_that_grpc_does_not_know(gateway: Gateway, stack: Stack) -> None:
+    """Over REST there are no gRPC messages, so the header means nothing there."""
+    assert gateway.request("GET", f"{TASKS}/1", headers={"grpc-encoding": "brotli"}).status_code == 200
+    assert "grpc-encoding" not in stack.metadata()
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    for encoding, status in (("brotli", "12"), ("gzip", "0"), ("deflate", "0"), ("identity", "0")):
+        answer = gateway.request("POST", LOGIN, token=False, content=bytes(5), headers=headers | {"grpc-encoding": encoding})
+        assert (encoding, answer.headers.get("grpc-status", "0")) == (encoding, status)
 
 
 def test_the_headers_that_services_read_arrive(gateway: Gateway, stack: Stack) -> None:

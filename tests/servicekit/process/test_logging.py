@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from servicekit.process.logging import JOIN_SECONDS, JoinedLines
+from servicekit.process.logging import JOIN_SECONDS, UNDECODABLE, JoinedLines
 
 
 class Failing(io.BytesIO):
@@ -41,6 +41,30 @@ def test_a_line_stays_one_line_and_says_when_where_and_what() -> None:
     entry = json.loads(line)
     assert datetime.fromisoformat(entry.pop("timestamp")).utcoffset() == timedelta(0)
     assert entry == {"service": "test", "level": "info", "event": FORGED, "value": FORGED}
+
+
+LIBRARIES = f"""
+import logging as library
+from servicekit.process import logging
+logging.configure("INFO", "test")
+try:
+    raise ValueError("secret")
+except ValueError:
+    for name in ("grpc._cython.cygrpc", "aiohttp.server", "some.library"):
+        library.getLogger(name).exception("Failed with %s", b"secret")
+        library.getLogger(name).exception({UNDECODABLE!r}, b"secret")
+    library.getLogger("asyncio").exception("Failed with %s", "what operators must see")
+"""
+
+
+def test_a_library_logs_no_part_of_a_request() -> None:
+    """grpc logs each header that it cannot decode, and aiohttp each request that it cannot parse."""
+    ran = subprocess.run((sys.executable, "-c", LIBRARIES), capture_output=True, check=True)
+    *libraries, loop = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert not [entry for entry in libraries if "secret" in str(entry)]
+    assert [entry["event"] for entry in libraries] == ["Failed with %s"] * 3
+    assert [entry["exception"].splitlines()[-1] for entry in libraries] == ["ValueError"] * 3
+    assert (loop["event"], loop["exception"].splitlines()[-1]) == ("Failed with what operators must see", "ValueError: secret")
 
 
 def _log(lines: JoinedLines, *texts: bytes) -> None:
