@@ -64,7 +64,9 @@ def parts(settings: Settings) -> app.Parts:
     fetching = Periodic("signing keys", keys.refresh, interval_seconds=REFRESH_SECONDS)
     events = AuthEvents(settings.auth_grpc_endpoint, settings.service_tokens[0])
     deletions = DeletedAccounts(events, PostgresAccountRows(database))
-    removing = Periodic("deleted accounts", deletions.round, interval_seconds=deleted_accounts.INTERVAL_SECONDS, retry_seconds=RETRY_SECONDS)
+    removing = Periodic(
+        "deleted accounts", deletions.round, interval_seconds=deleted_accounts.INTERVAL_SECONDS, retry_seconds=deleted_accounts.RETRY_SECONDS
+    )
     revocations = Revocations(events, metrics, on_user_deleted=removing.wake, on_change=lambda: watches.check())  # noqa: PLW0108 - defined below
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())

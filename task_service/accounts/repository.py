@@ -1,14 +1,17 @@
 """The rows of deleted accounts in PostgreSQL."""
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from servicekit.stores.postgres import Database
+from task_service.accounts.domain import Left, Removed
 
 GET_DELETIONS: Final = "SELECT last_number FROM task.deletions"
-UPDATE_DELETIONS: Final = "UPDATE task.deletions SET last_number = $1"
+QUEUE_REMOVALS: Final = "SELECT task.queue_removals($1, $2)"
 CLOSE_ACCOUNT: Final = "SELECT task.close_account($1)"
-REMOVE_ROWS: Final = "SELECT task.remove_rows($1, $2)"
+LIST_REMOVALS: Final = "SELECT user_id FROM task.account_removals WHERE $1::uuid IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2"
+REMOVE_ACCOUNT: Final = "SELECT o_removed, o_left FROM task.remove_account($1, $2)"
 
 
 class PostgresAccountRows:
@@ -19,20 +22,23 @@ class PostgresAccountRows:
 
     async def get_deletions(self) -> int:
         """See AccountRows.get_deletions."""
-        return await self._number(GET_DELETIONS)
+        row = await self._database.fetchrow(GET_DELETIONS)
+        return 0 if row is None else int(row[0])
 
-    async def update_deletions(self, last_number: int) -> None:
-        """See AccountRows.update_deletions."""
-        await self._database.fetchrow(UPDATE_DELETIONS, last_number)
+    async def queue_removals(self, user_ids: Sequence[UUID], last_number: int) -> None:
+        """See AccountRows.queue_removals."""
+        await self._database.fetchrow(QUEUE_REMOVALS, user_ids, last_number)
 
     async def close_account(self, user_id: UUID) -> None:
         """See AccountRows.close_account."""
         await self._database.fetchrow(CLOSE_ACCOUNT, user_id)
 
-    async def remove_rows(self, user_id: UUID, limit: int) -> int:
-        """See AccountRows.remove_rows."""
-        return await self._number(REMOVE_ROWS, user_id, limit)
+    async def list_removals(self, after: UUID | None, limit: int) -> Sequence[UUID]:
+        """See AccountRows.list_removals."""
+        return [row[0] for row in await self._database.fetch(LIST_REMOVALS, after, limit)]
 
-    async def _number(self, sql: str, *args: object) -> int:
-        row = await self._database.fetchrow(sql, *args)
-        return 0 if row is None else int(row[0])
+    async def remove_account(self, user_id: UUID, limit: int) -> Removed:
+        """See AccountRows.remove_account."""
+        row = await self._database.fetchrow(REMOVE_ACCOUNT, user_id, limit)
+        assert row is not None
+        return Removed(row[0], Left(row[1]))

@@ -23,6 +23,7 @@ MIGRATE: Final = "servicekit/stores/migrate.py"
 WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 AUTH_EVENTS: Final = "task_service/accounts/auth_events.py"
 DELETED_ACCOUNTS: Final = "task_service/accounts/service.py"
+REMOVALS: Final = "task_service/migrations/0011_account_removals.sql"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
 
 KEY_ROTATION: Final = "tests/e2e/test_key_rotation.py"
@@ -280,11 +281,24 @@ _ACCOUNTS: Final = (
     ),
     Bug(
         "an account deletion is recorded as done before it is done",
-        DELETED_ACCOUNTS,
-        "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
-        "            await self._rows.update_deletions(page.last_number)\n"
-        "            for event in page.events:\n                await self._rows.close_account(event.user_id)\n",
+        REMOVALS,
+        "    INSERT INTO task.account_removals (user_id) SELECT unnest(p_users) ON CONFLICT DO NOTHING;\n",
+        "    DELETE FROM task.account_removals WHERE user_id = ANY (p_users);\n",
         ("tests/task_service/accounts/test_service.py", "-k", "at_least_once"),
+    ),
+    Bug(
+        "an account counts as removed when a batch removed no row",
+        REMOVALS,
+        "    IF o_removed = 0\n        AND NOT EXISTS",
+        "    IF o_removed = 0\n        OR NOT EXISTS",
+        ("tests/task_service/accounts/test_certainty.py", "-k", "sweep"),
+    ),
+    Bug(
+        "an account that fails delays the others",
+        DELETED_ACCOUNTS,
+        "            self._failed.add(user_id)\n            return error\n",
+        "            self._failed.add(user_id)\n            raise\n",
+        ("tests/task_service/accounts/test_certainty.py", "-k", "delays_no_other"),
     ),
     Bug(
         "an account deletion logs no event",

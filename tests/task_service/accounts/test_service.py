@@ -1,105 +1,21 @@
 """Deleted accounts: every write for them is rejected, and all their rows are deleted, whatever fails meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from auth_service.events.repository import PostgresEvents
-from servicekit.access.revocations import EventKind, EventPage
 from servicekit.errors import DependencyUnavailable, TokenInvalid
 from servicekit.stores.postgres import Database
 from task_service.accounts import service as deleted_accounts
-from task_service.accounts.repository import PostgresAccountRows
+from task_service.accounts.domain import Left, Removed
 from task_service.accounts.service import DeletedAccounts
 from task_service.tasks.domain import Actor, TaskFields
-from task_service.tasks.repository import PostgresTasks
+from tests.task_service.accounts.conftest import Events, Removal, Rows
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
-
-
-class Rows(PostgresAccountRows):
-    """The rows of accounts. Records the removals, and fails once `fail_at` removals are recorded."""
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self.removed: list[int] = []
-        self.fail_at: int | None = None
-
-    async def remove_rows(self, user_id: UUID, limit: int) -> int:
-        if self.fail_at == len(self.removed):
-            raise DependencyUnavailable("PostgreSQL")
-        self.removed.append(await super().remove_rows(user_id, limit))
-        return self.removed[-1]
-
-
-class Events:
-    """auth_service's events, read from its table, `page` at a time."""
-
-    def __init__(self, database: Database, page: int = 1000) -> None:
-        self._accounts = PostgresEvents(database)
-        self.page = page
-        self.asked: list[int] = []
-
-    async def list_events(self, *, after: int, max_age_seconds: float | None = None, kind: EventKind | None = None) -> EventPage:
-        assert (max_age_seconds, kind) == (None, EventKind.USER_DELETED)
-        self.asked.append(after)
-        page = await self._accounts.list_events(after=after, kind=kind)
-        if len(page.events) <= self.page:
-            return page
-        return EventPage(page.events[: self.page], page.events[self.page - 1].number, more=True)
-
-
-class Removal:
-    """The work under test, and its users, rows and events."""
-
-    def __init__(self, database: Database, tasks: PostgresTasks) -> None:
-        self.database, self.tasks = database, tasks
-        self.rows, self.events = Rows(database), Events(database)
-        self.work = DeletedAccounts(self.events, self.rows)
-
-    async def user(self, count: int = 3) -> Actor:
-        """Returns a new user with `count` tasks."""
-        actor = Actor(uuid4(), uuid4(), "")
-        for _ in range(count):
-            await insert(self.tasks, actor, FIELDS)
-        return actor
-
-    async def delete(self, *actors: Actor) -> None:
-        """Logs an account's deletion like auth_service, followed by an event of the other kind."""
-        for actor in actors:
-            await self.database.fetchrow("SELECT auth.log_event(2::smallint, $1, NULL)", actor.user_id)
-            await self.database.fetchrow("SELECT auth.log_event(1::smallint, $1, $2)", actor.user_id, actor.session_id)
-
-    async def left(self, actor: Actor) -> tuple[int, int]:
-        """Returns the numbers of the user's tasks and changes."""
-        sql = "SELECT (SELECT count(*) FROM task.tasks WHERE user_id = $1), (SELECT count(*) FROM task.changes WHERE user_id = $1)"
-        row = await self.database.fetchrow(sql, actor.user_id)
-        assert row is not None
-        return row[0], row[1]
-
-    async def last_number(self) -> int:
-        row = await self.database.fetchrow("SELECT last_number FROM auth.event_counter")
-        assert row is not None
-        return int(row[0])
-
-
-@pytest.fixture
-async def removal(database: Database, tasks: PostgresTasks) -> AsyncIterator[Removal]:
-    made = Removal(database, tasks)
-    yield made
-    made.rows.fail_at = None
-    await made.work.round()
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection for transactions that stay open."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 async def refused(removal: Removal, actor: Actor, tasks: Iterable[UUID] = ()) -> None:
@@ -142,9 +58,9 @@ async def test_an_account_that_never_wrote_is_closed_as_well(removal: Removal) -
     await refused(removal, ada)
 
 
-async def test_rows_of_an_account_that_is_not_closed_are_never_removed(removal: Removal) -> None:
+async def test_rows_of_an_account_that_was_not_deleted_are_never_removed(removal: Removal) -> None:
     ada = await removal.user()
-    assert await removal.rows.remove_rows(ada.user_id, 100) == 0
+    assert await removal.rows.remove_account(ada.user_id, 100) == Removed(0, Left.ELSEWHERE)
     assert await removal.left(ada) == (3, 3)
 
 
@@ -225,6 +141,7 @@ async def test_the_position_is_kept_and_another_replica_goes_on_from_there(remov
     assert events.asked == [before]
     assert await removal.left(ada) == (0, 0)
     assert rows.removed == [6, 0]
+    assert await rows.list_removals(None, 1) == []
     assert await rows.get_deletions() == await removal.last_number()
 
 
@@ -252,11 +169,11 @@ async def test_each_account_goes_at_least_once_wherever_a_round_breaks_off(remov
     monkeypatch.setattr(deleted_accounts, "ROWS_AT_ONCE", 2)
     users = [await removal.user() for _ in range(2)]
     await removal.delete(*users)
-    before = await removal.rows.get_deletions()
     removal.rows.fail_at = fail_at
     with pytest.raises(DependencyUnavailable):
         await removal.work.round()
-    assert await removal.rows.get_deletions() == before
+    waiting = await removal.rows.list_removals(None, 10)
+    assert [user.user_id in waiting for user in users].count(True) == len(waiting) >= 1
     # Some rows may be left, but no write can add to them.
     for user in users:
         await refused(removal, user)
@@ -279,7 +196,7 @@ async def test_two_replicas_at_once_do_no_harm(removal: Removal, database: Datab
 async def test_a_log_that_was_restored_is_carried_out_once_more(removal: Removal) -> None:
     ada = await removal.user()
     await removal.delete(ada)
-    await removal.rows.update_deletions(await removal.last_number() + 100)
+    await removal.rows.queue_removals([], await removal.last_number() + 100)
     await removal.work.round()
     assert removal.events.asked[1] == 0
     assert await removal.left(ada) == (0, 0)

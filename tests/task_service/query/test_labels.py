@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servicekit.stores.postgres import Database
+from task_service.accounts.domain import Left
 from task_service.accounts.repository import PostgresAccountRows
 from task_service.query.domain import Status
 from task_service.tasks.domain import Actor, TaskFields
@@ -68,7 +69,7 @@ async def test_the_labels_of_an_account_go_with_it(tasks: PostgresTasks, databas
         made = await insert(tasks, actor, replace(FIELDS, labels=("x", f"{i}")))
     await delete(tasks, actor, made.id)
     await rows.close_account(actor.user_id)
-    while await rows.remove_rows(actor.user_id, 2):
+    while (await rows.remove_account(actor.user_id, 2)).left is Left.SOME:
         kept, wanted = await _labels(database, actor)
         assert kept == wanted
     assert await _labels(database, actor) == ([], [])
