@@ -51,8 +51,9 @@ async def test_rows_that_the_sweep_removes_at_the_same_moment_hide_no_others(
     await removal.rows.close_account(ada.user_id)
     transaction = connection.transaction()
     await transaction.start()
-    for table in ("tasks", "changes"):
-        await connection.execute(f"DELETE FROM task.{table} WHERE ctid IN (SELECT ctid FROM task.{table} WHERE user_id = $1 LIMIT 2)", ada.user_id)
+    await connection.execute("DELETE FROM task.changes WHERE user_id = $1", ada.user_id)
+    oldest = "SELECT id FROM task.tasks WHERE user_id = $1 ORDER BY id LIMIT 4"
+    await connection.execute(f"DELETE FROM task.tasks WHERE user_id = $1 AND id IN ({oldest})", ada.user_id)
     working = asyncio.create_task(removal.work.round())
     await asyncio.sleep(0.2)
     await transaction.commit()
