@@ -23,7 +23,7 @@ MIGRATE: Final = "servicekit/stores/migrate.py"
 WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 AUTH_EVENTS: Final = "task_service/accounts/auth_events.py"
 DELETED_ACCOUNTS: Final = "task_service/accounts/service.py"
-REMOVALS: Final = "task_service/migrations/0011_account_removals.sql"
+REMOVALS: Final = "task_service/migrations/0009_account_removals.sql"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
 
 KEY_ROTATION: Final = "tests/e2e/test_key_rotation.py"

@@ -24,7 +24,8 @@ $$;
 -- Closes a queued account if it is not closed, removes at most p_limit of its rows from each table, and takes the account from the queue if no row is
 -- left. That a batch has removed no row does not mean that none is left: another transaction may have removed the same rows just before. o_left: 'some',
 -- rows may be left; 'none', this transaction has found none; 'elsewhere', the account is not queued, or another transaction removes its rows just now.
-CREATE FUNCTION task.remove_account(p_user uuid, p_limit integer, OUT o_removed integer, OUT o_left text) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION task.remove_account(p_user uuid, p_limit integer, OUT o_removed integer, OUT o_left text) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     o_removed := 0;
     o_left := 'elsewhere';
