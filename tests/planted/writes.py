@@ -15,7 +15,8 @@ SERVICE: Final = "task_service/tasks/service.py"
 JOINED: Final = "task_service/tasks/joined.py"
 LISTS: Final = "task_service/query/list_statement.py"
 CHECKS: Final = "task_service/migrations/0004_writes.sql"
-WRITE: Final = "task_service/migrations/0006_write_cost.sql"
+JOINED_WRITE: Final = "task_service/migrations/0006_write_cost.sql"
+WRITE: Final = "task_service/migrations/0009_citus.sql"
 MODEL: Final = ("tests/model/test_model.py",)
 IDEMPOTENCY: Final = "tests/e2e/test_idempotency.py"
 LOST_ANSWERS: Final = "tests/e2e/test_lost_answers.py"
@@ -209,7 +210,7 @@ WRITES_BUGS: Final = (
     ),
     Bug(
         "a rejected write ends the writes that are sent with it",
-        WRITE,
+        JOINED_WRITE,
         "            IF left(SQLSTATE, 2) NOT IN ('TM', '22', '23') THEN\n",
         "            IF true THEN\n",
         (JOINED_WRITES, "-k", "own_answer"),
@@ -224,7 +225,7 @@ WRITES_BUGS: Final = (
     Bug("a deleted task is still counted", WRITE, "CASE WHEN p_kind = 3 THEN -1 ELSE 1 END;", "CASE WHEN p_kind = 3 THEN 0 ELSE 1 END;", MODEL),
     Bug(
         "a migration does not lock out the writes whose tasks it counts",
-        WRITE,
+        JOINED_WRITE,
         """LOCK TABLE task.counters IN SHARE ROW EXCLUSIVE MODE;
 LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
 """,
