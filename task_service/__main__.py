@@ -1,8 +1,9 @@
-"""Entry point of `python -m task_service run | migrate`."""
+"""Entry point of `python -m task_service run | migrate | distribute`."""
 
 from servicekit.process.commands import main
 from servicekit.process.settings import load
 from servicekit.process.untraced import leave_out_opentelemetry
+from servicekit.stores.distribute import Distribution
 from servicekit.stores.migrate import packaged
 
 
@@ -18,4 +19,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    main("task_service", run, packaged("task", "task_service"))
+    migrations = packaged("task", "task_service")
+    main("task_service", run, migrations, distribution=Distribution(migrations, "user_id", reference=("feed",)))

@@ -1,4 +1,4 @@
-"""The command line of a service: `run` and `migrate`, which every service has, and the service's own commands."""
+"""The command line of a service: `run` and `migrate`, which every service has, `distribute`, if its tables can be, and the service's own commands."""
 
 import argparse
 import asyncio
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from servicekit.process import logging
 from servicekit.process.settings import load
+from servicekit.stores.distribute import Distribution, NotDistributed
 from servicekit.stores.migrate import Migrations, ServiceRoleRefused
 
 Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
@@ -48,10 +49,12 @@ GRPC_EXPERIMENTS: Final = "-event_engine_listener"
 _NONE: Final[Mapping[str, Command]] = MappingProxyType({})
 
 
-def main(program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE) -> None:
+def main(
+    program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE, distribution: Distribution | None = None
+) -> None:
     """Runs the command that the command line names. `run` and the actions of `commands` read the service's settings themselves."""
     signal.signal(signal.SIGTERM, _end)
-    options = _parser(program, commands).parse_args()
+    options = _parser(program, commands, distribution).parse_args()
     if options.command == "run":
         import uvloop  # noqa: PLC0415 - only `run` needs it
 
@@ -60,6 +63,8 @@ def main(program: str, run: Action, migrations: Migrations, commands: Mapping[st
         uvloop.run(run())
     elif options.command == "migrate":
         asyncio.run(_migrate(program, migrations))
+    elif options.command == "distribute" and distribution is not None:
+        asyncio.run(_distribute(program, distribution))
     else:
         asyncio.run(commands[options.command].actions[options.action]())
 
@@ -72,11 +77,13 @@ def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - signal's sig
     raise SystemExit(128 + number)
 
 
-def _parser(program: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+def _parser(program: str, commands: Mapping[str, Command], distribution: Distribution | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     choices = parser.add_subparsers(dest="command", required=True)
     choices.add_parser("run", help="serve until SIGTERM")
     choices.add_parser("migrate", help="migrate the database schema to this version, then exit")
+    if distribution is not None:
+        choices.add_parser("distribute", help="distribute the tables over the servers of a Citus cluster, after migrate, then exit")
     for name, command in commands.items():
         actions = choices.add_parser(name, help=command.help).add_subparsers(dest="action", required=True)
         for action, does in command.actions.items():
@@ -93,3 +100,14 @@ async def _migrate(program: str, migrations: Migrations) -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     structlog.get_logger().info("migrated", schema=migrations.schema, applied=applied, service_role=settings.service_role)
+
+
+async def _distribute(program: str, distribution: Distribution) -> None:
+    settings = load(MigrationSettings)
+    logging.configure(settings.log_level, program)
+    try:
+        tables = await distribution.apply(settings.database_url.get_secret_value())
+    except NotDistributed as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    structlog.get_logger().info("distributed", schema=distribution.migrations.schema, tables=tables)

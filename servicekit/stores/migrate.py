@@ -15,6 +15,7 @@ import asyncpg
 
 from servicekit.errors import DependencyUnavailable
 from servicekit.stores.postgres import Database
+from servicekit.stores.statements import statements
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -57,8 +58,8 @@ class Migrations:
             applied = [migration.name for migration in self._all if await self._apply(connection, migration, grants)]
             if grants and not applied:
                 async with connection.transaction():
-                    await self._lock(connection)
-                    await connection.execute(grants)
+                    await self.lock(connection)
+                    await _execute(connection, grants)
             return applied
         finally:
             await connection.close()
@@ -69,30 +70,45 @@ class Migrations:
         if row is None or (row["version"] or 0) < len(self._all):
             raise DependencyUnavailable(f"schema {self.schema}, version {len(self._all)}")
 
+    async def are_applied(self, connection: Connection) -> bool:
+        """Whether the schema has at least the version that this code needs."""
+        table = f"{self.schema}.schema_migrations"
+        if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+            return False
+        return bool(await connection.fetchval(f"SELECT max(version) >= $1 FROM {table}", len(self._all)))  # noqa: S608 - a constant
+
     async def _apply(self, connection: Connection, migration: Migration, grants: str) -> bool:
         async with connection.transaction():
-            await self._lock(connection)
+            await self.lock(connection)
             table = f"{self.schema}.schema_migrations"
             if await connection.fetchval(f"SELECT 1 FROM {table} WHERE version = $1", migration.version):  # noqa: S608 - a constant
                 return False
-            await connection.execute(migration.sql)
+            await _execute(connection, migration.sql)
             await connection.execute(f"INSERT INTO {table} (version, name) VALUES ($1, $2)", migration.version, migration.name)  # noqa: S608 - a constant
             if grants:
                 # With each migration, not after the last: no object ever exists without its rights, and no function is ever open to all roles.
-                await connection.execute(grants)
+                await _execute(connection, grants)
             return True
 
-    async def _lock(self, connection: Connection) -> None:
+    async def lock(self, connection: Connection) -> None:
         """Locks out other migrating processes until the transaction ends, and creates the schema if it is missing."""
         # A transaction lock, because a session lock does not hold behind PgBouncer. Taken before the table is created, because two processes may
         # start at the same time.
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        # Citus would change the parts of a table at the same time, over several connections, and then refuse the next change in this transaction.
+        # PostgreSQL accepts the setting and ignores it.
+        await connection.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"migrate {self.schema}")
         await connection.execute(
             f"CREATE SCHEMA IF NOT EXISTS {self.schema};"
             f"CREATE TABLE IF NOT EXISTS {self.schema}.schema_migrations"
             " (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
+
+
+async def _execute(connection: Connection, sql: str) -> None:
+    for statement in statements(sql):
+        await connection.execute(statement)
 
 
 async def _quoted(connection: Connection, role: str) -> str:
