@@ -20,4 +20,6 @@ async def run() -> None:
 
 if __name__ == "__main__":
     migrations = packaged("task", "task_service")
-    main("task_service", run, migrations, distribution=Distribution(migrations, "user_id", reference=("feed",)))
+    # The queue of deleted accounts is read in one order for all users.
+    distribution = Distribution(migrations, "user_id", reference=("feed",), local=("account_removals",))
+    main("task_service", run, migrations, distribution=distribution)

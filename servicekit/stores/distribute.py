@@ -1,7 +1,7 @@
 """Distributes the tables of a schema over the servers of a Citus cluster (docs/citus.md). Nothing here runs on a PostgreSQL without Citus.
 
 A table whose primary key begins with the distribution column is distributed by it, together with the others: the rows of one value are on one server.
-Each server gets a copy of a reference table. All other tables stay on the coordinator.
+Each server gets a copy of a reference table. Local tables, and tables with another primary key, stay on the coordinator.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,7 @@ class Distribution:
     migrations: Migrations
     column: str
     reference: Sequence[str] = ()
+    local: Sequence[str] = ()
 
     async def apply(self, url: str) -> list[str]:
         """Distributes the tables that are not distributed yet, with their rows, in one transaction. Returns their names.
@@ -68,13 +69,13 @@ class Distribution:
         await self.migrations.lock(connection)
         schema = self.migrations.schema
         tables = await connection.fetch(TABLES, schema, list(self.reference))
-        wanted = [table for table in tables if table["name"] in self.reference or table["key"] == self.column]
+        wanted = [table for table in tables if table["name"] in self.reference or self._is_by_column(table)]
         new = [table["name"] for table in wanted if not table["known"]]
         if new:
             # All at once, so that no statement meets one table that is distributed and another one that is not.
             names = ", ".join(f"{schema}.{name}" for name in new)
             await connection.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
-        together = next((table["name"] for table in wanted if table["known"] and table["key"] == self.column), None)
+        together = next((table["name"] for table in wanted if table["known"] and self._is_by_column(table)), None)
         for name in new:
             table = f"{schema}.{name}"
             if name in self.reference:
@@ -88,6 +89,9 @@ class Distribution:
             await connection.execute("SELECT truncate_local_data_after_distributing_table($1::text::regclass)", table)
         await _set_visibility(connection)
         return new
+
+    def _is_by_column(self, table: "asyncpg.Record") -> bool:
+        return table["key"] == self.column and table["name"] not in self.local
 
 
 async def _set_visibility(connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """The schema and its functions keep to what Citus executes too (docs/citus.md). Each rule finds a planted example.
 
-The rules are about the schema as all migrations leave it, and about the statements of the migrations after 0009, which may run on distributed tables.
+The rules are about the schema as all migrations leave it, and about the statements of the migrations after 0010, which may run on distributed tables.
 """
 
 import re
@@ -14,7 +14,7 @@ from servicekit.stores.statements import statements
 
 MIGRATIONS = Path(__file__).parents[2] / "task_service" / "migrations"
 # The first migration after which the tables may be distributed.
-LAST_BEFORE = 9
+LAST_BEFORE = 10
 # They have one row each and stay on the coordinator, except for the first one, of which each server has a copy.
 ONE_ROW = {"feed", "cache_state", "deletions"}
 
@@ -47,8 +47,8 @@ IN_FUNCTIONS: dict[str, Rule] = {
         re.compile(r"\bWITH\b.*\bAS\b[^(]*\(\s*(INSERT|UPDATE|DELETE)\b", re.DOTALL).search,
         "WITH made AS (INSERT INTO task.tasks (id) SELECT 1 RETURNING id) SELECT * FROM made",
     ),
-    "locks rows that it reads": (
-        re.compile(r"\bFOR (NO KEY )?(UPDATE|SHARE|KEY SHARE)\b").search,
+    "locks rows of several users": (
+        re.compile(r"^(?!.*user_id = p_user).*\bFOR (NO KEY )?(UPDATE|SHARE|KEY SHARE)\b", re.DOTALL).search,
         "SELECT id FROM task.tasks LIMIT 1 FOR UPDATE SKIP LOCKED",
     ),
     "has a row of a table as a value": (_has_rows_as_values, "INSERT INTO task.tasks AS t (id) VALUES (1) RETURNING t.id, t AS task"),

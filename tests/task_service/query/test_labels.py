@@ -24,8 +24,6 @@ WANTED = """
     SELECT DISTINCT label, created_at, id, status = 3 FROM task.tasks CROSS JOIN unnest(labels) AS label
      WHERE user_id = $1 AND deleted_at IS NULL ORDER BY 1, 2, 3
 """
-# The label of a task that a function from before 0009_citus.sql has removed while that migration ran.
-ORPHAN = "INSERT INTO task.task_labels (user_id, label, completed, created_at, task_id) VALUES ($1, 'x', false, now(), $2)"
 COUNTED = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE schemaname = 'task' AND relname = 'tasks'"
 
 labels = st.lists(st.sampled_from("abc"), max_size=3, unique=True)
@@ -73,9 +71,6 @@ async def test_the_labels_of_an_account_go_with_it(tasks: PostgresTasks, databas
     while (await rows.remove_account(actor.user_id, 2)).left is Left.SOME:
         kept, wanted = await _labels(database, actor)
         assert kept == wanted
-    assert await _labels(database, actor) == ([], [])
-    await database.fetch(ORPHAN, actor.user_id, new_id())
-    assert await rows.remove_rows(actor.user_id, 2) == 0
     assert await _labels(database, actor) == ([], [])
 
 

@@ -250,8 +250,8 @@ BEGIN
     END IF;
 END $$;
 
--- Removes at most p_limit rows of a closed account from each table. Returns how many it removed. Nobody else writes for the account by now, except that
--- task.sweep removes tasks from the bin, which are neither counted nor labelled.
+-- Removes at most p_limit rows of a closed account from each table. Returns how many it removed. The lock of the counter excludes another call for the
+-- account. Nobody else writes for it by now, except that task.sweep removes tasks from the bin, which are neither counted nor labelled.
 CREATE OR REPLACE FUNCTION task.remove_rows(p_user uuid, p_limit integer) RETURNS integer LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
@@ -262,7 +262,7 @@ DECLARE
     v_in_progress bigint;
     v_completed   bigint;
 BEGIN
-    PERFORM FROM task.counters WHERE user_id = p_user AND closed_at IS NOT NULL;
+    PERFORM FROM task.counters WHERE user_id = p_user AND closed_at IS NOT NULL FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
@@ -270,13 +270,8 @@ BEGIN
            count(*) FILTER (WHERE deleted_at IS NULL AND status = 2), count(*) FILTER (WHERE deleted_at IS NULL AND status = 3)
       INTO v_ids, v_pending, v_in_progress, v_completed
       FROM (SELECT id, status, deleted_at FROM task.tasks WHERE user_id = p_user LIMIT p_limit) AS found;
-    IF v_ids = '{}' THEN
-        -- The labels of tasks that a function from before this migration has removed.
-        DELETE FROM task.task_labels WHERE user_id = p_user;
-    ELSE
-        DELETE FROM task.task_labels WHERE user_id = p_user AND (label, completed, created_at, task_id) IN (
-            SELECT unnest(labels), status = 3, created_at, id FROM task.tasks WHERE user_id = p_user AND id = ANY (v_ids));
-    END IF;
+    DELETE FROM task.task_labels WHERE user_id = p_user AND (label, completed, created_at, task_id) IN (
+        SELECT unnest(labels), status = 3, created_at, id FROM task.tasks WHERE user_id = p_user AND id = ANY (v_ids));
     DELETE FROM task.tasks WHERE user_id = p_user AND id = ANY (v_ids);
     GET DIAGNOSTICS v_removed = ROW_COUNT;
     PERFORM task.count_tasks(p_user, -v_pending, -v_in_progress, -v_completed);
