@@ -52,7 +52,7 @@ def parts(settings: Settings) -> app.Parts:
     """Returns the task service's own parts, wired."""
     metrics = registry()
     # PostgreSQL would plan the lists of a user with very many tasks for each call, to the same plan.
-    database = app.database(settings, metrics, generic_plans=True)
+    database = app.database(settings, metrics, generic_plans=settings.database_generic_plans)
     probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
     redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
     values = CachedValues(redis, settings.cache_ttl_seconds)

@@ -27,6 +27,8 @@ class Settings(ServiceSettings):
     # How long a deleted task can be restored from the bin, and for how long after a change a stream can be resumed from before it.
     task_retention_days: Days = 30
     change_retention_days: Days = 7
+    # PostgreSQL plans each statement once for each connection (see DatabaseOptions). Citus cannot execute such a plan of a list: there it is false.
+    database_generic_plans: bool = True
 
     @field_validator("page_token_key")
     @classmethod
