@@ -47,6 +47,8 @@ _AWAY: Final = (
     # asyncpg raises this if a connection is used after the server has announced its end and before it has ended.
     asyncpg.InternalClientError,
 )
+# The same, for Citus: a server that stops or does not answer. These messages have the code of an internal error (XX000).
+_CITUS_AWAY: Final = ("postmaster was shut down", "failure on connection marked as essential", "could not commit transaction for shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ class Database:
                 raise
             raise DependencyUnavailable(NAME) from error
         except asyncpg.PostgresError as error:
+            if isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_CITUS_AWAY):
+                raise DependencyUnavailable(NAME) from error
             # The detail quotes the row, and the log must not contain rows.
             error.detail = None
             raise

@@ -201,3 +201,12 @@ async def test_the_server_itself_bounds_a_statement(database_url: str) -> None:
         row = await database.fetchrow("SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')")
         assert row is not None
         assert tuple(row) == ("7500ms", "7500ms")
+
+
+@pytest.mark.parametrize("message", ["postmaster was shut down, exiting", "failure on connection marked as essential: 127.0.0.1:5432"])
+async def test_a_server_of_citus_that_is_away_is_a_dependency_that_is(database: Database, message: str) -> None:
+    """Citus raises these as internal errors."""
+    with pytest.raises(DependencyUnavailable):
+        await database.fetch(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = '{message}'; END $$")
+    with pytest.raises(asyncpg.InternalServerError):
+        await database.fetch("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'cache lookup failed'; END $$")
