@@ -144,6 +144,15 @@ class DeadlineExceeded(ServiceError):
     message = "The call took longer than its deadline."
 
 
+class TimeLimitExceeded(DeadlineExceeded):
+    """A time limit of the service has expired before the call's deadline. If a write raises this, its outcome is unknown.
+
+    Its kind is not UNAVAILABLE, because the gateway and clients retry that at once: the call would wait once more for the same thing.
+    """
+
+    message = "The call took longer than the service allows."
+
+
 class RedisUnavailable(Exception):
     """Redis did not answer, or was not asked because the circuit breaker is open. It is unknown whether Redis executed the command.
 

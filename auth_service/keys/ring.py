@@ -12,7 +12,7 @@ from auth_service.keys.domain import KeyPolicy, StoredKeys, thumbprint_members
 from auth_service.keys.errors import KeyNotOpened, NoSigningKey
 from auth_service.keys.seal import KeySeal
 from servicekit import deadline
-from servicekit.errors import DependencyUnavailable
+from servicekit.errors import DependencyUnavailable, TimeLimitExceeded
 
 # For unknown kids a replica rereads the keys at most this often, because anyone can send any number of made-up kids.
 MIN_REREAD_INTERVAL_SECONDS: Final = 2.0
@@ -105,7 +105,7 @@ class KeyRing:
         deadline.clear()
         self._is_read = False
         try:
-            with contextlib.suppress(DependencyUnavailable, KeyNotOpened):
+            with contextlib.suppress(DependencyUnavailable, TimeLimitExceeded, KeyNotOpened):
                 await reread(self)
         finally:
             self._reread_at = self._clock()

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from auth_service.passwords.errors import TooManyAttempts
 from servicekit.access.rate_limit import Limit
-from servicekit.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
+from servicekit.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, TimeLimitExceeded
 
 IPV6_PREFIX_BITS: Final = 64
 
@@ -94,14 +94,14 @@ class LoginGuard:
 
     @contextlib.asynccontextmanager
     async def attempt(self) -> AsyncIterator[Attempt]:
-        """Yields an attempt, which counts unless the body succeeds or raises Overloaded or DependencyUnavailable.
+        """Yields an attempt, which counts unless the body succeeds or raises Overloaded, DependencyUnavailable or TimeLimitExceeded.
 
         It also counts if the caller cancels the call or the call's deadline passes.
         """
         attempt = Attempt(self._limiter, self._limits)
         try:
             yield attempt
-        except (Overloaded, DependencyUnavailable):
+        except (Overloaded, DependencyUnavailable, TimeLimitExceeded):
             await attempt.give_back()
             raise
         await attempt.give_back()

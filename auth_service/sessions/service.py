@@ -16,7 +16,7 @@ from auth_service.sessions.tokens import new_refresh_token, open_successor, refr
 from auth_service.users.domain import Credentials, email_key
 from auth_service.users.service import Parts
 from servicekit.completion import run_to_completion
-from servicekit.errors import DependencyUnavailable, Overloaded
+from servicekit.errors import DependencyUnavailable, Overloaded, TimeLimitExceeded
 from servicekit.identity import Identity
 
 
@@ -117,7 +117,7 @@ class SessionService:
     async def _rehash(self, credentials: Credentials, password: str) -> None:
         if self._parts.passwords.is_outdated(credentials.password_hash):
             # The session has begun. If the renewal of the hash fails, the next login tries again.
-            with contextlib.suppress(Overloaded, DependencyUnavailable):
+            with contextlib.suppress(Overloaded, DependencyUnavailable, TimeLimitExceeded):
                 await self._repository.update_hash(credentials, await self._parts.passwords.hash(password))
 
     async def refresh_token(self, token: str, client: Client) -> TokenPair:

@@ -1,8 +1,9 @@
 """PostgreSQL: a connection pool of limited size, in which every wait ends at the call's deadline, and the classification of PostgreSQL's errors.
 
 Contract: a call waits until its deadline or for `timeout_seconds`, whichever ends first. Cancelling the call frees its connection. If PostgreSQL is
-down or unresponsive, the call raises DependencyUnavailable, and the pool recovers by itself. Errors about data (constraints) pass through, so that
-the repository can map them to named errors.
+down, the call raises DependencyUnavailable. If the wait takes `timeout_seconds`, because PostgreSQL is unresponsive, a lock is held or the pool is
+busy, the call raises TimeLimitExceeded. The pool recovers by itself. Errors about data (constraints) pass through, so that the repository can map
+them to named errors.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import CollectorRegistry, Gauge
 
 from servicekit import deadline
-from servicekit.errors import DeadlineExceeded, DependencyUnavailable
+from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
 from servicekit.meters import Histograms
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class Database:
             return await self.run(transaction)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, on_failed: Callable[[], None] | None = None) -> T:
-        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, or asyncpg's errors about data.
+        """Runs `work` on a connection. Raises DependencyUnavailable, DeadlineExceeded, TimeLimitExceeded, or asyncpg's errors about data.
 
         If the work does not return, its last statement may still be running on the server, and may be committed. `on_failed` is called when it is
         certain that nothing of the work is running any more, which may be after this method has raised. If that never becomes certain (the
@@ -149,18 +150,22 @@ class Database:
             on_failed()
             raise
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 return await self._lent(work, on_failed)
         except TimeoutError as error:
+            if not limit.expired():
+                # asyncpg could not connect within CONNECT_TIMEOUT_SECONDS.
+                raise DependencyUnavailable(NAME) from error
             # Compares the two limits and not the clock, because uvloop's timers fire up to 1 ms early.
-            raise (DeadlineExceeded() if seconds < bound else DependencyUnavailable(NAME)) from error
+            raise (DeadlineExceeded() if seconds < bound else TimeLimitExceeded()) from error
         except asyncpg.ReadOnlySQLTransactionError as error:
             # After a failover, the pool's connections may lead to a standby. Expiring them makes the pool connect to the primary.
             if self._pool is not None:
                 await self._pool.expire_connections()
             raise DependencyUnavailable(NAME) from error
         except _AWAY as error:
-            raise DependencyUnavailable(NAME) from error
+            # Cancelled: the server's statement timeout was faster than the timer above, or an operator has cancelled the statement.
+            raise (TimeLimitExceeded() if isinstance(error, asyncpg.QueryCanceledError) else DependencyUnavailable(NAME)) from error
         except asyncpg.InterfaceError as error:
             if _is_about_arguments(error):
                 raise

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
+from servicekit.errors import DependencyUnavailable, TimeLimitExceeded
 from servicekit.identity import Identity
 from servicekit.rpc.paging import Key
 from task_service.feed.domain import Change, Changes, WatchEvent
@@ -42,7 +43,7 @@ class FeedService:
             place = await self._beginning(identity.user_id, place)
             yield self._event(identity.user_id, None, place)
             while True:
-                found = await self._log.list(identity.user_id, place.seq, CHANGES_AT_ONCE)
+                found = await self._next(identity.user_id, place.seq)
                 _require_whole(place, found)
                 watch.last_seq = found.last_seq
                 for change in found.changes:
@@ -52,6 +53,13 @@ class FeedService:
                 # A heartbeat needs no read of the log, because a new change wakes the watch.
                 while place.seq == found.last_seq and not await watch.wait():
                     yield self._event(identity.user_id, None, place)
+
+    async def _next(self, user_id: UUID, after: int) -> Changes:
+        """Reads the log for a stream that has begun. If a read takes too long, the stream ends with the status that means: resume."""
+        try:
+            return await self._log.list(user_id, after, CHANGES_AT_ONCE)
+        except TimeLimitExceeded as error:
+            raise DependencyUnavailable("PostgreSQL") from error
 
     async def _beginning(self, user_id: UUID, place: Place | None) -> Place:
         """Returns the place to begin at: the given one, or the end of the log. Raises ResumeTokenExpired."""

@@ -14,8 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from servicekit import deadline
-from servicekit.errors import DeadlineExceeded, DependencyUnavailable
-from servicekit.stores.postgres import NAME
+from servicekit.errors import DeadlineExceeded, TimeLimitExceeded
 from task_service.tasks.writes import Operations, Written
 
 # PostgreSQL keeps 64 subtransactions of a transaction in shared memory, and each joined write is one.
@@ -92,7 +91,7 @@ class JoinedWrites(Generic[W]):
                 # The caller is cancelled at the moment of the answer.
                 on_failed()
             if isinstance(error, TimeoutError):
-                raise (DeadlineExceeded() if seconds < self._timeout_seconds else DependencyUnavailable(NAME)) from error
+                raise (DeadlineExceeded() if seconds < self._timeout_seconds else TimeLimitExceeded()) from error
             raise
 
     def _next(self, user_id: UUID) -> None:

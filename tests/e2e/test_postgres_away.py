@@ -1,4 +1,4 @@
-"""PostgreSQL down or frozen: calls end in time with UNAVAILABLE, readiness fails, liveness holds, and the system recovers by itself."""
+"""PostgreSQL down or frozen: calls end in time with UNAVAILABLE or DEADLINE_EXCEEDED, readiness fails, liveness holds, and all recovers by itself."""
 
 import asyncio
 import time
@@ -66,7 +66,7 @@ async def test_frozen_it_holds_no_call_beyond_its_deadline_and_the_pool_recovers
         codes = await asyncio.gather(*(_failure(call) for _ in range(CLIENTS // 2) for call in (direct.create("never", "away"), direct.list("away"))))
         assert set(codes) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
         assert time.monotonic() - began < DEADLINE_SECONDS + SLACK_SECONDS
-        assert (await without_deadline).status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert (await without_deadline).status_code == httpx.codes.GATEWAY_TIMEOUT
         assert time.monotonic() - began < DATABASE_TIMEOUT_SECONDS + SLACK_SECONDS
         await eventually(lambda: _require_not_ready(breakable, breakable_rest), within=NOTICED_WITHIN_SECONDS)
         await _require_alive(breakable, breakable_rest)

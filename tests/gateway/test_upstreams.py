@@ -63,6 +63,30 @@ def test_another_error_of_a_read_is_not_tried_again(gateway: Gateway, stack: Sta
     assert stack.calls(GET_TASK) == 1
 
 
+@pytest.mark.parametrize("caller", ["REST", "gRPC"])
+def test_all_tries_of_a_read_share_one_time_limit(gateway: Gateway, stack: Stack, caller: str) -> None:
+    """The gateway's time limit of 2 s, or the caller's. Three tries would take 4.5 s."""
+
+    def behave(_: Any, context: grpc.ServicerContext) -> Any:
+        time.sleep(1.5)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    stack.behave(GET_TASK, behave)
+    begun = time.monotonic()
+    if caller == "REST":
+        assert gateway.request("GET", TASK).status_code == 504
+    else:
+        assert gateway.failure(GET_TASK, timeout=1.8).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert 1.7 < time.monotonic() - begun < 4
+    assert stack.calls(GET_TASK) == 2
+
+
+def test_a_read_that_took_too_long_is_not_tried_again(gateway: Gateway, stack: Stack) -> None:
+    _once_unavailable(stack, GET_TASK, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert_error(gateway.request("GET", TASK), 504, 4)
+    assert stack.calls(GET_TASK) == 1
+
+
 @pytest.mark.slow("a thousand calls")
 def test_replicas_share_the_calls_of_one_connection(gateway: Gateway, stack: Stack) -> None:
     for _ in range(1000):

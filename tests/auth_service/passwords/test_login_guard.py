@@ -12,7 +12,7 @@ from auth_service.passwords.errors import TooManyAttempts
 from auth_service.passwords.login_guard import LoginGuard, LoginLimits
 from auth_service.sessions.errors import InvalidCredentials
 from servicekit.access.rate_limit import Limit, LocalBuckets
-from servicekit.errors import DependencyUnavailable, Overloaded
+from servicekit.errors import DependencyUnavailable, Overloaded, TimeLimitExceeded
 
 ACCOUNT, ADDRESS = Limit(burst=2, interval_seconds=60), Limit(burst=5, interval_seconds=10)
 HOME, ELSEWHERE = "203.0.113.7", "198.51.100.1"
@@ -52,7 +52,7 @@ class Guarded:
                     raise ends
         except TooManyAttempts as error:
             return error.retry_after_seconds <= 0
-        except (InvalidCredentials, Overloaded, DependencyUnavailable, asyncio.CancelledError):
+        except (InvalidCredentials, Overloaded, DependencyUnavailable, TimeLimitExceeded, asyncio.CancelledError):
             pass
         return True
 
@@ -131,7 +131,7 @@ async def test_what_is_no_address_counts_as_it_is(guarded: Guarded, address: str
     assert [await guarded.attempt(address, f"user {i}") for i in range(6)] == [True] * 5 + [False]
 
 
-@pytest.mark.parametrize("ends", [None, Overloaded, DependencyUnavailable])
+@pytest.mark.parametrize("ends", [None, Overloaded, DependencyUnavailable, TimeLimitExceeded])
 async def test_what_succeeds_or_fails_by_our_fault_is_given_back(guarded: Guarded, ends: type[BaseException] | None) -> None:
     assert all([await guarded.attempt(HOME, "ada", ends=ends) for _ in range(20)])
     assert len(guarded.limiter.buckets) == 0

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from servicekit.errors import DeadlineExceeded, DependencyUnavailable
+from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
 from servicekit.stores.postgres import Connection, Database
 from tests.servicekit.stores.databases import WITHIN_SECONDS, busy_are, held, hold, options, pool, started, takes, within_call
 from tests.support.waiting import eventually
@@ -57,8 +57,29 @@ async def test_no_time_left_is_no_time(database: Database) -> None:
 
 async def test_without_a_deadline_the_pools_own_time_counts(database_url: str) -> None:
     async with pool(database_url, seconds=0.2) as database:
-        with takes(0.1, 5.0), pytest.raises(DependencyUnavailable):
+        with takes(0.1, 5.0), pytest.raises(TimeLimitExceeded):
             await hold(database, 30)
+
+
+async def test_a_call_that_waits_for_a_connection_for_the_pools_own_time_has_taken_too_long(database_url: str) -> None:
+    async with pool(database_url, size=1, seconds=1) as database:
+        outcomes = await asyncio.gather(*(hold(database, 0.4) for _ in range(5)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {type(None), TimeLimitExceeded}
+
+
+@pytest.mark.parametrize("cancelled", ["by the server's timeout", "by an operator"])
+async def test_a_cancelled_statement_has_taken_too_long(database_url: str, cancelled: str) -> None:
+    async with pool(database_url, size=1) as database, pool(database_url, size=1) as other:
+        if cancelled == "by the server's timeout":
+            await database.run(lambda connection: connection.execute("SET statement_timeout = 100"))
+        row = await database.fetchrow("SELECT pg_backend_pid()")
+        assert row is not None
+        holding = asyncio.create_task(hold(database, 30))
+        if cancelled == "by an operator":
+            await busy_are(other, 1)
+            await other.fetchrow("SELECT pg_cancel_backend($1)", row[0])
+        with takes(0, 5.0), pytest.raises(TimeLimitExceeded):
+            await holding
 
 
 async def test_cancelling_frees_the_connection(database_url: str) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from servicekit import deadline
-from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TokenInvalid
+from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded, TokenInvalid
 from servicekit.rpc.retry import Idempotency
 from servicekit.stores.postgres import Database
 from task_service.query.domain import Status
@@ -310,7 +310,7 @@ async def test_a_caller_without_a_deadline_waits_only_as_long_as_a_statement_may
     joined: JoinedWrites[Request] = JoinedWrites(store.write_one, store.write_all, 0.05)
     user_id = new_id()
     first, waiting = await begun(*(joined.execute(user_id, _request(), lambda: failed.append(1)) for _ in range(2)))
-    with pytest.raises(DependencyUnavailable):
+    with pytest.raises(TimeLimitExceeded):
         await waiting
     assert failed == [1]
     store.go.set()
