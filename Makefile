@@ -18,13 +18,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean
+.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 run: .venv/installed gen/descriptors.binpb ## run the whole system on http://localhost:8080 (GATEWAY_PORT), with its data in .data/
 	@exec $(BIN)/python -m devstack up
+
+logs: .venv/installed ## follow the logs of `make run`
+	@exec $(BIN)/python -m devstack logs
 
 keys: .venv/installed ## manage the keys that sign access tokens, while `make run` runs: ACTION=list (default), rotate or replace
 	@$(BIN)/python -m devstack.admin keys "$(or $(ACTION),list)"

@@ -4,17 +4,20 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
 from devstack.config import DEFAULT_DATA_DIR, Ports, StackConfig, Tls
-from devstack.errors import EXIT_CLEAN, EXIT_FAILED, StackError
-from devstack.examples import examples
+from devstack.errors import EXIT_CLEAN, EXIT_FAILED, StackError, UsageProblem
+from devstack.examples import addresses, examples
+from devstack.follow import follow
 from devstack.ports import PURPOSES, switch
+from devstack.screen import Screen, screen
 from devstack.stack import Stack
 
 _DEFAULT_PORTS = Ports()
@@ -24,17 +27,34 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0 if a signal stopped the stack, 1 if something failed, 2 if the caller must change something."""
     options = _parser().parse_args(arguments)
+    if options.command == "logs":
+        return _follow(options.log_dir or options.data_dir / "logs")
     return asyncio.run(foreground(_config(options)))
+
+
+def _follow(folder: Path) -> int:
+    console = Console(highlight=False)
+    try:
+        follow(folder, console)
+    except KeyboardInterrupt:
+        return EXIT_CLEAN
+    except UsageProblem as error:
+        console.stderr = True
+        console.print(str(error))
+        return error.exit_status
+    return EXIT_CLEAN
 
 
 async def foreground(config: StackConfig) -> int:
     """Runs a stack until a signal or a failure, and returns the exit status. Call it in the main thread."""
-    stack = Stack(config, report=_say)
+    shown = screen()
+    stack = Stack(config, shown)
     asked = _ending_signals(stack)
-    running = asyncio.ensure_future(_run(stack))
+    running = asyncio.ensure_future(_run(stack, shown))
     await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
-        _say(f"{asked.result().name}: stopping (send the signal again to kill the processes at once)")
+        shown.settle()
+        shown.say(f"{asked.result().name}: stopping (send the signal again to kill the processes at once)")
         running.cancel()
     try:
         await running
@@ -44,12 +64,12 @@ async def foreground(config: StackConfig) -> int:
         return error.exit_status
 
 
-async def _run(stack: Stack) -> NoReturn:
+async def _run(stack: Stack, shown: Screen) -> NoReturn:
     began = time.monotonic()
     async with stack:
-        _say(f"all ready in {time.monotonic() - began:.2f} s; logs in {stack.log_dir}; Ctrl-C stops everything")
+        shown.say(f"all ready in {time.monotonic() - began:.2f} s; logs in {stack.log_dir}; Ctrl-C stops everything")
         with suppress(OSError):
-            print(f"ready: {stack.state.url}", examples(stack.state.url), sep="\n", flush=True)
+            print(f"ready: {stack.state.url}", addresses(stack.state), examples(stack.state.url), sep="\n", flush=True)
         await stack.wait_for_death()
 
 
@@ -69,16 +89,13 @@ def _ending_signals(stack: Stack) -> "asyncio.Future[signal.Signals]":
     return asked
 
 
-def _say(text: str) -> None:
-    # If the terminal is closed, printing fails. The supervisor must still stop its processes.
-    with suppress(OSError):
-        for line in text.splitlines():
-            print(f"devstack: {line}", file=sys.stderr, flush=True)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m devstack", description="The whole system on one machine, without a container engine.")
-    up = parser.add_subparsers(required=True, metavar="command").add_parser("up", help="start everything and stay in the foreground")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    logs = commands.add_parser("logs", help="follow the logs of a running system")
+    logs.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="its data directory (default: %(default)s)")
+    logs.add_argument("--log-dir", type=Path, metavar="DIR", help="the directory of its logs (default: DATA-DIR/logs)")
+    up = commands.add_parser("up", help="start everything and stay in the foreground")
     where = up.add_mutually_exclusive_group()
     where.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="persistent data directory (default: %(default)s)")
     where.add_argument("--ephemeral", action="store_true", help="use a temporary directory and remove it at the end")

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from devstack.config import PROJECT_ROOT
+from devstack.config import HOST, PROJECT_ROOT
+from devstack.state import State
 
 _EXAMPLES = """
   # register, log in, create a task, list them
@@ -25,6 +26,13 @@ def examples(url: str) -> str:
     return _EXAMPLES.strip("\n").format(
         url=url, buf=_short(beside_python) if beside_python.exists() else "buf", proto=_short(PROJECT_ROOT / "gen" / "descriptors.binpb")
     )
+
+
+def addresses(state: State) -> str:
+    """Returns the addresses of what a user can open: the API, and the metrics of each process."""
+    metrics = [f"http://{HOST}:{process.ops_port}/metrics ({name})" for name, process in state.processes.items() if process.ops_port]
+    lines = [("API", f"{state.url} (REST, gRPC and gRPC-Web)"), *(("TLS", url) for url in [state.tls_url] if url), ("metrics", ", ".join(metrics))]
+    return "".join(f"  {what:<8} {where}\n" for what, where in lines)
 
 
 def _short(path: Path) -> str:

@@ -7,7 +7,7 @@ the stack does not count this as a failure and the other processes continue. `st
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from devstack.errors import ProcessDied, StackError
 from devstack.postgres import Postgres
 from devstack.process import Process, Spec
 from devstack.roles import SUPERUSER
+from devstack.screen import Part, Screen, Silent, Step
 from devstack.services import Services
 from devstack.state import ProcessState, State
 
@@ -28,17 +29,13 @@ from devstack.state import ProcessState, State
 _STOP_ORDER = ("gateway", "task", "auth", "valkey", "postgres")
 
 
-def _quiet(line: str) -> None:
-    """Discards a progress line."""
-
-
 class Stack:
     """One running system."""
 
-    def __init__(self, config: StackConfig, report: Callable[[str], None] = _quiet) -> None:
-        """The stack calls `report` with short lines about its progress."""
+    def __init__(self, config: StackConfig, screen: Screen | None = None) -> None:
+        """The stack shows its progress on the screen."""
         self._config = config
-        self._report = report
+        self._screen = screen or Silent()
         self._data: DataDir | None = None
         self._allocation: ports.Allocation | None = None
         self._processes: dict[str, Process] = {}
@@ -86,10 +83,12 @@ class Stack:
             await self._unless_one_dies(self._start_all())
         except BaseException as error:
             if isinstance(error, StackError):
-                self._report(str(error))
+                self._screen.settle()
+                self._screen.say(str(error))
             await self.stop()
             raise
         self._ready = True
+        self._screen.settle()
         self._write_state()
 
     async def stop(self) -> None:
@@ -130,9 +129,9 @@ class Stack:
     async def start_process(self, name: str) -> None:
         """Starts a stopped process on its previous ports, and returns when it is ready."""
         process, began = self._process(name), time.monotonic()
+        self._screen.show(Part(name, Step.STARTING, ports=process.spec.ports))
         await process.start()
-        where = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in process.spec.ports.items())
-        self._report(f"{name} ready ({time.monotonic() - began:.2f} s; {where})")
+        self._screen.show(Part(name, Step.READY, time.monotonic() - began, process.spec.ports))
         self._changed(name)
 
     async def restart(self, name: str) -> None:
@@ -180,8 +179,9 @@ class Stack:
     async def _migrate(self, services: Services) -> None:
         began = time.monotonic()
         assert self._data is not None
+        self._screen.show(Part("migrations", Step.STARTING))
         await together(*(once.run(spec, self._data.held) for spec in services.migrations()))
-        self._report(f"migrations applied ({time.monotonic() - began:.2f} s)")
+        self._screen.show(Part("migrations", Step.READY, time.monotonic() - began))
 
     async def _prepare_gateway(self, data: DataDir, allocation: ports.Allocation) -> None:
         # In a thread, while PostgreSQL starts: it costs no extra time, and it finds wrong settings early.
@@ -203,13 +203,13 @@ class Stack:
         name, took = process.spec.name, time.monotonic() - began
         if not clean:
             self._killed.append(name)
-        self._report(f"{name} stopped ({took:.2f} s)" if clean else f"{name} did not stop within {took:.1f} s and was killed")
+        self._screen.show(Part(name, Step.STOPPED if clean else Step.KILLED, took))
 
     def _died(self, process: Process) -> None:
         if self._death is not None and not self._death.done():
             death = process.death()
             if self._ready:
-                self._report(str(death))
+                self._screen.say(str(death))
             self._death.set_exception(death)
             self._death.exception()  # marks it as retrieved; otherwise asyncio logs a warning if no caller awaits it
 
