@@ -116,7 +116,7 @@ async def _first_message(channel: grpc.aio.Channel, rpc: Rpc, data: bytes, metad
 def _take(values: dict[str, Any], path: Sequence[str]) -> Any:
     *parents, last = path
     for name in parents:
-        values = values[name]
+        values = values.get(name, {})
     return values.pop(last, "")
 
 

@@ -1,0 +1,128 @@
+"""REST and gRPC are two forms of the same API: generated calls have the same effect, answer, code, reason and fields both ways.
+
+Each test has two accounts with the same data. It makes every call over REST with the first account and over gRPC with the second one, both through
+the gateway, and compares what both got and what both have then.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import grpc.aio
+import httpx
+import pytest
+from google.protobuf.message import Message
+
+from tests.contract.differences import DIFFERENCES, Difference
+from tests.contract.generated import Case, cases
+from tests.contract.table import World, make_world
+from tests.support.accounts import Account
+from tests.support.answers import Answer, by_grpc, by_rest
+from tests.support.calls import as_dict, rpc_call
+from tests.support.descriptors import named
+from tests.support.errors import ApiError
+from tests.support.tiers import SLOW
+
+CASES: Final = 50
+# 6 seeds make 300 cases in `make test`, all make 5300.
+QUICK_SEEDS, SEEDS = 6, 106
+# What two accounts never have in common.
+UNLIKE: Final = ("created_at", "updated_at", "completed_at", "deleted_at", "last_used_at", "expires_at", "user_agent", "address", "access_token")
+TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
+UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
+
+
+@dataclass(slots=True)
+class Twin:
+    """One of the two accounts. `names` maps what only this account has to what both have in common."""
+
+    world: World
+    account: Account
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = {value: f"${name}" for name, value in asdict(self.world).items() if value != self.account.password}
+        self.names[self.account.id] = "$user"
+
+    def common(self, value: Any) -> Any:
+        """Returns the value without what only this account has."""
+        text = json.dumps(_without_unlike(value), ensure_ascii=False, sort_keys=True)
+        for own in sorted(self.names, key=len, reverse=True):
+            text = text.replace(own, self.names[own])
+        return json.loads(UUID.sub(self._name, text))
+
+    def _name(self, match: re.Match[str]) -> str:
+        return self.names.setdefault(match[0], f"$id{len(self.names)}")
+
+
+def _without_unlike(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_unlike(item) for item in value]
+    if isinstance(value, dict):
+        return {name: bool(inner) if name in UNLIKE + TOKENS else _without_unlike(inner) for name, inner in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < QUICK_SEEDS else [SLOW]) for seed in range(SEEDS)])
+async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> None:
+    twins = None
+    for number, case in enumerate(cases(seed, CASES)):
+        if twins is None:
+            twins = Twin(*await make_world(rest)), Twin(*await make_world(rest))
+        one, other = twins
+        requests = case.request(one.world), case.request(other.world)
+        answers = (
+            await by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers),
+            await _by_grpc(gateway_channel, case, requests[1], _caller(case, other)),
+        )
+        where = f"seed {seed}, case {number}: {case}"
+        if (difference := _difference(case, requests[0])) is not None:
+            assert answers[0].status in difference.rest, f"{where}: not as documented ({difference.reason}): {answers[0]}"
+            if answers[0].outcome != answers[1].outcome:
+                twins = None
+                continue
+        else:
+            assert _seen(one, answers[0]) == _seen(other, answers[1]), where
+        if case.rpc.writes:
+            if case.rpc.program == "auth" and answers[0].error is None:
+                # The passwords and sessions of the two are other ones now.
+                twins = None
+                continue
+            states = [await _state(gateway_channel, twin) for twin in twins]
+            assert states[0] == states[1], f"{where}: another effect"
+
+
+def _difference(case: Case, request: Message) -> Difference | None:
+    return next((difference for difference in DIFFERENCES if difference.applies(case, request)), None)
+
+
+def _caller(case: Case, twin: Twin) -> Account:
+    return replace(twin.account, access_token=FORGED) if case.is_forged else twin.account
+
+
+async def _by_grpc(channel: grpc.aio.Channel, case: Case, request: Message, account: Account) -> Answer:
+    if not case.rpc.streams:
+        return await by_grpc(channel, case.rpc, request, account, case.headers)
+    first = await rpc_call(channel, case.rpc, request, [*account.metadata])
+    return Answer(None, first, None) if isinstance(first, ApiError) else Answer(as_dict(first), None, None)
+
+
+def _seen(twin: Twin, answer: Answer) -> Mapping[str, Any]:
+    """Returns what a client sees, without what only this account has."""
+    error = answer.error
+    if error is None:
+        return {"values": twin.common(answer.values), "replayed": answer.replayed}
+    return {"code": error.code, "reason": error.reason, "fields": twin.common(error.fields), "metadata": twin.common(error.metadata)}
+
+
+async def _state(channel: grpc.aio.Channel, twin: Twin) -> Any:
+    everything = {"page_size": 100, "show_deleted": True, "order_by": "created_at", "include_total_size": True}
+    request = named("ListTasks").request()
+    for name, value in everything.items():
+        setattr(request, name, value)
+    tasks = await by_grpc(channel, named("ListTasks"), request, twin.account, {})
+    user = await by_grpc(channel, named("GetMe"), named("GetMe").request(), twin.account, {})
+    return _seen(twin, tasks), _seen(twin, user)
