@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean
+.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean test-citus
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,12 @@ test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-sl
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
+
+# The tests of the API alone, and the outages of PostgreSQL, on systems whose PostgreSQL is a Citus cluster. No gate runs them, because Citus is in no
+# package index: docs/citus.md says how to build it.
+test-citus: .venv/installed gen/descriptors.binpb ## run the tests of the API on a Citus cluster: CITUS, the folder of a PostgreSQL with Citus; ARGS
+	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/contract tests/e2e -m "not slow and not alone" $(ARGS)
+	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/citus tests/e2e/test_postgres_away.py -s $(ARGS)
 
 test-images: .venv/installed gen/descriptors.binpb ## build and run the images without Docker; needs root and CONTAINER_LAB; takes minutes
 	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)

@@ -1,0 +1,54 @@
+"""Each statement of a call is executed by one server as a whole, so that all of its answer is of one snapshot."""
+
+from collections.abc import Sequence
+from itertools import product
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from task_service.feed.repository import LIST_CHANGES
+from task_service.query.filter_syntax import parse_filter
+from task_service.query.list_query import ListQuery
+from task_service.query.list_statement import list_statement
+from task_service.query.order import parse_order
+from task_service.tasks.repository import FIND, FIND_ALL
+
+KINDS = {
+    **dict.fromkeys(("changes", "counters", "idempotency_keys", "task_labels", "tasks"), "distributed"),
+    "feed": "reference",
+    **dict.fromkeys(("account_removals", "cache_state", "deletions", "schema_migrations"), None),
+}
+FILTERS = ("", "status != COMPLETED", "labels:a", "labels:a status = PENDING", 'title:"x" OR due_date < "2030-01-01T00:00:00Z"', "priority = 3")
+ORDERS = ("", "due_date", "priority desc, due_date", "priority desc, title", "title, created_at desc")
+
+
+async def test_each_table_is_where_it_belongs(coordinator: "asyncpg.Connection[asyncpg.Record]") -> None:
+    rows = await coordinator.fetch(
+        "SELECT tablename, citus_table_type FROM pg_tables LEFT JOIN citus_tables ON table_name = (schemaname || '.' || tablename)::regclass"
+        " WHERE schemaname = 'task'"
+    )
+    assert dict(rows) == KINDS
+    groups = await coordinator.fetch("SELECT DISTINCT colocation_id FROM citus_tables WHERE citus_table_type = 'distributed'")
+    assert len(groups) == 1
+
+
+async def _parts(connection: "asyncpg.Connection[asyncpg.Record]", sql: str, args: Sequence[object]) -> list[str]:
+    """Returns the lines of the plan that tell how many servers execute it, and in how many steps."""
+    plan = [row[0].strip() for row in await connection.fetch(f"EXPLAIN {sql}", *args)]
+    return [line for line in plan if line.startswith(("Task Count", "->  Distributed Subplan"))]
+
+
+@pytest.mark.parametrize(("filter_text", "order"), list(product(FILTERS, ORDERS)))
+async def test_a_list_is_one_statement_on_one_server(coordinator: "asyncpg.Connection[asyncpg.Record]", filter_text: str, order: str) -> None:
+    condition = parse_filter(filter_text) if filter_text else None
+    for skip, show_deleted, with_total in product((0, 30), (False, True), (False, True)):
+        query = ListQuery(uuid4(), None, None, parse_order(order), filter=condition, show_deleted=show_deleted)
+        sql, args = list_statement(query, None, skip, 20, with_total=with_total)
+        assert await _parts(coordinator, sql, args) == ["Task Count: 1"]
+
+
+async def test_so_is_a_look_up_and_the_change_log(coordinator: "asyncpg.Connection[asyncpg.Record]") -> None:
+    user = uuid4()
+    for sql, args in ((FIND, (user, user)), (FIND_ALL, (user, [user, uuid4()])), (LIST_CHANGES, (user, 5, 10)), (LIST_CHANGES, (user, None, 10))):
+        assert await _parts(coordinator, sql, args) == ["Task Count: 1"]
