@@ -26,8 +26,8 @@ from devstack.stack import Stack
 
 FOLDER: Final = "CITUS"
 WORKERS: Final = ("postgres-1", "postgres-2")
-# Shards move by logical replication. A commit on several servers is prepared on each. The log of a server must not have the statements that fail there,
-# because they contain tasks.
+# Shards move by logical replication. A commit on several servers is prepared on each. The log of a server must not have the statements that fail
+# there, because they contain tasks.
 SETTINGS: Final = {
     "shared_preload_libraries": "citus",
     "wal_level": "logical",

@@ -19,6 +19,7 @@ KINDS = {
     "feed": "reference",
     **dict.fromkeys(("account_removals", "cache_state", "deletions", "schema_migrations"), None),
 }
+DELETE = "SELECT * FROM task.write($1, 3::smallint, $2, ROW($1, $1, '')::task.actor, NULL, NULL, 1000000, NULL, NULL)"
 FILTERS = ("", "status != COMPLETED", "labels:a", "labels:a status = PENDING", 'title:"x" OR due_date < "2030-01-01T00:00:00Z"', "priority = 3")
 ORDERS = ("", "due_date", "priority desc, due_date", "priority desc, title", "title, created_at desc")
 
@@ -52,3 +53,12 @@ async def test_so_is_a_look_up_and_the_change_log(coordinator: "asyncpg.Connecti
     user = uuid4()
     for sql, args in ((FIND, (user, user)), (FIND_ALL, (user, [user, uuid4()])), (LIST_CHANGES, (user, 5, 10)), (LIST_CHANGES, (user, None, 10))):
         assert await _parts(coordinator, sql, args) == ["Task Count: 1"]
+
+
+async def test_a_write_has_a_transaction_on_the_coordinator(coordinator: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Whoever switches the cache on waits for the transactions of the coordinator that are older (ADR 17)."""
+    async with coordinator.transaction():
+        with pytest.raises(asyncpg.PostgresError, match="0"):
+            async with coordinator.transaction():
+                await coordinator.fetch(DELETE, uuid4(), f'[{{"n": 0, "id": "{uuid4()}"}}]')
+        assert await coordinator.fetchval("SELECT pg_current_xact_id_if_assigned()") is not None
