@@ -55,6 +55,7 @@ class StackConfig:
     `commands` maps `auth_service` and `task_service` to the command that takes `run` or `migrate` as its last argument. An entry
     `gateway` replaces Envoy with a command that reads the gateway's settings from its environment. `environment` overrides the caller's
     environment (`inherited`). The stack's own variables (addresses, keys) override both.
+    With `pgbouncer`, services and migrations connect to a PgBouncer, which listens on a free port.
     """
 
     data_dir: Path | None = None
@@ -62,6 +63,7 @@ class StackConfig:
     tls: Tls | None = None
     auth_replicas: int = 1
     task_replicas: int = 1
+    pgbouncer: bool = False
     state_file: Path | None = None
     log_dir: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)

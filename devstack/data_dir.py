@@ -2,6 +2,7 @@
 
     secrets/    mode 0700: keys, the passwords of the database's roles
     postgres/   the database cluster
+    pgbouncer/  its configuration, if the stack has one
     run/        locks, pids, generated configuration
     logs/       NAME.log and, from the previous run, NAME.log.1
 

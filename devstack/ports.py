@@ -51,6 +51,7 @@ class Allocation:
     tls: int | None
     postgres: int
     valkey: int
+    pgbouncer: int | None
     auth: tuple[Replica, ...]
     task: tuple[Replica, ...]
     reservations: Sequence[Reservation]
@@ -89,6 +90,7 @@ def allocate(config: StackConfig) -> Allocation:
         tls=None if config.tls is None else number(config.tls.port),
         postgres=number(ports.postgres),
         valkey=number(ports.valkey),
+        pgbouncer=picked() if config.pgbouncer else None,
         auth=replicas("auth", config.auth_replicas, ports.auth_grpc, ports.auth_ops),
         task=replicas("task", config.task_replicas, ports.task_grpc, ports.task_ops),
         reservations=reservations,

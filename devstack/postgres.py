@@ -48,13 +48,13 @@ class Postgres:
     """The server of one data directory."""
 
     def __init__(self, data: DataDir, port: int, passwords: Mapping[str, str], start_timeout_seconds: float) -> None:
-        """Finds the binaries and the user to run them as. `passwords` maps roles to passwords. Raises UsageProblem."""
+        """Finds the binaries and the user to run them as (`account`). `passwords` maps roles to passwords. Raises UsageProblem."""
         self._data = data
         self._port = port
         self._passwords = passwords
         self._start_timeout_seconds = start_timeout_seconds
         self._initdb, self._server = (program(name) for name in ("initdb", "postgres"))
-        self._account = postgres_account(data.postgres, (self._initdb, self._server))
+        self.account = postgres_account(data.postgres, (self._initdb, self._server))
 
     def url(self, role: str) -> str:
         """Returns the URL of the database, with one of its roles as the user."""
@@ -83,7 +83,7 @@ class Postgres:
             log=self._data.logs / "postgres.log",
             ready=self._accepts,
             ports={"port": self._port},
-            account=self._account,
+            account=self.account,
             working_dir=Path("/"),
             stop_signal=signal.SIGINT,
             hurry_signal=signal.SIGQUIT,
@@ -114,9 +114,9 @@ class Postgres:
         draft.mkdir(mode=0o700)
         initial_password = self._data.root / ".postgres-password"
         write_private(initial_password, self._passwords[SUPERUSER])
-        if self._account is not None:
+        if self.account is not None:
             for path in (draft, initial_password):
-                os.chown(path, self._account.uid, self._account.gid)
+                os.chown(path, self.account.uid, self.account.gid)
         try:
             await once.run(self._initdb_spec(draft, initial_password), self._data.held)
         finally:
@@ -133,7 +133,7 @@ class Postgres:
             command=(str(self._initdb), "--pgdata", str(cluster), *access, *locale, "--no-instructions", *sync),
             environment=_environment(),
             log=self._data.logs / "initdb.log",
-            account=self._account,
+            account=self.account,
             working_dir=Path("/"),
         )
 

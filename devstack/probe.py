@@ -28,6 +28,20 @@ def redis_pong(port: int) -> Probe:
     return probe
 
 
+def listens(port: int) -> Probe:
+    """Returns a probe that is true if a process accepts connections."""
+
+    async def probe() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return probe
+
+
 async def _exchange(port: int, request: bytes) -> bytes:
     """Sends the request and returns the first line of the answer, or nothing if no process listens or the connection breaks."""
     try:

@@ -19,6 +19,8 @@ MIGRATOR = "migrator"
 SERVICES = ("auth_service", "task_service")
 
 _ATTRIBUTES = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+# DATABASE_TIMEOUT_SECONDS of the services, for their connections through PgBouncer, which cannot set it themselves.
+_LIMITS = {"statement_timeout": "5s", "idle_in_transaction_session_timeout": "5s"}
 # By default, every role may connect to these databases.
 _OTHER_DATABASES = ("postgres", "template1")
 
@@ -52,11 +54,14 @@ _HANDOVER = """
 
 
 async def ensure_roles(connection: "asyncpg.Connection[asyncpg.Record]", passwords: Mapping[str, str]) -> None:
-    """Creates missing roles, sets the password of every role and removes every attribute except LOGIN. Needs a superuser's connection."""
+    """Creates missing roles, sets the passwords and the services' limits, and removes every attribute but LOGIN. Needs a superuser's connection."""
     for role in (MIGRATOR, *SERVICES):
         if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
             await connection.execute(f"CREATE ROLE {role}")
         await connection.execute(f"ALTER ROLE {role} {_ATTRIBUTES} PASSWORD '{scram_verifier(passwords[role])}'")
+    for role in SERVICES:
+        for name, value in _LIMITS.items():
+            await connection.execute(f"ALTER ROLE {role} SET {name} = '{value}'")
 
 
 async def ensure_database(connection: "asyncpg.Connection[asyncpg.Record]", database: str) -> None:

@@ -1,12 +1,11 @@
 """The two services: the specs of their migrations and replicas, with their environments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from devstack.config import HOST, StackConfig
 from devstack.data_dir import DataDir
 from devstack.keys import Keys
 from devstack.ports import Allocation, Replica
-from devstack.postgres import Postgres
 from devstack.probe import http_ok
 from devstack.process import Spec
 from devstack.roles import MIGRATOR
@@ -20,12 +19,13 @@ _STOP_TIMEOUT_SECONDS = 15.0
 class Services:
     """Creates the specs of both services' processes."""
 
-    def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, database: Postgres, redis_url: str) -> None:
+    def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, database_url: Callable[[str], str], redis_url: str) -> None:
+        """`database_url` maps a role to the URL with which it logs in."""
         self._config = config
         self._data = data
         self._ports = ports
         self._keys = keys
-        self._database = database
+        self._database_url = database_url
         self._redis_url = redis_url
 
     def migrations(self) -> list[Spec]:
@@ -34,7 +34,7 @@ class Services:
             Spec(
                 name=f"migrate-{kind}",
                 command=(*self._config.commands[package], "migrate"),
-                environment={**self._common(), "DATABASE_URL": self._database.url(MIGRATOR), "SERVICE_ROLE": package},
+                environment={**self._common(), "DATABASE_URL": self._database_url(MIGRATOR), "SERVICE_ROLE": package},
                 log=self._data.logs / f"migrate-{kind}.log",
             )
             for kind, package in _PACKAGES.items()
@@ -66,6 +66,7 @@ class Services:
         return {
             **inherited,
             "PYTHONUNBUFFERED": "1",
+            **({"DATABASE_POOLER": "pgbouncer"} if self._config.pgbouncer else {}),
             "DRAIN_DELAY_SECONDS": str(self._config.drain_delay_seconds),
             **self._config.environment,
             "ENVIRONMENT": "development",
@@ -74,7 +75,7 @@ class Services:
 
     def _own(self, kind: str) -> Mapping[str, str]:
         keys = self._keys
-        both = {"DATABASE_URL": self._database.url(_PACKAGES[kind]), "REDIS_URL": self._redis_url, "SERVICE_TOKEN": keys.service_token}
+        both = {"DATABASE_URL": self._database_url(_PACKAGES[kind]), "REDIS_URL": self._redis_url, "SERVICE_TOKEN": keys.service_token}
         if kind == "auth":
             return {**both, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
         return {

@@ -7,13 +7,13 @@ the stack does not count this as a failure and the other processes continue. `st
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from devstack import gateway, keys, once, ports, valkey
+from devstack import gateway, keys, once, pgbouncer, ports, postgres, valkey
 from devstack.concurrently import together
 from devstack.config import StackConfig
 from devstack.data_dir import DataDir
@@ -26,7 +26,7 @@ from devstack.services import Services
 from devstack.state import ProcessState, State
 
 # The first parts of the processes' names, in the order in which the stack stops them.
-_STOP_ORDER = ("gateway", "task", "auth", "valkey", "postgres")
+_STOP_ORDER = ("gateway", "task", "auth", "valkey", "pgbouncer", "postgres")
 
 
 class Stack:
@@ -161,18 +161,31 @@ class Stack:
         redis_url = valkey.url(allocation.valkey)
         self._urls = {"url": f"http://localhost:{allocation.gateway}", "database_url": database.url(SUPERUSER), "redis_url": redis_url}
         self._tls_url = f"https://localhost:{allocation.tls}" if allocation.tls else None
-        services = Services(config, data, allocation, secrets, database, redis_url)
+        pooler = self._pooler(database, allocation, secrets.passwords)
+
+        def database_url(role: str) -> str:
+            return postgres.url(role, secrets.passwords[role], allocation.pgbouncer or allocation.postgres)
+
+        services = Services(config, data, allocation, secrets, database_url, redis_url)
         await together(
-            self._start_database(database, services),
+            self._start_database(database, pooler, services),
             self._launch(valkey.server(data, allocation.valkey, config.start_timeout_seconds)),
             self._prepare_gateway(data, allocation),
         )
         await self.start_process("gateway")
 
-    async def _start_database(self, database: Postgres, services: Services) -> None:
+    def _pooler(self, database: Postgres, allocation: ports.Allocation, passwords: Mapping[str, str]) -> Spec | None:
+        if allocation.pgbouncer is None:
+            return None
+        assert self._data is not None
+        return pgbouncer.server(self._data, allocation.pgbouncer, allocation.postgres, passwords, database.account)
+
+    async def _start_database(self, database: Postgres, pooler: Spec | None, services: Services) -> None:
         await database.prepare()
         await self._launch(database.server())
         await database.ensure_database()
+        if pooler is not None:
+            await self._launch(pooler)
         # The services start while the migrations run. They wait for the schema and for each other's keys, and most of a start is Python's imports.
         await together(self._migrate(services), *(self._launch(spec) for spec in (*services.auth(), *services.task())))
 

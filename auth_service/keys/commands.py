@@ -15,6 +15,7 @@ from servicekit.errors import ServiceError
 from servicekit.process import logging
 from servicekit.process.settings import load
 from servicekit.stores.postgres import Database, DatabaseOptions
+from servicekit.stores.session import Pooler
 
 TIMEOUT_SECONDS = 15.0
 
@@ -23,6 +24,7 @@ class CommandSettings(KeySettings):
     """The settings of the commands."""
 
     database_url: SecretStr
+    database_pooler: Pooler = Pooler.NONE
 
 
 async def list_keys() -> None:
@@ -43,7 +45,7 @@ async def replace_keys() -> None:
 async def _run(action: Callable[[KeyRotation], Awaitable[StoredKeys]]) -> None:
     settings = load(CommandSettings)
     logging.configure("WARNING", "auth-service")
-    options = DatabaseOptions(settings.database_url.get_secret_value(), "auth-service keys", 1, 0, TIMEOUT_SECONDS)
+    options = DatabaseOptions(settings.database_url.get_secret_value(), "auth-service keys", 1, 0, TIMEOUT_SECONDS, pooler=settings.database_pooler)
     database = Database(options, CollectorRegistry())
     await database.start()
     try:

@@ -46,6 +46,7 @@ def database(settings: ServiceSettings, registry: CollectorRegistry, *, connecti
         pool_max_size=connections or settings.database_pool_max_size,
         statement_cache_size=settings.database_statement_cache_size,
         timeout_seconds=settings.database_timeout_seconds,
+        pooler=settings.database_pooler,
         generic_plans=generic_plans,
     )
     return Database(options, registry)

@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import Field, PostgresDsn, RedisDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.stores.session import Pooler
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -32,8 +34,10 @@ class ServiceSettings(BaseSettings):
     otel_service_name: str
     otel_exporter_otlp_endpoint: str | None = None
 
+    # What `database_url` leads to.
+    database_pooler: Pooler = Pooler.NONE
     database_pool_max_size: Count = 10
-    # 0 for PgBouncer before 1.21 in transaction mode, which does not support prepared statements.
+    # Prepared statements per connection.
     database_statement_cache_size: Annotated[int, Field(ge=0, le=10_000)] = 256
     database_timeout_seconds: Seconds = 5.0
 

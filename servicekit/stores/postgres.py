@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
 from servicekit.meters import Histograms
+from servicekit.stores.session import Pooler, named_statements, report_unlimited, startup_settings
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -54,7 +55,7 @@ _CITUS_AWAY: Final = ("postmaster was shut down", "failure on connection marked 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """The database's URL, and how much of the database one process may use.
+    """The database's URL, what it leads to, and how much of the database one process may use.
 
     `generic_plans`: PostgreSQL plans each statement once for each connection, whatever its parameters are. Otherwise PostgreSQL plans a statement
     anew for each execution where it expects a better plan.
@@ -65,6 +66,7 @@ class DatabaseOptions:
     pool_max_size: int
     statement_cache_size: int
     timeout_seconds: float
+    pooler: Pooler = Pooler.NONE
     generic_plans: bool = False
 
 
@@ -75,6 +77,7 @@ class Database:
         self._options = options
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._releasing: set[asyncio.Task[None]] = set()
+        self._reported = False
         gauge = Gauge("db_pool_connections", "Connections of the pool to PostgreSQL.", ["state"], registry=registry)
         gauge.labels("idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
         gauge.labels("in_use").set_function(lambda: self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0)
@@ -99,9 +102,10 @@ class Database:
             min_size=0,
             max_size=options.pool_max_size,
             timeout=CONNECT_TIMEOUT_SECONDS,
-            statement_cache_size=options.statement_cache_size,
-            server_settings=_session(options),
+            statement_cache_size=named_statements(options.pooler, options.statement_cache_size),
+            server_settings=startup_settings(options.pooler, options.application_name, options.timeout_seconds, generic_plans=options.generic_plans),
             target_session_attrs=SessionAttribute.read_write,
+            init=None if options.pooler is Pooler.NONE else self._report,
             reset=_reset,
         )
 
@@ -177,6 +181,12 @@ class Database:
             error.detail = None
             raise
 
+    async def _report(self, connection: Connection) -> None:
+        """Reports the timeouts that the first session does not have."""
+        if not self._reported:
+            self._reported = True
+            await report_unlimited(connection)
+
     async def _lent(self, work: Callable[[Connection], Awaitable[T]], on_failed: Callable[[], None]) -> T:
         """Runs `work` on a connection and releases it."""
         pool = self._pool
@@ -246,15 +256,6 @@ def _is_about_arguments(error: asyncpg.InterfaceError) -> bool:
     asyncpg raises the same type for a wrong number of arguments and for a connection that is closed, closing or being cancelled.
     """
     return type(error) is not asyncpg.InterfaceError or "expects" in str(error)
-
-
-def _session(options: DatabaseOptions) -> dict[str, str]:
-    """Returns the session's settings, none for an old PgBouncer, which rejects them. The server enforces the timeouts even if the client has died."""
-    if options.statement_cache_size == 0:
-        return {}
-    milliseconds = str(round(options.timeout_seconds * 1000))
-    settings = {"application_name": options.application_name, "statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}
-    return settings | ({"plan_cache_mode": "force_generic_plan"} if options.generic_plans else {})
 
 
 async def _reset(connection: Connection) -> None:

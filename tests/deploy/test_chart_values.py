@@ -41,6 +41,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"global": OUTSIDE["global"]}, "set postgresql.enabled=false to use the database outside"),
     (OUTSIDE | {"global": {"database": {"host": "db.example.com"}}}, "set global.database.existingSecret to a Secret with migrator-password"),
     (OUTSIDE | {"global": {"database": {**OUTSIDE["global"]["database"], "sslMode": "verify-full"}}}, "set global.database.caSecret"),  # type: ignore[dict-item]
+    ({"global": {"database": {"pooler": "pgbouncer"}}}, "is for a PgBouncer outside the release"),
+    (
+        OUTSIDE | {"global": {"database": {**OUTSIDE["global"]["database"], "pooler": "pgbouncer"}}, "backup": {"enabled": True}},  # type: ignore[dict-item]
+        "set backup.database.host to PostgreSQL's own host",
+    ),
     ({"redis": {"enabled": False}}, "there is no Redis: set global.redis.host"),
     ({"global": {"redis": {"host": "redis.example.com"}}}, "set redis.enabled=false to use the Redis outside"),
     ({"global": {"redis": {"tls": True}}}, "are for a Redis outside"),

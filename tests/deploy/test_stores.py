@@ -39,7 +39,8 @@ RIGHTS = """
     SELECT datname AS name, concat_ws(' ', datdba::regrole, ARRAY(SELECT acl::text FROM unnest(datacl) AS acl ORDER BY 1)) AS what
       FROM pg_database WHERE datname = ANY ($1)
     UNION ALL
-    SELECT rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit)
+    SELECT rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit,
+           array_to_string(rolconfig, ','))
       FROM pg_roles WHERE rolname = ANY ($2)
 """
 

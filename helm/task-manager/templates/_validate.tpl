@@ -25,6 +25,15 @@
 {{- $wrong = append $wrong "global.database.port, sslMode and caSecret are for a database outside the release: set global.database.host and postgresql.enabled=false, or remove them" }}
 {{- end }}
 
+{{- if ne $global.database.pooler "none" }}
+{{- if .Values.postgresql.enabled }}
+{{- $wrong = append $wrong "global.database.pooler is for a PgBouncer outside the release: set global.database.host and postgresql.enabled=false, or remove it" }}
+{{- end }}
+{{- if and .Values.backup.enabled (not .Values.backup.database.host) }}
+{{- $wrong = append $wrong "a dump needs a session of its own: set backup.database.host to PostgreSQL's own host, not to PgBouncer's" }}
+{{- end }}
+{{- end }}
+
 {{- if and .Values.redis.enabled $global.redis.host }}
 {{- $wrong = append $wrong "global.redis.host and redis.enabled are both set: set redis.enabled=false to use the Redis outside the release, or leave the host empty" }}
 {{- else if not (or .Values.redis.enabled $global.redis.host) }}

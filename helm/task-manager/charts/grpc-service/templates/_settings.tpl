@@ -3,6 +3,7 @@
 {{- $global := .Values.global -}}
 {{- $given := dict
       "ENVIRONMENT" "production"
+      "DATABASE_POOLER" $global.database.pooler
       "TOKEN_ISSUER" $global.token.issuer
       "TOKEN_AUDIENCE" $global.token.audience
       "OTEL_SERVICE_NAME" .Chart.Name

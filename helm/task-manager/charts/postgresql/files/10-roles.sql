@@ -18,6 +18,12 @@ CREATE ROLE :"migrator" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION 
 CREATE ROLE :"auth_service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'auth_service_password';
 CREATE ROLE :"task_service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'task_service_password';
 
+-- DATABASE_TIMEOUT_SECONDS of the services, for their connections through PgBouncer, which cannot set it themselves.
+ALTER ROLE :"auth_service" SET statement_timeout = '5s';
+ALTER ROLE :"auth_service" SET idle_in_transaction_session_timeout = '5s';
+ALTER ROLE :"task_service" SET statement_timeout = '5s';
+ALTER ROLE :"task_service" SET idle_in_transaction_session_timeout = '5s';
+
 ALTER DATABASE :"database" OWNER TO :"migrator";
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"database" TO :"migrator", :"auth_service", :"task_service";

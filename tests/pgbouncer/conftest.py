@@ -1,0 +1,79 @@
+"""One running system behind PgBouncer in transaction mode, for each way to use it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from devstack import pgbouncer
+from devstack.config import StackConfig
+from devstack.roles import MIGRATOR
+from devstack.stack import Stack
+from servicekit.stores.postgres import Database, DatabaseOptions
+from servicekit.stores.session import Pooler
+from tests.conftest import ENVIRONMENT
+from tests.deploy.tools import required
+from tests.servicekit.stores.databases import started, through
+from tests.support.databases import login
+from tests.support.outage import heal
+
+CONNECTIONS = 12
+HOW = "it is the Debian package pgbouncer"
+
+
+@pytest.fixture(scope="package", params=[Pooler.PGBOUNCER, Pooler.PGBOUNCER_PREPARED])
+def pooler(request: pytest.FixtureRequest) -> Pooler:
+    """DATABASE_POOLER of the services."""
+    required("pgbouncer", HOW)
+    pooler: Pooler = request.param
+    if pooler is Pooler.PGBOUNCER_PREPARED and not pgbouncer.knows_prepared_statements():
+        # Debian 12 has 1.18, with which services can only do without. The workflow's runners have a newer one.
+        pytest.skip("the installed PgBouncer is older than 1.21")
+    return pooler
+
+
+@pytest.fixture(scope="package")
+async def _pooled(pooler: Pooler) -> AsyncIterator[Stack]:
+    environment = {**ENVIRONMENT, "DATABASE_POOLER": pooler}
+    async with Stack(StackConfig(pgbouncer=True, task_replicas=2, environment=environment)) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def pooled(_pooled: Stack) -> AsyncIterator[Stack]:
+    """The system, which the test may break."""
+    yield _pooled
+    await heal(_pooled)
+
+
+@pytest.fixture
+async def pooled_rest(pooled: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through its gateway."""
+    async with httpx.AsyncClient(base_url=pooled.state.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def pooled_url(pooled: Stack) -> str:
+    """The URL with which task_service logs in to PgBouncer."""
+    return through(login(pooled.state, "task_service"), _port(pooled))
+
+
+@pytest.fixture
+async def database(pooled_url: str, pooler: Pooler) -> AsyncIterator[Database]:
+    """A pool with more connections than PgBouncer has sessions."""
+    async with started(Database(DatabaseOptions(pooled_url, "test", CONNECTIONS, 100, 10.0, pooler=pooler), CollectorRegistry())) as database:
+        yield database
+
+
+@pytest.fixture
+def pooled_migrator_url(pooled: Stack) -> str:
+    """The URL with which the migrations log in to PgBouncer."""
+    return through(login(pooled.state, MIGRATOR), _port(pooled))
+
+
+def _port(stack: Stack) -> int:
+    port = stack.state.processes["pgbouncer"].port
+    assert port is not None
+    return port
