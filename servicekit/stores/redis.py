@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, RedisUnavailable
-from servicekit.stores.redis_session import Pipelined, Session
+from servicekit.stores.redis_session import Pipelined, Session, UnsuitableServer
 
 T = TypeVar("T")
 Client: TypeAlias = "redis.asyncio.Redis"
@@ -69,6 +69,7 @@ class Redis:
         self._session: Session | None = None
         self._probing: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._unsuitable = ""
         self._failures = Counter("redis_failures_total", "Commands that failed or that Redis did not answer in time.", registry=registry)
         gauge = Gauge("redis_breaker_open", "1 while the circuit breaker is open.", registry=registry)
         gauge.set_function(lambda: float(self._session is None))
@@ -193,7 +194,8 @@ class Redis:
             async with patience(CONNECT_TIMEOUT_SECONDS):
                 await session.open()
                 await session.client.ping()
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError) as error:
+            self._report_unsuitable(error)
             self._close_later(session)
             return False
         except Exception:
@@ -206,8 +208,15 @@ class Redis:
         if session.pipelined.ended:
             self._close_later(session)
             return False
-        self._session = session
+        self._session, self._unsuitable = session, ""
         return True
+
+    def _report_unsuitable(self, error: BaseException) -> None:
+        """Logs why the server may not be used, once until the reason changes. That the server cannot be reached is `redis_breaker_open`."""
+        reason = str(error) if isinstance(error, UnsuitableServer) else ""
+        if reason and reason != self._unsuitable:
+            log.error("redis_unsuitable", reason=reason)
+        self._unsuitable = reason or self._unsuitable
 
 
 async def _before_deadline(answer: Awaitable[T], seconds: float) -> T:

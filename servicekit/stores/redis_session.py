@@ -21,10 +21,15 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 MAX_CONNECTIONS: Final = 32
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _ROLE: Final = re.compile(rb"^role:(\w+)", re.MULTILINE)
+_CLUSTER: Final = re.compile(rb"^cluster_enabled:1", re.MULTILINE)
+
+
+class UnsuitableServer(RedisConnectionError):
+    """A server that answers, but may not be used. The message gives the reason, without an address."""
 
 
 class Session:
-    """Contract: every connection leads to the process that the first one led to, and that is a master. Any other connection fails.
+    """Contract: every connection leads to the process that the first one led to: a master, not in cluster mode. Any other connection fails.
 
     `process` is that process's run id.
     `on_lost` is called once when the connection of the pipelined commands ends by itself, even if no command is waiting.
@@ -71,8 +76,11 @@ class Session:
         run_id, role = _RUN_ID.search(info), _ROLE.search(info)
         if run_id is None or role is None:
             raise RedisError("INFO has no run_id or role")
+        if _CLUSTER.search(info):
+            # Its keys lie on several processes, and the protocol of the cache needs all of them on one (docs/adr/0017-cache-protocol.md).
+            raise UnsuitableServer("the server is in cluster mode, which is not supported")
         if role[1] != b"master":
-            raise RedisConnectionError("the address leads to a replica")
+            raise UnsuitableServer("the address leads to a replica")
         process = run_id[1].decode()
         self.process = self.process or process
         if process != self.process:

@@ -31,7 +31,7 @@ SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
 }
 SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"values"})}
 STATEMENTS = frozenset({"repository", "list_statement", "values"})
-SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.migrate", "stores.distribute", "access.rate_limit"})
+SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.session", "stores.migrate", "stores.distribute", "access.rate_limit"})
 
 SQL = re.compile(
     r"^\s*(SELECT\s.+|INSERT\s+INTO\s.+|UPDATE\s+\w+[\w.]*\s+(AS\s+\w+\s+)?SET\s.+|DELETE\s+FROM\s.+|WITH\s+\w+\s+AS\s*\(.+|CREATE\s+(TABLE|SCHEMA|INDEX)\s.+)",

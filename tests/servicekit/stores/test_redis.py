@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import redis.asyncio
+import structlog.testing
 from prometheus_client import CollectorRegistry
 
 from devstack.process import Process
@@ -247,6 +248,19 @@ async def test_a_replica_of_redis_refuses_reads(another: Process, system: Stack,
     await asyncio.sleep(3 * PROBE_SECONDS)
     assert figures.open == 1
     await client.close()
+
+
+async def test_a_server_in_cluster_mode_is_refused_and_the_log_says_so_once(figures: Figures) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running_valkey("--cluster-enabled", "yes") as server:
+            client = Redis(url_of(server), figures)
+            await client.start()
+            await asyncio.sleep(3 * PROBE_SECONDS)
+            with pytest.raises(RedisUnavailable):
+                await client.get("a")
+            await client.close()
+    assert figures.open == 1
+    assert [line["reason"] for line in lines if line["event"] == "redis_unsuitable"] == ["the server is in cluster mode, which is not supported"]
 
 
 async def test_it_connects_anew_when_it_is_asked_to(client: Redis, proxy: Proxy, figures: Figures, another: Process) -> None:

@@ -1,6 +1,7 @@
 """A Valkey that one test owns and may kill."""
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 
 from devstack import valkey
@@ -10,10 +11,11 @@ from tests.support.ports import free_ports
 
 
 @contextlib.asynccontextmanager
-async def running_valkey() -> AsyncIterator[Process]:
-    """Yields the running process."""
+async def running_valkey(*arguments: str) -> AsyncIterator[Process]:
+    """Yields the running process. The arguments are added to its command."""
     data = await DataDir.opened(None, None)
     spec = valkey.server(data, free_ports(1)[0], 10)
+    spec = dataclasses.replace(spec, command=(*spec.command, *arguments))
     process = Process(spec, data.held, lambda _: None, lambda _: None)
     try:
         await process.start()
