@@ -20,6 +20,7 @@ from servicekit.rpc.method import Method, methods_of
 from servicekit.rpc.pipeline import Pipeline
 from servicekit.rpc.reflection import add_reflection
 from servicekit.rpc.status import Failure, failure_of
+from servicekit.rpc.text import normalization
 
 # The gateway's limit, plus room for the message around the body.
 MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024 + 64 * 1024
@@ -198,14 +199,18 @@ async def _send_headers(call: Call, context: Context) -> None:
 
 
 def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
-    parse = method.request_type.FromString
+    parse, normalize = method.request_type.FromString, normalization(method.request_type)
 
     def deserialize(data: bytes) -> Message | None:
         """Returns None for bytes that are not a message. An exception here would send INTERNAL, although the caller is at fault."""
         try:
-            return parse(data)
+            request = parse(data)
         except DecodeError:
             return None
+        # ASCII is in NFC. To look at all bytes at once is cheaper than to look at each field.
+        if normalize is not None and not data.isascii():
+            normalize(request)
+        return request
 
     return deserialize
 

@@ -22,6 +22,11 @@ _SIGNS: Final = {
 _NOT_EMPTY: Final = {Field.DESCRIPTION: "description <> ''", Field.LABELS: "labels <> '{}'"}
 
 
+def folded(text: str) -> str:
+    """Returns the SQL for the full case folding of a text (Unicode, section 3.13), whatever the database's locale is."""
+    return f'casefold({text} COLLATE "pg_unicode_fast")'
+
+
 def statuses_of(conditions: Sequence[Condition]) -> frozenset[Status]:
     """Returns the statuses that a task can have if all conditions about the status alone are true."""
     told = [statuses for statuses in map(_statuses, conditions) if statuses is not None]
@@ -72,7 +77,7 @@ def _comparison_sql(comparison: Comparison, parameter: Parameter) -> str:
         case Operator.PRESENT:
             return _NOT_EMPTY.get(field, f"{name} IS NOT NULL")
         case Operator.HAS if field in TEXTS:
-            return f"strpos(lower({name}), lower({parameter(comparison.value)})) > 0"
+            return f"strpos({folded(name)}, {folded(parameter(comparison.value))}) > 0"
         case Operator.HAS:
             return f"{parameter(comparison.value)} = ANY ({name})"
         case operator:

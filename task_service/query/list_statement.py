@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from task_service.query.condition_sql import about_status_alone, sql_of, status_sql, statuses_of
+from task_service.query.condition_sql import about_status_alone, folded, sql_of, status_sql, statuses_of
 from task_service.query.domain import Comparison, Condition, Field, Operator, Slot, Status
 from task_service.query.list_query import ListQuery, Position, SortValue
 from task_service.query.order import NEWEST_FIRST, Order, OrderField, OrderKey
@@ -94,13 +94,15 @@ class Key:
     turned: bool = False
 
 
-TITLE: Final = 'title COLLATE "C"'
-# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0007_lists_by_title.sql.
+# By the code points of the folded title.
+TITLE_KEY: Final = '{} COLLATE "C"'
+TITLE: Final = TITLE_KEY.format(folded("title"))
+# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0010_text.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
-SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id")})
+SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id"), (TITLE, "id")})
 # The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
 # same value.
-PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)"})
+PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)", TITLE})
 # To walk over as many entries of an index takes PostgreSQL about a millisecond.
 CHEAP_SKIP: Final = 10_000
 
@@ -294,6 +296,8 @@ def _behind(keys: Sequence[Key], values: Sequence[str], place: Mapping[str, str]
     if not values:
         return []
     columns = [place.get(key.sql, key.sql) for key in keys]
+    # PostgreSQL folds the title at the position too, so both keys have the same version of Unicode.
+    values = [TITLE_KEY.format(folded(f"{value}::text")) if key.sql == TITLE else value for key, value in zip(keys, values, strict=True)]
     signs = ["<" if key.descending else ">" for key in keys]
     if len(set(signs)) == 1:
         return [f"({', '.join(columns)}) {signs[0]} ({', '.join(values)})"]

@@ -21,7 +21,7 @@ DESCRIPTORS = re.compile(r"taskmanager\.\w+\.v\d+(\.\w+_pb2)?")
 SERVICEKIT_WIRE = frozenset(
     {
         *("rpc.admission", "rpc.call_log", "rpc.field_mask", "rpc.health", "rpc.method", "rpc.metrics", "rpc.pipeline", "rpc.reflection"),
-        *("rpc.server", "rpc.status", "rpc.timestamps", "process.app", "process.healthcheck", "process.logging", "process.telemetry"),
+        *("rpc.server", "rpc.status", "rpc.text", "rpc.timestamps", "process.app", "process.healthcheck", "process.logging", "process.telemetry"),
     }
 )
 SERVICE_WIRE = frozenset({"handler", "messages", "auth_events"})

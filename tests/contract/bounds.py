@@ -170,10 +170,17 @@ def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
     if rules.email:
         for beyond in ("nobody", "@example.com", "a@", "a b@example.com", "a@b@example.com", "a\0@example.com"):
             yield Pair(f"email-{beyond.encode().hex()}", TEXTS["email"](20), beyond, "email")
+    yield from _of_own_rules(rules)
+
+
+def _of_own_rules(rules: Any) -> Iterator[Pair]:
     if rules.Extensions[text_pb2.no_nul]:
         yield Pair("nul", None, "title\0", "NUL")
     if rules.Extensions[text_pb2.not_blank]:
-        yield Pair("blank", None, " \t\n", "blank")
+        yield Pair("blank", None, " \t\n\u00a0\u3000\u200b", "blank")
+    if rules.Extensions[text_pb2.ascii]:
+        for beyond in ("jörg@example.com", "joerg@exämple.com"):
+            yield Pair(f"ascii-{beyond.encode().hex()}", None, beyond, "ASCII")
 
 
 def _of_number(rules: Any) -> Iterator[Pair]:

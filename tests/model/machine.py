@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,11 +30,13 @@ COUNTED = """
 
 # Few values, so that ties and updates without a change occur; and some arbitrary text.
 plain = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-titles = st.sampled_from(["Plan", "plan", "Ärger", "Zeit", "\N{GRINNING FACE}"]) | st.text(plain, min_size=1, max_size=200).filter(str.strip)
+titles = st.sampled_from(["Plan", "plan", "Ärger", "Zeit", "\N{GRINNING FACE}"]) | st.text(plain, max_size=199).map(
+    lambda text: unicodedata.normalize("NFC", f"x{text}")  # the system normalizes every text, and rejects a title without a visible character
+).filter(lambda text: len(text) <= 200)
 due_dates = st.sampled_from([datetime(2026, 5, day, 10, 0, 0, day * 1000, UTC) for day in (1, 2, 3)] + [datetime(2026, 5, 4, 0, 0, 0, 1, UTC)])
 field_values: Mapping[str, st.SearchStrategy[Any]] = {
     "title": titles,
-    "description": st.sampled_from(["", "All of it."]) | st.text(plain, max_size=50),
+    "description": st.sampled_from(["", "All of it."]) | st.text(plain, max_size=50).map(lambda text: unicodedata.normalize("NFC", text)),
     "status": st.sampled_from(["STATUS_UNSPECIFIED", "PENDING", "IN_PROGRESS", "COMPLETED"]),
     "priority": st.integers(0, 5),
     "due_date": due_dates,

@@ -38,7 +38,7 @@ FILTERS: Mapping[str, Callable[[Task], bool]] = {
     "labels:a AND status != COMPLETED": lambda task: "a" in task["labels"] and task["status"] != "COMPLETED",
     "labels:später status = PENDING": lambda task: "später" in task["labels"] and task["status"] == "PENDING",
     "-labels:a OR priority = 5": lambda task: "a" not in task["labels"] or task["priority"] == 5,
-    'title:"plan"': lambda task: "plan" in task["title"].lower(),
+    'title:"plan"': lambda task: "plan" in task["title"].casefold(),
     "due_date < 2026-05-02T12:00:00Z": lambda task: task.get("due_date", LATER) < datetime(2026, 5, 2, 12, tzinfo=UTC),
     "NOT due_date < 2026-05-02T12:00:00Z": lambda task: task.get("due_date", LATER) >= datetime(2026, 5, 2, 12, tzinfo=UTC),
     'NOT due_date:* AND description = ""': lambda task: "due_date" not in task and not task["description"],
@@ -261,6 +261,8 @@ def _index(index: int | None) -> Mapping[str, str]:
 
 def _sort_value(task: Task, name: str, *, descending: bool) -> Any:
     """Returns the sort key. Tasks without a due date come last in either direction."""
+    if name == "title":
+        return task[name].casefold()
     if name != "due_date":
         return task[name]
     due: datetime | None = task.get("due_date")

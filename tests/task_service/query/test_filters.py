@@ -23,7 +23,7 @@ from task_service.tasks.pages import position_of
 from task_service.tasks.repository import COLUMNS, PostgresTasks, to_task
 from tests.task_service.conftest import FIELDS, delete, insert, new_id, update
 
-TITLES = ("Plan", "plan the größte Party", 'it\'s "quoted" \\ back', "50%_off", "AND")
+TITLES = ("Plan", "plan the größte Party", 'it\'s "quoted" \\ back', "50%_off", "AND", "Straße", "δρόμος")
 DESCRIPTIONS = ("", "All of it", "ÄÖÜ plan")
 LABELS = ("work", "home", "später", "a b", "it's")
 DUE = (None, datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 1, 12, 30, 0, 123456, tzinfo=UTC), datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC))
@@ -52,10 +52,10 @@ def _quoted(text: str) -> str:
 def _texts(draw: st.DrawFn) -> Written:
     name = draw(st.sampled_from(["title", "description"]))
     sign = draw(st.sampled_from(["=", "!=", ":"]))
-    value = draw(st.sampled_from([*TITLES, *DESCRIPTIONS, "GRÖSSTE", "pLa", "äö", "%", "_", "\\", "q"]))
+    value = draw(st.sampled_from([*TITLES, *DESCRIPTIONS, "GRÖSSTE", "STRASSE", "ΔΡΌΜΟΣ", "pLa", "äö", "%", "_", "\\", "q"]))
     text = f"{name}{draw(_spaces)}{sign}{draw(_spaces)}{_quoted(value)}"
     if sign == ":":
-        return Written(text, lambda task: value.lower() in getattr(task, name).lower())
+        return Written(text, lambda task: value.casefold() in getattr(task, name).casefold())
     return Written(text, lambda task: SIGNS[sign](getattr(task, name), value))
 
 

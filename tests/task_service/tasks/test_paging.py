@@ -43,7 +43,7 @@ async def filled(database: object) -> Actor:
     day = datetime(2026, 5, 1, tzinfo=UTC)
     for i in range(40):
         due = None if i % 4 == 0 else day + timedelta(days=i % 3)
-        fields = TaskFields(title="ABCÄ"[i % 4], status=Status(1 + i % 3), priority=1 + i % 5, due_date=due)
+        fields = TaskFields(title="AbCä"[i % 4], status=Status(1 + i % 3), priority=1 + i % 5, due_date=due)
         await insert(repository, actor, fields)
     return actor
 
@@ -201,7 +201,7 @@ def _key(query: ListQuery) -> "object":
             if order.field is OrderField.DUE_DATE:
                 parts.append(value is None)
             if order.field is OrderField.TITLE:
-                number: float = ord(value)
+                number: float = ord(value.casefold())
             elif isinstance(value, datetime):
                 number = value.timestamp()
             else:

@@ -1,0 +1,20 @@
+-- Text in Unicode NFC, and lists by title without regard to upper and lower case (docs/adr/0009-lists.md).
+
+-- The service normalizes text before it stores it. These are the rows from before. A normalized text is canonically equivalent to the text, so the task
+-- keeps its version, and neither the change log nor the caches need to know. A text that would exceed its limit stays as it is.
+CREATE FUNCTION task.normalized(p_labels text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT COALESCE(array_agg(label ORDER BY place), '{}')
+      FROM (SELECT normalize(label) AS label, min(n) AS place FROM unnest(p_labels) WITH ORDINALITY AS l (label, n) GROUP BY 1) AS each
+$$;
+UPDATE task.tasks SET title = normalize(title) WHERE title IS NOT NFC NORMALIZED AND char_length(normalize(title)) <= 200;
+UPDATE task.tasks SET description = normalize(description)
+ WHERE description IS NOT NFC NORMALIZED AND char_length(normalize(description)) <= 10000;
+UPDATE task.tasks SET labels = task.normalized(labels) WHERE labels::text IS NOT NFC NORMALIZED;
+DROP FUNCTION task.normalized(text[]);
+
+-- By the full case folding of Unicode, code point by code point. The collation pg_unicode_fast is part of PostgreSQL, whatever the database's locale is.
+DROP INDEX task.tasks_by_status_priority_and_title;
+CREATE INDEX tasks_by_status_priority_and_title ON task.tasks
+    (user_id, status, (-priority), (casefold(title COLLATE "pg_unicode_fast") COLLATE "C"), id) WHERE deleted_at IS NULL;
+CREATE INDEX tasks_by_status_and_title ON task.tasks (user_id, status, (casefold(title COLLATE "pg_unicode_fast") COLLATE "C"), id)
+    WHERE deleted_at IS NULL;
