@@ -4,7 +4,7 @@ The pipeline maps a kind to a gRPC status (`servicekit.rpc.status`). The reasons
 this for every subclass. Messages are for people and never contain secrets or other users' data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
@@ -67,6 +67,17 @@ class InvalidField(ServiceError):
     def of(cls, field: str, description: str) -> "InvalidField":
         """Returns the error for one field."""
         return cls(Violation(field, description))
+
+
+def collected(*checks: Callable[[], object]) -> list[Violation]:
+    """Calls all checks. Returns the violations of those that raise InvalidField."""
+    found: list[Violation] = []
+    for check in checks:
+        try:
+            check()
+        except InvalidField as error:
+            found += error.violations
+    return found
 
 
 class MalformedRequest(ServiceError):

@@ -34,6 +34,7 @@ from task_service.feed.service import FeedService
 from task_service.feed.watching import Watches, channel_of
 from task_service.settings import Settings
 from task_service.tasks.cache import CachedTasks
+from task_service.tasks.checks import TaskChecks
 from task_service.tasks.handler import TaskHandler
 from task_service.tasks.messages import encode
 from task_service.tasks.repository import PostgresTasks, removals
@@ -91,7 +92,7 @@ def parts(settings: Settings) -> app.Parts:
 
 def _handlers(
     settings: Settings, database: Database, cache: CachedTasks, watches: Watches, announcements: Announcements
-) -> tuple[TaskHandler, FeedHandler]:
+) -> tuple[TaskHandler, FeedHandler, TaskChecks]:
     secret = settings.page_token_key.get_secret_value()
     feed = FeedService(PostgresChanges(database), watches, PlaceTokens(secret, "resume token", InvalidResumeToken))
 
@@ -100,4 +101,4 @@ def _handlers(
         announcements.announce(channel_of(user_id))
 
     # UUIDv7 (RFC 9562): ids that grow with time keep inserts at the right edge of the index.
-    return TaskHandler(TaskService(cache, page_tokens(secret), uuid7, announce), feed.token), FeedHandler(feed)
+    return TaskHandler(TaskService(cache, page_tokens(secret), uuid7, announce), feed.token), FeedHandler(feed), TaskChecks()

@@ -12,7 +12,7 @@ from taskmanager.rpc.v1 import access_pb2
 
 from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, Violation
 from servicekit.identity import Identity, bearer_token
-from servicekit.rpc.call import Call
+from servicekit.rpc.call import Call, Check
 from servicekit.rpc.method import Method
 
 ORIGINAL_PATH: Final = "x-envoy-original-path"
@@ -37,12 +37,12 @@ class Verifier(Protocol):
         """Returns the token's identity. Raises TokenInvalid or DependencyUnavailable."""
 
 
-def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str]) -> Admission:
-    """Returns the checks of a method, selected once at its registration.
+def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str], check: Check | None = None) -> Admission:
+    """Returns the checks of a method, selected once at its registration. `check` is the method's own check of its requests.
 
     Public methods ignore tokens. Internal methods accept only service tokens. All other methods require a valid access token.
     """
-    validate = _validation(method)
+    validate = _validation(method, check)
     if method.access == access_pb2.ACCESS_PUBLIC:
 
         def public(request: Any, call: Call) -> None:
@@ -87,22 +87,27 @@ def _denied(_: Any, __: Call) -> None:
     raise AccessDenied
 
 
-def _validation(method: Method) -> Callable[[Any, Call], None]:
-    """Returns the validation of a request: protovalidate's rules, and that body and query do not contradict the path."""
+def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], None]:
+    """Returns the validation of a request: protovalidate's rules, the method's own check, and that body and query do not contradict the path.
+
+    The error names the fields of all violations.
+    """
     collect = protovalidate.Validator().collect_violations
     path = method.path
 
     def validate(request: Any, call: Call) -> None:
-        if call.not_ascii:
-            raise InvalidField(*(Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii[:MAX_VIOLATIONS]))
         if request is None:
             raise MalformedRequest
         # A large message can violate a rule once every few bytes, so only its first violation is reported.
-        violations = collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)
-        if violations:
-            raise InvalidField(*map(_violation, violations[:MAX_VIOLATIONS]))
+        found = [_violation(each) for each in collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)]
+        if call.not_ascii:
+            found += [Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii]
+        if check is not None:
+            found += check(request, call)
         if path is not None and (original := call.metadata.get(ORIGINAL_PATH)):
-            path.check(original, request)
+            found += path.violations(original, request)
+        if found:
+            raise InvalidField(*found[:MAX_VIOLATIONS])
 
     return validate
 

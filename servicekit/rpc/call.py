@@ -1,10 +1,11 @@
 """The call, as handlers and the pipeline see it. They see nothing else of grpc, so another server runtime could create calls too."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
+from servicekit.errors import Violation
 from servicekit.identity import Identity
 
 # The client address that Envoy determines by `use_remote_address` and its number of trusted hops.
@@ -54,6 +55,8 @@ class Call:
 Handler = Callable[[Any, Call], Awaitable[Any]]
 # For a streaming method: an async generator. The pipeline closes it when the stream ends for any reason, so its `finally` blocks run then.
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Any, None]]
+# Returns what is wrong with a request beyond the bounds in the protos. It also gets requests that violate those bounds, and must not raise for them.
+Check = Callable[[Any, Call], Sequence[Violation]]
 # Returns when the transport has accepted the message. Raises CancelledError after the client has disconnected.
 Send = Callable[[Any], Awaitable[None]]
 # A streaming handler with the pipeline around it.

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from taskmanager.rpc.v1 import access_pb2
 
-from servicekit.errors import InvalidField, Violation
+from servicekit.errors import Violation
 
 _VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 
@@ -45,22 +45,20 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class PathBinding:
-    """A REST path that names fields of the request. The transcoder lets body and query override them, so `check` compares them with the path."""
+    """A REST path that names fields of the request. The transcoder lets body and query override them, so `violations` compares them with the path."""
 
     pattern: re.Pattern[str]
     fields: tuple[str, ...]
 
-    def check(self, original_path: str, request: Any) -> None:
-        """Raises InvalidField if a field of the request differs from the path, or if the path has another form, such as `/tasks/1/`."""
+    def violations(self, original_path: str, request: Any) -> list[Violation]:
+        """Returns the fields of the request that differ from the path; all of them if the path has another form, such as `/tasks/1/`."""
         match = self.pattern.fullmatch(original_path.partition("?")[0])
         segments = match.groups() if match else (None,) * len(self.fields)
-        wrong = [
+        return [
             Violation(name, "must be the one in the path")
             for name, segment in zip(self.fields, segments, strict=True)
             if segment is None or _field(request, name) != unquote(segment)
         ]
-        if wrong:
-            raise InvalidField(*wrong)
 
 
 def methods_of(service: ServiceDescriptor) -> Iterator[Method]:

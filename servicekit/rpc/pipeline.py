@@ -27,7 +27,7 @@ from uuid_utils import uuid4
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
 from servicekit.rpc.admission import Admission, Verifier, admission
-from servicekit.rpc.call import Call, Handler, Send, Stream, StreamHandler
+from servicekit.rpc.call import Call, Check, Handler, Send, Stream, StreamHandler
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.method import Method
 from servicekit.rpc.metrics import CallMetrics, MethodMeter, UnderWay
@@ -60,9 +60,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
 
-    def wrap(self, method: Method, handler: Handler) -> Handler:
+    def wrap(self, method: Method, handler: Handler, check: Check | None = None) -> Handler:
         """Returns the handler with all layers around it. It raises any error of the handler as Failure, and CancelledError unchanged."""
-        admit = admission(method, self.verifier, self.service_tokens)
+        admit = admission(method, self.verifier, self.service_tokens, check)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
         meter, call_log, at_most = self.metrics.of(method), self.call_log, self.limits.at_most
         default_seconds = self.default_deadline_seconds
@@ -80,9 +80,9 @@ class Pipeline:
 
         return layered
 
-    def wrap_stream(self, method: Method, handler: StreamHandler) -> Stream:
+    def wrap_stream(self, method: Method, handler: StreamHandler, check: Check | None = None) -> Stream:
         """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""
-        admit = admission(method, self.verifier, self.service_tokens)
+        admit = admission(method, self.verifier, self.service_tokens, check)
         place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
         meter, at_most = self.metrics.of(method), self.limits.at_most
 

@@ -38,11 +38,17 @@ def idempotency(request: Any, call: Call) -> Idempotency | None:
     key = call.metadata.get(IDEMPOTENCY_KEY)
     if key is None:
         return None
-    if not _KEY.fullmatch(key):
-        raise InvalidField.of(IDEMPOTENCY_KEY, "must have 1 to 255 printable ASCII characters")
+    check_key(call)
     # Each method has its own message type, so the type identifies the method.
     said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")
     return Idempotency(key, hashlib.sha256("\0".join(said).encode() + request.SerializeToString(deterministic=True)).digest())
+
+
+def check_key(call: Call) -> None:
+    """Raises InvalidField if the call's idempotency key has another form."""
+    key = call.metadata.get(IDEMPOTENCY_KEY)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidField.of(IDEMPOTENCY_KEY, "must have 1 to 255 printable ASCII characters")
 
 
 def required_etags(etag: str, call: Call) -> Etags:

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from servicekit.access.tokens import MAX_LIFETIME_SECONDS
-from servicekit.rpc.call import Call, Handler, Stream
+from servicekit.rpc.call import Call, Check, Handler, Stream
 from servicekit.rpc.health import Health
 from servicekit.rpc.method import Method, methods_of
 from servicekit.rpc.pipeline import Pipeline
@@ -88,10 +88,11 @@ class GrpcServer:
     def add(self, service: ServiceDescriptor, handlers: Sequence[object], pipeline: Pipeline) -> None:
         """Registers each method of the service with the pipeline around it. One of `handlers` must have a method of the same name in snake_case.
 
-        Raises MissingAccess if a method has no access option, ClientStreams if it takes a stream, AttributeError if it has no handler or several,
-        and TypeError if it streams and its handler is not an async generator. Then the server must not start.
+        One may have a check of its requests, named `check_` and that name. Raises MissingAccess if a method has no access option, ClientStreams if it
+        takes a stream, AttributeError if it has no handler or several, TypeError if it streams and its handler is not an async generator. Then the
+        server must not start.
         """
-        methods = {m.name: _handler_of(m, _implementation(m, handlers), pipeline) for m in methods_of(service)}
+        methods = {m.name: _handler_of(m, _implementation(m, handlers), _check(m, handlers), pipeline) for m in methods_of(service)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, methods),))
 
     async def start(self) -> int:
@@ -112,14 +113,18 @@ def _implementation(method: Method, handlers: Sequence[object]) -> Any:
     return found[0]
 
 
-def _handler_of(method: Method, handler: Any, pipeline: Pipeline) -> "grpc.RpcMethodHandler[Any, Any]":
+def _check(method: Method, handlers: Sequence[object]) -> Check | None:
+    return next(filter(None, (getattr(handler, f"check_{method.snake_name}", None) for handler in handlers)), None)
+
+
+def _handler_of(method: Method, handler: Any, check: Check | None, pipeline: Pipeline) -> "grpc.RpcMethodHandler[Any, Any]":
     deserialize = _deserializer(method)
     if not method.streams:
-        unary = _unary(method, pipeline.wrap(method, handler))
+        unary = _unary(method, pipeline.wrap(method, handler, check))
         return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
     if not inspect.isasyncgenfunction(handler):
         raise TypeError(f"{method.service}.{method.name} streams: its handler must be an async generator")
-    stream = _stream(method, pipeline.wrap_stream(method, handler))
+    stream = _stream(method, pipeline.wrap_stream(method, handler, check))
     return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=deserialize, response_serializer=_serialize)
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from taskmanager.rpc.v1 import text_pb2
 
@@ -30,7 +30,7 @@ def normalization(message: type[Message]) -> Callable[[Any], None] | None:
     return lambda request: _normalize(request, texts)
 
 
-def _texts(descriptor: Descriptor) -> _Texts | None:
+def _texts(descriptor: Any) -> _Texts | None:
     """Returns the texts of a message, or None. Requests contain no message that contains itself."""
     texts = _Texts([], [], [])
     for field in descriptor.fields:

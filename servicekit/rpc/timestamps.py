@@ -18,6 +18,11 @@ def to_timestamp(time: datetime) -> Timestamp:
 
 def from_timestamp(field: str, message: Timestamp) -> datetime:
     """Returns the time in a message, to the microsecond. Raises InvalidField for `field` if its nanos are out of bounds."""
+    check_nanos(field, message)
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
+def check_nanos(field: str, message: Timestamp) -> None:
+    """Raises InvalidField for `field` if the nanos are out of bounds. The bounds in the protos are about the seconds."""
     if not 0 <= message.nanos < 1_000_000_000:
         raise InvalidField.of(field, "must have nanos of 0 to 999 999 999")
-    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)

@@ -8,14 +8,14 @@ from uuid import UUID
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.rpc.call import Call
-from servicekit.rpc.retry import IDEMPOTENCY_REPLAYED, Etags, idempotency, refuse_if_match, required_etags
+from servicekit.rpc.retry import IDEMPOTENCY_REPLAYED, Etags, idempotency, required_etags
 from task_service.query.domain import Status
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery
 from task_service.query.order import parse_order
 from task_service.tasks.domain import Actor, Place, Task
 from task_service.tasks.errors import OperationRefused
-from task_service.tasks.messages import each, etag, to_fields, to_message, to_replacement, to_update
+from task_service.tasks.messages import etag, to_fields, to_message, to_replacement, to_update
 from task_service.tasks.service import TaskService
 from task_service.tasks.writes import Deletion, Undeletion, Written
 
@@ -38,7 +38,6 @@ class TaskHandler:
 
     async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """CreateTask."""
-        refuse_if_match(call)
         return _task(await self._service.create_tasks(_actor(call), [to_fields(request.task)], idempotency(request, call)), call)
 
     async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task | bytes:
@@ -93,8 +92,7 @@ class TaskHandler:
 
     async def batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> task_service_pb2.BatchCreateTasksResponse:
         """BatchCreateTasks."""
-        refuse_if_match(call)
-        creations = each(request.requests, lambda creation: to_fields(creation.task))
+        creations = [to_fields(creation.task) for creation in request.requests]
         with _one_of("requests"):
             written = await self._service.create_tasks(_actor(call), creations, idempotency(request, call))
         _note(written, call)
@@ -102,8 +100,7 @@ class TaskHandler:
 
     async def batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> task_service_pb2.BatchUpdateTasksResponse:
         """BatchUpdateTasks."""
-        refuse_if_match(call)
-        updates = each(request.requests, lambda update: to_update(update, _etags(etag(update.task))))
+        updates = [to_update(update, _etags(etag(update.task))) for update in request.requests]
         with _one_of("requests"):
             written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
         _note(written, call)
@@ -111,7 +108,6 @@ class TaskHandler:
 
     async def batch_delete_tasks(self, request: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> task_service_pb2.BatchDeleteTasksResponse:
         """BatchDeleteTasks."""
-        refuse_if_match(call)
         deletions = [Deletion(UUID(deletion.id), _etags(deletion.etag)) for deletion in request.requests]
         with _one_of("requests"):
             _note(await self._service.delete_tasks(_actor(call), deletions, idempotency(request, call)), call)

@@ -1,15 +1,15 @@
 """Converts messages of taskmanager.task.v1 to domain values and back. Must not access storage."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from servicekit.errors import InvalidField, Violation
+from servicekit.errors import InvalidField
 from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import Etags
 from servicekit.rpc.timestamps import from_timestamp
@@ -19,7 +19,6 @@ from task_service.tasks.writes import Update
 
 T = TypeVar("T")
 
-MISSING_TITLE: Final = "must have 1 to 200 characters"
 MAX_ETAG_CHARACTERS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A lookup in this mapping costs a quarter of Status(number).
@@ -60,13 +59,8 @@ def encode(task: Task) -> Encoded:
     return Encoded(to_message(task).SerializeToString())
 
 
-def to_fields(message: task_pb2.Task, mask: Sequence[str] = WRITABLE_FIELDS) -> TaskFields:
-    """Returns the fields of the message. An absent field has the default of a new task.
-
-    Raises InvalidField if `mask` has the title and the title is empty, or if the due date is not valid.
-    """
-    if "title" in mask and not message.title:
-        raise InvalidField.of("task.title", MISSING_TITLE)
+def to_fields(message: task_pb2.Task) -> TaskFields:
+    """Returns the fields of the message, which has passed its checks. An absent field has the default of a new task."""
     return TaskFields(
         title=message.title,
         description=message.description,
@@ -80,7 +74,7 @@ def to_fields(message: task_pb2.Task, mask: Sequence[str] = WRITABLE_FIELDS) -> 
 def to_update(request: task_service_pb2.UpdateTaskRequest, etags: Etags) -> Update:
     """Returns the update that an UpdateTask requests. Raises InvalidField."""
     mask = fields_to_set(request.update_mask, request.task, WRITABLE_FIELDS)
-    return Update(task_id(request.task), to_fields(request.task, mask), mask, etags)
+    return Update(task_id(request.task), to_fields(request.task), mask, etags)
 
 
 def to_replacement(request: task_service_pb2.ReplaceTaskRequest, etags: Etags) -> Update:
@@ -101,17 +95,6 @@ def etag(message: task_pb2.Task) -> str:
     if len(message.etag) > MAX_ETAG_CHARACTERS:
         raise InvalidField.of("task.etag", f"must be at most {MAX_ETAG_CHARACTERS} characters")
     return message.etag
-
-
-def each(requests: Sequence[Any], read: Callable[[Any], T]) -> Sequence[T]:
-    """Reads each request of a batch with the function of the single RPC. Raises InvalidField with the index in the field's path."""
-    values = []
-    for index, request in enumerate(requests):
-        try:
-            values.append(read(request))
-        except InvalidField as error:
-            raise InvalidField(*(Violation(f"requests[{index}].{v.field}", v.description) for v in error.violations)) from error
-    return values
 
 
 def _set(message: Timestamp, time: datetime) -> None:

@@ -24,7 +24,7 @@ SERVICEKIT_WIRE = frozenset(
         *("rpc.server", "rpc.status", "rpc.text", "rpc.timestamps", "process.app", "process.healthcheck", "process.logging", "process.telemetry"),
     }
 )
-SERVICE_WIRE = frozenset({"handler", "messages", "auth_events"})
+SERVICE_WIRE = frozenset({"handler", "checks", "messages", "auth_events"})
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
     "asyncpg": frozenset({"stores.postgres", "stores.migrate", "stores.distribute", "process.telemetry"}),
     "redis": frozenset({"stores.redis", "stores.redis_session", "stores.wakeups"}),

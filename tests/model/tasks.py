@@ -247,7 +247,8 @@ def _is_item_valid(write: Write, item: Item) -> bool:
         return "title" in item.fields
     if KINDS[write.rpc] == UPDATED:
         is_known = item.mask == ("*",) or set(item.mask) <= set(FIELDS)
-        return is_known and ("title" in item.fields or "title" not in _mask(write, item))
+        is_reset = write.rpc != "ReplaceTask" and not item.mask and any(item.fields.get(name) == zero for name, zero in NOT_GIVEN.items())
+        return is_known and not is_reset and ("title" in item.fields or "title" not in _mask(write, item))
     return True
 
 

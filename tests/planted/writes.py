@@ -6,7 +6,7 @@ from tests.planted.bug import Bug
 
 CACHE: Final = "task_service/tasks/cache.py"
 HANDLER: Final = "task_service/tasks/handler.py"
-MESSAGES: Final = "task_service/tasks/messages.py"
+REQUEST_CHECKS: Final = "task_service/tasks/checks.py"
 REPOSITORY: Final = "task_service/tasks/repository.py"
 RETRY_METADATA: Final = "servicekit/rpc/retry.py"
 SERVER: Final = "servicekit/rpc/server.py"
@@ -127,7 +127,7 @@ WRITES_BUGS: Final = (
         (BATCHES, "-k", "refused_one"),
     ),
     Bug(
-        "a batch counts its invalid fields from 1", MESSAGES, "in enumerate(requests):", "in enumerate(requests, 1):", (BATCHES, "-k", "refused_one")
+        "a batch counts its invalid fields from 1", REQUEST_CHECKS, "in enumerate(found):", "in enumerate(found, 1):", (BATCHES, "-k", "refused_one")
     ),
     Bug(
         "a batch is not rolled back when one operation is rejected",

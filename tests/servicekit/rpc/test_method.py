@@ -8,7 +8,6 @@ from taskmanager.auth.v1 import auth_service_pb2
 from taskmanager.rpc.v1 import access_pb2
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from servicekit.errors import InvalidField
 from servicekit.rpc.method import ClientStreams, Method, MissingAccess, methods_of
 
 TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
@@ -52,16 +51,16 @@ def test_only_paths_that_name_fields_bind() -> None:
     assert bound == by_id | dict.fromkeys(("UpdateTask", "ReplaceTask"), ("task.id",))
 
 
-def check(name: str, path: str, request: object) -> None:
+def contradicting(name: str, path: str, request: object) -> list[str]:
     binding = methods()[name].path
     assert binding is not None
-    binding.check(path, request)
+    return [violation.field for violation in binding.violations(path, request)]
 
 
 @pytest.mark.parametrize("path", [f"/api/v1/tasks/{A}", f"/api/v1/tasks/{A}?x=1", f"/api/v1/tasks/{A.replace('-', '%2D')}", f"/api/v1/tasks/{A}?"])
 def test_what_the_path_says_is_accepted(path: str) -> None:
-    check("GetTask", path, task_service_pb2.GetTaskRequest(id=A))
-    check("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=A)))
+    assert contradicting("GetTask", path, task_service_pb2.GetTaskRequest(id=A)) == []
+    assert contradicting("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=A))) == []
 
 
 @pytest.mark.parametrize(
@@ -77,12 +76,8 @@ def test_what_the_path_says_is_accepted(path: str) -> None:
 )
 def test_what_the_path_does_not_say_is_refused(path: str) -> None:
     """A path that does not match the rule's form does not prove which resource it names, so it is rejected."""
-    with pytest.raises(InvalidField) as get:
-        check("GetTask", path, task_service_pb2.GetTaskRequest(id=B))
-    assert [violation.field for violation in get.value.violations] == ["id"]
-    with pytest.raises(InvalidField) as update:
-        check("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=B)))
-    assert [violation.field for violation in update.value.violations] == ["task.id"]
+    assert contradicting("GetTask", path, task_service_pb2.GetTaskRequest(id=B)) == ["id"]
+    assert contradicting("UpdateTask", path, task_service_pb2.UpdateTaskRequest(task=task_pb2.Task(id=B))) == ["task.id"]
 
 
 def test_a_method_that_takes_a_stream_is_refused() -> None:
