@@ -19,6 +19,7 @@ class SecurityEvent(StrEnum):
     LOGIN_SUCCEEDED = "login_succeeded"
     LOGIN_FAILED = "login_failed"
     ATTEMPTS_LIMITED = "attempts_limited"
+    REGISTRATIONS_LIMITED = "registrations_limited"
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a name
     REFRESH_TOKEN_REUSED = "refresh_token_reused"  # noqa: S105 - a name
     LOGGED_OUT = "logged_out"
@@ -28,7 +29,7 @@ class SecurityEvent(StrEnum):
 
 
 # Logged as warnings, because an operator may want alerts for them.
-WARNINGS = frozenset({SecurityEvent.REFRESH_TOKEN_REUSED, SecurityEvent.ATTEMPTS_LIMITED})
+WARNINGS = frozenset({SecurityEvent.REFRESH_TOKEN_REUSED, SecurityEvent.ATTEMPTS_LIMITED, SecurityEvent.REGISTRATIONS_LIMITED})
 
 
 class SecurityLog:

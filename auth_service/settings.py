@@ -36,6 +36,9 @@ class Settings(KeySettings, ServiceSettings):
     login_account_interval_seconds: Seconds = 60.0
     login_address_burst: Count = 50
     login_address_interval_seconds: Seconds = 10.0
+    # The limit of registrations per client address: a burst, then one per interval. Many users of a company may share an address.
+    register_address_burst: Count = 100
+    register_address_interval_seconds: Seconds = 60.0
 
     # 2^cost rounds. Cost 12 takes about 0.25 s. OWASP requires at least 10.
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
@@ -48,7 +51,7 @@ class Settings(KeySettings, ServiceSettings):
     def _bcrypt_cost_is_enough(cls, value: int, info: ValidationInfo) -> int:
         return _at_least(MIN_PRODUCTION_BCRYPT_COST, value, info)
 
-    @field_validator("login_account_interval_seconds", "login_address_interval_seconds")
+    @field_validator("login_account_interval_seconds", "login_address_interval_seconds", "register_address_interval_seconds")
     @classmethod
     def _limit_can_be_kept(cls, value: float, info: ValidationInfo) -> float:
         assert info.field_name is not None
@@ -72,10 +75,11 @@ class Settings(KeySettings, ServiceSettings):
 
     @property
     def login_limits(self) -> LoginLimits:
-        """The limits of failed password attempts."""
+        """The limits of failed password attempts and of registrations."""
         return LoginLimits(
             per_account=Limit(self.login_account_burst, self.login_account_interval_seconds),
             per_address=Limit(self.login_address_burst, self.login_address_interval_seconds),
+            registrations=Limit(self.register_address_burst, self.register_address_interval_seconds),
         )
 
 

@@ -27,7 +27,13 @@ from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 
 # The bcrypt cost of production, because it determines how much logins slow down other calls. No limit of calls or logins may limit the load.
-ENVIRONMENT = {"BCRYPT_COST": "12", "RATE_LIMIT_PER_SECOND": "0", "LOGIN_ACCOUNT_BURST": "1000", "LOGIN_ADDRESS_BURST": "1000"}
+ENVIRONMENT = {
+    "BCRYPT_COST": "12",
+    "RATE_LIMIT_PER_SECOND": "0",
+    "LOGIN_ACCOUNT_BURST": "1000",
+    "LOGIN_ADDRESS_BURST": "1000",
+    "REGISTER_ADDRESS_BURST": "1000",
+}
 # The processes whose memory is measured.
 MEASURED = ("auth-1", "task-1", "gateway")
 # Time after the start, so that the processes have created their connections.

@@ -24,7 +24,14 @@ AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 
 # BCRYPT_COST is bcrypt's minimum, because most tests do not depend on the cost. The address limit is high, because all login attempts of the tests,
 # including thousands of failed ones, come from one address.
-ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "INFO", "LOGIN_ADDRESS_BURST": "100000", "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001"}
+ENVIRONMENT = {
+    "BCRYPT_COST": "4",
+    "LOG_LEVEL": "INFO",
+    "LOGIN_ADDRESS_BURST": "100000",
+    "LOGIN_ADDRESS_INTERVAL_SECONDS": "0.001",
+    "REGISTER_ADDRESS_BURST": "100000",
+    "REGISTER_ADDRESS_INTERVAL_SECONDS": "0.001",
+}
 
 # A slow machine fails no example, and the examples of a test share its fixtures.
 SUPPRESSED = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]

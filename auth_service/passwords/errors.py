@@ -1,15 +1,33 @@
-"""The errors of the limits on password guesses."""
+"""The errors of the limits on password guesses and on registrations."""
 
-from servicekit.errors import Kind, ServiceError
+from servicekit.errors import Kind, Overloaded, ServiceError
 
 
-class TooManyAttempts(ServiceError):
-    """There were too many failed password attempts for the account or from the client address."""
+class LimitReached(ServiceError):
+    """A limit on attempts is reached until the given time has passed."""
 
     kind = Kind.EXHAUSTED
-    reason = "TOO_MANY_ATTEMPTS"
-    message = "Too many failed attempts. Try again later."
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__()
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyAttempts(LimitReached):
+    """There were too many failed password attempts for the account or from the client address."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+    message = "Too many failed attempts. Try again later."
+
+
+class TooManyRegistrations(LimitReached):
+    """There were too many registrations from the client address."""
+
+    reason = "TOO_MANY_REGISTRATIONS"
+    message = "Too many accounts were registered from this address. Try again later."
+
+
+class AttemptsUnderWay(Overloaded):
+    """So many attempts are under way that a limit would be reached if all of them failed."""
+
+    message = "Too many attempts are under way for this account or from this address. Try again shortly."

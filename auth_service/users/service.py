@@ -7,7 +7,7 @@ from uuid import UUID
 
 from auth_service.client import Client
 from auth_service.passwords.domain import Passwords
-from auth_service.passwords.errors import TooManyAttempts
+from auth_service.passwords.errors import TooManyAttempts, TooManyRegistrations
 from auth_service.passwords.login_guard import LoginGuard
 from auth_service.passwords.rules import PasswordRules
 from auth_service.security_log import SecurityEvent, SecurityLog
@@ -66,16 +66,17 @@ class UserService:
         self._parts.rules.check(field, password, email=email, name=name)
 
     async def register(self, *, email: str, password: str, name: str, client: Client) -> User:
-        """Creates an account. Raises InvalidField, EmailTaken, TooManyAttempts, Overloaded."""
+        """Creates an account. Raises InvalidField, EmailTaken, TooManyRegistrations, TooManyAttempts, Overloaded."""
         self._parts.rules.check("password", password, email=email, name=name)
         try:
             # The answer that an email is taken tells an attacker as much as a failed login, so it counts like one.
             async with self._parts.guard.attempt() as attempt:
-                await attempt.from_address(client.address)
+                await attempt.on_registration(client.address)
                 password_hash = await self._parts.passwords.hash(password)
                 user = await run_to_completion(self._insert_user(email, password_hash, name, client))
-                # Successful registrations count too, so that one address cannot create any number of accounts.
-                attempt.keep()
+        except TooManyRegistrations:
+            self._parts.security_log.record(SecurityEvent.REGISTRATIONS_LIMITED, client)
+            raise
         except TooManyAttempts:
             self._parts.security_log.record(SecurityEvent.ATTEMPTS_LIMITED, client)
             raise

@@ -4,7 +4,7 @@ from typing import Final
 
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
-SUSPICIOUS: Final = "login_failed|attempts_limited|wrong_password|refresh_token_reused"
+SUSPICIOUS: Final = "login_failed|attempts_limited|registrations_limited|wrong_password|refresh_token_reused"
 
 ROWS: Final = (
     Row(

@@ -3,6 +3,10 @@
 A bucket is stored as one number: the time at which it will be full again, in microseconds. Each take moves that time one interval later. A take is
 refused if the time would then be more than `burst` intervals from now. A full bucket is not stored.
 
+A taken unit is reserved for its holder, an attempt under way, until the holder gives it back or spends it. A refusal says how long the wait is, and
+how long it would be if all holders gave their units back, because an attempt under way is no failed attempt. If a holder does neither, its unit
+counts as spent after RESERVED_SECONDS.
+
 Contract: the time is Redis's own, so that the replicas' clocks do not matter, and each command is atomic. While Redis is unavailable, each process
 limits by itself, with the same algorithm in memory: n replicas allow n times the limit. If the outcome of a take is unknown, the process also decides
 it by itself; the take may then count in both places. When Redis is available again, it does not learn what the processes took without it. A Redis
@@ -13,8 +17,8 @@ evict a bucket, which is then full.
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -27,18 +31,30 @@ MAX_REFILL_SECONDS: Final = 100 * 365 * 86_400
 # Before use, each script limits the bucket's time to the range from now to now + refill: the limit may have changed, and after a failover Redis's
 # clock may differ, which must not lock out a client. `%.0f`, because Lua would format such numbers as 1.7e+15.
 
-# KEYS[1]; ARGV: the interval, the time to refill an empty bucket. Returns the time to wait, 0 if a unit was taken. All times in microseconds.
+# KEYS: the bucket and its reservations, a sorted set of holders by the time at which each reservation ends. ARGV: the interval, the time to refill an
+# empty bucket, the duration of a reservation, the holder. Returns the wait, 0 if a unit was taken, and the wait if all holders gave their units back.
+# All times in microseconds.
 TAKE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local interval, empty_at = tonumber(ARGV[1]), now + tonumber(ARGV[2])
 local full_at = math.min(math.max(tonumber(redis.call('GET', KEYS[1]) or now), now), empty_at)
-local wait = full_at + interval - empty_at
-if wait <= 0 then full_at = full_at + interval end
+if full_at <= now then redis.call('DEL', KEYS[2]) end
+local wait = math.max(full_at + interval - empty_at, 0)
+local least = wait
+if wait == 0 then
+  full_at = full_at + interval
+  local until_time = string.format('%.0f', now + tonumber(ARGV[3]))
+  redis.call('ZADD', KEYS[2], until_time, ARGV[4])
+  redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', math.ceil((now + tonumber(ARGV[3])) / 1000)))
+else
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+  least = math.max(wait - redis.call('ZCARD', KEYS[2]) * interval, 0)
+end
 redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PXAT', string.format('%.0f', math.ceil(full_at / 1000)))
-return math.max(wait, 0)
+return {wait, least}
 """
-# KEYS[1]; ARGV: as for TAKE.
+# KEYS: as for TAKE. ARGV: the interval, the time to refill an empty bucket, the holder.
 GIVE_BACK: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -46,10 +62,15 @@ local interval, empty_at = tonumber(ARGV[1]), now + tonumber(ARGV[2])
 local full_at = math.min(tonumber(redis.call('GET', KEYS[1]) or now), empty_at) - interval
 if full_at > now then
   redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PXAT', string.format('%.0f', math.ceil(full_at / 1000)))
+  redis.call('ZREM', KEYS[2], ARGV[3])
 else
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1], KEYS[2])
 end
 """
+# KEYS[1]: the reservations. ARGV[1]: the holder.
+SPEND: Final = "redis.call('ZREM', KEYS[1], ARGV[1])"
+# Longer than a call, so it ends the reservation only of a holder that is gone.
+RESERVED_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +89,16 @@ class Limit:
         """The interval, and the time to refill an empty bucket."""
         interval = round(self.interval_seconds * MICROSECONDS)
         return interval, interval * self.burst
+
+
+class Wait(NamedTuple):
+    """The seconds until a bucket has a unit again; 0 if a unit was taken.
+
+    `least_seconds` is the wait if all attempts under way give their units back.
+    """
+
+    seconds: float
+    least_seconds: float
 
 
 class Scripts(Protocol):
@@ -89,31 +120,48 @@ class RateLimiter:
         """`capacity`: the number of buckets in memory while Redis is unavailable. `now`: the clock of these buckets, in seconds."""
         self._prefix = prefix
         self._local = LocalBuckets(capacity, now)
-        self._take, self._give_back = map(redis.script, (TAKE, GIVE_BACK))
+        self._take, self._give_back, self._spend = map(redis.script, (TAKE, GIVE_BACK, SPEND))
         self._decided_locally = Counter("rate_limit_local_total", "Decisions made without Redis.", registry=registry)
 
-    async def take(self, key: str, limit: Limit) -> float:
-        """Takes one unit from the key's bucket.
+    async def take(self, key: str, limit: Limit, holder: str) -> Wait:
+        """Takes one unit from the key's bucket and reserves it for the holder, or takes nothing.
 
-        Returns 0.0 if it took the unit. Otherwise it takes nothing and returns the seconds until a unit is available. Raises DeadlineExceeded; then
-        the unit may have been taken.
+        Raises DeadlineExceeded; then the unit may have been taken.
         """
         try:
-            wait: int = await self._take([f"{self._prefix}:{key}"], limit.microseconds)
+            wait: Sequence[int] = await self._take(self._keys(key), [*limit.microseconds, RESERVED_SECONDS * MICROSECONDS, holder])
         except RedisUnavailable:
             self._decided_locally.inc()
-            return self._local.take(key, limit)
-        return wait / MICROSECONDS
+            return self._local.take(key, limit, holder)
+        return _wait(*wait)
 
-    async def give_back(self, key: str, limit: Limit) -> None:
-        """Puts one taken unit back, because the attempt succeeded. A bucket never holds more units than its burst. Raises DeadlineExceeded.
+    async def give_back(self, key: str, limit: Limit, holder: str) -> None:
+        """Puts the holder's unit back. A bucket never holds more units than its burst. Raises DeadlineExceeded.
 
         Puts the unit back in Redis if Redis is available now, otherwise in this process, no matter where the unit was taken.
         """
         try:
-            await self._give_back([f"{self._prefix}:{key}"], limit.microseconds)
+            await self._give_back(self._keys(key), [*limit.microseconds, holder])
         except RedisUnavailable:
-            self._local.give_back(key, limit)
+            self._local.give_back(key, limit, holder)
+
+    async def spend(self, key: str, holder: str) -> None:
+        """Ends the reservation of the holder's unit, which stays taken. Raises DeadlineExceeded."""
+        try:
+            await self._spend(self._keys(key)[1:], [holder])
+        except RedisUnavailable:
+            self._local.spend(key, holder)
+
+    def _keys(self, key: str) -> Sequence[str]:
+        return [f"{self._prefix}:{key}", f"{self._prefix}:{key}:reserved"]
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """A bucket in memory: when it will be full, and the ends of its reservations by holder, in microseconds."""
+
+    full_at: int
+    reserved: dict[str, int] = field(default_factory=dict)
 
 
 class LocalBuckets:
@@ -122,28 +170,49 @@ class LocalBuckets:
     def __init__(self, capacity: int, now: Callable[[], float]) -> None:
         self._capacity = capacity
         self._now = now
-        self._full_at: OrderedDict[str, int] = OrderedDict()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._full_at)
+        return len(self._buckets)
 
-    def take(self, key: str, limit: Limit) -> float:
+    def take(self, key: str, limit: Limit, holder: str) -> Wait:
         """See RateLimiter.take."""
         now, (interval, refill) = self._microseconds(), limit.microseconds
         empty_at = now + refill
-        full_at = min(max(self._full_at.pop(key, now), now), empty_at)
-        wait = full_at + interval - empty_at
-        self._full_at[key] = full_at + interval if wait <= 0 else full_at
-        if len(self._full_at) > self._capacity:
-            self._full_at.popitem(last=False)
-        return max(wait, 0) / MICROSECONDS
+        bucket = self._buckets.pop(key, None)
+        if bucket is None or bucket.full_at <= now:
+            bucket = _Bucket(now)
+        bucket.full_at = min(bucket.full_at, empty_at)
+        wait = least = max(bucket.full_at + interval - empty_at, 0)
+        if wait == 0:
+            bucket.full_at += interval
+            bucket.reserved[holder] = now + RESERVED_SECONDS * MICROSECONDS
+        else:
+            bucket.reserved = {holder: end for holder, end in bucket.reserved.items() if end > now}
+            least = max(wait - len(bucket.reserved) * interval, 0)
+        self._buckets[key] = bucket
+        if len(self._buckets) > self._capacity:
+            self._buckets.popitem(last=False)
+        return _wait(wait, least)
 
-    def give_back(self, key: str, limit: Limit) -> None:
+    def give_back(self, key: str, limit: Limit, holder: str) -> None:
         """See RateLimiter.give_back."""
         now, (interval, refill) = self._microseconds(), limit.microseconds
-        full_at = min(self._full_at.pop(key, now), now + refill) - interval
-        if full_at > now:
-            self._full_at[key] = full_at
+        bucket = self._buckets.pop(key, None)
+        if bucket is not None:
+            bucket.full_at = min(bucket.full_at, now + refill) - interval
+            bucket.reserved.pop(holder, None)
+            if bucket.full_at > now:
+                self._buckets[key] = bucket
+
+    def spend(self, key: str, holder: str) -> None:
+        """See RateLimiter.spend."""
+        if (bucket := self._buckets.get(key)) is not None:
+            bucket.reserved.pop(holder, None)
 
     def _microseconds(self) -> int:
         return round(self._now() * MICROSECONDS)
+
+
+def _wait(microseconds: int, least_microseconds: int) -> Wait:
+    return Wait(microseconds / MICROSECONDS, least_microseconds / MICROSECONDS)

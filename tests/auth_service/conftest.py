@@ -120,7 +120,7 @@ def announcements() -> Announcements:
 
 @pytest.fixture
 def parts(accounts: Accounts, hasher: PasswordHasher, limiter: RateLimiter, announcements: Announcements) -> AllParts:
-    guard = LoginGuard(limiter, LoginLimits(PLENTY, PLENTY))
+    guard = LoginGuard(limiter, LoginLimits(PLENTY, PLENTY, PLENTY))
     return AllParts(hasher, PasswordRules(), guard, SecurityLog(CollectorRegistry()), announcements, uuid7, accounts)
 
 

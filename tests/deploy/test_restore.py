@@ -44,7 +44,13 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.slow("it restores whole systems from backups")
 
 # With these, auth_service reads its keys every second and the gateway fetches them every second, instead of every 15 s and 30 s.
-ENVIRONMENT = {"BCRYPT_COST": "4", "KEY_LEAD_SECONDS": "6", "JWKS_REFRESH_SECONDS": "1", "LOGIN_ADDRESS_BURST": "10000"}
+ENVIRONMENT = {
+    "BCRYPT_COST": "4",
+    "KEY_LEAD_SECONDS": "6",
+    "JWKS_REFRESH_SECONDS": "1",
+    "LOGIN_ADDRESS_BURST": "10000",
+    "REGISTER_ADDRESS_BURST": "10000",
+}
 WRITING_SECONDS = 0.5
 TASKS = 20
 BEYOND_ALL_EVENTS = 999_999_999

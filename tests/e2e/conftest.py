@@ -16,7 +16,14 @@ from tests.support.outage import heal
 
 # The gateway checks health every second, so the drain delay must be longer. The timeouts for PostgreSQL and slow readers are below their defaults to
 # save time, but SLOW_READER_SECONDS is longer than a replica stays frozen in these tests. The bcrypt cost makes a hash slow enough to be measured.
-ENVIRONMENT = {"BCRYPT_COST": "8", "LOG_LEVEL": "INFO", "DATABASE_TIMEOUT_SECONDS": "2", "SLOW_READER_SECONDS": "3", "LOGIN_ADDRESS_BURST": "100000"}
+ENVIRONMENT = {
+    "BCRYPT_COST": "8",
+    "LOG_LEVEL": "INFO",
+    "DATABASE_TIMEOUT_SECONDS": "2",
+    "SLOW_READER_SECONDS": "3",
+    "LOGIN_ADDRESS_BURST": "100000",
+    "REGISTER_ADDRESS_BURST": "100000",
+}
 DRAIN_DELAY_SECONDS = 1.5
 # The time until every replica refuses the tokens of a session that has ended, as promised, and for tests that run beside others.
 REFUSED_WITHIN_SECONDS, REFUSED_AT_LAST_SECONDS = 2.0, 10.0

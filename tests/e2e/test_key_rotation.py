@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "KEY_LEAD_SECONDS": str(LEAD_SECONDS),
     "ACCESS_TOKEN_TTL_SECONDS": str(TOKEN_SECONDS),
     "LOGIN_ADDRESS_BURST": "10000",
+    "REGISTER_ADDRESS_BURST": "10000",
 }
 # For the replica that rotates automatically. Longer than the lead; otherwise there would always be a next key.
 ROTATION_SECONDS = 5

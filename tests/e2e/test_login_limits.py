@@ -34,6 +34,7 @@ OWN_SYSTEM = pytest.mark.slow("the module starts a system with limits of its own
 ACCOUNT_BURST, ACCOUNT_INTERVAL_SECONDS = 3, 5
 # The interval is so long that no attempt is added during a test.
 ADDRESS_BURST, ADDRESS_INTERVAL_SECONDS = 6, 600
+REGISTRATIONS_BURST, REGISTRATIONS_INTERVAL_SECONDS = 8, 900
 # Added to a delay, because clocks differ by milliseconds.
 MARGIN_SECONDS = 0.05
 # The replica writes log lines in batches.
@@ -46,6 +47,8 @@ ENVIRONMENT = {
     "LOGIN_ACCOUNT_INTERVAL_SECONDS": str(ACCOUNT_INTERVAL_SECONDS),
     "LOGIN_ADDRESS_BURST": str(ADDRESS_BURST),
     "LOGIN_ADDRESS_INTERVAL_SECONDS": str(ADDRESS_INTERVAL_SECONDS),
+    "REGISTER_ADDRESS_BURST": str(REGISTRATIONS_BURST),
+    "REGISTER_ADDRESS_INTERVAL_SECONDS": str(REGISTRATIONS_INTERVAL_SECONDS),
 }
 WRONG = "wrong horse battery"
 # A replica with these limits that hashes one password at a time, slowly, with a queue of two.
@@ -187,6 +190,84 @@ async def test_asking_which_emails_are_taken_is_limited_as_well(client: httpx.As
         assert (await _try_to_register(client, email, address)).status_code == httpx.codes.CONFLICT
     limited = await _try_to_register(client, email, address)
     assert (limited.status_code, of_response(limited).reason) == (httpx.codes.TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS")
+
+
+@OWN_SYSTEM
+async def test_registrations_have_a_limit_of_their_own(stack: Stack, client: httpx.AsyncClient, address: str) -> None:
+    """Registrations use up no failed attempts, and the limit of failed attempts is smaller here."""
+    emails = [await _register(client, address) for _ in range(REGISTRATIONS_BURST)]
+    limited = await _try_to_register(client, f"limited-{next(_NUMBERS)}@example.com", address)
+    assert (limited.status_code, _reason(limited)) == (httpx.codes.TOO_MANY_REQUESTS, (EXHAUSTED, "TOO_MANY_REGISTRATIONS"))
+    assert ADDRESS_INTERVAL_SECONDS < _delay(limited) <= REGISTRATIONS_INTERVAL_SECONDS
+    assert "registered" in of_response(limited).message
+    for email in emails:
+        assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for _ in range(ADDRESS_BURST):
+        assert _reason(await _login(client, f"nobody-{next(_NUMBERS)}@example.com", address, WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    await _register(client, next(_ADDRESSES))
+
+    async def logged() -> None:
+        assert any(
+            line.get("security_event") == "registrations_limited" and line["address"] == address and line["level"] == "warning"
+            for line in log_lines(stack, "auth-1")
+        )
+
+    await eventually(logged, within=LOGGED_WITHIN_SECONDS)
+
+
+@OWN_SYSTEM
+async def test_logins_at_once_are_told_to_wait_shortly_and_use_up_nothing(client: httpx.AsyncClient, address: str, email: str) -> None:
+    """More logins than the account allows wrong passwords, all with the right one: from a new address, and then from the known one."""
+    for _ in range(2):
+        answers = await asyncio.gather(*(_login(client, email, address) for _ in range(10 * ACCOUNT_BURST)))
+        succeeded = [answer for answer in answers if answer.status_code == httpx.codes.OK]
+        assert len(succeeded) >= ACCOUNT_BURST
+        for answer in answers:
+            if answer not in succeeded:
+                assert (_reason(answer), _delay(answer)) == ((EXHAUSTED, "OVERLOADED"), 1)
+        # The next ones are not limited.
+        assert (await _login(client, email, address)).status_code == httpx.codes.OK
+    for _ in range(ACCOUNT_BURST):
+        assert _reason(await _login(client, email, next(_ADDRESSES), WRONG)) == (UNAUTHENTICATED, "INVALID_CREDENTIALS")
+
+
+@OWN_SYSTEM
+async def test_first_logins_of_many_users_behind_one_address(client: httpx.AsyncClient, address: str) -> None:
+    emails = [await _register(client, next(_ADDRESSES)) for _ in range(3 * ADDRESS_BURST)]
+    waiting = emails
+    for _ in range(len(emails)):
+        answers = await asyncio.gather(*(_login(client, email, address) for email in waiting))
+        assert {_reason(answer) for answer in answers if answer.status_code != httpx.codes.OK} <= {(EXHAUSTED, "OVERLOADED")}
+        waiting = [email for email, answer in zip(waiting, answers, strict=True) if answer.status_code != httpx.codes.OK]
+        if not waiting:
+            break
+    assert not waiting
+
+
+@OWN_SYSTEM
+async def test_wrong_passwords_at_once_are_limited_too(client: httpx.AsyncClient, address: str, email: str) -> None:
+    answers = await asyncio.gather(*(_login(client, email, address, WRONG) for _ in range(10 * ACCOUNT_BURST)))
+    reasons = Counter(_reason(answer)[1] for answer in answers)
+    assert reasons["INVALID_CREDENTIALS"] == ACCOUNT_BURST
+    assert reasons.keys() <= {"INVALID_CREDENTIALS", "OVERLOADED", "TOO_MANY_ATTEMPTS"}
+    assert _reason(await _login(client, email, next(_ADDRESSES))) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
+
+
+@OWN_SYSTEM
+async def test_confirmations_at_once_are_told_to_wait_shortly(client: httpx.AsyncClient, address: str, email: str) -> None:
+    headers = {"authorization": f"Bearer {(await _login(client, email, address)).json()['access_token']}"}
+    body = {"current_password": PASSWORD, "new_password": "yet another horse"}
+
+    async def change(body: dict[str, str]) -> httpx.Response:
+        return await client.post("/api/v1/auth/password", json=body, headers=headers)
+
+    answers = await asyncio.gather(*(change(body) for _ in range(10 * ACCOUNT_BURST)))
+    reasons = Counter("" if answer.status_code == httpx.codes.OK else of_response(answer).reason for answer in answers)
+    # The password changes once. A call that verified the old one before that is rejected after it.
+    assert reasons[""] == 1
+    assert reasons["OVERLOADED"] >= 1
+    assert reasons.keys() <= {"", "OVERLOADED", "WRONG_PASSWORD", "TOO_MANY_ATTEMPTS"}
+    assert [_delay(answer) for answer in answers if "OVERLOADED" in answer.text] == [1] * reasons["OVERLOADED"]
 
 
 @OWN_SYSTEM

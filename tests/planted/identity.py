@@ -216,8 +216,8 @@ _LOGINS: Final = (
     Bug(
         "failed logins of strangers lock the owner out",
         GUARD,
-        "        if known:\n            await self._take",
-        "        if known and not key:\n            await self._take",
+        "        if known:\n            await self._on_account",
+        "        if known and not key:\n            await self._on_account",
         (LIMITS, "-k", "lock_the_owner_out"),
     ),
     Bug(
@@ -230,9 +230,30 @@ _LOGINS: Final = (
     Bug(
         "the login limit is off while Redis is down",
         RATE_LIMIT,
-        "            return self._local.take(key, limit)\n",
-        "            return 0.0\n",
+        "            return self._local.take(key, limit, holder)\n",
+        "            return Wait(0.0, 0.0)\n",
         (LIMITS, "-k", "without_valkey"),
+    ),
+    Bug(
+        "a login under way counts as failed",
+        GUARD,
+        "        if wait.least_seconds > 0:\n",
+        "        if wait.seconds > 0:\n",
+        (LIMITS, "-k", "told_to_wait_shortly"),
+    ),
+    Bug(
+        "logins at once are not limited",
+        GUARD,
+        "        if wait.seconds > 0:\n            raise AttemptsUnderWay\n",
+        "",
+        (LIMITS, "-k", "wrong_passwords_at_once"),
+    ),
+    Bug(
+        "a registration counts as a failed login",
+        GUARD,
+        "give_back=self._for_failure, spend=self._for_success)",
+        "give_back=[], spend=self._for_success)",
+        (LIMITS, "-k", "limit_of_their_own"),
     ),
     Bug(
         "each address of an IPv6 network has its own login limit",

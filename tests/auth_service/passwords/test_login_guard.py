@@ -4,17 +4,20 @@ The buckets are in memory. Those in Redis have their own tests.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
 
-from auth_service.passwords.errors import TooManyAttempts
-from auth_service.passwords.login_guard import LoginGuard, LoginLimits
+from auth_service.passwords.errors import AttemptsUnderWay, TooManyAttempts, TooManyRegistrations
+from auth_service.passwords.login_guard import Attempt, LoginGuard, LoginLimits
 from auth_service.sessions.errors import InvalidCredentials
-from servicekit.access.rate_limit import Limit, LocalBuckets
+from auth_service.users.errors import EmailTaken
+from servicekit import deadline
+from servicekit.access.rate_limit import Limit, LocalBuckets, Wait
 from servicekit.errors import DependencyUnavailable, Overloaded, TimeLimitExceeded
 
-ACCOUNT, ADDRESS = Limit(burst=2, interval_seconds=60), Limit(burst=5, interval_seconds=10)
+ACCOUNT, ADDRESS, REGISTRATIONS = Limit(burst=2, interval_seconds=60), Limit(burst=5, interval_seconds=10), Limit(burst=3, interval_seconds=30)
 HOME, ELSEWHERE = "203.0.113.7", "198.51.100.1"
 
 
@@ -26,12 +29,16 @@ class Limiter:
         self.buckets = LocalBuckets(1000, lambda: self.now)
         self.keys: set[str] = set()
 
-    async def take(self, key: str, limit: Limit) -> float:
+    async def take(self, key: str, limit: Limit, holder: str) -> Wait:
         self.keys.add(key)
-        return self.buckets.take(key, limit)
+        return self.buckets.take(key, limit, holder)
 
-    async def give_back(self, key: str, limit: Limit) -> None:
-        self.buckets.give_back(key, limit)
+    async def give_back(self, key: str, limit: Limit, holder: str) -> None:
+        self.buckets.give_back(key, limit, holder)
+
+    async def spend(self, key: str, holder: str) -> None:
+        deadline.bound(1)
+        self.buckets.spend(key, holder)
 
 
 class Guarded:
@@ -39,7 +46,7 @@ class Guarded:
 
     def __init__(self) -> None:
         self.limiter = Limiter()
-        self.guard = LoginGuard(self.limiter, LoginLimits(per_account=ACCOUNT, per_address=ADDRESS))
+        self.guard = LoginGuard(self.limiter, LoginLimits(ACCOUNT, ADDRESS, REGISTRATIONS))
 
     async def attempt(self, address: str, account: str, *, known: bool = False, ends: type[BaseException] | None = InvalidCredentials) -> bool:
         """Makes an attempt, which raises `ends` if the guard accepts it. Returns whether the guard accepted it."""
@@ -55,6 +62,15 @@ class Guarded:
         except (InvalidCredentials, Overloaded, DependencyUnavailable, TimeLimitExceeded, asyncio.CancelledError):
             pass
         return True
+
+    async def register(self, address: str, *, ends: type[Exception] | None = None) -> None:
+        """Makes a registration, which raises `ends` if the guard accepts it."""
+        async with self.guard.attempt() as attempt:
+            await attempt.on_registration(address)
+            if ends is DependencyUnavailable:
+                raise DependencyUnavailable("PostgreSQL")
+            if ends is not None:
+                raise ends
 
 
 @pytest.fixture
@@ -101,16 +117,124 @@ async def test_who_logs_in_as_a_users_id_takes_no_confirmation_from_the_user(gua
         await attempt.on_confirmation(user_id)
 
 
-async def test_what_is_kept_counts_although_it_succeeds(guarded: Guarded) -> None:
-    async def register() -> None:
-        async with guarded.guard.attempt() as attempt:
-            await attempt.from_address(HOME)
-            attempt.keep()
-
-    for _ in range(5):
-        await register()
+async def test_registrations_and_failed_attempts_have_limits_of_their_own(guarded: Guarded) -> None:
+    for _ in range(3):
+        await guarded.register(HOME)
+    with pytest.raises(TooManyRegistrations) as limited:
+        await guarded.register(HOME)
+    assert (limited.value.reason, limited.value.retry_after_seconds) == ("TOO_MANY_REGISTRATIONS", 30)
+    await guarded.register(ELSEWHERE)
+    # No registration has failed, so all attempts to log in are left.
+    assert [await guarded.attempt(HOME, f"user {i}") for i in range(6)] == [True] * 5 + [False]
+    guarded.limiter.now += 30
+    # Now the failed attempts are too many. A registration that they prevent is none.
+    for _ in range(3):
+        await guarded.attempt(HOME, "user")
     with pytest.raises(TooManyAttempts):
-        await register()
+        await guarded.register(HOME)
+    guarded.limiter.now += 10
+    await guarded.register(HOME)
+    with pytest.raises(TooManyRegistrations):
+        await guarded.register(HOME)
+
+
+async def test_an_email_that_is_taken_is_a_failed_attempt_and_no_registration(guarded: Guarded) -> None:
+    for _ in range(5):
+        with pytest.raises(EmailTaken):
+            await guarded.register(HOME, ends=EmailTaken)
+    assert not await guarded.attempt(HOME, "user")
+    with pytest.raises(TooManyAttempts):
+        await guarded.register(HOME)
+    guarded.limiter.now += 10
+    await guarded.register(HOME)
+
+
+@pytest.mark.parametrize("ends", [Overloaded, DependencyUnavailable])
+async def test_a_registration_that_fails_by_our_fault_does_not_count(guarded: Guarded, ends: type[Exception]) -> None:
+    for _ in range(20):
+        with pytest.raises(ends):
+            await guarded.register(HOME, ends=ends)
+    assert len(guarded.limiter.buckets) == 0
+
+
+class UnderWay:
+    """Attempts that have begun and not ended."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+        self._end = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, number: int, act: Callable[[Attempt], Awaitable[None]], *, ends: type[Exception] | None = None) -> None:
+        """Begins attempts, which raise `ends` when they end."""
+        begun = asyncio.Semaphore(0)
+
+        async def attempt() -> None:
+            async with self._guarded.guard.attempt() as attempt:
+                await act(attempt)
+                begun.release()
+                await self._end.wait()
+                if ends is not None:
+                    raise ends
+
+        self._tasks += [asyncio.create_task(attempt()) for _ in range(number)]
+        for _ in range(number):
+            await begun.acquire()
+
+    async def end(self) -> None:
+        self._end.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+USER = uuid4()
+# What an attempt counts for, how many of them fit, and what limits them when they have failed, or have succeeded.
+KINDS: list[tuple[Callable[[Attempt], Awaitable[None]], int]] = [
+    (lambda attempt: attempt.on_login("ada", HOME, known=True), ACCOUNT.burst),
+    (lambda attempt: attempt.on_login("ada", ELSEWHERE, known=False), ACCOUNT.burst),
+    (lambda attempt: attempt.on_login(str(uuid4()), HOME, known=False), ADDRESS.burst),
+    (lambda attempt: attempt.on_confirmation(USER), ACCOUNT.burst),
+    (lambda attempt: attempt.on_registration(HOME), REGISTRATIONS.burst),
+]
+
+
+@pytest.mark.parametrize(("act", "fit"), KINDS, ids=["known address", "account", "address", "confirmation", "registration"])
+async def test_what_is_under_way_has_not_failed(guarded: Guarded, act: Callable[[Attempt], Awaitable[None]], fit: int) -> None:
+    under_way = UnderWay(guarded)
+    await under_way.begin(fit, act)
+    for _ in range(3):
+        with pytest.raises(AttemptsUnderWay) as refused:
+            async with guarded.guard.attempt() as attempt:
+                await act(attempt)
+        assert (refused.value.reason, refused.value.retry_after_seconds) == ("OVERLOADED", 1)
+    await under_way.end()
+    if act is not KINDS[-1][0]:
+        # All have succeeded, and the refused ones have left nothing.
+        assert len(guarded.limiter.buckets) == 0
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+async def test_wrong_passwords_at_once_are_limited_as_one_after_the_other(guarded: Guarded, failing: int) -> None:
+    under_way = UnderWay(guarded)
+    await under_way.begin(failing, lambda attempt: attempt.on_login("ada", HOME, known=False), ends=InvalidCredentials)
+    await under_way.begin(2 - failing, lambda attempt: attempt.on_login("ada", HOME, known=False))
+    await under_way.end()
+    assert [await guarded.attempt(HOME, "ada") for _ in range(2)] == [failing == 1, False]
+
+
+async def test_the_wait_is_that_of_the_failed_attempts(guarded: Guarded) -> None:
+    for i in range(4):
+        await guarded.attempt(HOME, f"user {i}")
+    under_way = UnderWay(guarded)
+    await under_way.begin(1, lambda attempt: attempt.on_login("ada", HOME, known=False))
+    with pytest.raises(AttemptsUnderWay):
+        async with guarded.guard.attempt() as attempt:
+            await attempt.on_login("bob", HOME, known=False)
+    await under_way.end()
+    assert await guarded.attempt(HOME, "user")
+    with pytest.raises(TooManyAttempts) as limited:
+        async with guarded.guard.attempt() as attempt:
+            await attempt.on_login("bob", HOME, known=False)
+    assert limited.value.retry_after_seconds == ADDRESS.interval_seconds
 
 
 async def test_all_addresses_of_an_ipv6_network_are_one(guarded: Guarded) -> None:
@@ -141,6 +265,18 @@ async def test_what_succeeds_or_fails_by_our_fault_is_given_back(guarded: Guarde
 async def test_what_fails_otherwise_counts(guarded: Guarded, ends: type[BaseException]) -> None:
     """Includes a caller that cancels the call as soon as the answer takes longer than that of a successful login."""
     assert [await guarded.attempt(HOME, "ada", ends=ends) for _ in range(3)] == [True, True, False]
+
+
+async def test_an_attempt_that_is_cancelled_after_its_deadline_counts_at_once(guarded: Guarded) -> None:
+    async def attempt() -> None:
+        deadline.begin(0)
+        await guarded.attempt(HOME, "ada", ends=asyncio.CancelledError)
+
+    for _ in range(2):
+        await asyncio.create_task(attempt())
+    with pytest.raises(TooManyAttempts):
+        async with guarded.guard.attempt() as refused:
+            await refused.on_login("ada", ELSEWHERE, known=False)
 
 
 async def test_an_attempt_that_the_account_refuses_counts_for_the_address(guarded: Guarded) -> None:

@@ -14,7 +14,7 @@ from tests.auth_service.conftest import CLIENT, PASSWORD, PLENTY, AllParts, log_
 
 
 async def test_failed_logins_are_limited_and_the_owners_address_is_apart(parts: AllParts, ring: KeyRing, limiter: RateLimiter) -> None:
-    limits = LoginLimits(per_account=Limit(burst=3, interval_seconds=600), per_address=PLENTY)
+    limits = LoginLimits(per_account=Limit(burst=3, interval_seconds=600), per_address=PLENTY, registrations=PLENTY)
     service = service_of(replace(parts, guard=LoginGuard(limiter, limits)), ring)
     user = await register(service)
     for _ in range(5):

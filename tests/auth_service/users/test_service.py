@@ -112,7 +112,7 @@ async def test_a_name_is_changed_and_nothing_else(service: AuthService, users: U
 
 
 async def test_failed_confirmations_are_limited(parts: AllParts, ring: KeyRing, limiter: RateLimiter) -> None:
-    limits = LoginLimits(per_account=Limit(burst=2, interval_seconds=600), per_address=PLENTY)
+    limits = LoginLimits(per_account=Limit(burst=2, interval_seconds=600), per_address=PLENTY, registrations=PLENTY)
     limited = replace(parts, guard=LoginGuard(limiter, limits))
     service, users = service_of(limited, ring), UserService(limited.repository, limited)
     identity = identity_of(await log_in(service, await register(service)))

@@ -28,6 +28,8 @@ from tests.support.waiting import eventually
 PREFIX = "test-limit"
 # The interval is so long that no bucket is refilled while a test runs.
 LONG = Limit(3, 1000.0)
+# The holder of the units in the tests that are not about reservations.
+ANYBODY = "anybody"
 
 
 class Figures(CollectorRegistry):
@@ -88,15 +90,20 @@ async def held(replica: Replica, key: str) -> bytes | None:
     return await replica.redis.get(f"{PREFIX}:{key}")
 
 
+async def take(limiter: RateLimiter, key: str, limit: Limit) -> float:
+    """Takes a unit. Returns the wait."""
+    return (await limiter.take(key, limit, ANYBODY)).seconds
+
+
 async def passed(limiter: RateLimiter, key: str, limit: Limit, attempts: int) -> int:
     """Makes `attempts` takes one after the other. Returns how many succeeded."""
-    return [await limiter.take(key, limit) for _ in range(attempts)].count(0.0)
+    return [await take(limiter, key, limit) for _ in range(attempts)].count(0.0)
 
 
 async def test_a_burst_passes_and_the_next_is_told_how_long_to_wait(replica: Replica, key: str) -> None:
     began = time.monotonic()
-    assert [await replica.limiter.take(key, LONG) for _ in range(LONG.burst)] == [0.0] * LONG.burst
-    waits = [await replica.limiter.take(key, LONG) for _ in range(3)]
+    assert [await take(replica.limiter, key, LONG) for _ in range(LONG.burst)] == [0.0] * LONG.burst
+    waits = [await take(replica.limiter, key, LONG) for _ in range(3)]
     # Redis uses another clock, which may have been adjusted slightly during the test.
     assert all(LONG.interval_seconds - (time.monotonic() - began) - 0.1 <= wait <= LONG.interval_seconds for wait in waits)
     assert replica.figures.local == 0
@@ -111,7 +118,7 @@ async def test_each_key_has_a_bucket_of_its_own(limiter: RateLimiter) -> None:
 async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, patient: None, replica_of: ReplicaFactory, key: str, replicas: int) -> None:
     limit = Limit(10, 1000.0)
     made = [await replica_of(system.state.redis_url) for _ in range(replicas)]
-    waits = await asyncio.gather(*(made[number % replicas].limiter.take(key, limit) for number in range(50)))
+    waits = await asyncio.gather(*(take(made[number % replicas].limiter, key, limit) for number in range(50)))
     assert waits.count(0.0) == limit.burst
     assert [one.figures.local for one in made] == [0] * replicas
 
@@ -119,34 +126,34 @@ async def test_of_many_at_once_exactly_the_burst_passes(system: Stack, patient: 
 async def test_after_the_wait_there_is_one_again(limiter: RateLimiter, key: str) -> None:
     limit = Limit(2, 0.2)
     for _ in range(2):
-        while not (wait := await limiter.take(key, limit)):
+        while not (wait := await take(limiter, key, limit)):
             pass
         assert wait <= limit.interval_seconds
         await asyncio.sleep(wait + 0.02)
-        assert await limiter.take(key, limit) == 0
+        assert await take(limiter, key, limit) == 0
 
 
 async def test_what_is_given_back_can_be_taken_again(limiter: RateLimiter, key: str) -> None:
     assert await passed(limiter, key, LONG, LONG.burst + 1) == LONG.burst
-    await limiter.give_back(key, LONG)
+    await limiter.give_back(key, LONG, ANYBODY)
     assert await passed(limiter, key, LONG, 2) == 1
 
 
 async def test_a_bucket_never_has_more_than_its_burst(limiter: RateLimiter, key: str) -> None:
-    await limiter.take(key, LONG)
+    await take(limiter, key, LONG)
     for _ in range(5):
-        await limiter.give_back(key, LONG)
+        await limiter.give_back(key, LONG, ANYBODY)
     assert await passed(limiter, key, LONG, LONG.burst + 3) == LONG.burst
 
 
 async def test_a_full_bucket_is_not_kept(replica: Replica, key: str) -> None:
     for _ in range(2):
-        await replica.limiter.take(key, LONG)
-    await replica.limiter.give_back(key, LONG)
+        await take(replica.limiter, key, LONG)
+    await replica.limiter.give_back(key, LONG, ANYBODY)
     assert await held(replica, key) is not None
-    await replica.limiter.give_back(key, LONG)
+    await replica.limiter.give_back(key, LONG, ANYBODY)
     assert await held(replica, key) is None
-    await replica.limiter.give_back(key, LONG)
+    await replica.limiter.give_back(key, LONG, ANYBODY)
     assert await held(replica, key) is None
 
 
@@ -159,19 +166,19 @@ async def test_a_bucket_expires_when_it_is_full(replica: Replica, key: str) -> N
 
     await eventually(gone, within=5)
     for takings in (1, 2):
-        await replica.limiter.take(key, LONG)
+        await take(replica.limiter, key, LONG)
         left = await replica.redis.run(lambda client: client.pttl(f"{PREFIX}:{key}"))
         assert takings * LONG.interval_seconds - 5 < left / 1000 <= takings * LONG.interval_seconds + 0.1
 
 
 async def test_a_bucket_is_kept_as_whole_microseconds(replica: Replica, key: str) -> None:
     limit = Limit(1, 1e9)
-    await replica.limiter.take(key, limit)
+    await take(replica.limiter, key, limit)
     value = await held(replica, key)
     assert value is not None
     assert value.isdigit()
     assert abs(int(value) / 1e6 - time.time() - limit.interval_seconds) < 60
-    assert await replica.limiter.take(key, limit) == pytest.approx(1e9, abs=60)
+    assert await take(replica.limiter, key, limit) == pytest.approx(1e9, abs=60)
 
 
 class Clock:
@@ -212,13 +219,13 @@ async def clock(replica: Replica) -> Clock:
 
 async def test_the_wait_is_right_to_the_microsecond(replica: Replica, timed: RateLimiter, clock: Clock, key: str) -> None:
     limit = Limit(2, 0.5)
-    assert [await timed.take(key, limit) for _ in range(4)] == [0.0, 0.0, 0.5, 0.5]
+    assert [await take(timed, key, limit) for _ in range(4)] == [0.0, 0.0, 0.5, 0.5]
     await clock.advance(499_999)
     before = await held(replica, key)
-    assert await timed.take(key, limit) == 0.000001
+    assert await take(timed, key, limit) == 0.000001
     assert await held(replica, key) == before
     await clock.advance(1)
-    assert [await timed.take(key, limit) for _ in range(2)] == [0.0, 0.5]
+    assert [await take(timed, key, limit) for _ in range(2)] == [0.0, 0.5]
     await clock.advance(1_000_000)
     assert await passed(timed, key, limit, 5) == 2
 
@@ -226,18 +233,18 @@ async def test_the_wait_is_right_to_the_microsecond(replica: Replica, timed: Rat
 async def test_a_clock_that_is_set_back_locks_nobody_out(timed: RateLimiter, clock: Clock, key: str) -> None:
     assert await passed(timed, key, LONG, LONG.burst) == LONG.burst
     await clock.advance(-3600 * 1_000_000)
-    assert await timed.take(key, LONG) == LONG.interval_seconds
+    assert await take(timed, key, LONG) == LONG.interval_seconds
     await clock.advance(1000 * 1_000_000)
     assert await passed(timed, key, LONG, 2) == 1
 
 
 async def test_a_smaller_limit_takes_over_what_was_left_of_a_larger_one(timed: RateLimiter, clock: Clock, key: str) -> None:
     assert await passed(timed, key, Limit(100, 60.0), 100) == 100
-    assert await timed.take(key, Limit(2, 1.0)) == 1.0
+    assert await take(timed, key, Limit(2, 1.0)) == 1.0
     await clock.advance(1_000_000)
     assert await passed(timed, key, Limit(2, 1.0), 2) == 1
     assert await passed(timed, key, Limit(100, 60.0), 100) == 99
-    await timed.give_back(key, Limit(2, 1.0))
+    await timed.give_back(key, Limit(2, 1.0), ANYBODY)
     assert await passed(timed, key, Limit(2, 1.0), 2) == 1
 
 
@@ -275,34 +282,77 @@ def test_the_stand_in_decides_as_a_bucket_does(limit: Limit, sequence: list[str 
     buckets, model = LocalBuckets(10, lambda: microseconds / 1_000_000), Model(limit)
     for act in sequence:
         if act == "take":
-            assert buckets.take("key", limit) == model.take()
+            assert buckets.take("key", limit, ANYBODY).seconds == model.take()
         elif act == "give_back":
-            buckets.give_back("key", limit)
+            buckets.give_back("key", limit, ANYBODY)
             model.give_back()
         else:
             microseconds += int(act)
             model.advance(int(act))
 
 
-# The limit may change at each step, and the clock may be set back.
-wild = st.tuples(st.sampled_from(["take", "take", "give_back"]), limits) | steps | st.integers(-4_000_000, 0)
+# The limit may change at each step, and the clock may be set back. Holders end their reservations or do not, in any order.
+holders = st.sampled_from(["a", "b", "c"])
+wild = st.tuples(st.sampled_from(["take", "take", "give_back", "spend"]), limits, holders) | steps | st.sampled_from([-4_000_000, -1, 61_000_000])
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(sequence=st.lists(wild, max_size=25))
 async def test_redis_and_the_stand_in_decide_alike(
-    timed: RateLimiter, replica: Replica, clock: Clock, sequence: list[tuple[str, Limit] | int]
+    timed: RateLimiter, replica: Replica, clock: Clock, sequence: list[tuple[str, Limit, str] | int]
 ) -> None:
     key, buckets = str(uuid4()), LocalBuckets(10, clock)
     for act in sequence:
         if isinstance(act, int):
             await clock.advance(act)
-        elif act[0] == "take":
-            assert await timed.take(key, act[1]) == buckets.take(key, act[1])
+            continue
+        what, limit, holder = act
+        if what == "take":
+            assert await timed.take(key, limit, holder) == buckets.take(key, limit, holder)
+        elif what == "spend":
+            await timed.spend(key, holder)
+            buckets.spend(key, holder)
         else:
-            await timed.give_back(key, act[1])
-            buckets.give_back(key, act[1])
+            await timed.give_back(key, limit, holder)
+            buckets.give_back(key, limit, holder)
             assert (await held(replica, key) is None) == (len(buckets) == 0)
+
+
+async def test_a_refusal_says_how_long_the_wait_is_without_what_is_under_way(timed: RateLimiter, clock: Clock, key: str) -> None:
+    limit = Limit(3, 10.0)
+    assert [await timed.take(key, limit, holder) for holder in "abc"] == [(0, 0)] * 3
+    assert await timed.take(key, limit, "d") == (10.0, 0)
+    await timed.spend(key, "a")
+    await timed.spend(key, "b")
+    assert await timed.take(key, limit, "d") == (10.0, 0)
+    await timed.spend(key, "c")
+    assert await timed.take(key, limit, "d") == (10.0, 10.0)
+    await clock.advance(10_000_000)
+    assert await timed.take(key, limit, "d") == (0, 0)
+    # All four count: two units short of three, one of them under way.
+    assert await timed.take(key, limit, "e") == (10.0, 0)
+    await timed.give_back(key, limit, "d")
+    assert await timed.take(key, limit, "e") == (0, 0)
+
+
+async def test_the_unit_of_a_holder_that_is_gone_counts_as_spent(timed: RateLimiter, clock: Clock, key: str) -> None:
+    limit = Limit(1, 1000.0)
+    assert await timed.take(key, limit, "gone") == (0, 0)
+    await clock.advance(rate_limit.RESERVED_SECONDS * 1_000_000 - 1)
+    assert (await timed.take(key, limit, "next")).least_seconds == 0
+    await clock.advance(1)
+    wait = await timed.take(key, limit, "next")
+    assert wait.seconds == wait.least_seconds == 1000.0 - rate_limit.RESERVED_SECONDS
+
+
+async def test_reservations_are_not_kept(replica: Replica, key: str) -> None:
+    for holder in "ab":
+        await replica.limiter.take(key, LONG, holder)
+    left = await replica.redis.run(lambda client: client.pttl(f"{PREFIX}:{key}:reserved"))
+    assert rate_limit.RESERVED_SECONDS - 5 < left / 1000 <= rate_limit.RESERVED_SECONDS + 0.1
+    await replica.limiter.spend(key, "a")
+    await replica.limiter.spend(key, "b")
+    assert await held(replica, f"{key}:reserved") is None
 
 
 @pytest.fixture
@@ -326,7 +376,7 @@ async def test_without_redis_each_process_limits_by_itself(server: Process, repl
     await server.kill(signal.SIGKILL)
     assert [await passed(one.limiter, key, LONG, 5) for one in replicas] == [LONG.burst] * 2
     assert [one.figures.local for one in replicas] == [5, 5]
-    await replicas[0].limiter.give_back(key, LONG)
+    await replicas[0].limiter.give_back(key, LONG, ANYBODY)
     assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [1, 0]
 
 
@@ -340,8 +390,8 @@ async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process
     assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
     assert replica.figures.local == 5
     # These takes were not counted in this Redis.
-    await replica.limiter.give_back(key, LONG)
-    await replica.limiter.give_back(str(uuid4()), LONG)
+    await replica.limiter.give_back(key, LONG, ANYBODY)
+    await replica.limiter.give_back(str(uuid4()), LONG, ANYBODY)
     assert await passed(replica.limiter, key, LONG, 2) == 1
 
 
@@ -353,7 +403,7 @@ async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(
     server.send_signal(signal.SIGSTOP)
     with monkeypatch.context() as hurried:
         hurried.setattr(breaker, "TIMEOUT_SECONDS", 0.3)
-        assert await replica.limiter.take(key, LONG) == 0
+        assert await take(replica.limiter, key, LONG) == 0
     assert replica.figures.local == 1
     server.send_signal(signal.SIGCONT)
     await returned(replica)
@@ -362,16 +412,16 @@ async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(
     assert replica.figures.local == 1
 
 
-@pytest.mark.parametrize("method", ["take", "give_back"])
+@pytest.mark.parametrize("method", ["take", "give_back", "spend"])
 async def test_the_calls_own_time_passes_through(server: Process, replica_of: ReplicaFactory, key: str, method: str) -> None:
     replica = await replica_of(url_of(server))
-    await replica.limiter.take(key, LONG)
+    await take(replica.limiter, key, LONG)
     server.send_signal(signal.SIGSTOP)
 
     async def call() -> None:
         deadline.begin(0.05)
-        command: Callable[[str, Limit], Awaitable[float | None]] = getattr(replica.limiter, method)
-        await command(key, LONG)
+        command: Callable[..., Awaitable[object]] = getattr(replica.limiter, method)
+        await command(*((key,) if method == "spend" else (key, LONG)), ANYBODY)
 
     with pytest.raises(DeadlineExceeded):
         await asyncio.create_task(call())
