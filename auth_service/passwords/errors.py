@@ -6,8 +6,6 @@ from servicekit.errors import Kind, Overloaded, ServiceError
 class LimitReached(ServiceError):
     """A limit on attempts is reached until the given time has passed."""
 
-    kind = Kind.EXHAUSTED
-
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__()
         self.retry_after_seconds = retry_after_seconds
@@ -16,6 +14,7 @@ class LimitReached(ServiceError):
 class TooManyAttempts(LimitReached):
     """There were too many failed password attempts for the account or from the client address."""
 
+    kind = Kind.EXHAUSTED
     reason = "TOO_MANY_ATTEMPTS"
     message = "Too many failed attempts. Try again later."
 
@@ -23,6 +22,7 @@ class TooManyAttempts(LimitReached):
 class TooManyRegistrations(LimitReached):
     """There were too many registrations from the client address."""
 
+    kind = Kind.EXHAUSTED
     reason = "TOO_MANY_REGISTRATIONS"
     message = "Too many accounts were registered from this address. Try again later."
 
