@@ -141,7 +141,9 @@ LOCAL_REPLIES: Final = (
     LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long."),
     LocalReply(415, code_pb2.INVALID_ARGUMENT, "The content type is not one that is taken here."),
     LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
-    LocalReply(429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests; try again later.", error_reason_pb2.OVERLOADED, retry_seconds=1),
+    LocalReply(
+        429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests from this address; try again later.", error_reason_pb2.TOO_MANY_REQUESTS, retry_seconds=1
+    ),
     LocalReply(431, code_pb2.RESOURCE_EXHAUSTED, "The headers are too large."),
     LocalReply(500, code_pb2.INTERNAL, "Something went wrong.", error_reason_pb2.INTERNAL_ERROR),
     LocalReply(501, code_pb2.UNIMPLEMENTED, "This is not implemented."),

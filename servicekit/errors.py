@@ -130,9 +130,12 @@ class Overloaded(ServiceError):
     retry_after_seconds = 1.0
 
 
-class SlowReader(Overloaded):
+class SlowReader(ServiceError):
     """The client did not read a message of its stream in time. It can still read what was sent, and then start a new stream."""
 
+    kind = Kind.EXHAUSTED
+    reason = "SLOW_READER"
+    retry_after_seconds = 1.0
     message = "The stream was cut off: its messages were not read. Read them as they come, and begin again."
 
 

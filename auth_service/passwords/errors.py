@@ -27,6 +27,12 @@ class TooManyRegistrations(LimitReached):
     message = "Too many accounts were registered from this address. Try again later."
 
 
+class TooManyHashes(Overloaded):
+    """So many passwords wait to be hashed that another one would come too late."""
+
+    message = "Too many passwords are waiting to be checked. Try again shortly."
+
+
 class AttemptsUnderWay(Overloaded):
     """So many attempts are under way that a limit would be reached if all of them failed."""
 

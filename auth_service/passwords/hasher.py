@@ -20,9 +20,9 @@ from typing import Final, TypeVar
 import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from auth_service.passwords.errors import TooManyHashes
 from auth_service.passwords.rules import normalize
 from servicekit import deadline
-from servicekit.errors import Overloaded
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ SMOOTHING: Final = 0.2
 
 
 class PasswordHasher:
-    """Runs at most `threads` hashes at once and lets at most `queue` wait. Rejects further ones with Overloaded instead of letting them time out.
+    """Runs at most `threads` hashes at once and lets at most `queue` wait. Rejects further ones with TooManyHashes instead of letting them time out.
 
     It also rejects a hash that would have to wait and would finish after the call's deadline: a busy machine hashes more slowly.
     """
@@ -64,11 +64,11 @@ class PasswordHasher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """Returns the hash to store. Raises Overloaded."""
+        """Returns the hash to store. Raises TooManyHashes."""
         return await self._run(lambda: _hash(password, self._cost))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Returns whether the password matches the hash. For None it returns False after the same time. Raises Overloaded."""
+        """Returns whether the password matches the hash. For None it returns False after the same time. Raises TooManyHashes."""
         matches = await self._run(lambda: _verify(password, password_hash or self._nobody, self._cost))
         return matches and password_hash is not None
 
@@ -79,7 +79,7 @@ class PasswordHasher:
     async def _run(self, work: Callable[[], T]) -> T:
         if self._under_way >= self._bound or self._comes_too_late():
             self._refused.inc()
-            raise Overloaded
+            raise TooManyHashes
         self._under_way += 1
         future = self._threads.submit(self._timed, work)
         # The hash counts until its thread is free, even if its caller disconnects before.

@@ -20,6 +20,16 @@ class ResumeTokenExpired(ServiceError):
     message = "The changes since this resume token are not kept any more. List the tasks again and watch from there."
 
 
+class TooManyWatches(ServiceError):
+    """The user has MAX_WATCHES_PER_USER streams on this replica."""
+
+    kind = Kind.EXHAUSTED
+    reason = "TOO_MANY_WATCHES"
+    message = "You have too many open streams. Close one before you open another."
+    # Streams are long: a client that does not know what else to do must not try each second.
+    retry_after_seconds = 30.0
+
+
 class ServiceStopping(ServiceError):
     """This replica is stopping. The client can resume the stream on another replica."""
 

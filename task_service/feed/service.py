@@ -21,7 +21,7 @@ class Streams(Protocol):
     """The open streams of this process: see task_service.feed.watching.Watches."""
 
     def watch(self, identity: Identity) -> AbstractContextManager[Watch]:
-        """Registers a stream for as long as the context lasts. Raises ServiceStopping, Overloaded."""
+        """Registers a stream for as long as the context lasts. Raises ServiceStopping, TooManyWatches."""
 
 
 class FeedService:
@@ -36,7 +36,7 @@ class FeedService:
         """Yields a checkpoint, and then every change after the resume token, or from now on if the token is empty: in order, each exactly once.
 
         While nothing changes, it yields a checkpoint every HEARTBEAT_SECONDS. It ends only by raising InvalidResumeToken, ResumeTokenExpired,
-        Overloaded, TokenInvalid, ServiceStopping or DependencyUnavailable.
+        TooManyWatches, TokenInvalid, ServiceStopping or DependencyUnavailable.
         """
         place = self._open(identity.user_id, resume_token) if resume_token else None
         with self._streams.watch(identity) as watch:

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from servicekit.errors import Overloaded, ServiceError, TokenInvalid
+from servicekit.errors import ServiceError, TokenInvalid
 from servicekit.identity import Identity
 from task_service.feed.domain import Changes
-from task_service.feed.errors import ServiceStopping
+from task_service.feed.errors import ServiceStopping, TooManyWatches
 
 POLL_SECONDS: Final = 1.0
 # Less than the 60 s after which load balancers close an idle connection.
@@ -135,7 +135,7 @@ class Watches:
     def watch(self, identity: Identity) -> Iterator[Watch]:
         """Registers a stream for as long as the context lasts. Enter it before the first read of the log, so that no change is missed.
 
-        Raises ServiceStopping, and Overloaded if the user already has MAX_WATCHES_PER_USER streams.
+        Raises ServiceStopping, and TooManyWatches if the user already has MAX_WATCHES_PER_USER streams.
         """
         if self._stopping:
             raise ServiceStopping
@@ -144,7 +144,7 @@ class Watches:
             user = self._users[identity.user_id] = _User(self._by_redis)
             self._wakeups.subscribe(channel_of(identity.user_id), user.wake_by_redis)
         elif len(user.watches) >= MAX_WATCHES_PER_USER:
-            raise Overloaded
+            raise TooManyWatches
         user.watches.add(watch)
         try:
             yield watch

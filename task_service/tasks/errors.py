@@ -51,7 +51,7 @@ class TaskNotDeleted(OperationRefused):
 class AnswerTooLarge(OperationRefused):
     """From this operation on, the tasks of the answer have more text than MAX_ANSWER_BYTES."""
 
-    kind = Kind.EXHAUSTED
+    kind = Kind.FAILED_PRECONDITION  # not RESOURCE_EXHAUSTED, which clients retry
     reason = "ANSWER_TOO_LARGE"
     message = "From here on the answer would have more than 3 MiB of text. Nothing was changed; change fewer tasks at once."
 

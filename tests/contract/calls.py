@@ -15,8 +15,8 @@ from tests.support.calls import message_of
 from tests.support.descriptors import named, rpcs
 from tests.support.errors import ApiError
 
-INVALID, NOT_FOUND, ALREADY_EXISTS, EXHAUSTED, ABORTED = 3, 5, 6, 8, 10
-HTTP_STATUS = {INVALID: 400, NOT_FOUND: 404, ALREADY_EXISTS: 409, EXHAUSTED: 429, ABORTED: 409}
+INVALID, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED = 3, 5, 6, 9, 10
+HTTP_STATUS = {INVALID: 400, NOT_FOUND: 404, ALREADY_EXISTS: 409, FAILED_PRECONDITION: 400, ABORTED: 409}
 
 # All RPCs that clients may call.
 every_rpc = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if not rpc.is_internal], ids=lambda rpc: rpc.name)

@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from tests.contract.calls import EXHAUSTED, INVALID, NOT_FOUND, Call, over_grpc, refusal
+from tests.contract.calls import FAILED_PRECONDITION, INVALID, NOT_FOUND, Call, over_grpc, refusal
 from tests.contract.table import NO_ID, World
 from tests.support.accounts import Account
 from tests.support.tiers import first_quick
@@ -117,7 +117,7 @@ async def test_a_batch_whose_answer_would_be_too_large_changes_nothing(call: Cal
         made += (await grpc_call("BatchCreateTasks", {"requests": requests}, account)).values["tasks"]
     updates = [{"task": {"id": task["id"], "title": "b"}} for task in made]
     error = refusal(await call("BatchUpdateTasks", {"requests": updates}, account, idempotency_key="large"))
-    assert (error.code, error.reason, error.metadata) == (EXHAUSTED, "ANSWER_TOO_LARGE", {"index": str(count - 1)})
+    assert (error.code, error.reason, error.metadata) == (FAILED_PRECONDITION, "ANSWER_TOO_LARGE", {"index": str(count - 1)})
     assert (await call("GetTask", {"id": made[0]["id"]}, account)).values == made[0]
     # With one item less the batch fits over both protocols, and the idempotency key is still unused.
     changed = await call("BatchUpdateTasks", {"requests": updates[:-1]}, account, idempotency_key="large")

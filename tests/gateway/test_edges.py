@@ -157,12 +157,12 @@ def test_the_rate_limit_counts_each_address_apart(stack: Stack) -> None:
             headers = {"x-forwarded-for": address}
             assert [gateway.request("GET", TASK, headers=headers).status_code for _ in range(4)] == [200, 200, 200, 429]
             answer = gateway.request("GET", TASK, token=False, headers=headers)
-            assert_error(answer, 429, 8, "OVERLOADED")
+            assert_error(answer, 429, 8, "TOO_MANY_REQUESTS")
             assert answer.headers["retry-after"] == "1"
             assert not [name for name in answer.headers if name.startswith("x-envoy-")]
             assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"} in answer.json()["details"]
             error = gateway.failure(GET_TASK, metadata=headers)
-            assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+            assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS")
             assert not [name for name, _ in (*error.initial_metadata(), *error.trailing_metadata()) if name.startswith("x-envoy-")]
         assert gateway.request("GET", TASK, headers={"x-forwarded-for": f"{address}, 198.51.100.3"}).status_code == 200
         # The rate limit never applies to a probe.

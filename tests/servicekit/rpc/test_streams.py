@@ -241,7 +241,7 @@ async def test_a_slow_reader_is_cut_off_and_others_go_on(*, traced: bool) -> Non
         rest, error = await read_all(slow)
         assert len(rest) <= line["messages_sent"]
         assert error is not None
-        assert (error.code, error.reason) == (8, "OVERLOADED")
+        assert (error.code, error.reason) == (8, "SLOW_READER")
         for _ in range(3):
             assert (await other.read()).title == "tick"
         other.cancel()

@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 import pytest
 from prometheus_client import CollectorRegistry
 
-from servicekit.errors import Overloaded, ServiceError, TokenInvalid
+from servicekit.errors import ServiceError, TokenInvalid
 from servicekit.identity import Identity
 from servicekit.rpc.paging import PlaceTokens, page_tokens
 from servicekit.stores.postgres import Database
 from task_service.feed import watching
 from task_service.feed.domain import ChangeKind, WatchEvent
-from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired, ServiceStopping
+from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired, ServiceStopping, TooManyWatches
 from task_service.feed.repository import PostgresChanges
 from task_service.feed.service import CHANGES_AT_ONCE, FeedService
 from task_service.feed.watching import MAX_WATCHES_PER_USER, UNKNOWN, Watches, channel_of
@@ -348,7 +348,7 @@ async def test_a_user_can_have_so_many_streams(feed: Feed, actor: Actor) -> None
         for _ in range(MAX_WATCHES_PER_USER):
             await _next(await streams.enter_async_context(feed.watch(actor)))
         async with feed.watch(actor) as events:
-            await _ended(events, Overloaded)
+            await _ended(events, TooManyWatches)
         async with feed.watch(Actor(uuid4(), uuid4(), "")) as events:
             await _next(events)
         assert list(feed.channels.callbacks) == [channel_of(actor.user_id)]

@@ -1,0 +1,64 @@
+"""docs/limits.md has every limit on what is done at once or how often, with its value, its setting, its reason and its wait."""
+
+import re
+from pathlib import Path
+
+from google.protobuf.descriptor import EnumDescriptor
+from taskmanager.rpc.v1 import error_reason_pb2
+
+from auth_service.passwords.errors import AttemptsUnderWay, TooManyHashes
+from auth_service.settings import Settings as AuthSettings
+from gateway.replies import LOCAL_REPLIES
+from gateway.settings import GatewaySettings
+from servicekit.errors import Overloaded, SlowReader
+from task_service.feed.errors import TooManyWatches
+from task_service.feed.watching import MAX_WATCHES_PER_USER
+from task_service.settings import Settings as TaskSettings
+from task_service.tasks.domain import MAX_ANSWER_BYTES, MAX_PAGE_BYTES, MAX_PAGE_SIZE
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in (ROOT / "docs" / "limits.md").read_text().splitlines() if line[:1] == "|"]
+DEFAULTS = {
+    name.upper(): field.default for settings in (AuthSettings, TaskSettings, GatewaySettings) for name, field in settings.model_fields.items()
+}
+# The services' errors with a fixed wait.
+FIXED = (Overloaded, AttemptsUnderWay, TooManyHashes, SlowReader, TooManyWatches)
+
+
+def _reasons(cell: str) -> list[str]:
+    return re.findall(r"`([A-Z_]+)`", cell)
+
+
+def test_each_setting_in_the_table_has_the_value_in_the_table() -> None:
+    given = {name: row[1] for row in ROWS for name in re.findall(r"`([A-Z_]+)`", row[2])}
+    assert len(given) > 10
+    assert {name: float(re.split(r"[ ,:]", value)[0]) for name, value in given.items()} == {name: float(DEFAULTS[name]) for name in given}
+
+
+def test_every_reason_of_a_limit_is_in_the_table() -> None:
+    """Each reason of a RESOURCE_EXHAUSTED error is a limit of its own."""
+    catalogue = re.findall(r"^\| `([A-Z_]+)` \| RESOURCE_EXHAUSTED ", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+    assert len(catalogue) > 5
+    described = {reason for row in ROWS for reason in _reasons(row[3])}
+    enum: EnumDescriptor = error_reason_pb2.ErrorReason.DESCRIPTOR
+    assert set(catalogue) <= described <= set(enum.values_by_name)
+
+
+def test_each_wait_in_the_table_is_the_one_in_the_error() -> None:
+    waits = {(reason, row[4]) for row in ROWS if len(row) == 5 for reason in _reasons(row[3]) if row[4].endswith(" s")}
+    for error in FIXED:
+        assert (error.reason, f"{error.retry_after_seconds:g} s") in waits
+    (limited,) = [reply for reply in LOCAL_REPLIES if reply.status == 429]
+    assert (error_reason_pb2.ErrorReason.Name(limited.reason or 0), f"{limited.retry_seconds} s") in waits
+
+
+def test_the_limits_without_a_setting_have_their_value() -> None:
+    values = {row[0]: row[1] for row in ROWS}
+    assert values["open streams of a user on one replica"] == str(MAX_WATCHES_PER_USER)
+    assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
+    assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"
+    assert values["text of the tasks in the answer of a batch"] == f"{MAX_ANSWER_BYTES // 2**20} MiB"
+
+
+def test_each_limit_of_the_services_says_what_it_limits() -> None:
+    assert len({error.message for error in FIXED}) == len(FIXED)
