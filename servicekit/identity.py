@@ -1,9 +1,15 @@
 """The caller's identity, taken from a verified access token."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from servicekit.errors import TokenInvalid, TokenMissing
+
+# The user for whom this context works, or None: calls without a token and background work. The pipeline sets it. It decides nothing but whose turn
+# it is when something is scarce.
+acting_user: Final[ContextVar[UUID | None]] = ContextVar("acting_user", default=None)
 
 
 @dataclass(frozen=True, slots=True)

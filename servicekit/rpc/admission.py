@@ -11,7 +11,7 @@ import protovalidate
 from taskmanager.rpc.v1 import access_pb2
 
 from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, Violation
-from servicekit.identity import Identity, bearer_token
+from servicekit.identity import Identity, acting_user, bearer_token
 from servicekit.rpc.call import Call, Check
 from servicekit.rpc.method import Method
 
@@ -61,11 +61,13 @@ def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str],
         if identity is None:
             return verified(token, request, call)
         call.caller = identity
+        acting_user.set(identity.user_id)
         validate(request, call)
         return None
 
     async def verified(token: str, request: Any, call: Call) -> None:
         call.caller = await verify(token)
+        acting_user.set(call.caller.user_id)
         validate(request, call)
 
     return authenticated

@@ -3,7 +3,7 @@
 Contract: a call waits until its deadline or for `timeout_seconds`, whichever ends first. Cancelling the call frees its connection. If PostgreSQL is
 down, the call raises DependencyUnavailable. If the wait takes `timeout_seconds`, because PostgreSQL is unresponsive, a lock is held or the pool is
 busy, the call raises TimeLimitExceeded. The pool recovers by itself. Errors about data (constraints) pass through, so that the repository can map
-them to named errors.
+them to named errors. While all connections are in use, the users that wait get them in turns.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
 from servicekit.meters import Histograms
 from servicekit.stores.session import Pooler, named_statements, report_unlimited, startup_settings
+from servicekit.stores.slots import Slots
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -76,6 +77,7 @@ class Database:
     def __init__(self, options: DatabaseOptions, registry: CollectorRegistry) -> None:
         self._options = options
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._slots = Slots(options.pool_max_size)
         self._releasing: set[asyncio.Task[None]] = set()
         self._reported = False
         gauge = Gauge("db_pool_connections", "Connections of the pool to PostgreSQL.", ["state"], registry=registry)
@@ -93,6 +95,11 @@ class Database:
     def timeout_seconds(self) -> float:
         """The time limit of a call without a deadline."""
         return self._options.timeout_seconds
+
+    @property
+    def connections(self) -> int:
+        """The maximum number of connections."""
+        return self._options.pool_max_size
 
     async def start(self) -> None:
         """Creates the pool. Does not connect yet, because the database may start later than this process."""
@@ -210,13 +217,20 @@ class Database:
         except BaseException:
             on_failed()
             raise
+        finally:
+            self._slots.give_back()
         return result
 
     async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
         self._waiting += 1
         try:
-            return await pool.acquire()
+            await self._slots.take()
+            try:
+                return await pool.acquire()
+            except BaseException:
+                self._slots.give_back()
+                raise
         finally:
             self._waiting -= 1
             self._wait_seconds.observe(time.perf_counter() - started)
@@ -237,8 +251,11 @@ class Database:
                 await connection.execute("SELECT", timeout=RELEASE_TIMEOUT_SECONDS)
             on_failed()
         # asyncpg closes a connection that it cannot reset in time.
-        with contextlib.suppress(Exception):
-            await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
+        try:
+            with contextlib.suppress(Exception):
+                await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
+        finally:
+            self._slots.give_back()
 
 
 def _nothing() -> None:

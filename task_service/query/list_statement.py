@@ -135,7 +135,10 @@ def list_statement(query: ListQuery, after: Position | None, skip: int, limit: i
 
 def is_expensive(query: ListQuery, skip: int, *, with_total: bool) -> bool:
     """Whether PostgreSQL may read many tasks for one page: to search, sort or count them, or because it skips more than CHEAP_SKIP of them."""
-    return skip > CHEAP_SKIP or _reads_many(query.order, query.conditions()[0], with_total)
+    conditions = query.conditions()[0]
+    return (
+        skip > CHEAP_SKIP or (query.show_deleted and _reads_all_deleted(query.order, conditions)) or _reads_many(query.order, conditions, with_total)
+    )
 
 
 @lru_cache(CACHED_STATEMENTS)
@@ -144,6 +147,11 @@ def _reads_many(order: Order, conditions: tuple[Condition, ...], with_total: boo
         return tuple(key.sql for key in _keys(order)) not in SERVED
     others = [condition for condition in conditions if not about_status_alone([condition])]
     return with_total or len(others) > 1 or not _is_by_creation(order) or not _is_served(others[0])
+
+
+def _reads_all_deleted(order: Order, conditions: tuple[Condition, ...]) -> bool:
+    """Whether PostgreSQL may read all deleted tasks: the one index that they have serves the order of `created_at`, and no condition."""
+    return bool(conditions) or not _is_by_creation(order)
 
 
 def _is_served(condition: Condition) -> bool:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, TimeLimitExceeded
+from servicekit.identity import acting_user
 from task_service.tasks.writes import Operations, Written
 
 # PostgreSQL keeps 64 subtransactions of a transaction in shared memory, and each joined write is one.
@@ -111,6 +112,7 @@ class JoinedWrites(Generic[W]):
 
     async def _send(self, user_id: UUID, group: Sequence[_Waiting[W]]) -> None:
         """Executes the writes of a group and answers their callers. Does not send a write whose caller has left meanwhile."""
+        acting_user.set(user_id)
         for waiting in group:
             if waiting.answer.cancelled():
                 waiting.on_failed()

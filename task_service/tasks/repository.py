@@ -41,6 +41,8 @@ LABELS: Final = COLUMN_NAMES.index("labels")
 # The maximum number of expensive lists of one user that run at the same time in this process. The others wait. So one user does not use the whole
 # pool, nor all processors of PostgreSQL.
 EXPENSIVE_LISTS: Final = 2
+# The expensive lists of all users together use one in so many connections of the pool, so that many users do not use the whole pool either.
+EXPENSIVE_SHARE: Final = 2
 # The kinds of writes, by their numbers in task.changes.
 KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
 # The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
@@ -83,7 +85,7 @@ class PostgresTasks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._expensive = Turns(EXPENSIVE_LISTS)
+        self._expensive = Turns(EXPENSIVE_LISTS, max(1, database.connections // EXPENSIVE_SHARE))
         self._joined = JoinedWrites(self._write_one, self._write_all, database.timeout_seconds)
 
     async def find(self, user_id: UUID, task_id: UUID) -> Task | None:

@@ -1,4 +1,4 @@
-"""Turns: how many calls of one user may do the same expensive work at once, in this process."""
+"""Turns: how many calls of one user, and of all users, may do the same expensive work at once, in this process."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,15 @@ class Line:
 
 
 class Turns:
-    """Gives at most `at_once` turns at a time to each user. Calls of the same user get their turns in the order of their arrival."""
+    """Gives at most `at_once` turns at a time to each user, and at most `of_all` to all of them together.
 
-    def __init__(self, at_once: int) -> None:
+    Calls of the same user get their turns in the order of their arrival. For the turns of all, at most `at_once` calls of each user wait, so no user
+    waits behind many calls of another.
+    """
+
+    def __init__(self, at_once: int, of_all: int) -> None:
         self._at_once = at_once
+        self._of_all = asyncio.Semaphore(of_all)
         self._lines: dict[UUID, Line] = {}
 
     @contextlib.asynccontextmanager
@@ -30,7 +35,7 @@ class Turns:
             line = self._lines[user_id] = Line(asyncio.Semaphore(self._at_once))
         line.calls += 1
         try:
-            async with line.turns:
+            async with line.turns, self._of_all:
                 yield
         finally:
             line.calls -= 1

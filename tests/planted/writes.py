@@ -256,6 +256,20 @@ LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
         ("tests/task_service/tasks/test_turns.py",),
     ),
     Bug(
+        "expensive lists of many users use the whole pool",
+        "task_service/tasks/turns.py",
+        "async with line.turns, self._of_all:",
+        "async with line.turns:",
+        ("tests/task_service/tasks/test_turns.py", "-k", "half_of_the_pool"),
+    ),
+    Bug(
+        "the calls of a user wait for a connection behind all calls of another",
+        "servicekit/stores/slots.py",
+        "                self._lines.move_to_end(owner)\n",
+        "                pass\n",
+        ("tests/servicekit/stores/test_slots.py",),
+    ),
+    Bug(
         "a list with two conditions takes no turn",
         LISTS,
         "    return with_total or len(others) > 1 or",

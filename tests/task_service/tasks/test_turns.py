@@ -17,6 +17,7 @@ from task_service.query.order import parse_order
 from task_service.tasks.domain import Actor
 from task_service.tasks.repository import EXPENSIVE_LISTS, PostgresTasks
 from task_service.tasks.turns import Turns
+from tests.servicekit.stores import databases
 from tests.task_service.conftest import FIELDS, WITHIN_SECONDS, insert, new_id
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -71,8 +72,36 @@ async def test_a_list_that_leaves_gives_its_turn_to_the_next(tasks: PostgresTask
     assert [(await each).tasks for each in staying] == [[], []]
 
 
+async def test_the_expensive_lists_of_all_users_leave_half_of_the_pool(database_url: str) -> None:
+    async with databases.pool(database_url, size=6) as database:
+        tasks = PostgresTasks(database)
+        async with asyncio.TaskGroup() as group, databases.pool(database_url) as watcher, _locked(database_url):
+            for _ in range(4):
+                user_id = new_id()
+                for _ in range(3):
+                    group.create_task(tasks.list(_search(user_id), None, 0, 10))
+            await _running(watcher, 3)
+            for _ in range(3):
+                group.create_task(tasks.find(new_id(), new_id()))
+            await _running(watcher, 6)
+
+
+async def test_users_share_the_turns_of_all() -> None:
+    turns, order = Turns(2, 1), list[UUID]()
+
+    async def call(user_id: UUID) -> None:
+        async with turns.turn(user_id):
+            order.append(user_id)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for user_id in [*[ONE] * 10, OTHER]:
+            group.create_task(call(user_id))
+    assert order.index(OTHER) == 2, "two calls of the other user come first, and not all ten"
+
+
 async def test_turns_come_in_the_order_of_arrival() -> None:
-    turns = Turns(2)
+    turns = Turns(2, 10)
     order: list[int] = []
     gate = asyncio.Event()
 
@@ -127,6 +156,15 @@ def test_a_list_is_expensive_if_no_index_serves_it(order: str, status: Status | 
     assert is_expensive(query, 0, with_total=False) == expensive
     assert is_expensive(query, CHEAP_SKIP, with_total=False) == expensive
     assert is_expensive(query, CHEAP_SKIP + 1, with_total=False)
+
+
+@pytest.mark.parametrize(
+    ("order", "text", "expensive"),
+    [("", "", False), ("created_at", "", False), ("due_date", "", True), ("", "status = PENDING", True), ("", "labels:work", True)],
+)
+def test_a_list_with_deleted_tasks_is_expensive_if_it_reads_them_all(order: str, text: str, *, expensive: bool) -> None:
+    query = ListQuery(ONE, None, None, parse_order(order), parse_filter(text), show_deleted=True)
+    assert is_expensive(query, 0, with_total=False) == expensive
 
 
 @pytest.mark.parametrize(("text", "expensive"), [("", False), ("status = PENDING", False), ("labels:work", True), ("priority = 3", True)])
