@@ -27,10 +27,11 @@ class DescriptorError(ValueError):
 
 @dataclass(frozen=True)
 class RestPath:
-    """A REST path of an RPC: the HTTP method and the path template from `google.api.http`."""
+    """A REST path of an RPC: the HTTP method, the path template and the field that the body is (`*` for the whole request), from `google.api.http`."""
 
     method: str
     template: str
+    body: str = ""
 
     @property
     def variable(self) -> bool:
@@ -141,9 +142,9 @@ def _option(method: descriptor_pb2.MethodDescriptorProto, extension: Any) -> Any
 def _rest_paths(rule: http_pb2.HttpRule) -> Iterator[RestPath]:
     kind = rule.WhichOneof("pattern")
     if kind == "custom":
-        yield RestPath(rule.custom.kind, rule.custom.path)
+        yield RestPath(rule.custom.kind, rule.custom.path, rule.body)
     elif kind:
-        yield RestPath(kind.upper(), getattr(rule, kind))
+        yield RestPath(kind.upper(), getattr(rule, kind), rule.body)
     for binding in rule.additional_bindings:
         yield from _rest_paths(binding)
 
