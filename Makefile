@@ -135,10 +135,10 @@ constraints: .venv/installed ## pin the packages in the images; ARGS=--upgrade u
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python constraints/compile.py $(ARGS)
 
 clean: ## remove everything that was installed, generated or cached; .data/ stays
-	rm -rf .venv gen dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
+	rm -rf .venv gen gateway/docs/swagger_ui dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml hatch_build.py proto/generate.py
+.venv/installed: pyproject.toml hatch_build.py proto/generate.py gateway/docs/vendor.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "task-manager needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv ..."

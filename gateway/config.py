@@ -10,7 +10,8 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
 from gateway import conditions
-from gateway.replies import LOCAL_REPLIES, grpc_codes, has_status
+from gateway.public_files import MissingFile, openapi, page
+from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, grpc_codes, has_status
 from gateway.routes import DescriptorError, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
 
@@ -22,10 +23,10 @@ _HERE: Final = Path(__file__).resolve().parent
 def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
     """Returns Envoy's bootstrap configuration as YAML. `descriptors` overrides the descriptor set of the settings.
 
-    The descriptors are embedded in the text, so Envoy needs no other file except the certificate and its key.
+    The descriptors are embedded in the text, so Envoy needs no other files except those of Swagger UI, the certificate and its key.
 
     Raises DescriptorError if the descriptor set cannot be read, a method in it lacks the access option, or the settings have no endpoints for one of
-    its services.
+    its services, and SettingsError if the installation lacks a file of the API reference.
     """
     try:
         content = (descriptors or settings.descriptors).read_bytes()
@@ -35,6 +36,10 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
     unknown = set(routes.clusters) - set(settings.upstreams)
     if unknown:
         raise DescriptorError(f"there are no endpoints for {', '.join(sorted(unknown))}")
+    try:
+        files = (openapi(content), *(page() if settings.docs_enabled else ()))
+    except MissingFile as error:
+        raise SettingsError(str(error)) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         undefined=jinja2.StrictUndefined,
@@ -49,6 +54,8 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         has_status=has_status,
         canary_of=canary_of,
         conditions=conditions,
+        public_routes=lambda tls: [route for file in files for route in file.routes(tls=tls)],
+        direct_response=DIRECT_RESPONSE,
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
     )

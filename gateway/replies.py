@@ -115,6 +115,9 @@ _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
 # The transcoder's text says what is wrong with a body or a query. Other filters have no text, or one about their internals.
 _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
 
+# A direct response, which is an answer of a route. Its body stays as it is.
+DIRECT_RESPONSE: Final = _cel("response.code_details == 'direct_response'")
+
 # The first reply that matches is used. For a status that is not listed, the client sees the replying filter's text and the code UNKNOWN.
 LOCAL_REPLIES: Final = (
     LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),

@@ -4,6 +4,7 @@ So an ordinary new RPC changes nothing here. The gateway uses only its `taskmana
 `idempotency_level`.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ class RouteTable:
     def transcoded_services(self) -> tuple[str, ...]:
         """The services with at least one REST path, without duplicates."""
         return tuple(dict.fromkeys(rpc.service for rpc in self.rpcs if rpc.rest))
+
+    @property
+    def rest_prefix(self) -> str:
+        """The longest prefix of all REST paths that ends with a slash."""
+        return os.path.commonprefix([rest.template for rpc in self.rpcs for rest in rpc.rest]).rpartition("/")[0] + "/"
 
     @property
     def clusters(self) -> tuple[str, ...]:

@@ -93,6 +93,8 @@ class GatewaySettings(BaseModel):
     drain_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0  # from the failing readiness probe to the end of new connections
     shutdown_grace_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0  # then the maximum wait for running calls
 
+    docs_enabled: bool = True  # whether /docs shows the API reference; /openapi.json is always there
+
     otel_exporter_otlp_endpoint: Annotated[Endpoint | None, _from_text(_receiver)] = None
     otel_service_name: str = "gateway"
     tracing_sample_percent: Annotated[float, Field(ge=0, le=100)] = 100.0
