@@ -41,7 +41,8 @@ def document(descriptors: bytes, examples: Mapping[str, Any] | None = None) -> d
         examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
     paths = Operations(found, schemas, examples).paths(routes)
     error = error_schema(schemas)
-    services = dict.fromkeys(rpc.service for rpc in routes.rpcs)
+    # The services with public methods first, because a client begins with registration and login.
+    services = dict.fromkeys(rpc.service for rpc in sorted(routes.rpcs, key=lambda rpc: not rpc.public))
     bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The access_token of a login. It expires after `expires_in` seconds."}
     return {
         "openapi": "3.1.0",

@@ -1,6 +1,7 @@
-"""A headless Chromium that shows one page, and reads the page's DOM over the DevTools protocol."""
+"""A headless Chromium that shows one page, and reads the page's DOM and what the page logs over the DevTools protocol."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import os
@@ -37,22 +38,47 @@ def missing() -> str:
 
 
 class Page:
-    """The page."""
+    """The page. `problems` has the errors and warnings on its console and its uncaught exceptions, as far as a call has received them."""
 
     def __init__(self, socket: "aiohttp.ClientWebSocketResponse") -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
+        self.problems: list[str] = []
 
     async def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression in the page."""
+        answer = await self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
+
+    async def command(self, method: str, **parameters: Any) -> Any:
+        """Runs a command of the DevTools protocol and returns its result."""
         number = next(self._numbers)
-        await self._socket.send_json(
-            {"id": number, "method": "Runtime.evaluate", "params": {"expression": expression, "returnByValue": True, "awaitPromise": True}}
-        )
+        await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            answer = await self._socket.receive_json(timeout=START_SECONDS)
-            if answer.get("id") == number:
-                return answer["result"]["result"].get("value")
+            message = await self._socket.receive_json(timeout=START_SECONDS)
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+            self._note(message)
+
+    async def collect_problems(self) -> None:
+        """Starts to collect problems, including those from before the call."""
+        for domain in ("Runtime", "Log"):
+            await self.command(f"{domain}.enable")
+
+    async def screenshot(self, file: Path) -> None:
+        """Writes a picture of the visible part of the page."""
+        answer = await self.command("Page.captureScreenshot")
+        file.write_bytes(base64.b64decode(answer["data"]))
+
+    def _note(self, event: dict[str, Any]) -> None:
+        kind, told = event.get("method"), event.get("params", {})
+        if kind == "Runtime.exceptionThrown":
+            self.problems.append(str(told["exceptionDetails"]))
+        elif kind == "Runtime.consoleAPICalled" and told["type"] in {"error", "warning", "assert"}:
+            self.problems.append(str(told["args"]))
+        elif kind == "Log.entryAdded" and told["entry"]["level"] in {"error", "warning"}:
+            self.problems.append(str(told["entry"]))
 
 
 @contextlib.asynccontextmanager
