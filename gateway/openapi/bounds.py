@@ -1,4 +1,4 @@
-"""The bounds of `buf.validate` as JSON Schema. A bound that JSON Schema cannot state, for example a CEL expression, is only in the field's comment."""
+"""The bounds of `buf.validate` as JSON Schema. A bound that JSON Schema cannot state, such as a CEL expression, is only in the field's comment."""
 
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ _INTEGERS: Final = ("int32", "int64", "uint32", "uint64")
 
 def bounds_of(options: descriptor_pb2.FieldOptions) -> Schema:
     """Returns the keywords for the rules of a field."""
-    return _of(options.Extensions[validate_pb2.field])
+    extension: Any = validate_pb2.field  # the stubs do not know that it is an extension of FieldOptions
+    return _of(options.Extensions[extension])
 
 
 def _of(rules: validate_pb2.FieldRules) -> Schema:

@@ -43,7 +43,12 @@ def document(descriptors: bytes, examples: Mapping[str, Any] | None = None) -> d
     error = error_schema(schemas)
     # The services with public methods first, because a client begins with registration and login.
     services = dict.fromkeys(rpc.service for rpc in sorted(routes.rpcs, key=lambda rpc: not rpc.public))
-    bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The access_token of a login. It expires after `expires_in` seconds."}
+    bearer = {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "The access_token of a login. It expires after `expires_in` seconds.",
+    }
     return {
         "openapi": "3.1.0",
         "info": _info(),

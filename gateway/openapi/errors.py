@@ -30,7 +30,7 @@ HTTP_STATUS: Final[Mapping[str, int]] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-# The HTTP statuses of the errors that any request can get, that only a request with a body can get, and that only a request that needs a token can get.
+# The HTTP statuses of the errors that any request can get, that a request with a body can get, and that a request that needs a token can get.
 # The gateway's other replies need a client that breaks HTTP.
 _ANY: Final = (400, 429, 500, 503, 504)
 _WITH_BODY: Final = (408, 413)

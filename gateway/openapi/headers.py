@@ -10,7 +10,10 @@ HEADERS: Final[dict[str, Any]] = {
     },
     "Retry-After": {"description": "The number of seconds to wait before a retry.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "The challenge (RFC 6750 section 3).", "schema": {"type": "string"}},
-    "X-Request-Id": {"description": "The id of the request, which the logs contain. A client can choose it by a header of this name.", "schema": {"type": "string"}},
+    "X-Request-Id": {
+        "description": "The id of the request, which the logs contain. A client can choose it by a header of this name.",
+        "schema": {"type": "string"},
+    },
 }
 # The parameters that are headers of requests, by name.
 PARAMETERS: Final[dict[str, Any]] = {

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from gateway.openapi.bounds import Schema
 from gateway.openapi.comments import description_of, errors_of, summary_of
 from gateway.openapi.descriptors import Descriptors, Field, Message, Method
 from gateway.openapi.errors import Errors
@@ -101,10 +102,25 @@ class Operations:
         answer = self._descriptors.messages[method.answer]
         description = summary_of(answer.comment) + "."
         if not rpc.streams:
-            return {"201" if rpc.creates else "200": {"description": description, "headers": headers, "content": {JSON: {"schema": schema} | example}}}
-        # OpenAPI 3.1 cannot describe the events of a stream; 3.2 does it by `itemSchema`.
-        events = {"schema": {"type": "string", "description": "Server-sent events. The `data` of each is one message as JSON."}, "x-itemSchema": schema}
-        return {"200": {"description": f"A stream. {description}", "headers": headers, "content": {EVENTS: events | example}}}
+            return {
+                "201" if rpc.creates else "200": {"description": description, "headers": headers, "content": {JSON: {"schema": schema} | example}}
+            }
+        content = {EVENTS: {"schema": _event(schema)} | example}
+        return {"200": {"description": f"A stream. {description}", "headers": headers, "content": content}}
+
+
+def _event(message: Schema) -> Schema:
+    """Returns the schema of one server-sent event, as OpenAPI 3.2 describes the events of a stream. OpenAPI 3.1 has no form for them."""
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": message, "description": "One message as JSON."}
+    return {
+        "type": "object",
+        "description": "One event of the stream.",
+        "properties": {
+            "event": {"type": "string", "const": "message", "description": "The type of the event; not sent, because it is the default."},
+            "data": data,
+        },
+        "required": ["data"],
+    }
 
 
 def tag_of(service: str) -> str:

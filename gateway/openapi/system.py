@@ -35,6 +35,10 @@ PATHS: Final[dict[str, Any]] = {
     "/.well-known/jwks.json": _get(
         "getJwks",
         "Returns the public keys that verify access tokens (RFC 7517)",
-        {"200": _answer("The keys.", _KEYS), "503": _answer("The keys are not available.", _ERROR), "504": _answer("The keys are not available.", _ERROR)},
+        {
+            "200": _answer("The keys.", _KEYS),
+            "503": _answer("The keys are not available.", _ERROR),
+            "504": _answer("The keys are not available.", _ERROR),
+        },
     ),
 }

@@ -174,19 +174,10 @@ class Database:
             if self._pool is not None:
                 await self._pool.expire_connections()
             raise DependencyUnavailable(NAME) from error
-        except _AWAY as error:
-            # Cancelled: the server's statement timeout was faster than the timer above, or an operator has cancelled the statement.
-            raise (TimeLimitExceeded() if isinstance(error, asyncpg.QueryCanceledError) else DependencyUnavailable(NAME)) from error
-        except asyncpg.InterfaceError as error:
-            if _is_about_arguments(error):
+        except (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if (failure := _failure(error)) is None:
                 raise
-            raise DependencyUnavailable(NAME) from error
-        except asyncpg.PostgresError as error:
-            if isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_CITUS_AWAY):
-                raise DependencyUnavailable(NAME) from error
-            # The detail quotes the row, and the log must not contain rows.
-            error.detail = None
-            raise
+            raise failure from error
 
     async def _report(self, connection: Connection) -> None:
         """Reports the timeouts that the first session does not have."""
@@ -260,6 +251,21 @@ class Database:
 
 def _nothing() -> None:
     pass
+
+
+def _failure(error: Exception) -> Exception | None:
+    """Returns what an error of the server or of the connection means, or None if it is about data or about the statement."""
+    if isinstance(error, asyncpg.QueryCanceledError):
+        # The server's statement timeout was faster than the timer of `run`, or an operator has cancelled the statement.
+        return TimeLimitExceeded()
+    if isinstance(error, asyncpg.InterfaceError):
+        return None if _is_about_arguments(error) else DependencyUnavailable(NAME)
+    if isinstance(error, _AWAY) or (isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_CITUS_AWAY)):
+        return DependencyUnavailable(NAME)
+    if isinstance(error, asyncpg.PostgresError):
+        # The detail quotes the row, and the log must not contain rows.
+        error.detail = None
+    return None
 
 
 def _is_from_server(error: BaseException) -> bool:
