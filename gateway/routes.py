@@ -28,7 +28,7 @@ class DescriptorError(ValueError):
 
 @dataclass(frozen=True)
 class RestPath:
-    """A REST path of an RPC: the HTTP method, the path template and the field that the body is (`*` for the whole request), from `google.api.http`."""
+    """A REST path of an RPC, from `google.api.http`: the HTTP method, the path template, and the field in the body (`*`: the whole request)."""
 
     method: str
     template: str
@@ -87,8 +87,9 @@ class RouteTable:
 
     @property
     def rest_prefix(self) -> str:
-        """The longest prefix of all REST paths that ends with a slash."""
-        return os.path.commonprefix([rest.template for rpc in self.rpcs for rest in rpc.rest]).rpartition("/")[0] + "/"
+        """The folder of all REST paths, with a slash at its end."""
+        folders = [rest.template.rpartition("/")[0] for rpc in self.rpcs for rest in rpc.rest]
+        return os.path.commonpath(folders).rstrip("/") + "/"
 
     @property
     def clusters(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ HEADERS: Final[dict[str, Any]] = {
     "Retry-After": {"description": "The number of seconds to wait before a retry.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "WWW-Authenticate": {"description": "The challenge (RFC 6750 section 3).", "schema": {"type": "string"}},
     "X-Request-Id": {
-        "description": "The id of the request, which the logs contain. A client can choose it by a header of this name.",
+        "description": "The id of the request in the logs. A client can choose it by a header of this name.",
         "schema": {"type": "string"},
     },
 }
@@ -27,8 +27,8 @@ PARAMETERS: Final[dict[str, Any]] = {
     "If-Match": {
         "name": "If-Match",
         "in": "header",
-        "description": "The server changes the object only if its current etag is one of these (RFC 9110 section 13.1.1). An etag is in double quotes: "
-        '`If-Match: "3"`. `*` means any etag.',
+        "description": "The server changes the object only if its current etag is one of these (RFC 9110 section 13.1.1). The `etag` of an "
+        "object contains the double quotes that belong here. `*` means any etag.",
         "schema": {"type": "string", "maxLength": 1024, "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'},
     },
 }

@@ -1,4 +1,4 @@
-"""The messages of the API as JSON Schemas. A message that clients send and receive has up to three: what an answer has, what creates it, what changes it."""
+"""The messages of the API as JSON Schemas. A resource has one for answers, one for requests that create or replace it, and one for changes."""
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
@@ -45,8 +45,8 @@ class Use(enum.Enum):
 class Schemas:
     """The schemas that the document refers to, collected while operations ask for them.
 
-    addressed: the fields by which the path of a REST call names the object to change, as paths from the request, by the request's full name. In a batch
-    the request has no path, so these fields are in the body.
+    addressed: the fields by which the path of a REST call names the object to change, as paths from the request, by the request's full name. In a
+    batch these fields are in the body, because a request in it has no path.
     """
 
     def __init__(self, descriptors: Descriptors, addressed: Mapping[str, tuple[str, ...]]) -> None:
@@ -81,7 +81,7 @@ class Schemas:
         return self.reference(field.type_name, Use.PATCH if changes else Use.INPUT)
 
     def detail(self, name: str) -> Schema:
-        """Returns the reference to the schema of a message that errors contain as a google.protobuf.Any. In JSON such a message has its type in `@type`."""
+        """Returns the reference to the schema of a message that errors contain as a google.protobuf.Any: its type is in `@type`."""
         message = self._descriptors.messages[name]
         schema = self._object(message, Use.ANSWER, message.comment.partition("\n\n")[0])
         type_ = {"type": "string", "const": f"type.googleapis.com/{name}", "description": "The type of the detail."}

@@ -66,10 +66,10 @@ class Page:
         for domain in ("Runtime", "Log"):
             await self.command(f"{domain}.enable")
 
-    async def screenshot(self, file: Path) -> None:
-        """Writes a picture of the visible part of the page."""
+    async def screenshot(self) -> bytes:
+        """Returns a PNG of the visible part of the page."""
         answer = await self.command("Page.captureScreenshot")
-        file.write_bytes(base64.b64decode(answer["data"]))
+        return base64.b64decode(answer["data"])
 
     def _note(self, event: dict[str, Any]) -> None:
         kind, told = event.get("method"), event.get("params", {})
