@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find proto -name '*.proto')
-CODE := servicekit auth_service task_service gateway devstack bench helm tests proto constraints deploy hatch_build.py
+CODE := servicekit auth_service task_service gateway devstack bench helm client tests proto constraints deploy hatch_build.py
 DOCKER ?= docker
 IMAGE_TAG ?= latest
 # One worker for each of two cores. Each worker has systems and databases of its own.
@@ -138,7 +138,7 @@ clean: ## remove everything that was installed, generated or cached; .data/ stay
 	rm -rf .venv gen gateway/docs/swagger_ui dist bench-results kind-report .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml hatch_build.py proto/generate.py gateway/docs/vendor.py
+.venv/installed: pyproject.toml client/pyproject.toml hatch_build.py proto/generate.py gateway/docs/vendor.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "task-manager needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv ..."

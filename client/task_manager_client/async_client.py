@@ -1,0 +1,163 @@
+"""The client for asyncio. It has the methods of `client`; both only take the steps that the shared logic asks for."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx
+
+from task_manager_client import accounts, lists, tasks, wire
+from task_manager_client.core import Core
+from task_manager_client.described import described
+from task_manager_client.errors import ConnectionFailed
+from task_manager_client.operation import Operation
+from task_manager_client.retries import Retries
+from task_manager_client.steps import Course, Emit, Emitting, NextLine, Open, Reply, Send, Step, Steps, Wait
+from task_manager_client.tokens import MemoryStore, TokenStore, fixed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _call(make: Callable[P, Operation[T]]) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
+    """Returns the method that makes a call."""
+
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(self._core.call(make(*args, **kwargs)))
+
+    return described(make, method)
+
+
+def _steps(make: Callable[Concatenate[Core, P], Steps[T]]) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
+    """Returns the method that takes the steps."""
+
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(make(self._core, *args, **kwargs))
+
+    return described(make, method, skip=1)
+
+
+def _iterator(make: Callable[Concatenate[Core, P], Emitting[T]]) -> "Callable[Concatenate[AsyncClient, P], AsyncGenerator[T]]":
+    """Returns the method that iterates over the emitted values."""
+
+    def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
+        return self._iterate(Course[T](make(self._core, *args, **kwargs)))
+
+    return described(make, method, skip=1)
+
+
+class AsyncClient:
+    """A client of one task-manager, for any number of tasks of one event loop.
+
+    url: the address of the gateway. tokens: where to keep the tokens of the session, by default in memory. access_token: a token to use instead.
+    The methods raise TaskManagerError. Close the client, or use it in an `async with` block.
+    """
+
+    def __init__(
+        self,
+        url: str = wire.DEFAULT_URL,
+        *,
+        tokens: TokenStore | None = None,
+        access_token: str | None = None,
+        retries: Retries | None = None,
+        user_agent: str = wire.USER_AGENT,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._core = Core(fixed(access_token) if access_token else tokens or MemoryStore(), retries or Retries())
+        self._http = httpx.AsyncClient(transport=transport, **wire.options(url, user_agent))
+
+    register = _call(accounts.register)
+    login = _steps(Core.login)
+    logout = _steps(Core.logout)
+    list_sessions = _call(accounts.list_sessions)
+    revoke_session = _call(accounts.revoke_session)
+    change_password = _call(accounts.change_password)
+    get_me = _call(accounts.get_me)
+    update_me = _call(accounts.update_me)
+    delete_me = _steps(Core.delete_me)
+
+    create_task = _call(tasks.create_task)
+    get_task = _call(tasks.get_task)
+    list_tasks = _call(tasks.list_tasks)
+    iter_tasks = _iterator(lists.iter_tasks)
+    update_task = _call(tasks.update_task)
+    replace_task = _call(tasks.replace_task)
+    delete_task = _call(tasks.delete_task)
+    undelete_task = _call(tasks.undelete_task)
+    batch_get_tasks = _call(tasks.batch_get_tasks)
+    batch_create_tasks = _call(tasks.batch_create_tasks)
+    batch_update_tasks = _call(tasks.batch_update_tasks)
+    batch_delete_tasks = _call(tasks.batch_delete_tasks)
+    watch = _iterator(lists.watch)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        course = Course[T](steps)
+        async for _ in self._iterate(course):
+            pass
+        result: T = course.result
+        return result
+
+    async def _iterate(self, course: Course[T]) -> AsyncGenerator[T]:
+        with contextlib.closing(course):
+            async with contextlib.aclosing(_Wire(self._http, self._run)) as connection:
+                while (step := course.next()) is not None:
+                    if isinstance(step, Emit):
+                        yield step.value
+                        continue
+                    try:
+                        course.answer = await connection.take(step)
+                    except ConnectionFailed as error:
+                        course.failure = error
+
+
+class _Wire:
+    """Takes steps by awaiting them."""
+
+    def __init__(self, http: httpx.AsyncClient, run: Callable[[Steps[Any]], Coroutine[Any, Any, Any]]) -> None:
+        self._http = http
+        self._run = run
+        self._stream: httpx.Response | None = None
+        self._lines: AsyncIterator[str] | None = None
+
+    async def take(self, step: Step) -> Any:
+        """Takes a step and returns its result. Raises ConnectionFailed."""
+        match step:
+            case Wait():
+                await asyncio.sleep(step.seconds)
+                return None
+            case Send():
+                with wire.failures_translated():
+                    response = await self._http.send(wire.built(self._http, step.request))
+                return wire.reply_of(response, response.content)
+            case Open():
+                return await self._open(step)
+            case NextLine():
+                with wire.failures_translated():
+                    return None if self._lines is None else await anext(self._lines, None)
+            case _:
+                return await asyncio.shield(asyncio.ensure_future(self._run(step.steps)))
+
+    async def _open(self, step: Open) -> Reply:
+        await self.aclose()
+        with wire.failures_translated():
+            response = self._stream = await self._http.send(wire.built(self._http, step.request), stream=True)
+            body = await response.aread() if response.is_error else b""
+        self._lines = response.aiter_lines()
+        return wire.reply_of(response, body)
+
+    async def aclose(self) -> None:
+        """Closes the open stream."""
+        if self._stream is not None:
+            await self._stream.aclose()

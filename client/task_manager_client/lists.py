@@ -1,0 +1,92 @@
+"""Iterators over the tasks of all pages of a list, and over the changes of a stream that resumes by itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from task_manager_client import tasks
+from task_manager_client.core import Core
+from task_manager_client.errors import ConnectionFailed, TaskManagerError, UnexpectedAnswer, error_of
+from task_manager_client.steps import Emit, Emitting, NextLine, Open, Reply, Steps, Wait
+from task_manager_client.values import Change, ChangeKind, Status, Task
+
+# The largest page of the API.
+PAGE_SIZE: Final = 100
+# The server sends a checkpoint at least every 45 s. Without two of them the connection is dead.
+SILENCE_SECONDS: Final = 100.0
+
+
+def iter_tasks(
+    core: Core,
+    *,
+    filter: str = "",  # noqa: A002 - the API's name
+    order_by: str = "",
+    status: Status | str = "",
+    priority: int = 0,
+    show_deleted: bool = False,
+) -> Emitting[Task]:
+    """Returns the matching tasks of all pages, each page when it is needed. Raises as list_tasks."""
+    query: Mapping[str, Any] = {"filter": filter, "order_by": order_by, "status": status, "priority": priority, "show_deleted": show_deleted}
+    token = ""
+    while True:
+        page = yield from core.call(tasks.list_tasks(**query, page_size=PAGE_SIZE, page_token=token))
+        for task in page.tasks:
+            yield Emit(task)
+        token = page.next_page_token
+        if not token:
+            return
+
+
+def watch(core: Core, resume_token: str = "", *, checkpoints: bool = False) -> Emitting[Change]:
+    """Returns every change of the account's tasks, once and in order: from now on, or after a resume token. It does not end by itself.
+
+    When the connection or the server fails, it resumes after the last change, and tries so for as long as the failure lasts; only the first stream
+    must open within the limits of the retries. With `checkpoints` it also returns the messages without a change; their resume_token is newer.
+    Raises InvalidResumeToken, ResumeTokenExpired, NotLoggedIn.
+    """
+    failures, retries = 0, core.retries
+    while True:
+        try:
+            yield from _open(core, resume_token)
+            while (change := (yield from _next_change())) is not None:
+                failures, retries, resume_token = 0, core.retries.endless(), change.resume_token
+                if checkpoints or change.kind is not ChangeKind.CHECKPOINT:
+                    yield Emit(change)
+            # For example because the replica stops, or because the access token has expired.
+            error: TaskManagerError = ConnectionFailed("the server ended the stream")
+        except TaskManagerError as failed:
+            error = failed
+        failures += 1
+        wait = retries.wait_seconds(error, failures, repeatable=True)
+        if wait is None:
+            raise error
+        yield Wait(wait)
+
+
+def _open(core: Core, resume_token: str) -> Steps[None]:
+    request = replace(tasks.watch_request(resume_token), timeout=SILENCE_SECONDS)
+
+    def once(access_token: str) -> Steps[None]:
+        reply: Reply = yield Open(replace(request, headers={"authorization": f"Bearer {access_token}"}))
+        if reply.is_error:
+            raise error_of(reply.status, reply.headers, reply.body)
+
+    yield from core.authorized(once)
+
+
+def _next_change() -> Steps[Change | None]:
+    """Reads the next event (each has one line of data); None at the end of the stream. Lines that are no data are comments or separate events."""
+    while True:
+        line: str | None = yield NextLine()
+        if line is None:
+            return None
+        if line.startswith("data:"):
+            return _change(line.removeprefix("data:"))
+
+
+def _change(text: str) -> Change:
+    try:
+        return Change.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnexpectedAnswer("the stream has an event that is not one of this API") from error
