@@ -1,0 +1,100 @@
+"""The commands login, logout and whoami."""
+
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from task_manager_client.cli.failures import UsageError
+from task_manager_client.cli.options import AsJson
+from task_manager_client.cli.output import errors, plain, print_json, say
+from task_manager_client.cli.place import Place, checked_url, is_loopback
+from task_manager_client.client import Client
+from task_manager_client.errors import TaskManagerError
+from task_manager_client.profiles import Login, Profile
+from task_manager_client.tokens import MemoryStore
+
+_Url = Annotated[
+    str, typer.Option(help="The address of the system. Without it: TM_URL, or the last login's, or http://localhost:8080.", metavar="URL")
+]
+_Email = Annotated[str, typer.Option(help="The account's email. Without it, tm asks.", metavar="EMAIL")]
+_PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from the standard input.")]
+_Register = Annotated[bool, typer.Option("--register", help="Create the account first.")]
+_Name = Annotated[str, typer.Option(help="With --register: your name.", metavar="NAME")]
+
+
+def login(
+    context: typer.Context,
+    url: _Url = "",
+    email: _Email = "",
+    password_stdin: _PasswordStdin = False,
+    register: _Register = False,
+    name: _Name = "",
+    as_json: AsJson = False,
+) -> None:
+    """Log in, and stay logged in on this machine."""
+    place: Place = context.obj
+    place.url_given = url or place.url_given
+    where = place.url
+    if where.startswith("http://") and not is_loopback(where):
+        errors().print(f"[yellow]tm:[/] {plain(where)} is not encrypted: others on the network can read your password", highlight=False)
+    known = place.profile().login
+    email = email or typer.prompt("Email", default=known.email if known else None, err=True)
+    password = _password(from_stdin=password_stdin, is_new=register)
+    store = MemoryStore()
+    with Client(where, tokens=store) as client:
+        if register:
+            client.register(email, password, name or typer.prompt("Your name", default=email.partition("@")[0], err=True))
+        client.login(email, password)
+        user = client.get_me()
+    profile = place.profile()
+    _end(profile)
+    profile.begin(Login(where, email))
+    profile.save(store.load())
+    if as_json:
+        print_json({"url": where, "user": user.raw})
+    else:
+        say(f"Logged in to {plain(where)} as [bold]{plain(user.name)}[/] ({plain(user.email)}).")
+        if place.token:
+            errors().print("[yellow]tm:[/] TM_TOKEN is set, and commands use it instead of this login", highlight=False)
+
+
+def logout(context: typer.Context) -> None:
+    """End the session on this machine."""
+    place: Place = context.obj
+    if place.token:
+        raise UsageError("TM_TOKEN is set: unset it to log out of the profile")
+    with place.client() as client:
+        client.logout()
+    say("Logged out.")
+
+
+def whoami(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show who is logged in, and where."""
+    place: Place = context.obj
+    with place.client() as client:
+        user = client.get_me()
+    if as_json:
+        print_json({"url": place.url, "profile": place.profile_name, "user": user.raw})
+    else:
+        say(f"[bold]{plain(user.name)}[/] ({plain(user.email)}) at {plain(place.url)}")
+
+
+def _password(*, from_stdin: bool, is_new: bool) -> str:
+    if from_stdin:
+        # Only the end of the line is not part of the password.
+        password = sys.stdin.readline().rstrip("\r\n")
+        if not password:
+            raise UsageError("the standard input has no password")
+        return password
+    entered: str = typer.prompt("Password", hide_input=True, confirmation_prompt=is_new, err=True)
+    return entered
+
+
+def _end(profile: Profile) -> None:
+    """Ends the session that the profile had, if the server can be reached."""
+    old, tokens = profile.login, profile.load()
+    if old is not None and tokens is not None:
+        with suppress(TaskManagerError), Client(checked_url(old.url), tokens=MemoryStore(tokens)) as client:
+            client.logout()
