@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("auth_service", "task_service")
-PRODUCT = ("servicekit", *SERVICES, "gateway", "devstack")
+PRODUCT = ("servicekit", *SERVICES, "gateway", "devstack", "task_manager_client")
 
 MAX_MODULE_LINES, MAX_APP_LINES, MAX_MAIN_LINES = 400, 150, 30
 MAX_FUNCTION_LINES = 60
@@ -90,12 +90,18 @@ class Module:
         return ".".join([*parents, node.module] if node.module else parents)
 
 
+def package_folder(package: str) -> Path:
+    """Returns the folder of a package of this repository. The client is a distribution of its own, in a folder of its own."""
+    return ROOT / ("client" if package == "task_manager_client" else "") / package
+
+
 def modules(*packages: str) -> list[Module]:
     """Returns all modules of some packages of this repository."""
     found = []
     for package in packages:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+        folder = package_folder(package)
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder.parent).with_suffix("").parts
             found.append(Module(".".join(parts).removesuffix(".__init__"), path.read_text(encoding="utf-8")))
     return found
 

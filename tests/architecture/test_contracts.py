@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.architecture.rules import ROOT
+from tests.architecture.rules import ROOT, package_folder
 
 CONFIGURATION: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
 NAMES = {contract["id"]: contract["name"] for contract in CONFIGURATION["contracts"]}
@@ -65,6 +65,15 @@ PLANTED = [
     ("use-cases", "auth_service/users/domain.py", "from servicekit.rpc.status import code_of"),
     ("stores-and-access", "servicekit/stores/wakeups.py", "import grpc"),
     ("stores-and-access", "servicekit/access/jwks.py", "from google.protobuf import message"),
+    ("packages", "task_service/app.py", "from task_manager_client import Client"),
+    ("client", "task_manager_client/values.py", "from taskmanager.task.v1 import task_pb2"),
+    ("client", "task_manager_client/cli/main.py", "from devstack.config import HOST"),
+    ("client-layers", "task_manager_client/core.py", "from task_manager_client import client"),
+    ("client-layers", "task_manager_client/errors.py", "from task_manager_client.values import Task"),
+    ("client-logic", "task_manager_client/core.py", "import httpx"),
+    ("client-logic", "task_manager_client/retries.py", "import asyncio"),
+    ("client-library", "task_manager_client/client.py", "import rich"),
+    ("client-command", "task_manager_client/cli/output.py", "from task_manager_client.cli.place import Place"),
 ]
 
 
@@ -91,7 +100,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("planted")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for package in CONFIGURATION["root_packages"]:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package_folder(package), folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for _, module, text in PLANTED:
         with (folder / module).open("a") as file:
             file.write(f"\n{text}\n")
