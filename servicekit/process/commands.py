@@ -19,6 +19,7 @@ from servicekit.process import logging
 from servicekit.process.settings import load
 from servicekit.stores.distribute import Distribution, NotDistributed
 from servicekit.stores.migrate import Migrations, ServiceRoleRefused
+from servicekit.stores.wait import wait_for_database
 
 Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
@@ -94,8 +95,10 @@ def _parser(program: str, commands: Mapping[str, Command], distribution: Distrib
 async def _migrate(program: str, migrations: Migrations) -> None:
     settings = load(MigrationSettings)
     logging.configure(settings.log_level, program)
+    url = settings.database_url.get_secret_value()
+    await wait_for_database(url)
     try:
-        applied = await migrations.apply(settings.database_url.get_secret_value(), settings.service_role)
+        applied = await migrations.apply(url, settings.service_role)
     except ServiceRoleRefused as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None

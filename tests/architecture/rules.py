@@ -26,7 +26,7 @@ SERVICEKIT_WIRE = frozenset(
 )
 SERVICE_WIRE = frozenset({"handler", "checks", "messages", "auth_events"})
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
-    "asyncpg": frozenset({"stores.postgres", "stores.migrate", "stores.distribute", "process.telemetry"}),
+    "asyncpg": frozenset({"stores.postgres", "stores.migrate", "stores.distribute", "stores.wait", "process.telemetry"}),
     "redis": frozenset({"stores.redis", "stores.redis_session", "stores.wakeups"}),
 }
 SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"values"})}

@@ -1,8 +1,8 @@
-"""A fake of the Kubernetes API that Helm's `lookup` needs: the discovery of kinds, and the Secrets of one namespace."""
+"""A fake of the Kubernetes API that Helm's `lookup` needs: the discovery of kinds, and the Secrets and Jobs of one namespace."""
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -15,22 +15,31 @@ _KINDS: Final = {
     "groupVersion": "v1",
     "resources": [{"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret", "verbs": ["get", "list"]}],
 }
+_JOBS: Final = "/apis/batch/v1/namespaces/task-manager/jobs"
+_BATCH: Final = {
+    "kind": "APIResourceList",
+    "groupVersion": "batch/v1",
+    "resources": [{"name": "jobs", "singularName": "job", "namespaced": True, "kind": "Job", "verbs": ["get", "list"]}],
+}
+_GROUPS: Final = [{"name": "batch", "versions": [{"groupVersion": "batch/v1", "version": "v1"}]}]
 _ANSWERS: Final[Mapping[str, Any]] = {
     "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": _GROUPS},
     "/api/v1": _KINDS,
+    "/apis/batch/v1": _BATCH,
 }
 
 
 @contextmanager
-def cluster(secrets: Mapping[str, Object]) -> Iterator[str]:
-    """Yields the kubeconfig of a server that serves these Secrets, by name. Secrets that are added to the mapping later are served too."""
+def cluster(secrets: Mapping[str, Object], jobs: Sequence[Object] = ()) -> Iterator[str]:
+    """Yields the kubeconfig of a server that serves these Secrets, by name, and Jobs. Secrets that are added to the mapping later are served too."""
+    found_jobs = {"kind": "JobList", "apiVersion": "batch/v1", "metadata": {}, "items": list(jobs)}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            found = _ANSWERS.get(path) or secrets.get(path.removeprefix(_SECRETS))
+            found = found_jobs if path == _JOBS else _ANSWERS.get(path) or secrets.get(path.removeprefix(_SECRETS))
             missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
             body = json.dumps(found or missing).encode()
             self.send_response(200 if found else 404)

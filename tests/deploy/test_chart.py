@@ -130,13 +130,29 @@ def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
 
 
 @EVERY
-def test_a_roll_out_waits_an_hour_for_its_migration(scenario: str) -> None:
-    """With Kubernetes's default, a roll-out would fail after ten minutes, and Helm would roll back while the migration still runs."""
+def test_a_roll_out_waits_for_its_migration(scenario: str) -> None:
+    """Every Job ends, and a roll-out fails only after its migration has: otherwise Helm would roll back while the migration still runs."""
     found = objects(scenario)
+    for one in of_kind(found, "Job"):
+        if not component(one).startswith("backup-restore"):
+            assert 0 < one["spec"]["activeDeadlineSeconds"] <= 600, title(one)
+            assert one["spec"]["ttlSecondsAfterFinished"] > 0, title(one)
     for one in of_kind(found, "Deployment"):
-        if component(one) != "gateway":
-            assert one["spec"]["progressDeadlineSeconds"] == 3600, title(one)
-    assert [one for one in of_kind(found, "Job") if "activeDeadlineSeconds" in one["spec"]] == []
+        migrations = [job["spec"]["activeDeadlineSeconds"] for job in of_kind(found, "Job") if component(job) == f"{component(one)}-migrate"]
+        # Kubernetes's default is 600.
+        assert one["spec"].get("progressDeadlineSeconds", 600) >= max([480, *migrations]) + 120, title(one)
+
+
+def test_a_long_migration_has_a_longer_roll_out() -> None:
+    found = render({"task-service": {"migration": {"deadlineSeconds": 7200}}})
+    (job,) = [one for one in of_kind(found, "Job") if component(one) == "task-service-migrate"]
+    assert job["spec"]["activeDeadlineSeconds"] == 7200
+    assert get(found, "Deployment", "task-manager-task-service")["spec"]["progressDeadlineSeconds"] == 7320
+
+
+def test_a_canary_of_the_stable_image_has_no_migration_of_its_own() -> None:
+    found = render({"task-service": {"canary": {"enabled": True, "image": {"tag": VERSION}}}})
+    assert len([one for one in of_kind(found, "Job") if component(one) == "task-service-migrate"]) == 1
 
 
 def test_no_wait_before_the_end_is_no_hook() -> None:

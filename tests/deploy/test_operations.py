@@ -15,7 +15,7 @@ from helm.chart import read_values, render
 from helm.values_table import table
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import names
-from tests.deploy.rendered import component, of_kind
+from tests.deploy.rendered import of_kind
 from tests.deploy.workflows import ROOT
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -96,17 +96,14 @@ def test_its_objects_are_the_charts() -> None:
         assert key in found[f"secret/{secret}"]["data"]
 
 
-def test_a_restore_stops_all_that_writes_and_has_all_migrated() -> None:
-    """docs/backup.md names all Deployments of the chart that use the database, and all migration Jobs."""
+def test_a_restore_stops_all_that_writes() -> None:
+    """docs/backup.md names all Deployments of the chart that use the database."""
     text = (ROOT / "docs" / "backup.md").read_text()
     found = render({"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}})
     step = text.partition("1. Stop the services")[2].partition("2. ")[0]
     writers = [one["metadata"]["name"] for one in of_kind(found, "Deployment") if "DATABASE_URL" in repr(one)]
     assert len(writers) == 3
     assert set(re.findall(r"\bRELEASE-[a-z-]+", step)) == {name.replace("task-manager-", "RELEASE-", 1) for name in writers}
-    selected = re.search(r"delete job --selector 'app.kubernetes.io/instance=RELEASE,app.kubernetes.io/name in \((.+)\)'", text)
-    assert selected is not None
-    assert set(selected[1].split(", ")) == {component(one) for one in of_kind(found, "Job")}
 
 
 def test_its_tables_of_the_schema_are_led_by_the_user() -> None:

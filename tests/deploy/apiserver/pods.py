@@ -1,6 +1,7 @@
 """Fakes of a kubelet, a volume provisioner and a load balancer, as far as a release waits for them. No container runs.
 
 A pod becomes ready when every Secret, ConfigMap and claim that it names exists, with the keys that it names. A pod that has to end succeeds then.
+If its image has the tag BROKEN, a pod that has to end fails, and any other pod never becomes ready.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+BROKEN: Final = "0.0.0-broken"
 _ROUND_SECONDS: Final = 0.3
 _MERGE: Final = {"content-type": "application/merge-patch+json"}
 _REFERENCES: Final = {
@@ -64,7 +66,8 @@ def _round(api: httpx.Client) -> None:
         if missing := list(_missing(api, pod)):
             _log.warning("%s waits for %s", pod["metadata"]["name"], ", ".join(missing))
         else:
-            _set(api, "pods", pod, _status(pod["spec"]))
+            broken = any(container["image"].endswith(f":{BROKEN}") for container in pod["spec"]["containers"])
+            _set(api, "pods", pod, _status(pod["spec"], broken=broken))
 
 
 def _items(api: httpx.Client, path: str) -> list[dict[str, Any]]:
@@ -79,17 +82,19 @@ def _set(api: httpx.Client, kind: str, one: dict[str, Any], status: dict[str, An
         response.raise_for_status()
 
 
-def _status(spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns the status of a healthy pod. It is ready since one hour ago, so that nothing waits for minReadySeconds."""
+def _status(spec: dict[str, Any], *, broken: bool) -> dict[str, Any]:
+    """Returns the status of a pod. A healthy one is ready since one hour ago, so that nothing waits for minReadySeconds."""
     ends = spec["restartPolicy"] != "Always"
+    ready = not ends and not broken
     since = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-    ended = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since, "finishedAt": since}}
-    state = {"ready": not ends, "started": not ends, "restartCount": 0, "imageID": "", "state": ended if ends else {"running": {"startedAt": since}}}
+    reason = {"exitCode": 1, "reason": "Error"} if broken else {"exitCode": 0, "reason": "Completed"}
+    ended = {"terminated": reason | {"startedAt": since, "finishedAt": since}}
+    state = {"ready": ready, "started": not ends, "restartCount": 0, "imageID": "", "state": ended if ends else {"running": {"startedAt": since}}}
     return {
-        "phase": "Succeeded" if ends else "Running",
+        "phase": ("Failed" if broken else "Succeeded") if ends else "Running",
         "startTime": since,
         "conditions": [
-            {"type": kind, "status": "False" if ends and kind.endswith("Ready") else "True", "lastTransitionTime": since}
+            {"type": kind, "status": "True" if ready or not kind.endswith("Ready") else "False", "lastTransitionTime": since}
             for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
         ],
         "containerStatuses": [{"name": one["name"], "image": one["image"]} | state for one in spec["containers"]],

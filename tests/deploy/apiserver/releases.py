@@ -72,6 +72,11 @@ class Release:
         found = self._api.get(self._path("", "secrets?fieldSelector=type=Opaque")).raise_for_status().json()["items"]
         return {one["metadata"]["name"]: one["data"] for one in found}
 
+    def jobs(self) -> dict[str, Object]:
+        """Returns the Jobs that exist in the namespace, by name, whoever created them."""
+        found = self._api.get(self._path("batch", "jobs")).raise_for_status().json()["items"]
+        return {one["metadata"]["name"]: one for one in found}
+
     def deployment(self, name: str) -> Object:
         """Returns a Deployment from the API server."""
         found: Object = self._api.get(self._path("apps", f"deployments/{name}")).raise_for_status().json()

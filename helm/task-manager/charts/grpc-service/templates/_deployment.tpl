@@ -30,7 +30,8 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3  # nobody rolls back further
-  progressDeadlineSeconds: 3600  # new pods wait for their migration; with a shorter deadline, Helm could roll back while it runs
+  # New pods wait for their migration, and then need up to two minutes to become ready. With a shorter deadline, Helm could roll back before that.
+  progressDeadlineSeconds: {{ add $values.migration.deadlineSeconds 120 }}
   {{- include "grpc-service.strategy" $root | nindent 2 }}
   selector:
     matchLabels: {{- $selector | nindent 6 }}

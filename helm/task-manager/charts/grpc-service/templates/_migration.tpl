@@ -2,22 +2,33 @@
 A Job that migrates the schema of a service to the version of the image. It logs in as the migration role, which no service uses.
 
 The Job is not a hook: a post-install hook would wait for services that wait for the schema, and before a pre-install hook there is no database. The
-services are not ready until their schema version exists. A Job is immutable, so its name contains the version and a hash of its spec: a change creates
-another Job, and Helm deletes the old one, with its log. If the schema is already up to date, the Job changes nothing.
+services are not ready until their schema version exists. A Job is immutable, and a failed one does not run again. So its name contains a hash of its
+spec, for tools that render the chart without Helm, and the revision of the release: each upgrade creates another Job. If the schema is already up to
+date, the Job changes nothing. Helm deletes the Jobs of the revision that it replaces; old-jobs.yaml of the umbrella deletes those that Helm does not
+know any more.
 
 Takes (dict "root" $ "image" $.Values.image), or the canary's image: the canary has its own migrations, and the stable version runs on their schema.
 */}}
 {{- define "grpc-service.migration" -}}
 {{- $root := .root -}}
 {{- $spec := include "grpc-service.migrationSpec" . -}}
-{{- $tag := .image.tag | default $root.Chart.AppVersion | lower -}}
-{{- $version := regexReplaceAll "[^a-z0-9]+" $tag "-" | trunc 8 | trimAll "-" -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {{ printf "%s-migrate-%s-%s" (include "grpc-service.name" $root) $version ($spec | sha256sum | trunc 8) }}
+  name: {{ include "grpc-service.jobName" (list $root (include "grpc-service.migrationName" $root) $spec) }}
   labels: {{- include "grpc-service.labelsOf" (list $root (include "grpc-service.migrationName" $root)) | nindent 4 }}
 spec: {{- $spec | nindent 2 }}
+{{- end }}
+
+{{/* The name of a Job that runs once per revision. Takes (list $ COMPONENT SPEC). */}}
+{{- define "grpc-service.jobName" -}}
+{{- $root := index . 0 -}}
+{{- printf "%s-%s-r%d" (include "grpc-service.nameOf" .) (index . 2 | sha256sum | trunc 8) (int $root.Release.Revision) -}}
+{{- end }}
+
+{{/* A Job that has ended stays for a day, so that its log can be read. It also removes a Job that no tool deletes. */}}
+{{- define "grpc-service.jobLifetime" -}}
+ttlSecondsAfterFinished: 86400
 {{- end }}
 
 {{- define "grpc-service.migrationName" -}}
@@ -26,7 +37,9 @@ spec: {{- $spec | nindent 2 }}
 
 {{- define "grpc-service.migrationSpec" -}}
 {{- $root := .root -}}
-backoffLimit: 10  # pods; with the increasing delay between them this is half an hour, long enough for a new database to start
+backoffLimit: 10  # more than the deadline leaves time for
+activeDeadlineSeconds: {{ $root.Values.migration.deadlineSeconds }}
+{{ include "grpc-service.jobLifetime" $root }}
 completions: 1
 template:
   metadata:
