@@ -112,10 +112,11 @@ bench-rivals: .venv/installed gen/descriptors.binpb ## measure the rivals of the
 bench-compare: .venv/installed gen/descriptors.binpb ## compare the CPU per call of two checkouts in turns: OLD (a folder with its own .venv), NEW (this folder)
 	@$(BIN)/python -m bench.compare "$(or $(OLD),$(error OLD must name the folder of another checkout))" "$(or $(NEW),.)" $(ARGS)
 
+# `localhost/` is no registry, so no engine can pull an image of a stranger by one of these names.
 images: ## build the images of both services and the gateway with Docker: DOCKER, IMAGE_TAG
-	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag task-manager/auth-service:$(IMAGE_TAG) .
-	$(DOCKER) build $(BUILD_ARGS) --target task-service --tag task-manager/task-service:$(IMAGE_TAG) .
-	$(DOCKER) build $(BUILD_ARGS) --file gateway/Dockerfile --tag task-manager/gateway:$(IMAGE_TAG) .
+	$(DOCKER) build $(BUILD_ARGS) --target auth-service --tag localhost/task-manager/auth-service:$(IMAGE_TAG) .
+	$(DOCKER) build $(BUILD_ARGS) --target task-service --tag localhost/task-manager/task-service:$(IMAGE_TAG) .
+	$(DOCKER) build $(BUILD_ARGS) --file gateway/Dockerfile --tag localhost/task-manager/gateway:$(IMAGE_TAG) .
 
 env: ## generate the secrets for compose that are missing in .env
 	@$(PYTHON) deploy/env.py make

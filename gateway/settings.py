@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -32,13 +33,31 @@ class Endpoint:
         return cls(parts.hostname, parts.port)
 
 
-def _receiver(text: str) -> Endpoint | None:
-    """Parses the `http://host:port` URL of an OTLP receiver. Returns None for an empty text."""
-    if not text:
-        return None
-    if not text.startswith("http://"):
-        raise ValueError("only http://host:port is supported")
-    return Endpoint.parse(text.removeprefix("http://").rstrip("/"))
+@dataclass(frozen=True, slots=True)
+class Receiver(Endpoint):
+    """An OTLP receiver, which speaks TLS if its URL begins with https."""
+
+    tls: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The kind of the name that its certificate must contain."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return "DNS"
+        return "IP_ADDRESS"
+
+    @classmethod
+    def from_url(cls, text: str) -> Self | None:
+        """Parses `http://host:port` or `https://host:port`. Returns None for an empty text, and raises ValueError for another form."""
+        if not text:
+            return None
+        scheme, separator, rest = text.partition("://")
+        if not separator or scheme not in ("http", "https"):
+            raise ValueError("only http://host:port and https://host:port are supported")
+        endpoint = Endpoint.parse(rest.rstrip("/"))
+        return cls(endpoint.host, endpoint.port, tls=scheme == "https")
 
 
 def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
@@ -95,7 +114,9 @@ class GatewaySettings(BaseModel):
 
     docs_enabled: bool = True  # whether /docs shows the API reference; /openapi.json is always there
 
-    otel_exporter_otlp_endpoint: Annotated[Endpoint | None, _from_text(_receiver)] = None
+    otel_exporter_otlp_endpoint: Annotated[Receiver | None, _from_text(Receiver.from_url)] = None
+    # The CAs that may have signed the receiver's certificate. The default is where the image has the public ones.
+    otel_exporter_otlp_certificate: Path = Path("/etc/ssl/certs/ca-certificates.crt")
     otel_service_name: str = "gateway"
     tracing_sample_percent: Annotated[float, Field(ge=0, le=100)] = 100.0
     log_level: Annotated[Literal["trace", "debug", "info", "warning", "error", "critical"], _from_text(str.lower)] = "warning"

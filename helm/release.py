@@ -1,4 +1,4 @@
-"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER --runbook URL NAME=sha256:…`: copies the chart, for `helm package`.
+"""`python -m helm.release OUTPUT --registry ghcr.io/OWNER/REPOSITORY --runbook URL NAME=sha256:…`: copies the chart, for `helm package`.
 
 The values of the copy name each image by its digest and contain the URL of this version's runbook.
 """
@@ -44,7 +44,7 @@ def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helm.release", description="Copies the chart and sets its images by digest.")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--registry", required=True, help="the registry of the images, ghcr.io/OWNER")
+    parser.add_argument("--registry", required=True, help="the registry of the images, ghcr.io/OWNER/REPOSITORY")
     parser.add_argument("--runbook", required=True, help="the URL of this version's docs/runbook.md")
     parser.add_argument("digests", nargs="+", metavar="NAME=DIGEST")
     arguments = parser.parse_args()

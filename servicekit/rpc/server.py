@@ -83,7 +83,7 @@ class GrpcServer:
         health.add_to(self._server)
         if options.reflected_services:
             add_reflection(self._server, options.reflected_services)
-        self._address = f"{options.host}:{options.port}"
+        self._address = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
 
     def add(self, service: ServiceDescriptor, handlers: Sequence[object], pipeline: Pipeline) -> None:
         """Registers each method of the service with the pipeline around it. One of `handlers` must have a method of the same name in snake_case.

@@ -198,20 +198,20 @@ def test_services_of_grpc_are_headless_and_say_so() -> None:
 
 
 def test_what_is_installed_from_a_checkout_are_images_that_were_made_there() -> None:
-    made = set(re.findall(r"--tag (task-manager/[a-z-]+):", (ROOT.parents[1] / "Makefile").read_text()))
+    made = set(re.findall(r"--tag (localhost/task-manager/[a-z-]+):", (ROOT.parents[1] / "Makefile").read_text()))
     containers = [container for _, template in pods(objects("minimal")) for container in template["spec"]["containers"]]
     ours = {one["image"]: one["imagePullPolicy"] for one in containers if "task-manager/" in one["image"]}
-    assert ours == {f"docker.io/{image}:{VERSION}": "Never" for image in made}
+    assert ours == {f"{image}:{VERSION}": "IfNotPresent" for image in made}
     for text in (OPERATIONS, MANIFESTS):
         assert f"make images IMAGE_TAG={VERSION}\n" in text.read_text()
-        assert f'kind load docker-image "task-manager/$name:{VERSION}"' in text.read_text()
+        assert f'kind load docker-image "localhost/task-manager/$name:{VERSION}"' in text.read_text()
 
 
 def test_production_is_what_can_be_installed() -> None:
     """The scenario uses only the images of a release and metrics that Kubernetes has by default, and it includes the pod of `helm test`."""
     found = objects("production")
     images = {container["image"] for _, template in pods(found) for container in template["spec"]["containers"]}
-    assert images == {f"ghcr.io/task-manager/{name}:{VERSION}" for name in SERVICES}
+    assert images == {f"localhost/task-manager/{name}:{VERSION}" for name in SERVICES}
     assert {metric["type"] for one in of_kind(found, "HorizontalPodAutoscaler") for metric in one["spec"]["metrics"]} == {"Resource"}
     assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
 
@@ -237,7 +237,7 @@ def test_the_notes_say_what_is_missing(good: dict[str, Any], bad: dict[str, Any]
 def test_a_canary_is_apart_from_the_stable_ones() -> None:
     found = objects("canary")
     canary, stable = (get(found, "Deployment", f"task-manager-task-service{suffix}") for suffix in ("-canary", ""))
-    assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/task-manager/task-service:0.2.0-rc.1"
+    assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "localhost/task-manager/task-service:0.2.0-rc.1"
     assert not canary["spec"]["selector"]["matchLabels"].items() <= stable["spec"]["template"]["metadata"]["labels"].items()
     ((_, _, variables),) = environments(found, "gateway")
     assert variables["TASK_CANARY_ENDPOINTS"] == "task-manager-task-service-canary:50052"
@@ -245,7 +245,7 @@ def test_a_canary_is_apart_from_the_stable_ones() -> None:
     assert get(found, "Service", "task-manager-task-service-canary")["spec"]["selector"]["track"] == "canary"
     # The canary has its own migration, because it needs its own schema version to be ready.
     images = {container["image"] for _, container, _ in environments(found, "task-service-migrate", "Job")}
-    assert images == {f"ghcr.io/task-manager/task-service@sha256:{64 * 'b'}", "ghcr.io/task-manager/task-service:0.2.0-rc.1"}
+    assert images == {f"localhost/task-manager/task-service@sha256:{64 * 'b'}", "localhost/task-manager/task-service:0.2.0-rc.1"}
 
 
 def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> None:

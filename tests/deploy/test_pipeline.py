@@ -96,7 +96,7 @@ def test_every_image_is_built_scanned_signed_and_named_as_the_chart_has_it() -> 
         values = yaml.safe_load((CHART / "charts" / one["image"] / "values.yaml").read_text())
         assert values["image"]["repository"].rpartition("/")[2] == one["image"]
     scanned = [step["with"]["image-ref"] for job, step in steps(ci) if job == "images" and "trivy" in step.get("uses", "")]
-    assert scanned == [f"task-manager/{image}:scanned" for image in IMAGES]
+    assert scanned == [f"localhost/task-manager/{image}:scanned" for image in IMAGES]
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["name"] == "task-manager"
     assert set(re.findall(r"charts/([\w-]+)@", TEXTS["release"] + TEXTS["deploy"] + (ROOT / ".ci" / "verify-release").read_text())) == {
         "task-manager"
@@ -124,7 +124,7 @@ def test_production_is_deployed_by_digest_and_after_approval() -> None:
     deploy = read(TEXTS["deploy"])
     assert deploy["jobs"]["deploy"]["environment"] == "production"
     assert deploy["jobs"]["deploy"]["needs"] == "verify"
-    assert deploy["jobs"]["deploy"]["env"]["CHART"].endswith("@${{ needs.verify.outputs.digest }}")
+    assert deploy["jobs"]["deploy"]["env"]["CHART"] == "oci://${{ needs.verify.outputs.chart }}"
     assert set(deploy["on"]) == {"workflow_dispatch"}
     # An account that may change only one namespace cannot create one, and Helm would try to create it even if it exists.
     assert "--create-namespace" not in TEXTS["deploy"]

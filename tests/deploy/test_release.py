@@ -16,7 +16,7 @@ from tests.deploy.workflows import ROOT as REPOSITORY
 
 MONITORING = Path("charts") / "monitoring" / "values.yaml"
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES)}
-REGISTRY = "ghcr.io/somebody"
+REGISTRY = "ghcr.io/somebody/task-manager"
 RUNBOOK = "https://git.example.com/somebody/task-manager/blob/v1.2.3/docs/runbook.md"
 
 
@@ -90,7 +90,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
 PROGRAMS = {
     "helm": 'case "$1" in pull) echo "Pulled: it"; echo "Digest: sha256:chart" ;; show) : ;; esac',
     # The expression names the image.
-    "yq": 'expression=$2; name=${expression#*\\"}; echo ghcr.io/somebody/${name%%\\"*}@sha256:image',
+    "yq": 'expression=$2; name=${expression#*\\"}; echo ghcr.io/somebody/task-manager/${name%%\\"*}@sha256:image',
     "cosign": 'echo "$*" >>"$CALLS"; case "$*" in *"$UNSIGNED"*) exit 1 ;; esac',
     "docker": "echo sha256:base",
 }
@@ -109,10 +109,10 @@ def _with_programs(tmp_path: Path, *command: str, **environment: str) -> "subpro
 def test_chart_and_images_are_verified_by_digest_and_by_who_signed_them(tmp_path: Path) -> None:
     done = _with_programs(tmp_path, ".ci/verify-release", "Somebody/task-manager", "1.2.3", UNSIGNED="nothing")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "sha256:chart"
+    assert done.stdout.splitlines()[-1] == f"{REGISTRY}/charts/task-manager@sha256:chart"
     calls = (tmp_path / "calls").read_text().splitlines()
     wanted = ["charts/task-manager@sha256:chart", *(f"{name}@sha256:image" for name in IMAGES)]
-    assert [call.rpartition(" ghcr.io/somebody/")[2] for call in calls] == wanted
+    assert [call.rpartition(" ghcr.io/somebody/task-manager/")[2] for call in calls] == wanted
     identity = "https://github.com/Somebody/task-manager/.github/workflows/release.yml@refs/tags/v1.2.3"
     assert all(f"--certificate-identity {identity} " in call for call in calls)
 

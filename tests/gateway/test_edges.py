@@ -257,14 +257,22 @@ class _Collector(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(export)
 
 
-def test_traces_go_on_and_are_exported(stack: Stack) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_traces_go_on_and_are_exported(stack: Stack, tmp_path: Path, scheme: str) -> None:
     collector = _Collector()
     server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(collector,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    certificate, key = certificates.write(tmp_path)
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    port = server.add_secure_port("127.0.0.1:0", credentials) if scheme == "https" else server.add_insecure_port("127.0.0.1:0")
     server.start()
     trace = "0af7651916cd43dd8448eb211c80319c"
     try:
-        with gateway_behind(stack, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}", otel_service_name="gateway-under-test") as gateway:
+        with gateway_behind(
+            stack,
+            otel_exporter_otlp_endpoint=f"{scheme}://127.0.0.1:{port}",
+            otel_exporter_otlp_certificate=certificate,
+            otel_service_name="gateway-under-test",
+        ) as gateway:
             sent = f"00-{trace}-b7ad6b7169203331-01"
             gateway.request("GET", TASK, headers={"traceparent": sent, "x-request-id": "traced-1"})
             got = stack.metadata()["traceparent"]

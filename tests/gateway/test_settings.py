@@ -22,7 +22,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         "GATEWAY_PORT": "eighty",
         "RATE_LIMIT_BURST": "0",
         "AUTH_GRPC_ENDPOINTS": "nowhere",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://x:1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://x:1",
         "LOG_LEVEL": "loud",
         # The minimum time in production for which a key is published before it signs.
         "JWKS_REFRESH_SECONDS": "120",
@@ -85,6 +85,8 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "tls": {"tls": True},
     "tracing": {"otel_exporter_otlp_endpoint": "http://collector:4317", "tracing_sample_percent": 12.5},
+    "tracing over TLS": {"otel_exporter_otlp_endpoint": "https://collector.example.com:4317"},
+    "IPv6": {"bind_host": "::"},
     "rate limit": {"rate_limit_per_second": 10, "rate_limit_burst": 20},
     "replicas": {"auth_grpc_endpoints": "a:1,b:2", "task_grpc_endpoints": "c:3,[::1]:4,d:5"},
     "cors": {"cors_allowed_origins": "https://a.example,http://localhost:3000"},

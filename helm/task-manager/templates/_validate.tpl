@@ -14,8 +14,12 @@
 {{- else if not (or .Values.postgresql.enabled $global.database.host) }}
 {{- $wrong = append $wrong "there is no database: set global.database.host, or postgresql.enabled=true" }}
 {{- end }}
-{{- if and $global.database.host (not $global.database.existingSecret) }}
-{{- $wrong = append $wrong "the database outside the release needs passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password" }}
+{{- $ofEach := true }}
+{{- range list "migrator" "auth-service" "task-service" }}
+{{- $ofEach = and $ofEach (get ($global.database.passwords | default dict) . | default dict).secret }}
+{{- end }}
+{{- if and $global.database.host (not (or $global.database.existingSecret $ofEach)) }}
+{{- $wrong = append $wrong "the database outside the release needs passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password, or global.database.passwords to one Secret for each role" }}
 {{- end }}
 {{- if and (hasPrefix "verify-" $global.database.sslMode) (not $global.database.caSecret) }}
 {{- $wrong = append $wrong "global.database.sslMode verifies the server's certificate: set global.database.caSecret to a Secret whose ca.crt signed the certificate" }}
@@ -47,7 +51,7 @@
 {{- $wrong = append $wrong "gateway.ingress.enabled and gateway.routes.enabled are both set: choose one way in" }}
 {{- end }}
 {{- if $gateway.ingress.enabled }}
-{{- range list "className" "hosts" "tlsSecret" }}
+{{- range list "className" "hosts" }}
 {{- if not (get $gateway.ingress .) }}
 {{- $wrong = append $wrong (printf "the Ingress needs gateway.ingress.%s" .) }}
 {{- end }}
@@ -81,8 +85,8 @@
 {{- $wrong = append $wrong "backup.restore needs the volume and the scripts of the backup: set backup.enabled=true" }}
 {{- end }}
 
-{{- if and $task.canary.enabled (not $task.canary.image.tag) }}
-{{- $wrong = append $wrong "the canary needs task-service.canary.image.tag: set it to the version to try" }}
+{{- if and $task.canary.enabled (not (or $task.canary.image.tag $task.canary.image.digest)) }}
+{{- $wrong = append $wrong "the canary needs task-service.canary.image.tag or digest: set it to the version to try" }}
 {{- end }}
 {{- range $name := list "auth-service" "task-service" "gateway" }}
 {{- $scaling := (index $.Values $name).autoscaling }}

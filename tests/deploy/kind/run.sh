@@ -18,7 +18,7 @@ in_kubectl() { kubectl --context "kind-$cluster" --namespace "$namespace" "$@"; 
 
 load_images() {
   for image in auth-service task-service gateway; do
-    kind load docker-image "task-manager/$image:kind" --name "$cluster"
+    kind load docker-image "localhost/task-manager/$image:kind" --name "$cluster"
   done
 }
 

@@ -34,7 +34,7 @@
   value: {{ $database.name }}
 - name: PGUSER
   value: {{ $database.users.migrator }}
-{{ include "grpc-service.fromSecret" (dict "name" "PGPASSWORD" "secret" (include "grpc-service.databaseSecret" .) "key" "migrator-password") }}
+{{ include "grpc-service.databasePassword" (dict "root" . "name" "PGPASSWORD" "role" "migrator") }}
 - name: PGSSLMODE
   value: {{ include "grpc-service.sslMode" . }}
 {{- if $database.caSecret }}
@@ -47,8 +47,8 @@
 {{- define "backup.container" -}}
 {{- $root := .root -}}
 name: {{ .name }}
-image: {{ include "grpc-service.image" (dict "image" $root.Values.image) | quote }}
-imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+image: {{ include "grpc-service.image" (dict "root" $root "image" $root.Values.image) | quote }}
+imagePullPolicy: {{ $root.Values.global.imagePullPolicy }}
 command: [sh]
 args: {{- toYaml .args | nindent 2 }}
 {{ include "grpc-service.containerSecurity" $root }}
@@ -65,8 +65,8 @@ volumeMounts: {{- include "backup.mounts" $root | nindent 2 }}
 {{- $root := .root -}}
 {{- $s3 := $root.Values.s3 -}}
 name: {{ .name }}
-image: {{ include "grpc-service.image" (dict "image" $s3.image) | quote }}
-imagePullPolicy: {{ $s3.image.pullPolicy }}
+image: {{ include "grpc-service.image" (dict "root" $root "image" $s3.image) | quote }}
+imagePullPolicy: {{ $root.Values.global.imagePullPolicy }}
 args: {{- toYaml .args | nindent 2 }}
 {{ include "grpc-service.containerSecurity" $root }}
 env:

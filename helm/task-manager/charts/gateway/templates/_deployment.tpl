@@ -35,9 +35,6 @@ spec:
       annotations:
         # The pod renders Envoy's configuration from the settings when it starts, so changed settings must replace the pods.
         checksum/config: {{ include "gateway.settings" $root | sha256sum }}
-        {{- with $values.podAnnotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
@@ -45,8 +42,8 @@ spec:
       terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 10 }}
       containers:
         - name: gateway
-          image: {{ include "grpc-service.image" (dict "image" $values.image "version" $root.Chart.AppVersion) | quote }}
-          imagePullPolicy: {{ $values.image.pullPolicy }}
+          image: {{ include "grpc-service.image" (dict "root" $root "image" $values.image) | quote }}
+          imagePullPolicy: {{ $values.global.imagePullPolicy }}
           args: [run]
           {{- include "grpc-service.containerSecurity" $root | nindent 10 }}
           ports:
@@ -94,5 +91,5 @@ spec:
         {{- if $tls }}
         - {name: tls, secret: {secretName: {{ $tls }}}}
         {{- end }}
-      {{- include "grpc-service.placement" (dict "root" $root "selector" $selector) | nindent 6 }}
+      {{- include "grpc-service.placement" $selector | nindent 6 }}
 {{- end }}

@@ -6,6 +6,7 @@
       "AUTH_GRPC_ENDPOINTS" (printf "%s:%s" $auth (include "grpc-service.port" "auth-service.grpc"))
       "TASK_GRPC_ENDPOINTS" (printf "%s:%s" $task (include "grpc-service.port" "task-service.grpc"))
       "JWKS_ENDPOINT" (printf "%s:%s" $auth (include "grpc-service.port" "auth-service.ops"))
+      "BIND_HOST" (include "grpc-service.bindHost" .)
       "TOKEN_ISSUER" .Values.global.token.issuer
       "TOKEN_AUDIENCE" .Values.global.token.audience
       "OTEL_EXPORTER_OTLP_ENDPOINT" .Values.global.tracing.endpoint

@@ -41,9 +41,6 @@ spec:
       annotations:
         # A process reads its settings only when it starts, so a changed ConfigMap must replace the pods.
         checksum/config: {{ include "grpc-service.settings" $root | sha256sum }}
-        {{- with $values.podAnnotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
     spec:
       serviceAccountName: {{ $name }}
       {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 6 }}
@@ -51,8 +48,8 @@ spec:
       terminationGracePeriodSeconds: {{ add $values.drain.preStopSeconds $values.drain.delaySeconds $values.drain.graceSeconds 15 }}
       containers:
         - name: {{ $component }}
-          image: {{ include "grpc-service.image" (dict "image" .image "version" $root.Chart.AppVersion) | quote }}
-          imagePullPolicy: {{ .image.pullPolicy | default $values.image.pullPolicy }}
+          image: {{ include "grpc-service.image" (dict "root" $root "image" .image) | quote }}
+          imagePullPolicy: {{ $values.global.imagePullPolicy }}
           args: [run]
           {{- include "grpc-service.containerSecurity" $root | nindent 10 }}
           ports:
@@ -61,7 +58,7 @@ spec:
           envFrom:
             - configMapRef: {name: {{ $name }}}
           env:
-            {{- include "grpc-service.databaseEnvironment" (dict "root" $root "user" (index $root.Values.global.database.users $component) "key" (printf "%s-password" $component)) | nindent 12 }}
+            {{- include "grpc-service.databaseEnvironment" (dict "root" $root "role" $component) | nindent 12 }}
             {{- include "grpc-service.redisEnvironment" $root | nindent 12 }}
             {{- include (printf "%s.environment" $component) $root | nindent 12 }}
           # The health service "liveness" is SERVING from bind to exit. "" follows readiness: database, schema, keys and events. A restart repairs
@@ -95,5 +92,5 @@ spec:
         {{- with include "grpc-service.databaseVolumes" $root }}
         {{- . | nindent 8 }}
         {{- end }}
-      {{- include "grpc-service.placement" (dict "root" $root "selector" $selector) | nindent 6 }}
+      {{- include "grpc-service.placement" $selector | nindent 6 }}
 {{- end }}

@@ -13,6 +13,7 @@ metadata:
   labels: {{- printf "%s\ntrack: %s" (include "grpc-service.labels" .root) .track | nindent 4 }}
 spec:
   clusterIP: None
+  {{- include "grpc-service.ipFamilies" .root | nindent 2 }}
   selector: {{- printf "%s\ntrack: %s" (include "grpc-service.selector" .root) .track | nindent 4 }}
   ports:
     - name: grpc
@@ -50,7 +51,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* Allows one disruption at a time, over stable and canary pods together. A pod that is not ready serves no calls, so it may always be evicted. */}}
+{{/* Allows one disruption at a time by default, over stable and canary pods together. A pod that is not ready serves no calls, so it may always be evicted. */}}
 {{- define "grpc-service.disruptionBudget" -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -58,18 +59,27 @@ metadata:
   name: {{ include "grpc-service.name" . }}
   labels: {{- include "grpc-service.labels" . | nindent 4 }}
 spec:
-  maxUnavailable: 1
+  {{- with .Values.podDisruptionBudget }}
+  {{- if not (kindIs "invalid" .minAvailable) }}
+  minAvailable: {{ .minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ .maxUnavailable }}
+  {{- end }}
+  {{- end }}
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "grpc-service.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* An identity for policies and meshes. It has no rights and no token. */}}
+{{/* An identity for policies, meshes and clouds. It has no rights, and pods get no token of the API; the webhook of a cloud mounts its own. */}}
 {{- define "grpc-service.account" -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
   name: {{ include "grpc-service.name" . }}
   labels: {{- include "grpc-service.labels" . | nindent 4 }}
+  {{- with (include "grpc-service.podValues" . | fromYaml).serviceAccountAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 automountServiceAccountToken: false
 {{- end }}

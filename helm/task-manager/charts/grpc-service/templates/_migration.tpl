@@ -10,6 +10,10 @@ know any more.
 Takes (dict "root" $ "image" $.Values.image), or the canary's image: the canary has its own migrations, and the stable version runs on their schema.
 */}}
 {{- define "grpc-service.migration" -}}
+{{ include "grpc-service.workload" (list .root (include "grpc-service.migrationJob" .)) }}
+{{- end }}
+
+{{- define "grpc-service.migrationJob" -}}
 {{- $root := .root -}}
 {{- $spec := include "grpc-service.migrationSpec" . -}}
 apiVersion: batch/v1
@@ -23,7 +27,7 @@ spec: {{- $spec | nindent 2 }}
 {{/* The name of a Job that runs once per revision. Takes (list $ COMPONENT SPEC). */}}
 {{- define "grpc-service.jobName" -}}
 {{- $root := index . 0 -}}
-{{- printf "%s-%s-r%d" (include "grpc-service.nameOf" .) (index . 2 | sha256sum | trunc 8) (int $root.Release.Revision) -}}
+{{- printf "%s-%s-r%d" (include "grpc-service.nameOf" .) (printf "%s%s" (index . 2) (include "grpc-service.podValues" $root) | sha256sum | trunc 8) (int $root.Release.Revision) -}}
 {{- end }}
 
 {{/* A Job that has ended stays for a day, so that its log can be read. It also removes a Job that no tool deletes. */}}
@@ -53,12 +57,12 @@ template:
     {{- include "grpc-service.podSecurity" (dict "root" $root "user" (include "grpc-service.user" $root)) | nindent 4 }}
     containers:
       - name: migrate
-        image: {{ include "grpc-service.image" (dict "image" .image "version" $root.Chart.AppVersion) | quote }}
-        imagePullPolicy: {{ .image.pullPolicy | default $root.Values.image.pullPolicy }}
+        image: {{ include "grpc-service.image" (dict "root" $root "image" .image) | quote }}
+        imagePullPolicy: {{ $root.Values.global.imagePullPolicy }}
         args: [migrate]
         {{- include "grpc-service.containerSecurity" $root | nindent 8 }}
         env:
-          {{- include "grpc-service.databaseEnvironment" (dict "root" $root "user" $root.Values.global.database.users.migrator "key" "migrator-password") | nindent 10 }}
+          {{- include "grpc-service.databaseEnvironment" (dict "root" $root "role" "migrator") | nindent 10 }}
           - name: SERVICE_ROLE  # the migration grants this role the use of the schema, and no other right
             value: {{ index $root.Values.global.database.users $root.Chart.Name }}
         resources: {{- toYaml $root.Values.migration.resources | nindent 10 }}

@@ -50,11 +50,35 @@ app.kubernetes.io/part-of: task-manager
 {{- get $ports . | required (printf "there is no port %s" .) -}}
 {{- end }}
 
+{{/*
+The reference of an image: by digest, or by tag, by default the version. `global.imageRegistry` replaces the registry in its repository, the part before
+the first "/" if it looks like a host. Takes (dict "root" $ "image" $.Values.image).
+*/}}
 {{- define "grpc-service.image" -}}
 {{- $image := .image -}}
+{{- $repository := $image.repository -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- $repository = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
+{{ $repository }}@{{ $image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default .version }}
+{{ $repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- end }}
+{{- end }}
+
+{{/* The IP families of a Service. */}}
+{{- define "grpc-service.ipFamilies" -}}
+{{- with .Values.global.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.global.ipFamilies }}
+ipFamilies: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The address that a server listens on: with IPv6, "::", which takes IPv4 as well. */}}
+{{- define "grpc-service.bindHost" -}}
+{{- $global := .Values.global -}}
+{{- if or (has "IPv6" $global.ipFamilies) (hasSuffix "DualStack" $global.ipFamilyPolicy) -}}::{{- end -}}
 {{- end }}

@@ -19,8 +19,10 @@
 {{- define "grpc-service.toDns" -}}
 - to: {{- toYaml .Values.global.networkPolicy.dns | nindent 4 }}
   ports:
-    - {protocol: UDP, port: 53}
-    - {protocol: TCP, port: 53}
+    {{- range .Values.global.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
 {{- end }}
 
 {{- define "grpc-service.toDatabase" -}}
@@ -48,7 +50,7 @@
 {{/* Allows traces to the port of the collector, at every address. */}}
 {{- define "grpc-service.toTracing" -}}
 {{- with .Values.global.tracing.endpoint -}}
-- ports: [{protocol: TCP, port: {{ (urlParse .).host | regexFind "[0-9]+$" | default 4317 }}}]
+- ports: [{protocol: TCP, port: {{ (urlParse .).host | regexFind "[0-9]+$" | default (hasPrefix "https:" . | ternary 443 4317) }}}]
 {{- end }}
 {{- end }}
 

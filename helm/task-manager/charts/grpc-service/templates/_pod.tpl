@@ -25,30 +25,17 @@ securityContext:
 {{/* The user id in the Dockerfiles of our images. It is not a value, because the images work only with this user. */}}
 {{- define "grpc-service.user" -}}65532{{- end }}
 
-{{/* Where a pod is scheduled: spread over nodes and zones, and as the operator's values say. Takes (dict "root" $ "selector" TEXT). */}}
+{{/* Spreads pods over nodes and zones, if there is room. Takes the labels that select the pods. */}}
 {{- define "grpc-service.placement" -}}
-{{- $values := .root.Values -}}
-{{- $selector := .selector -}}
+{{- $selector := . -}}
 topologySpreadConstraints:
-{{- range $key, $when := dict "kubernetes.io/hostname" $values.spread.nodes "topology.kubernetes.io/zone" $values.spread.zones }}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
     topologyKey: {{ $key }}
-    whenUnsatisfiable: {{ $when }}
+    whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels: {{- $selector | nindent 8 }}
     matchLabelKeys: [pod-template-hash]  # otherwise the old pods of a roll-out count as well
-{{- end }}
-{{- with $values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 

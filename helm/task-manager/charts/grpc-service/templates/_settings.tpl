@@ -6,6 +6,7 @@
       "DATABASE_POOLER" $global.database.pooler
       "TOKEN_ISSUER" $global.token.issuer
       "TOKEN_AUDIENCE" $global.token.audience
+      "BIND_HOST" (include "grpc-service.bindHost" .)
       "OTEL_SERVICE_NAME" .Chart.Name
       "OTEL_EXPORTER_OTLP_ENDPOINT" $global.tracing.endpoint
       "DRAIN_DELAY_SECONDS" .Values.drain.delaySeconds

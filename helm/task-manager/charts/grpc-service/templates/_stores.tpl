@@ -28,14 +28,21 @@
 {{- end }}
 {{- end }}
 
-{{/* DATABASE_URL. Kubernetes replaces $(NAME) by the password in `env`, but not in a ConfigMap. Takes (dict "root" $ "user" NAME "key" KEY). */}}
+{{/* An environment variable with the password of a login role. Takes (dict "root" $ "name" "PGPASSWORD" "role" "migrator"). */}}
+{{- define "grpc-service.databasePassword" -}}
+{{- $own := get (.root.Values.global.database.passwords | default dict) .role | default dict -}}
+{{- $secret := $own.secret | default (include "grpc-service.databaseSecret" .root) -}}
+{{- include "grpc-service.fromSecret" (dict "name" .name "secret" $secret "key" ($own.key | default (printf "%s-password" .role))) -}}
+{{- end }}
+
+{{/* DATABASE_URL. Kubernetes replaces $(NAME) by the password in `env`, but not in a ConfigMap. Takes (dict "root" $ "role" "auth-service"). */}}
 {{- define "grpc-service.databaseEnvironment" -}}
 {{- $root := .root -}}
 {{- $database := $root.Values.global.database -}}
 {{- $host := $database.host | default (include "grpc-service.nameOf" (list $root "postgresql")) -}}
-{{ include "grpc-service.fromSecret" (dict "name" "DATABASE_PASSWORD" "secret" (include "grpc-service.databaseSecret" $root) "key" .key) }}
+{{ include "grpc-service.databasePassword" (dict "root" $root "name" "DATABASE_PASSWORD" "role" .role) }}
 - name: DATABASE_URL
-  value: postgresql://{{ .user }}:$(DATABASE_PASSWORD)@{{ $host }}:{{ $database.port }}/{{ $database.name }}?sslmode={{ include "grpc-service.sslMode" $root }}
+  value: postgresql://{{ index $database.users .role }}:$(DATABASE_PASSWORD)@{{ $host }}:{{ $database.port }}/{{ $database.name }}?sslmode={{ include "grpc-service.sslMode" $root }}
     {{- if $database.caSecret }}&sslrootcert=/etc/database-ca/ca.crt{{ end }}
 {{- end }}
 
