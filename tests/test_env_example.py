@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
@@ -18,10 +18,35 @@ WITHOUT_DEFAULT = {"GRPC_PORT", "OPS_PORT", "OTEL_SERVICE_NAME", "PAGE_TOKEN_KEY
 
 
 def _example() -> dict[str, str]:
+    """Reads the file as `docker --env-file` does: everything after the first `=` is the value."""
     lines = (ROOT / ".env.example").read_text().splitlines()
-    found = [re.fullmatch(r"([A-Z_]+)=(.*?)\s*(?:#.*)?", line) for line in lines if line and not line.startswith("#")]
-    assert all(found)
-    return {match[1]: match[2] for match in found if match}
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def _as_compose(text: str) -> str:
+    """Returns the value that compose reads: it ends before ` #`, without quotes and surrounding blanks. After `=` alone, `# …` is the value."""
+    return re.sub(r"(?<=\S)\s+#.*", "", text).strip().strip("'\"")
+
+
+def test_docker_and_compose_read_the_same() -> None:
+    for name, text in _example().items():
+        assert re.fullmatch(r"[A-Z_]+", name)
+        assert text == _as_compose(text), name
+        assert "#" not in text, name
+
+
+def test_copied_as_it_is_it_lacks_only_what_is_required() -> None:
+    environment = {name: value for name, value in _example().items() if value}
+    # LOG_LEVEL is that of the services; the default of the gateway differs.
+    assert GatewaySettings.from_environment(environment | {"LOG_LEVEL": "warning"}) == GatewaySettings()
+    for program in (AuthSettings, TaskSettings):
+        given = {name: environment[name.upper()] for name in program.model_fields if name.upper() in environment}
+        # What is required has no value here; in production a missing secret is an error of its own.
+        with pytest.raises(ValidationError) as raised:
+            program(**given)
+        wrong = {str(error["loc"][0]).upper() for error in raised.value.errors() if error["loc"]}
+        assert wrong
+        assert all(_example()[name] == "" for name in wrong)
 
 
 def test_every_setting_is_there_and_no_other() -> None:

@@ -152,7 +152,7 @@ def test_what_must_be_set_is_what_make_env_makes() -> None:
 
 def test_every_variable_is_in_the_example_with_the_same_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    example = {match[1]: match[2] for line in lines if (match := re.fullmatch(r"([A-Z_]+)=(.*?)\s*(?:#.*)?", line))}
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert required() | set(defaults()) | passed_on() <= set(example)
     assert {name: example[name] for name in defaults()} == defaults()
     assert all(example[name] == "" for name in required())
