@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from gateway import conditions
 from gateway.public_files import MissingFile, openapi, page
 from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, grpc_codes, has_status
-from gateway.routes import DescriptorError, read_routes
+from gateway.routes import DescriptorError, RouteTable, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
 
 __all__ = ["DescriptorError", "Endpoint", "GatewaySettings", "SettingsError", "envoy_arguments", "render"]
@@ -58,12 +58,18 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         direct_response=DIRECT_RESPONSE,
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
+        times_lua=_times_lua(routes),
     )
 
 
 def _lua() -> str:
     codes = ", ".join(f'["{status}"] = "{code}"' for status, code in grpc_codes().items())
     return f"local GRPC_CODES = {{ {codes} }}\n" + (_HERE / "unusual.lua").read_text(encoding="utf-8")
+
+
+def _times_lua(routes: RouteTable) -> str:
+    names = sorted({name for rpc in routes.rpcs for name in rpc.times})
+    return f"local TIMES = {{ {', '.join(f'{name} = true' for name in names)} }}\n" + (_HERE / "times.lua").read_text(encoding="utf-8")
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:

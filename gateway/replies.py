@@ -143,6 +143,7 @@ LOCAL_REPLIES: Final = (
     LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large."),
     LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long."),
     LocalReply(415, code_pb2.INVALID_ARGUMENT, "The content type is not one that is taken here."),
+    LocalReply(422, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, becomes=400),  # times.lua
     LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
     LocalReply(
         429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests from this address; try again later.", error_reason_pb2.TOO_MANY_REQUESTS, retry_seconds=1

@@ -6,17 +6,19 @@ So an ordinary new RPC changes nothing here. The gateway uses only its `taskmana
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.api import annotations_pb2, http_pb2
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from taskmanager.rpc.v1 import access_pb2
 
 # AIP-133 names a method that creates a resource Create<Resource>. Register is the only other name. BatchCreate… (AIP-233) is a custom method that
 # returns a list, and its status is 200.
 CREATING_NAMES: Final = ("Create", "Register")
+
+_TIMESTAMP: Final = ".google.protobuf.Timestamp"
 
 # A token of an HTTP rule's path template: `{id}`, `{name=shelves/*}`, `*`, `**` or a literal.
 _TOKEN: Final = re.compile(r"\{[^{}=]+(?:=(?P<pattern>[^{}]+))?\}|\*\*|\*|[^{}*]+")
@@ -52,6 +54,7 @@ class Rpc:
     safe: the method has no side effects, so Envoy may retry it even if the first attempt may have reached the service.
     creates: the method creates a resource, so the status of its REST answer is 201.
     streams: at least one side sends more than one message, so the whole call has no time limit.
+    times: the names, in JSON too, of the fields of the request that a client sets to a time.
     """
 
     service: str
@@ -62,6 +65,7 @@ class Rpc:
     creates: bool
     streams: bool
     rest: tuple[RestPath, ...]
+    times: tuple[str, ...]
 
     @property
     def path(self) -> str:
@@ -110,6 +114,7 @@ def read_routes(descriptors: bytes) -> RouteTable:
 
 
 def _routed(files: descriptor_pb2.FileDescriptorSet) -> Iterator[Rpc]:
+    messages = {f".{file.package}.{message.name}": message for file in files.file for message in file.message_type}
     for file in files.file:
         for service in file.service:
             for method in service.method:
@@ -117,10 +122,10 @@ def _routed(files: descriptor_pb2.FileDescriptorSet) -> Iterator[Rpc]:
                 if access == access_pb2.ACCESS_UNSPECIFIED:
                     raise DescriptorError(f"{file.package}.{service.name}.{method.name} does not say who may call it")
                 if access != access_pb2.ACCESS_INTERNAL:
-                    yield _rpc(file.package, service.name, method)
+                    yield _rpc(file.package, service.name, method, tuple(sorted(_times(method.input_type, messages, set()))))
 
 
-def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProto) -> Rpc:
+def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProto, times: tuple[str, ...]) -> Rpc:
     rest = tuple(_rest_paths(_option(method, annotations_pb2.http)))
     return Rpc(
         service=f"{package}.{service}",
@@ -131,7 +136,22 @@ def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProt
         creates=method.name.startswith(CREATING_NAMES) and any(path.method == "POST" for path in rest),
         streams=method.client_streaming or method.server_streaming,
         rest=rest,
+        times=times,
     )
+
+
+def _times(name: str, messages: Mapping[str, descriptor_pb2.DescriptorProto], seen: set[str]) -> Iterator[str]:
+    """Yields the names of the fields of type Timestamp in the message and in those that it contains, except those that only the server sets."""
+    if name not in messages or name in seen:
+        return
+    seen.add(name)
+    for field in messages[name].field:
+        if field_behavior_pb2.OUTPUT_ONLY in field.options.Extensions[field_behavior_pb2.field_behavior]:
+            continue
+        if field.type_name == _TIMESTAMP:
+            yield from {field.name, field.json_name}
+        else:
+            yield from _times(field.type_name, messages, seen)
 
 
 def cluster_of(package: str) -> str:

@@ -6,8 +6,9 @@ from typing import Final
 
 from task_service.query.domain import TIMES, Field, Status, Value
 
-# RFC 3339, or a date alone.
-_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?", re.IGNORECASE)
+# A date alone, or a time of RFC 3339 as REST bodies have it (gateway/times.lua): T and Z in capitals, at most 9 digits of a second, no leap second.
+_HOUR_MINUTE: Final = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME: Final = re.compile(rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(T{_HOUR_MINUTE}:[0-5][0-9](\.[0-9]{{1,9}})?(Z|[+-]{_HOUR_MINUTE}))?")
 _PRIORITY: Final = re.compile(r"[1-5]")
 
 
@@ -42,7 +43,7 @@ def _time(text: str) -> datetime:
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
-        time = datetime.fromisoformat(text.upper())
+        time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise WrongValue("must be a time such as 2026-12-31T12:00:00Z, or a date such as 2026-12-31") from None

@@ -76,3 +76,9 @@ def test_a_package_names_its_cluster() -> None:
     assert cluster_of("taskmanager.auth.v1") == "auth_service"
     with pytest.raises(DescriptorError):
         cluster_of("elsewhere")
+
+
+def test_the_times_of_a_request_are_those_that_a_client_sets() -> None:
+    times = {rpc.name: rpc.times for rpc in routes().rpcs if rpc.times}
+    assert set(times) == {"CreateTask", "UpdateTask", "ReplaceTask", "BatchCreateTasks", "BatchUpdateTasks"}
+    assert set(times.values()) == {("dueDate", "due_date")}
