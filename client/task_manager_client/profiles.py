@@ -14,7 +14,7 @@ import filelock
 import platformdirs
 
 from task_manager_client import keyrings
-from task_manager_client.errors import TaskManagerError
+from task_manager_client.errors import InvalidArgument, TaskManagerError
 from task_manager_client.tokens import Release, Tokens
 
 APPLICATION: Final = "task-manager"
@@ -24,7 +24,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class ProfileError(TaskManagerError):
-    """A profile's name is not valid, or its file cannot be read or written."""
+    """A profile's file cannot be read or written."""
 
 
 class Vault(Protocol):
@@ -56,7 +56,7 @@ class Profile:
 
     def __init__(self, name: str = DEFAULT_PROFILE, *, url: str | None = None, folder: Path | None = None, vault: Vault | None = None) -> None:
         if not _NAME.fullmatch(name):
-            raise ProfileError(f"a profile's name has 1 to 64 letters, digits, - and _, not {name!r}")
+            raise InvalidArgument(f"a profile's name has 1 to 64 letters, digits, - and _, not {name!r}")
         self.name = name
         self._folder = folder or platformdirs.user_config_path(APPLICATION)
         self._path = self._folder / f"{name}.json"

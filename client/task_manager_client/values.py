@@ -209,7 +209,9 @@ def task_body(fields: TaskFields | TaskDetails | TaskUpdate) -> dict[str, Any]:
     """Returns the JSON of the fields to send. A naive `due_date` is in the local time zone. None is left out: a mask clears the field."""
     body: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if (due_date := fields.get("due_date")) is not None:
-        body["due_date"] = due_date.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        # Not astimezone for a naive time: in the gap of a clock change it moves the time back.
+        at = due_date.astimezone(UTC) if due_date.tzinfo else datetime.fromtimestamp(due_date.timestamp(), UTC)
+        body["due_date"] = at.isoformat().replace("+00:00", "Z")
     if "labels" in body:
         body["labels"] = list(body["labels"])
     return body

@@ -9,7 +9,7 @@ import typer
 from task_manager_client.cli.failures import UsageError
 from task_manager_client.cli.options import AsJson
 from task_manager_client.cli.output import errors, plain, print_json, say
-from task_manager_client.cli.place import Place, checked_url, is_loopback
+from task_manager_client.cli.place import AGENT, Place, checked_url, is_loopback
 from task_manager_client.client import Client
 from task_manager_client.errors import TaskManagerError
 from task_manager_client.profiles import Login, Profile
@@ -43,7 +43,7 @@ def login(
     email = email or typer.prompt("Email", default=known.email if known else None, err=True)
     password = _password(from_stdin=password_stdin, is_new=register)
     store = MemoryStore()
-    with Client(where, tokens=store) as client:
+    with Client(where, tokens=store, user_agent=AGENT) as client:
         if register:
             client.register(email, password, name or typer.prompt("Your name", default=email.partition("@")[0], err=True))
         client.login(email, password)

@@ -13,7 +13,8 @@ from task_manager_client.profiles import DEFAULT_PROFILE, Profile
 from task_manager_client.wire import DEFAULT_URL, USER_AGENT
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-_AGENT: Final = f"tm {USER_AGENT}"
+_MAX_PORT: Final = 65_535
+AGENT: Final = f"tm {USER_AGENT}"
 
 
 @dataclass(slots=True)
@@ -39,12 +40,8 @@ class Place:
     def client(self) -> Client:
         """Returns a client of the current account."""
         if self.token:
-            return Client(self.url, access_token=self.token, user_agent=_AGENT)
-        return Client(self.url, tokens=self.profile(self.url), user_agent=_AGENT)
-
-    def anonymous(self, url: str) -> Client:
-        """Returns a client that is not logged in and keeps its tokens in memory."""
-        return Client(url, user_agent=_AGENT)
+            return Client(self.url, access_token=self.token, user_agent=AGENT)
+        return Client(self.url, tokens=self.profile(self.url), user_agent=AGENT)
 
 
 def checked_url(text: str) -> str:
@@ -56,7 +53,7 @@ def checked_url(text: str) -> str:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
         raise UsageError(f"{text!r} is not an address: {error}") from error
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or not 0 < (url.port or 1) <= _MAX_PORT:
         raise UsageError(f"{text!r} is not an address such as https://tasks.example.com")
     return text
 

@@ -6,7 +6,7 @@ A day with no time means 23:59 that day, and 23:59 is shown as the day alone.
 import calendar
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 END_OF_DAY: Final = time(23, 59)
@@ -37,13 +37,13 @@ def instant(text: str, now: datetime) -> datetime:
     """Returns the aware time that a text means. `now` is aware and in the local time zone. Raises UnclearTime."""
     full = _iso_time(text.strip())
     if full is not None:
-        return full if full.tzinfo is not None else full.astimezone()
+        return full if full.tzinfo is not None else _local(full)
     words = " ".join(word for word in text.lower().replace(",", " ").split() if word not in _FILLERS)
     try:
         for parse in (_elapsed, _named_day, _iso_day, _month_day, _clock_alone):
             found = parse(words, now.replace(tzinfo=None))
             if found is not None:
-                return found.astimezone()
+                return _local(found)
     except (ValueError, OverflowError) as error:
         raise UnclearTime(text) from error
     raise UnclearTime(text)
@@ -51,7 +51,7 @@ def instant(text: str, now: datetime) -> datetime:
 
 def shown(at: datetime, now: datetime) -> str:
     """Returns a short text for a time: the day as people name it, and the time of day. `now` is as for `instant`."""
-    local = at.astimezone(now.tzinfo)
+    local = at.astimezone()
     away = (local.date() - now.date()).days
     if away in (-1, 0, 1):
         day = ("yesterday", "today", "tomorrow")[away + 1]
@@ -62,6 +62,11 @@ def shown(at: datetime, now: datetime) -> str:
     else:
         day = f"{local.day} {local:%b} {local.year}"
     return day if local.time().replace(second=0, microsecond=0) == END_OF_DAY else f"{day} {local:%H:%M}"
+
+
+def _local(naive: datetime) -> datetime:
+    """Returns the aware time. A time in the gap of a clock change moves forward; astimezone alone would move it back."""
+    return datetime.fromtimestamp(naive.timestamp(), UTC).astimezone()
 
 
 def _iso_time(text: str) -> datetime | None:
