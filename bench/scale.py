@@ -130,18 +130,22 @@ def _query(system: System, chance: random.Random, now: float, kind: str, pod: in
     return end
 
 
-def table(wanted: Need, system: System, costs: Costs, seconds: float) -> str:
-    """Returns the use of each part by the arithmetic and in the simulation, and the latencies, as Markdown."""
+def parts_used(wanted: Need, system: System, costs: Costs, seconds: float) -> Mapping[str, tuple[float, float]]:
+    """Returns the use of each part, by the arithmetic and in the simulation."""
     rate = wanted.calls
     held = rate * held_seconds(costs)
-    rows = {
+    return {
         "gateway, cores": (rate * costs.gateway / len(system.gateways) / GATEWAY_CORES, _mean(system.gateways, seconds)),
         "task-service, cores": (rate * costs.service / len(system.pods), _mean(system.pods, seconds)),
         "pools, connections": (held / len(system.pools) / POOL_SIZE, _mean(system.pools, seconds)),
         "PgBouncer, sessions": (held / wanted.sessions, system.sessions.use(seconds)),
         "PostgreSQL, cores": (rate * costs.postgres / wanted.postgres_cores, system.postgres.use(seconds)),
     }
-    lines = [f"| {name} | {arithmetic:.0%} | {simulated:.0%} |" for name, (arithmetic, simulated) in rows.items()]
+
+
+def table(used: Mapping[str, tuple[float, float]]) -> str:
+    """Returns the use of each part as Markdown."""
+    lines = [f"| {name} | {arithmetic:.0%} | {simulated:.0%} |" for name, (arithmetic, simulated) in used.items()]
     return "\n".join(("| used | arithmetic | simulated |", "| --- | ---: | ---: |", *lines))
 
 
@@ -169,7 +173,8 @@ def main() -> None:
         p50, p99 = (quantile(system.latencies, part) * 1000 for part in (0.5, 0.99))
         sys.stdout.write(
             f"{options.users} users, {wanted.calls:.0f} calls/s, {lost} of {ZONES} zones lost: {len(system.pods)} pods of task-service,"
-            f" {len(system.gateways)} of the gateway\n\n{table(wanted, system, costs, options.seconds)}\n\np50 {p50:.1f} ms, p99 {p99:.1f} ms\n\n"
+            f" {len(system.gateways)} of the gateway\n\n{table(parts_used(wanted, system, costs, options.seconds))}\n\n"
+            f"p50 {p50:.1f} ms, p99 {p99:.1f} ms\n\n"
         )
 
 

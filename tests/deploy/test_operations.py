@@ -1,11 +1,10 @@
-"""docs/operations.md: everything that it names exists, and its capacity table follows from its inputs."""
+"""docs/operations.md and docs/scale.md: everything that they name exists. test_scale.py tests the arithmetic."""
 
 import math
 import re
 from functools import reduce
 from typing import Any
 
-import pytest
 import yaml
 
 from auth_service.settings import Settings as AuthSettings
@@ -18,13 +17,10 @@ from tests.deploy.consistency import names
 from tests.deploy.rendered import of_kind
 from tests.deploy.workflows import ROOT
 
-TEXT = (ROOT / "docs" / "operations.md").read_text()
+TEXT = "\n".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "scale.md"))
 CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).rglob("*.py")))
 # Documents with their own tests.
-ELSEWHERE = {"runbook.md", "backup.md"}
-# How far the README's table may differ before this document must be recalculated: benchmarks on shared cores vary.
-TOLERANCE = 0.25
-COLUMNS = ("GetTask", "ListTasks (20)", "CreateTask")
+ELSEWHERE = {"runbook.md", "backup.md", "citus.md"}
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -117,58 +113,6 @@ def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
     assert set(re.findall(r"`(\w+)`", said[1])) == led
     # All other tables have one row.
     assert all("single" in bodies[name] for name in bodies.keys() - led)
-
-
-# ------------------------------------------------------------------------------------------------------------------------ capacity
-
-
-def _rows(block: str) -> list[list[str]]:
-    text = TEXT.partition(f"<!-- {block} -->")[2].partition(f"<!-- /{block} -->")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()[2:]]
-
-
-def _number(cell: str) -> float:
-    return float(re.sub(r"[ %]", "", cell))
-
-
-def _inputs() -> tuple[list[float], list[float], list[float]]:
-    shares, service, both, envoy = [[_number(cell) for cell in row[1:] if cell] for row in _rows("inputs")]
-    assert sum(shares) == 100
-    for costs in (service, both, envoy):
-        # With a tolerance of 1 µs for rounding, because the last row is also the difference of the two above it.
-        assert costs[3] == pytest.approx(sum(share * cost for share, cost in zip(shares, costs, strict=False)) / 100, abs=1)
-    assert all(whole - part == rest for whole, part, rest in zip(both, service, envoy, strict=True))
-    return shares, service, envoy
-
-
-def test_the_inputs_are_what_was_measured() -> None:
-    measured = {
-        (rpc, way): _number(cpu.removesuffix("µs"))
-        for rpc, way, cpu in re.findall(
-            r"^\| ([\w (20)]+), (gRPC|REST) [\w ]+\|(?:[^|]+\|){3} ([\d ]+µs) \|", (ROOT / "README.md").read_text(), re.MULTILINE
-        )
-    }
-    for row, way in ((1, "gRPC"), (2, "REST")):
-        for column, rpc in enumerate(COLUMNS):
-            said = _number(_rows("inputs")[row][1 + column])
-            assert said == pytest.approx(measured[rpc, way], rel=TOLERANCE), f"{rpc} by {way} was measured anew: derive the capacity again"
-
-
-def test_the_table_follows_from_the_inputs() -> None:
-    _, service, envoy = _inputs()
-    per_task_pod, per_gateway_pod = 0.6e6 / service[3], 1.2e6 / envoy[3]
-    for said, what in ((per_task_pod, "0.6"), (per_gateway_pod, "1.2")):
-        stated = re.search(rf"{what} / \d+ µs = \*\*([\d ]+) calls/s per pod\*\*", TEXT)
-        assert stated is not None
-        assert int(said) == pytest.approx(_number(stated[1]), abs=2)
-    connections = {name: int(_connections(name)) for name in ("task-service", "auth-service")}
-    for row in _rows("capacity"):
-        rate, *said = (int(_number(cell)) for cell in row)
-        task, gateway, auth = (max(2, math.ceil(need)) for need in (rate / per_task_pod, rate / per_gateway_pod, rate / 5000 / 2.4))
-        held = task * connections["task-service"] + auth * connections["auth-service"]
-        # The new pods, and as many stopping ones.
-        rolling = held + 2 * (math.ceil(task / 4) * connections["task-service"] + math.ceil(auth / 4) * connections["auth-service"])
-        assert said == [task, gateway, auth, held, rolling]
 
 
 def _connections(component: str) -> str:
