@@ -9,6 +9,11 @@ $$;
 UPDATE task.tasks SET title = normalize(title) WHERE title IS NOT NFC NORMALIZED AND char_length(normalize(title)) <= 200;
 UPDATE task.tasks SET description = normalize(description)
  WHERE description IS NOT NFC NORMALIZED AND char_length(normalize(description)) <= 10000;
+-- The rows of the labels first, while the tasks still have the old ones. A task may have both forms of a label.
+INSERT INTO task.task_labels (user_id, label, completed, created_at, task_id)
+SELECT user_id, normalize(label), completed, created_at, task_id FROM task.task_labels WHERE label IS NOT NFC NORMALIZED
+ON CONFLICT DO NOTHING;
+DELETE FROM task.task_labels WHERE label IS NOT NFC NORMALIZED;
 UPDATE task.tasks SET labels = task.normalized(labels) WHERE labels::text IS NOT NFC NORMALIZED;
 DROP FUNCTION task.normalized(text[]);
 
@@ -16,5 +21,3 @@ DROP FUNCTION task.normalized(text[]);
 DROP INDEX task.tasks_by_status_priority_and_title;
 CREATE INDEX tasks_by_status_priority_and_title ON task.tasks
     (user_id, status, (-priority), (casefold(title COLLATE "pg_unicode_fast") COLLATE "C"), id) WHERE deleted_at IS NULL;
-CREATE INDEX tasks_by_status_and_title ON task.tasks (user_id, status, (casefold(title COLLATE "pg_unicode_fast") COLLATE "C"), id)
-    WHERE deleted_at IS NULL;

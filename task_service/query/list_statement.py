@@ -97,12 +97,12 @@ class Key:
 # By the code points of the folded title.
 TITLE_KEY: Final = '{} COLLATE "C"'
 TITLE: Final = TITLE_KEY.format(folded("title"))
-# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0010_text.sql.
+# The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0011_text.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
-SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id"), (TITLE, "id")})
+SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id")})
 # The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
 # same value.
-PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)", TITLE})
+PRESORTED: Final = frozenset({"created_at", DUE_DATE, "priority", "(-priority)"})
 # To walk over as many entries of an index takes PostgreSQL about a millisecond.
 CHEAP_SKIP: Final = 10_000
 

@@ -105,8 +105,6 @@ LISTINGS = [
     Listing("priority desc, title", "", "tasks_by_status_priority_and_title"),
     Listing("priority desc, title", "status != COMPLETED", "tasks_by_status_priority_and_title"),
     Listing("priority, title desc", "status = PENDING", "tasks_by_status_priority_and_title"),
-    Listing("title", "", "tasks_by_status_and_title"),
-    Listing("title desc", "status != COMPLETED", "tasks_by_status_and_title"),
     Listing("", "labels:work", "task_labels_pkey"),
     Listing("created_at", "labels:work", "task_labels_pkey"),
     Listing("", "labels:work status != COMPLETED", "task_labels_pkey"),
@@ -116,13 +114,12 @@ LISTINGS = [
     Listing("", "", "deleted_tasks_by_created_at", show_deleted=True),
     Listing("", "", "tasks_by_status", show_deleted=True),
 ]
-UNSERVED = Listing("updated_at", "", "")
+UNSERVED = Listing("title", "", "")
 # Of these orders, an index has the first key.
 PRESORTED = [
     Listing("due_date, title", "", "tasks_by_status_and_due_date"),
     Listing("created_at desc, title", "status != COMPLETED", "tasks_by_status"),
     Listing("created_at, priority desc", "", "tasks_by_status"),
-    Listing("title, due_date desc", "", "tasks_by_status_and_title"),
 ]
 
 
