@@ -133,8 +133,9 @@ class LoginGuard:
 
     @contextlib.asynccontextmanager
     async def attempt(self) -> AsyncIterator[Attempt]:
-        """Yields an attempt, which succeeds if the body does. If the body raises Overloaded, DependencyUnavailable or TimeLimitExceeded, it does not count.
+        """Yields an attempt, which succeeds if the body does.
 
+        If the body raises Overloaded, DependencyUnavailable or TimeLimitExceeded, the attempt does not count.
         If the caller cancels the call or the call's deadline passes, the outcome may be unknown, so the attempt counts as failed and as successful.
         """
         attempt = Attempt(self._limiter, self._limits)
