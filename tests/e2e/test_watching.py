@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -154,8 +154,8 @@ async def _age(stack: Stack, account: Account, *, up_to: int, days: int) -> None
     """Makes the first changes older and runs the cleanup, as the services do regularly."""
     database = await asyncpg.connect(stack.state.database_url)
     try:
-        older = "UPDATE task.changes SET at = at - $3::interval WHERE user_id = $1 AND seq <= $2"
-        await database.execute(older, UUID(account.id), up_to, timedelta(days=days))
+        older = "UPDATE task.changes SET at = $3 WHERE user_id = $1 AND seq <= $2"
+        await database.execute(older, UUID(account.id), up_to, datetime.now(UTC) - timedelta(days=days))
         await database.execute(SWEEP, timedelta(days=30), timedelta(days=7), BATCH)
     finally:
         await database.close()
