@@ -64,6 +64,7 @@ BEGIN
 END $$;
 
 -- p_operations: [{n, id, title, description, status, priority, due_date, labels}, …], n from 0. The new tasks, in that order, or the first of them.
+-- It names each column of task.tasks, so a migration that adds one replaces this function.
 CREATE OR REPLACE FUNCTION task.create_tasks(p_user uuid, p_operations jsonb, p_seq bigint, p_actor task.actor, p_all boolean)
 RETURNS task.tasks[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

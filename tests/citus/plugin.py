@@ -33,6 +33,8 @@ SETTINGS: Final = {
     "wal_level": "logical",
     "max_prepared_transactions": "200",
     "log_min_error_statement": "panic",
+    # Ephemeral systems switch it off. A server that is killed must have what it has committed.
+    "synchronous_commit": "on",
     "citus.node_conninfo": "sslmode=disable",
 }
 # Whatever is free above the ports that devstack picks from.

@@ -23,12 +23,12 @@ WRITE = "SELECT * FROM task.write($1, 1::smallint, $2, ROW($1, $1, '')::task.act
 # Each kind of statement that a migration may have on distributed tables.
 LATER = """
 -- A comment; with a semicolon.
-ALTER TABLE task.tasks ADD COLUMN color text;
+ALTER TABLE task.changes ADD COLUMN color text;
 ALTER TABLE task.counters ADD COLUMN archived bigint NOT NULL DEFAULT 0;
-CREATE INDEX tasks_by_color ON task.tasks (user_id, color) WHERE color IS NOT NULL;
+CREATE INDEX changes_by_color ON task.changes (user_id, color) WHERE color IS NOT NULL;
 DROP INDEX task.idempotency_keys_by_created_at;
 CREATE INDEX idempotency_keys_by_created_at ON task.idempotency_keys (created_at);
-UPDATE task.tasks SET color = 'red' WHERE status = 1;
+UPDATE task.changes SET color = 'red' WHERE kind = 1;
 CREATE TABLE task.notes (user_id uuid NOT NULL, id uuid NOT NULL, body text NOT NULL, PRIMARY KEY (user_id, id));
 CREATE OR REPLACE FUNCTION task.count_tasks(p_user uuid, p_pending bigint, p_in_progress bigint, p_completed bigint)
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -105,7 +105,7 @@ async def test_a_filled_database_is_distributed_and_again_after_a_migration(urls
     await connection.close()
     connection = await asyncpg.connect(urls[0])
     await connection.execute("INSERT INTO task.notes (user_id, id, body) VALUES ($1, $1, '')", users[0])
-    joined = "SELECT count(color) FROM task.notes JOIN task.tasks USING (user_id) WHERE user_id = $1"
+    joined = "SELECT count(color) FROM task.notes JOIN task.changes USING (user_id) WHERE user_id = $1"
     assert await connection.fetchval(joined, users[0]) == TASKS + 1
     await _create(connection, users[1], 2)
     await connection.close()

@@ -31,6 +31,7 @@ WRITERS = 8
 MOVES = 4
 FROZEN_SECONDS = 15.0
 RECOVERED_WITHIN_SECONDS = 15.0
+CAUGHT_UP_WITHIN_SECONDS = 30.0
 # Allowed beyond a deadline, for the round trip on a loaded machine.
 SLACK_SECONDS = 1.0
 SHARD_OF = "SELECT get_shard_id_for_distribution_column('task.tasks', $1::uuid)"
@@ -106,7 +107,7 @@ async def test_shards_move_under_writers_and_nothing_is_lost(cluster: Stack, cli
                 )
                 assert await coordinator.fetchval(PORT_OF, shard) == target
         for writer, watcher in zip(writers, watchers, strict=True):
-            told = await watcher.changed(len(writer.created))
+            told = await watcher.changed(len(writer.created), CAUGHT_UP_WITHIN_SECONDS)
             # Each once, in the order in which the only writer of the user has created them. The last call may have been cancelled after its commit.
             assert [change.task["id"] for change in told][: len(writer.created)] == writer.created
     sys.stdout.write(f"{sum(len(w.created) for w in writers)} creates, longest {max(max(w.seconds) for w in writers):.3f} s" + "\n")

@@ -27,7 +27,8 @@ ORDERS = ("", "due_date", "priority desc, due_date", "priority desc, title", "ti
 async def test_each_table_is_where_it_belongs(coordinator: "asyncpg.Connection[asyncpg.Record]") -> None:
     rows = await coordinator.fetch(
         "SELECT tablename, citus_table_type FROM pg_tables LEFT JOIN citus_tables ON table_name = (schemaname || '.' || tablename)::regclass"
-        " WHERE schemaname = 'task'"
+        # Not the shard of `feed` that the coordinator has.
+        r" WHERE schemaname = 'task' AND tablename !~ '_\d+$'"
     )
     assert dict(rows) == KINDS
     groups = await coordinator.fetch("SELECT DISTINCT colocation_id FROM citus_tables WHERE citus_table_type = 'distributed'")
