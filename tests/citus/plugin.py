@@ -6,11 +6,10 @@ servers `postgres-1` and `postgres-2`. The tables of tasks are distributed after
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-import asyncpg
 import pytest
 
 from devstack import once, postgres, stack
@@ -20,9 +19,12 @@ from devstack.data_dir import DataDir
 from devstack.ports import Reservation
 from devstack.postgres import DATABASE, Postgres
 from devstack.process import Spec
-from devstack.roles import SUPERUSER, ensure_database, ensure_roles
+from devstack.roles import ensure_database, ensure_roles
 from devstack.services import Services
 from devstack.stack import Stack
+
+StartDatabase: TypeAlias = Callable[..., Awaitable[None]]
+Migrate: TypeAlias = Callable[[Stack, Services], Awaitable[None]]
 
 FOLDER: Final = "CITUS"
 WORKERS: Final = ("postgres-1", "postgres-2")
@@ -51,7 +53,8 @@ def pytest_configure() -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(postgres, "program", lambda name: Path(folder) / "bin" / name)
     patch.setattr(stack, "Postgres", Coordinator)
-    patch.setattr(Stack, "_start_database", _start_database)
+    patch.setattr(Stack, "_start_database", _with_workers(Stack._start_database))
+    patch.setattr(Stack, "_migrate", _and_distribute(Stack._migrate))
 
 
 class _Folder:
@@ -80,8 +83,8 @@ class Server(Postgres):
         spec = super().server()
         self._password_file.write_text("".join(f"*:*:*:{role}:{password}\n" for role, password in self._passwords.items()))
         self._password_file.chmod(0o600)
-        if self._account is not None:
-            os.chown(self._password_file, self._account.uid, self._account.gid)
+        if self.account is not None:
+            os.chown(self._password_file, self.account.uid, self.account.gid)
             self._password_file.parent.chmod(0o711)
         switches = (argument for name, value in SETTINGS.items() for argument in ("-c", f"{name}={value}"))
         environment = {**spec.environment, "PGPASSFILE": str(self._password_file)}
@@ -120,22 +123,25 @@ class Coordinator(Server):
             await connection.close()
 
 
-async def _start_database(system: Stack, database: Coordinator, services: Services) -> None:
-    """Replaces Stack._start_database."""
-    servers = (*database.workers, database)
-    for server in servers:
-        await server.prepare()
-    await together(*(system._launch(server.server()) for server in servers))
-    await database.ensure_database()
-    await together(_migrate(system, services), *(system._launch(spec) for spec in (*services.auth(), *services.task())))
+def _with_workers(start: StartDatabase) -> StartDatabase:
+    async def starting(system: Stack, database: Coordinator, *others: Any) -> None:
+        for worker in database.workers:
+            await worker.prepare()
+        await together(*(system._launch(worker.server()) for worker in database.workers))
+        await start(system, database, *others)
+
+    return starting
 
 
-async def _migrate(system: Stack, services: Services) -> None:
-    await system._migrate(services)
-    assert system._data is not None
-    spec = next(spec for spec in services.migrations() if spec.name == "migrate-task")
-    command = (*spec.command[:-1], "distribute")
-    await once.run(dataclasses.replace(spec, name="distribute", command=command, log=spec.log.with_name("distribute.log")), system._data.held)
+def _and_distribute(migrate: Migrate) -> Migrate:
+    async def migrating(system: Stack, services: Services) -> None:
+        await migrate(system, services)
+        assert system._data is not None
+        spec = next(spec for spec in services.migrations() if spec.name == "migrate-task")
+        command = (*spec.command[:-1], "distribute")
+        await once.run(dataclasses.replace(spec, name="distribute", command=command, log=spec.log.with_name("distribute.log")), system._data.held)
+
+    return migrating
 
 
 def _reserve() -> Reservation:
@@ -145,9 +151,3 @@ def _reserve() -> Reservation:
         except OSError:
             continue
     raise pytest.UsageError("no port is free")
-
-
-async def connect(system: Stack) -> "asyncpg.Connection[asyncpg.Record]":
-    """Connects to the coordinator as its superuser."""
-    assert system.state.database_url.partition("//")[2].startswith(SUPERUSER)
-    return await asyncpg.connect(system.state.database_url)
