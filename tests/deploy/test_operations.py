@@ -20,7 +20,7 @@ from tests.deploy.workflows import ROOT
 TEXT = "\n".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "scale.md"))
 CODE = "\n".join(path.read_text() for package in ("servicekit", "auth_service", "task_service") for path in sorted((ROOT / package).rglob("*.py")))
 # Documents with their own tests.
-ELSEWHERE = {"runbook.md", "backup.md", "citus.md"}
+ELSEWHERE = {"runbook.md", "backup.md"}
 
 
 def test_its_links_lead_somewhere() -> None:
