@@ -19,6 +19,20 @@ def only_if(*any_of: Sequence[Predicate]) -> dict[str, Any]:
     return {"matcher_list": {"matchers": [{"predicate": _unless(_combined("or_matcher", alternatives)), "on_match": _SKIP}]}}
 
 
+def in_cel(operator: str, *operands: Any) -> dict[str, Any]:
+    """Returns a call in CEL's syntax tree, for Envoy's RBAC filter. An operand is another call, an attribute such as `request.size`, or a number."""
+    return {"call_expr": {"function": operator, "args": [_operand(each) for each in operands]}}
+
+
+def _operand(value: Any) -> dict[str, Any]:
+    if isinstance(value, int):
+        return {"const_expr": {"int64_value": value}}
+    if isinstance(value, dict):
+        return value
+    name, _, attribute = value.partition(".")
+    return {"select_expr": {"operand": {"ident_expr": {"name": name}}, "field": attribute}}
+
+
 def _combined(how: str, predicates: Sequence[Predicate]) -> Predicate:
     # Envoy's combinations have at least two predicates.
     return predicates[0] if len(predicates) == 1 else {how: {"predicate": list(predicates)}}
@@ -44,15 +58,23 @@ UNUSUAL: Final = only_if(
     ],
     [_unless(_header("Request", "x-request-id", {"safe_regex": {"google_re2": {}, "regex": "[0-9A-Za-z_.:-]{0,64}"}}))],
     [_header("Request", "content-type", {"prefix": "application/grpc-web"})],
-    # A missing header is not `identity`, but it has no character either.
-    [
-        _header("Request", "grpc-encoding", {"safe_regex": {"google_re2": {}, "regex": ".*"}}),
-        _unless(_header("Request", "grpc-encoding", {"exact": "identity"})),
-    ],
+    [_header("Request", "grpc-encoding", {"safe_regex": {"google_re2": {}, "regex": ".*"}})],
+    [_header("Request", "content-encoding", {"safe_regex": {"google_re2": {}, "regex": ".*"}})],
+    [_header("Request", "content-type", {"safe_regex": {"google_re2": {}, "regex": "(?i).*charset.*"}})],
 )
+# A header that marks the transcoder's errors until the Lua filter has cleaned their text.
+FROM_TRANSCODER: Final = "x-from-transcoder"
+TRANSCODER_ERROR: Final = only_if([_header("Response", FROM_TRANSCODER, {"exact": "1"})])
 _IS_JSON: Final = _header("Response", "content-type", {"prefix": "application/json"})
 _IS_EVENTS: Final = _header("Response", "content-type", {"prefix": "text/event-stream"})
 ERROR: Final = only_if([_header("Response", ":status", {"safe_regex": {"google_re2": {}, "regex": "[45].."}})])
 REST_ANSWER: Final = only_if([_IS_JSON], [_IS_EVENTS])
 REST_200: Final = only_if([_header("Response", ":status", {"exact": "200"}), _IS_JSON])
 REST_401: Final = only_if([_header("Response", ":status", {"exact": "401"}), _IS_JSON])
+
+# More than clients need, and less than grpc accepts.
+MAX_HEADER_BYTES: Final = 32 * 1024
+MAX_HEADERS: Final = 100
+TOO_LARGE_HEADERS: Final = in_cel(
+    "_||_", in_cel("_>_", "request.total_size", MAX_HEADER_BYTES), in_cel("_>_", in_cel("size", "request.headers"), MAX_HEADERS)
+)

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from gateway import conditions
 from gateway.public_files import MissingFile, openapi, page
-from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, grpc_codes, has_status
+from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, NO_QUERY, grpc_codes, has_status
 from gateway.routes import DescriptorError, RouteTable, read_routes
 from gateway.settings import Endpoint, GatewaySettings, SettingsError, canary_of
 
@@ -59,6 +59,8 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
         times_lua=_times_lua(routes),
+        transcoder_errors=(_HERE / "transcoder_errors.lua").read_text(encoding="utf-8"),
+        no_query=NO_QUERY,
     )
 
 

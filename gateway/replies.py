@@ -4,13 +4,15 @@ The table must not cover the services' answers. The transcoder formats those in 
 """
 
 import base64
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from taskmanager.rpc.v1 import error_reason_pb2
+
+from gateway.conditions import FROM_TRANSCODER
 
 _DOMAIN: Final = "taskmanager"
 _TYPE_PREFIX: Final = "type.googleapis.com/google.rpc."
@@ -28,6 +30,7 @@ class LocalReply:
     reason: the ErrorReason of the google.rpc.ErrorInfo; None if the catalogue has no reason for it.
     challenge: the parameters of the `www-authenticate: Bearer` header (RFC 6750 section 3).
     condition: an additional access log filter (in Envoy's format) that must match; None matches every reply with the status.
+    more_headers: further headers, for every client. They may contain Envoy's command operators.
     """
 
     status: int
@@ -39,6 +42,7 @@ class LocalReply:
     becomes: int | None = None
     challenge: str | None = None
     condition: dict[str, Any] | None = None
+    more_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -48,7 +52,8 @@ class LocalReply:
     @property
     def headers(self) -> dict[str, str]:
         """The headers for every client."""
-        return {} if self.challenge is None else {"www-authenticate": f"Bearer {self.challenge}"}
+        challenge = {} if self.challenge is None else {"www-authenticate": f"Bearer {self.challenge}"}
+        return {**challenge, **self.more_headers}
 
     @property
     def grpc_headers(self) -> dict[str, str]:
@@ -117,10 +122,18 @@ _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')
 
 # A direct response, which is an answer of a route. Its body stays as it is.
 DIRECT_RESPONSE: Final = _cel("response.code_details == 'direct_response'")
+# The routes whose requests have no answer have no cluster, so that the filters run. Their names say which answer the client gets.
+NO_QUERY: Final = "no-query"
+_NO_QUERY: Final = _cel(f"xds.route_name == '{NO_QUERY}'")
+# The name of any other such route is the list of the path's methods.
+_OTHER_METHOD: Final = _cel("xds.route_name != ''")
+_TOO_LARGE_HEADERS: Final = _cel("response.code_details.contains('rbac_access_denied')")
 
 # The first reply that matches is used. For a status that is not listed, the client sees the replying filter's text and the code UNKNOWN.
 LOCAL_REPLIES: Final = (
-    LocalReply(400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER),
+    LocalReply(
+        400, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, condition=_TRANSCODER, more_headers={FROM_TRANSCODER: "1"}
+    ),
     LocalReply(400, code_pb2.INVALID_ARGUMENT, "The request is malformed.", error_reason_pb2.MALFORMED_REQUEST),
     LocalReply(
         401,
@@ -136,19 +149,49 @@ LOCAL_REPLIES: Final = (
     LocalReply(
         403, code_pb2.UNAUTHENTICATED, _TOKEN_REFUSED, error_reason_pb2.TOKEN_INVALID, becomes=401, challenge=_INVALID_TOKEN, condition=_AUDIENCE
     ),
+    LocalReply(
+        403,
+        code_pb2.RESOURCE_EXHAUSTED,
+        "The headers are too large, or too many.",
+        error_reason_pb2.REQUEST_TOO_LARGE,
+        becomes=431,
+        condition=_TOO_LARGE_HEADERS,
+    ),
     LocalReply(403, code_pb2.PERMISSION_DENIED, "This is not allowed.", error_reason_pb2.ACCESS_DENIED),
+    LocalReply(
+        404,
+        code_pb2.INVALID_ARGUMENT,
+        "This method has no query parameters. Its fields are in the body, so that no secret is in a URL.",
+        error_reason_pb2.MALFORMED_REQUEST,
+        becomes=400,
+        condition=_NO_QUERY,
+    ),
+    LocalReply(
+        404,
+        code_pb2.UNIMPLEMENTED,
+        "The path does not have this method.",
+        becomes=405,
+        condition=_OTHER_METHOD,
+        more_headers={"allow": "%ROUTE_NAME%"},
+    ),
     LocalReply(404, code_pb2.NOT_FOUND, "There is nothing at this path.", grpc_code=code_pb2.UNIMPLEMENTED),
     LocalReply(405, code_pb2.UNIMPLEMENTED, "The path does not have this method."),
     LocalReply(408, code_pb2.DEADLINE_EXCEEDED, "The request took too long.", error_reason_pb2.DEADLINE_EXCEEDED),
-    LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large."),
-    LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long."),
-    LocalReply(415, code_pb2.INVALID_ARGUMENT, "The content type is not one that is taken here."),
+    LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large.", error_reason_pb2.REQUEST_TOO_LARGE),
+    LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long.", error_reason_pb2.REQUEST_TOO_LARGE),
+    LocalReply(
+        415,
+        code_pb2.INVALID_ARGUMENT,
+        "The body must be JSON in UTF-8, without a content encoding.",
+        error_reason_pb2.MALFORMED_REQUEST,
+        more_headers={"accept": "application/json", "accept-encoding": "identity"},
+    ),
     LocalReply(422, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, becomes=400),  # times.lua
     LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
     LocalReply(
         429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests from this address; try again later.", error_reason_pb2.TOO_MANY_REQUESTS, retry_seconds=1
     ),
-    LocalReply(431, code_pb2.RESOURCE_EXHAUSTED, "The headers are too large."),
+    LocalReply(431, code_pb2.RESOURCE_EXHAUSTED, "The headers are too large, or too many.", error_reason_pb2.REQUEST_TOO_LARGE),
     LocalReply(500, code_pb2.INTERNAL, "Something went wrong.", error_reason_pb2.INTERNAL_ERROR),
     LocalReply(501, code_pb2.UNIMPLEMENTED, "This is not implemented."),
     LocalReply(502, code_pb2.UNAVAILABLE, "The service gave no valid answer; try again later.", error_reason_pb2.DEPENDENCY_UNAVAILABLE),

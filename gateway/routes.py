@@ -37,6 +37,11 @@ class RestPath:
     body: str = ""
 
     @property
+    def whole_body(self) -> bool:
+        """Whether the body has every field of the request, so the query has none."""
+        return self.body == "*"
+
+    @property
     def variable(self) -> bool:
         """Whether more than one path matches the template."""
         return any(token in self.template for token in "{*")
@@ -74,6 +79,33 @@ class Rpc:
 
 
 @dataclass(frozen=True)
+class Resource:
+    """A REST path with the RPCs of its methods, in the order of the descriptor set.
+
+    template: the path template of one of its RPCs. Another one may name the variables differently.
+    """
+
+    template: RestPath
+    rpcs: tuple[tuple[RestPath, Rpc], ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The HTTP methods. If GET is one, HEAD is another, except for a stream, which has no length and does not end."""
+        given = [rest.method for rest, _ in self.rpcs]
+        return tuple(sorted({*given, *(["HEAD"] if self.has_head else [])}))
+
+    @property
+    def has_head(self) -> bool:
+        """Whether HEAD is answered like GET, without the body."""
+        return any(rest.method == "GET" and not rpc.streams for rest, rpc in self.rpcs)
+
+    @property
+    def public(self) -> bool:
+        """Whether none of the methods needs an access token."""
+        return all(rpc.public for _, rpc in self.rpcs)
+
+
+@dataclass(frozen=True)
 class RouteTable:
     """Every routed RPC, in the order of the descriptor set. It contains no method with ACCESS_INTERNAL."""
 
@@ -83,6 +115,16 @@ class RouteTable:
     def public(self) -> tuple[Rpc, ...]:
         """The methods that need no access token."""
         return tuple(rpc for rpc in self.rpcs if rpc.public)
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The REST paths. A path with a literal behind its last variable (`/tasks/{id}:undelete`) is before `/tasks/{id}`, which matches it too."""
+        grouped: dict[str, list[tuple[RestPath, Rpc]]] = {}
+        for rpc in self.rpcs:
+            for rest in rpc.rest:
+                grouped.setdefault(rest.regex, []).append((rest, rpc))
+        found = [Resource(pairs[0][0], tuple(pairs)) for pairs in grouped.values()]
+        return tuple(sorted(found, key=lambda resource: resource.template.template.endswith("}")))
 
     @property
     def transcoded_services(self) -> tuple[str, ...]:

@@ -13,21 +13,32 @@ function envoy_on_request(handle)
   if id and (#id > 64 or id:find("[^%w%-_.:]")) then
     handle:headers():replace("x-request-id", (id:sub(1, 64):gsub("[^%w%-_.:]", "_")))
   end
-  check_encoding(handle)
+  if is_grpc(handle) then
+    check_compression(handle)
+  else
+    handle:headers():remove("grpc-encoding")  -- a REST request has no gRPC messages
+    check_body(handle)
+  end
 end
 
--- grpc ends a call with INTERNAL if it does not know the compression of the messages. A REST request has no gRPC messages, so the header means nothing
--- there. A gRPC call ends with UNIMPLEMENTED (gRPC's document compression.md).
-function check_encoding(handle)
-  local headers = handle:headers()
-  local encoding = headers:get("grpc-encoding")
-  if not encoding or encoding == "identity" or encoding == "gzip" or encoding == "deflate" then
-    return
-  end
-  if (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1 then
+function is_grpc(handle)
+  return (handle:headers():get("content-type") or ""):find("application/grpc", 1, true) == 1
+end
+
+-- grpc ends a call with INTERNAL if it does not know the compression of the messages. A client expects UNIMPLEMENTED (gRPC's document compression.md).
+function check_compression(handle)
+  local encoding = handle:headers():get("grpc-encoding") or "identity"
+  if encoding ~= "identity" and encoding ~= "gzip" and encoding ~= "deflate" then
     handle:respond({[":status"] = "501"}, "")
-  else
-    headers:remove("grpc-encoding")
+  end
+end
+
+-- The transcoder reads JSON in UTF-8 and nothing else (RFC 8259 section 8.1).
+function check_body(handle)
+  local encoding = (handle:headers():get("content-encoding") or "identity"):lower()
+  local charset = (handle:headers():get("content-type") or ""):lower():match('charset%s*=%s*"?([^%s;"]*)')
+  if encoding ~= "identity" or (charset and charset ~= "utf-8" and charset ~= "utf8" and charset ~= "us-ascii") then
+    handle:respond({[":status"] = "415"}, "")
   end
 end
 

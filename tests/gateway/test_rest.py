@@ -107,20 +107,9 @@ def test_bad_input_is_400(gateway: Gateway, stack: Stack, method: str, path: str
     assert not stack.requests()
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("DELETE", TASKS), ("POST", f"{TASKS}/1"), ("HEAD", TASKS), ("OPTIONS", TASKS), ("TRACE", TASKS), ("GET", "/api/v1/auth/login")],
-)
-def test_a_wrong_method_is_404(gateway: Gateway, method: str, path: str) -> None:
-    answer = gateway.request(method, path)
-    assert answer.status_code == 404
-    if method != "HEAD":
-        assert_error(answer, 404, 5)
-
-
 def test_what_is_no_http_request_gets_the_same_shape(gateway: Gateway) -> None:
     assert_error(gateway.request("BREW", TASKS), 400, 3, "MALFORMED_REQUEST")
-    assert_error(gateway.request("GET", TASKS, headers={"x-big": "x" * 40_000}), 431, 8)
+    assert_error(gateway.request("GET", TASKS, headers={"x-big": "x" * 140_000}), 431, 8, "REQUEST_TOO_LARGE")
 
 
 def _body(size: int) -> bytes:
@@ -139,8 +128,8 @@ def test_a_body_of_3_mib_arrives(gateway: Gateway, stack: Stack, *, chunked: boo
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_larger_body_is_413(gateway: Gateway, stack: Stack, size: int, *, chunked: bool) -> None:
     body = _body(size)
-    assert_error(gateway.request("POST", TASKS, content=iter([body]) if chunked else body), 413, 8)
-    assert_error(gateway.request("POST", "/api/v1/auth/login", token=False, content=body), 413, 8)
+    assert_error(gateway.request("POST", TASKS, content=iter([body]) if chunked else body), 413, 8, "REQUEST_TOO_LARGE")
+    assert_error(gateway.request("POST", "/api/v1/auth/login", token=False, content=body), 413, 8, "REQUEST_TOO_LARGE")
     assert not stack.requests()
 
 
@@ -171,7 +160,7 @@ def test_an_answer_that_is_too_large_is_an_internal_error(gateway: Gateway, stac
 def test_the_limit_is_a_setting(stack: Stack) -> None:
     with gateway_behind(stack, max_request_bytes=1000) as gateway:
         assert gateway.request("POST", TASKS, content=_body(1000)).status_code == 201
-        assert_error(gateway.request("POST", TASKS, content=_body(1001)), 413, 8)
+        assert_error(gateway.request("POST", TASKS, content=_body(1001)), 413, 8, "REQUEST_TOO_LARGE")
 
 
 @pytest.mark.parametrize(("status", "http"), HTTP_STATUS.items())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,6 +20,12 @@ class RawRequest:
     target: bytes
     headers: tuple[bytes, ...] = ()
     body: bytes = b""
+
+
+def connected(base_url: str) -> socket.socket:
+    """Returns a connection for a protocol that the caller speaks."""
+    url = urlsplit(base_url)
+    return socket.create_connection((url.hostname, url.port), timeout=TIMEOUT_SECONDS)
 
 
 async def send(base_url: str, request: RawRequest) -> httpx.Response:
