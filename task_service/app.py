@@ -40,7 +40,8 @@ from task_service.tasks.messages import encode
 from task_service.tasks.repository import PostgresTasks, removals
 from task_service.tasks.service import TaskService
 
-# The gateway routes reflection to task_service only, so task_service also describes the public services of auth_service.
+# The gateway routes reflection and health checks to task_service only, so task_service also describes the public services of auth_service, and asks
+# for their health.
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
 
 
@@ -86,7 +87,7 @@ def parts(settings: Settings) -> app.Parts:
         resources=[probe, redis, cache, following, database, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
         checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         drains=[watches.drain],
-        reflected=NEIGHBOURS,
+        neighbours=dict.fromkeys(NEIGHBOURS, events.require_serving),
     )
 
 

@@ -34,7 +34,8 @@ class Parts:
     resources: Sequence[Resource]
     checks: Mapping[str, Check]
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    reflected: Sequence[ServiceDescriptor] = ()
+    # The services of other processes that clients reach through the same gateway: described by reflection, each with a check of its health.
+    neighbours: Mapping[ServiceDescriptor, Check] = field(default_factory=dict)
     drains: Sequence[Drain] = ()
 
 
@@ -84,10 +85,11 @@ async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing, call
         max_concurrent_streams=settings.max_concurrent_streams,
         slow_reader_seconds=settings.slow_reader_seconds,
     )
-    health = Health([service.full_name for service, _ in parts.handlers], parts.checks, parts.registry)
+    neighbours = {service.full_name: check for service, check in parts.neighbours.items()}
+    health = Health([service.full_name for service, _ in parts.handlers], parts.checks, parts.registry, neighbours)
     measure([resource for resource in parts.resources if isinstance(resource, Periodic)], parts.registry)
     own = (service for service, _ in parts.handlers if not is_internal(service))
-    reflected = (*own, *parts.reflected) if settings.reflection_enabled else ()
+    reflected = (*own, *parts.neighbours) if settings.reflection_enabled else ()
     options = ServerOptions(
         host=settings.bind_host,
         port=settings.grpc_port,

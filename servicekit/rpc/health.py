@@ -1,13 +1,14 @@
 """Readiness checks, run every second. grpc.health.v1 and /readyz both return the result of the last run.
 
-The name "" and each service's name report readiness. The name "liveness" is SERVING from bind to exit, even if dependencies are unavailable: a
+The name "" and each service's name report readiness. The health of a service that another process serves, but that clients reach through the same
+gateway, is looked up at each call. The name "liveness" is SERVING from bind to exit, even if dependencies are unavailable: a
 restart repairs no database.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -27,13 +28,16 @@ log = structlog.get_logger()
 class Health:
     """Runs the checks and reports their results. A check passes if it returns. It fails if it raises or exceeds CHECK_TIMEOUT_SECONDS."""
 
-    def __init__(self, services: Sequence[str], checks: Mapping[str, Check], registry: CollectorRegistry) -> None:
+    def __init__(
+        self, services: Sequence[str], checks: Mapping[str, Check], registry: CollectorRegistry, neighbours: Mapping[str, Check] | None = None
+    ) -> None:
+        """`neighbours` are the checks of other processes' services, by name."""
         self._names = ("", *services)
         self._checks = checks
         self._failing: dict[str, str] = dict.fromkeys(checks, "not checked yet")
         self._draining = False
         # The servicer initially reports "" as SERVING. `start` changes that before the server listens.
-        self._servicer = health.aio.HealthServicer()
+        self._servicer = _Servicer(neighbours or {})
         self._task: asyncio.Task[None] | None = None
         Gauge("service_ready", "1 while the replica is ready for calls.", registry=registry).set_function(lambda: float(self.ready))
         passing = Gauge("service_ready_check", "1 while the check passes.", ["check"], registry=registry)
@@ -99,6 +103,27 @@ class Health:
             # Read for each name, because a drain may begin between two names.
             serving = health_pb2.HealthCheckResponse.SERVING if self.ready else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._servicer.set(name, serving)
+
+
+class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """Answers Check for the neighbours too."""
+
+    def __init__(self, neighbours: Mapping[str, Check]) -> None:
+        super().__init__()
+        self._neighbours = neighbours
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:  # noqa: N802 - the RPC's name
+        """The RPC."""
+        check = self._neighbours.get(request.service)
+        if check is None:
+            answer: health_pb2.HealthCheckResponse = await super().Check(request, context)
+            return answer
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                await check()
+        except Exception:  # noqa: BLE001 - a check may fail with any exception
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
 class _Unregistered:

@@ -1,25 +1,54 @@
-"""gRPC server reflection, v1 and v1alpha. The two differ only in the name of the package, so one servicer serves both."""
+"""gRPC server reflection, v1 and v1alpha. The two differ only in the name of the package, so one servicer serves both.
+
+It describes the listed services and nothing else that the process has imported, such as a service for the system's own services.
+"""
 
 from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 V1: Final = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
+HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
     """Lets clients such as grpcurl read the descriptors of `services` from the server. The descriptors must have been imported."""
-    descriptor_pool.Default().Add(_described_as_v1())
-    servicer = ReflectionServicer((*services, V1, V1ALPHA))
+    pool = DescriptorPool()
+    for name in (*services, HEALTH, V1ALPHA):
+        _add(pool, descriptor_pool.Default().FindServiceByName(name).file)
+    pool.AddSerializedFile(_described_as_v1().SerializeToString())
+    servicer = _Servicer((*services, HEALTH, V1, V1ALPHA), pool)
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo, request_deserializer=reflection_pb2.ServerReflectionRequest.FromString, response_serializer=_serialize
     )
     for name in (V1, V1ALPHA):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}),))
+
+
+class _Servicer(ReflectionServicer):  # type: ignore[misc]  # grpc_reflection has no types
+    """Also finds the file of a method, which `grpcurl describe` asks for. protobuf's pool knows methods only by their services."""
+
+    def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
+        service, _, method = fully_qualified_name.rpartition(".")
+        try:
+            known = method in self._pool.FindServiceByName(service).methods_by_name
+        except KeyError:
+            known = False
+        return super()._file_containing_symbol(request, service if known else fully_qualified_name)
+
+
+def _add(pool: DescriptorPool, file: Any) -> None:
+    """Adds a file to the pool, after the files that it imports."""
+    for imported in file.dependencies:
+        _add(pool, imported)
+    # To add a file twice changes nothing.
+    pool.AddSerializedFile(file.serialized_pb)
 
 
 def _described_as_v1() -> descriptor_pb2.FileDescriptorProto:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from taskmanager.auth.v1 import event_service_pb2, event_service_pb2_grpc
 
 from servicekit.access.revocations import Event, EventKind, EventPage
@@ -63,6 +64,16 @@ class AuthEvents:
             request.max_age.CopyFrom(Duration(seconds=round(max_age_seconds)))
         response = await self._ask(request)
         return EventPage([_event(event) for event in response.events], response.last_number, response.more)
+
+    async def require_serving(self) -> None:
+        """Raises DependencyUnavailable if auth_service does not report that it serves."""
+        assert self._channel is not None
+        try:
+            answer = await health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUTS_SECONDS[0])
+        except grpc.aio.AioRpcError as error:
+            raise DependencyUnavailable("auth_service") from error
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise DependencyUnavailable("auth_service")
 
     async def _ask(self, request: event_service_pb2.ListEventsRequest) -> event_service_pb2.ListEventsResponse:
         """Sends the request, and once more over a new connection if the first try fails. Raises DependencyUnavailable."""

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from servicekit.rpc import health as module
 from servicekit.rpc.health import Health
-from tests.servicekit.rpc.serving import TASKS, Limits, Serving, serving
+from servicekit.rpc.server import GrpcServer
+from tests.servicekit.rpc.serving import TASKS, Limits, Serving, server_options, serving
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -162,3 +163,17 @@ async def test_readiness_is_measured(server: Serving, part: Part) -> None:
     await becomes(server, ready=True)
     await server.health.drain()
     assert figures() == (0, 1)
+
+
+async def test_a_neighbour_is_asked_at_each_call(part: Part) -> None:
+    registry = CollectorRegistry()
+    health = Health([], {}, registry, {"another.Service": part.check})
+    server = GrpcServer(server_options(), health, ())
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert await status(channel, "another.Service") == SERVING
+        part.error = OSError("away")
+        assert await status(channel, "another.Service") == NOT_SERVING
+        part.error = None
+        assert await status(channel, "another.Service") == SERVING
+    await server.stop(0)

@@ -50,6 +50,35 @@ async def test_the_gateway_lists_every_public_service(version: str, gateway_chan
 
 
 @both_versions
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        *("taskmanager.task.v1.TaskService.CreateTask", "taskmanager.auth.v1.AuthService.Login", "grpc.health.v1.Health.Check"),
+        *("taskmanager.task.v1.Task", "taskmanager.task.v1.Task.Status", "taskmanager.task.v1.Task.title", "taskmanager.rpc.v1.access"),
+    ],
+)
+async def test_a_symbol_of_a_service_is_described(version: str, symbol: str, gateway_channel: grpc.aio.Channel) -> None:
+    """`grpcurl describe` asks for a method by its name."""
+    (answer,) = await ask(gateway_channel, version, reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+    assert answer.WhichOneof("message_response") == "file_descriptor_response"
+
+
+@both_versions
+@pytest.mark.parametrize(
+    "symbol", ["taskmanager.auth.v1.EventService", "taskmanager.auth.v1.EventService.ListEvents", "taskmanager.task.v1.TaskService.No", "No"]
+)
+async def test_what_is_not_public_is_not_described(version: str, symbol: str, auth_channel: grpc.aio.Channel, task_channel: grpc.aio.Channel) -> None:
+    for channel in (auth_channel, task_channel):
+        requests = [
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol),
+            reflection_pb2.ServerReflectionRequest(file_by_filename="taskmanager/auth/v1/event_service.proto"),
+        ]
+        for answer in await ask(channel, version, *requests):
+            assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        assert not [name for name in await listed(channel, version) if "EventService" in name]
+
+
+@both_versions
 async def test_a_service_is_described(version: str, task_channel: grpc.aio.Channel) -> None:
     # All listed services, not only our own, because clients ask for each of them.
     for name in await listed(task_channel, version):
