@@ -34,9 +34,8 @@ ENUMS, VALUES = 5, 2
 HEAD: Final = """# Errors
 
 Every error has a gRPC status. It also has a reason: the `reason` of its `google.rpc.ErrorInfo`, in the domain `taskmanager`. Only errors
-that the gateway itself returns can lack a reason, for example the errors for an unknown path and for a request that is too large. Clients must decide
-by the reason; messages are for people and may change. `make proto` writes this file from
-[`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
+that the gateway itself returns can lack a reason, for example the error for an unknown path. Clients must decide by the reason; messages are
+for people and may change. `make proto` writes this file from [`error_reason.proto`](../proto/taskmanager/rpc/v1/error_reason.proto).
 
 | reason | gRPC status | HTTP | when | example |
 | --- | --- | --- | --- | --- |

@@ -105,7 +105,9 @@ def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], No
         if call.not_ascii:
             found += [Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii]
         if check is not None:
-            found += check(request, call)
+            # A field that is out of its bounds has its violation already.
+            named = {each.field for each in found}
+            found += [each for each in check(request, call) if each.field not in named]
         if path is not None and (original := call.metadata.get(ORIGINAL_PATH)):
             found += path.violations(original, request)
         if found:
