@@ -1,5 +1,6 @@
-"""Writes docs/errors.md, the catalogue of errors, from error_reason.proto. `make proto` runs it."""
+"""Writes docs/errors.md, the catalogue of errors, from error_reason.proto and the recorded examples. `make proto` runs it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 DESCRIPTORS, DOCUMENT = ROOT / "gen" / "descriptors.binpb", ROOT / "docs" / "errors.md"
+EXAMPLES: Final = ROOT / "proto" / "error_examples.json"
 CATALOGUE: Final = "taskmanager/rpc/v1/error_reason.proto"
 
 # The HTTP status of each gRPC status (google/rpc/code.proto).
@@ -40,11 +42,24 @@ for people and may change. `make proto` writes this file from [`error_reason.pro
 | reason | gRPC status | HTTP | when | example |
 | --- | --- | --- | --- | --- |
 """
+EXAMPLES_HEAD: Final = """
+## Examples
+
+Requests over REST and their answers, recorded by a run of `tests/contract/test_error_examples.py`, which fails if an answer differs.
+`…` stands for what differs from run to run. `tests/contract/error_examples.py` says why the other reasons have no example.
+"""
 
 
 def catalogue() -> str:
     """Returns the document. Raises ValueError if the comment of a reason lacks its status or an example."""
-    return HEAD + "".join(_row(name, " ".join(comment.split())) for name, comment in _reasons())
+    reasons = list(_reasons())
+    table = "".join(_row(name, " ".join(comment.split())) for name, comment in reasons)
+    recorded: Mapping[str, str] = json.loads(EXAMPLES.read_text(encoding="utf-8"))
+    return HEAD + table + EXAMPLES_HEAD + "".join(_example(name, recorded[name]) for name, _ in reasons if name in recorded)
+
+
+def _example(name: str, text: str) -> str:
+    return f"\n### {name}\n\n```http\n{text}\n```\n"
 
 
 def _row(name: str, comment: str) -> str:

@@ -1,0 +1,136 @@
+"""Provokes the errors of the catalogue over REST, one for each reason. Their requests and answers are the examples in docs/errors.md."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from tests.contract.table import NO_ID, World
+from tests.support.accounts import Account
+
+TASKS: Final = "/api/v1/tasks"
+# What differs from run to run.
+VARYING: Final = (
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "…id…"),
+    (re.compile(r"[0-9a-f]{32}@example\.com"), "ada@example.com"),
+    (re.compile(r"[A-Za-z0-9_-]{60,}"), "…token…"),
+    (re.compile(r"[0-9.]+(?= ?s(econds)?\b)"), "…"),
+)
+# Longer bodies are not shown.
+SHOWN_CHARACTERS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where an example runs: a world, the account that acts in it, and a client."""
+
+    rest: httpx.AsyncClient
+    world: World
+    account: Account
+
+    async def call(self, verb: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """Makes a call with the account's token."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.rest.request(verb, path, json=body, headers=self.account.headers | named)
+
+    async def public(self, verb: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """Makes a call without a token."""
+        return await self.rest.request(verb, path, json=body, headers=headers)
+
+
+async def _another_query(scene: Scene) -> httpx.Response:
+    page = (await scene.call("GET", f"{TASKS}?page_size=1&status=PENDING")).json()
+    return await scene.call("GET", f"{TASKS}?page_size=1&priority=1&page_token={page['next_page_token']}")
+
+
+async def _after_logout(scene: Scene) -> httpx.Response:
+    token = {"refresh_token": scene.account.refresh_token}
+    await scene.public("POST", "/api/v1/auth/logout", token)
+    return await scene.public("POST", "/api/v1/auth/refresh", token)
+
+
+async def _wrong_passwords(scene: Scene) -> httpx.Response:
+    login = {"email": scene.world.free_email, "password": "a mistyped password"}
+    while True:
+        answer = await scene.public("POST", "/api/v1/auth/login", login)
+        if answer.status_code != httpx.codes.UNAUTHORIZED:
+            return answer
+
+
+async def _old_etag(scene: Scene) -> httpx.Response:
+    path = f"{TASKS}/{scene.world.task_id}"
+    etag = (await scene.call("GET", path)).json()["etag"]
+    await scene.call("PATCH", path, {"title": "Changed by another client"})
+    return await scene.call("PATCH", path, {"title": "Changed", "etag": etag})
+
+
+async def _same_key(scene: Scene) -> httpx.Response:
+    await scene.call("POST", TASKS, {"title": "One"}, idempotency_key="key-1")
+    return await scene.call("POST", TASKS, {"title": "Another"}, idempotency_key="key-1")
+
+
+async def _large_answer(scene: Scene) -> httpx.Response:
+    ids: list[str] = []
+    for _ in range(2):
+        requests = [{"task": {"title": "Long", "description": "x" * 10_000}}] * 200
+        ids += [task["id"] for task in (await scene.call("POST", f"{TASKS}:batchCreate", {"requests": requests})).json()["tasks"]]
+    return await scene.call("POST", f"{TASKS}:batchUpdate", {"requests": [{"task": {"id": each, "priority": 1}} for each in ids]})
+
+
+async def _page_token(scene: Scene) -> httpx.Response:
+    page = (await scene.call("GET", f"{TASKS}?page_size=1")).json()
+    return await scene.call("GET", f"{TASKS}:watch?resume_token={page['next_page_token']}")
+
+
+EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
+    "INVALID_FIELD": lambda scene: scene.call("POST", TASKS, {"title": "", "priority": 9}),
+    "MALFORMED_REQUEST": lambda scene: scene.call("GET", f"{TASKS}?page_size=many"),
+    "INVALID_PAGE_TOKEN": _another_query,
+    "TOKEN_MISSING": lambda scene: scene.public("GET", TASKS),
+    "TOKEN_INVALID": lambda scene: scene.public("GET", TASKS, authorization="Bearer of-another-system"),
+    "INVALID_CREDENTIALS": lambda scene: scene.public(
+        "POST", "/api/v1/auth/login", {"email": scene.account.email, "password": "a mistyped password"}
+    ),
+    "REFRESH_TOKEN_INVALID": _after_logout,
+    "EMAIL_TAKEN": lambda scene: scene.public(
+        "POST", "/api/v1/auth/register", {"email": scene.account.email, "password": "correct horse battery", "name": "Ada"}
+    ),
+    "TASK_NOT_FOUND": lambda scene: scene.call("GET", f"{TASKS}/{NO_ID}"),
+    "TOO_MANY_ATTEMPTS": _wrong_passwords,
+    "WRONG_PASSWORD": lambda scene: scene.call("POST", "/api/v1/users/me:delete", {"password": "a mistyped password"}),
+    "SESSION_NOT_FOUND": lambda scene: scene.call("DELETE", f"/api/v1/auth/sessions/{NO_ID}"),
+    "ETAG_MISMATCH": _old_etag,
+    "IDEMPOTENCY_KEY_REUSED": _same_key,
+    "TASK_NOT_DELETED": lambda scene: scene.call("POST", f"{TASKS}/{scene.world.task_id}:undelete", {}),
+    "ANSWER_TOO_LARGE": _large_answer,
+    "INVALID_RESUME_TOKEN": _page_token,
+    "REQUEST_TOO_LARGE": lambda scene: scene.call("POST", TASKS, {"title": "x" * 4 * 1024 * 1024}),
+}
+# The reasons that one call of one client cannot provoke on a system that works.
+NOT_PROVOKED: Final[Mapping[str, str]] = {
+    "ACCESS_DENIED": "the gateway routes no method that a user may not call",
+    "USER_NOT_FOUND": "only within the 2 seconds until every replica knows that the account was deleted",
+    "OVERLOADED": "needs more concurrent calls than a replica accepts",
+    "DEPENDENCY_UNAVAILABLE": "needs an outage",
+    "DEADLINE_EXCEEDED": "needs a slow database",
+    "INTERNAL_ERROR": "needs a bug",
+    "RESUME_TOKEN_EXPIRED": "needs a token from before a restore, or older than the change log",
+    "SERVICE_STOPPING": "needs a replica that stops",
+}
+
+
+def shown(response: httpx.Response) -> str:
+    """Returns the request and its answer as text, without what differs from run to run."""
+    request = response.request
+    body = request.content.decode()
+    lines = [f"{request.method} {request.url.raw_path.decode()}"]
+    if body:
+        lines.append(body if len(body) <= SHOWN_CHARACTERS else f"{body[:60]}… ({len(body)} bytes)")
+    lines += ["", f"HTTP/1.1 {response.status_code}", json.dumps(response.json(), indent=2, sort_keys=True, ensure_ascii=False)]
+    text = "\n".join(lines)
+    for pattern, name in VARYING:
+        text = pattern.sub(name, text)
+    return text
