@@ -48,13 +48,12 @@ def _header(side: str, name: str, match: dict[str, Any]) -> Predicate:
     return {"single_predicate": {"input": {"name": name, "typed_config": typed_config}, "value_match": match}}
 
 
-_SCHEME: Final = "Bearer "
-
 # The requests that the Lua filter works on (see unusual.lua).
 UNUSUAL: Final = only_if(
+    # Not `Bearer TOKEN`, but the same in another form.
     [
-        _unless(_header("Request", "authorization", {"prefix": _SCHEME})),
-        _header("Request", "authorization", {"prefix": _SCHEME, "ignore_case": True}),
+        _unless(_header("Request", "authorization", {"safe_regex": {"google_re2": {}, "regex": "Bearer [^ ]*"}})),
+        _header("Request", "authorization", {"safe_regex": {"google_re2": {}, "regex": "(?i)[ \\t]*bearer .*"}}),
     ],
     [_unless(_header("Request", "x-request-id", {"safe_regex": {"google_re2": {}, "regex": "[0-9A-Za-z_.:-]{0,64}"}}))],
     [_header("Request", "content-type", {"prefix": "application/grpc-web"})],

@@ -111,7 +111,9 @@ _REALM: Final = 'realm="task-manager"'
 _INVALID_TOKEN: Final = f'{_REALM}, error="invalid_token"'
 _TOKEN_REFUSED: Final = "The access token is not valid."  # noqa: S105 - a message, not a secret
 
-_NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "present_match": False}}}
+# An empty header is none, as in the services (servicekit.identity).
+_BLANK: Final = {"safe_regex": {"regex": r"[ \t]*"}}
+_NO_TOKEN: Final = {"header_filter": {"header": {"name": "authorization", "string_match": _BLANK, "treat_missing_header_as_empty": True}}}
 # If the gateway has no keys to verify a token with, it must not report the token as invalid.
 _NO_KEYS: Final = _cel("response.code_details.contains('Jwks_remote_fetch')")
 

@@ -4,9 +4,10 @@
 -- Normalizes the authorization scheme and the request id. Every service writes the request id to its logs and traces. So a client's request id is cut to
 -- 64 characters, and characters other than letters, digits and `-_.:` become `_`.
 function envoy_on_request(handle)
-  -- The authentication scheme is case-insensitive (RFC 9110 section 11.1), but the JWT filter accepts only `Bearer`.
-  local scheme, token = (handle:headers():get("authorization") or ""):match("^(%a+) (.*)$")
-  if scheme and scheme ~= "Bearer" and scheme:lower() == "bearer" then
+  -- The authentication scheme is case-insensitive (RFC 9110 section 11.1), and several spaces may follow it. Spaces around a value do not belong to it
+  -- (section 5.5). The JWT filter accepts only `Bearer` and one space.
+  local scheme, token = (handle:headers():get("authorization") or ""):match("^[ \t]*(%a+) +(.-)[ \t]*$")
+  if scheme and scheme:lower() == "bearer" then
     handle:headers():replace("authorization", "Bearer " .. token)
   end
   local id = handle:headers():get("x-request-id")

@@ -23,10 +23,14 @@ class Identity:
 
 
 def bearer_token(authorization: str | None) -> str:
-    """Returns the token in an Authorization value (RFC 6750 §2.1). Raises TokenMissing, or TokenInvalid if the value has another form."""
-    if not authorization:
+    """Returns the token in an Authorization value (RFC 6750 §2.1): the scheme, one or more spaces, and the token.
+
+    Spaces and tabs around the value do not belong to it (RFC 9110 §5.5). Raises TokenMissing if nothing is left, TokenInvalid if it has another form.
+    """
+    scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
+    token = rest.lstrip(" ")
+    if not scheme:
         raise TokenMissing
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token or " " in token:
+    if scheme.lower() != "bearer" or not token or " " in token or "\t" in token:
         raise TokenInvalid
     return token

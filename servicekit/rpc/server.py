@@ -194,8 +194,8 @@ def _call(context: Context) -> Call:
     if len(metadata) < len(entries):
         call.not_ascii = tuple(key for key, value in entries if type(value) is str and not value.isascii())
         if "authorization" in metadata:
-            # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count.
-            metadata["authorization"] = ", ".join(value for key, value in entries if key == "authorization")
+            # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count. The gateway drops empty ones.
+            metadata["authorization"] = ", ".join(value for key, value in entries if key == "authorization" and value.strip(" \t"))
     return call
 
 
