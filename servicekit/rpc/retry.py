@@ -35,10 +35,11 @@ class Idempotency:
 
 def idempotency(request: Any, call: Call) -> Idempotency | None:
     """Returns the call's idempotency key and the hash of its request, or None without a key. Raises InvalidField."""
-    key = call.metadata.get(IDEMPOTENCY_KEY)
-    if key is None:
+    value = call.metadata.get(IDEMPOTENCY_KEY)
+    if value is None:
         return None
     check_key(call)
+    key = _without_blanks(value)
     # Each method has its own message type, so the type identifies the method.
     said = (request.DESCRIPTOR.full_name, call.metadata.get(IF_MATCH, ""), "")
     return Idempotency(key, hashlib.sha256("\0".join(said).encode() + request.SerializeToString(deterministic=True)).digest())
@@ -47,8 +48,13 @@ def idempotency(request: Any, call: Call) -> Idempotency | None:
 def check_key(call: Call) -> None:
     """Raises InvalidField if the call's idempotency key has another form."""
     key = call.metadata.get(IDEMPOTENCY_KEY)
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidField.of(IDEMPOTENCY_KEY, "must have 1 to 255 printable ASCII characters")
+    if key is not None and not _KEY.fullmatch(_without_blanks(key)):
+        raise InvalidField.of(IDEMPOTENCY_KEY, "must have 1 to 255 printable ASCII characters, and not only spaces")
+
+
+def _without_blanks(value: str) -> str:
+    """Returns the value without the blanks around it, which do not belong to it (RFC 9110 §5.5). HTTP/1.1 removes them, gRPC does not."""
+    return value.strip(" \t")
 
 
 def required_etags(etag: str, call: Call) -> Etags:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from devstack.stack import Stack
-from tests.contract.calls import ABORTED, ALREADY_EXISTS, INVALID, NOT_FOUND, Call, refusal
+from tests.contract.calls import ABORTED, ALREADY_EXISTS, INVALID, NOT_FOUND, Call, over_grpc, over_rest, refusal
+from tests.contract.conftest import Ways
 from tests.contract.table import NO_ID, World, filled, make_world, row_of
 from tests.support import rawhttp
 from tests.support.accounts import Account
@@ -277,6 +278,22 @@ async def test_a_key_of_another_form_is_refused(call: Call, acted: tuple[World, 
     world, account = acted
     error = refusal(await call(rpc.name.rpartition(".")[2], filled(row_of(rpc.name).message, world), account, idempotency_key=key))
     assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", ["idempotency-key"])
+
+
+@pytest.mark.parametrize("key", [" ", "   "], ids=["blank", "blanks"])
+async def test_a_key_of_blanks_is_refused_as_an_empty_one(ways: Ways, account: Account, key: str) -> None:
+    """HTTP/1.1 removes the blanks around a value, gRPC does not."""
+    for channel in (ways.gateway, ways.services["task"]):
+        error = refusal(await over_grpc(channel)("CreateTask", {"task": {"title": "a"}}, account, idempotency_key=key))
+        assert (error.code, error.reason, list(error.fields)) == (INVALID, "INVALID_FIELD", ["idempotency-key"])
+
+
+async def test_blanks_around_a_key_do_not_matter(ways: Ways, account: Account) -> None:
+    request = {"task": {"title": "a"}}
+    first = await over_rest(ways.rest)("CreateTask", request, account, idempotency_key="blanks around")
+    for channel in (ways.gateway, ways.services["task"]):
+        again = await over_grpc(channel)("CreateTask", request, account, idempotency_key="  blanks around ")
+        assert (again.replayed, again.values["id"]) == ("true", first.values["id"])
 
 
 @pytest.mark.parametrize("value", ["ключ".encode(), b"\xff\xfe", b"a\tb"], ids=["utf-8", "latin-1", "tab"])
