@@ -3,23 +3,23 @@
 There are no rules about classes of characters.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
-
+from auth_service.passwords.leaked import LeakedPasswords
+from auth_service.passwords.patterns import MIN_CHARACTERS, MIN_PIECES, normalize, pieces, repeated
 from servicekit.errors import InvalidField
 
-MIN_CHARACTERS: Final = 8
+__all__ = ["MAX_CHARACTERS", "MIN_CHARACTERS", "PasswordRules", "normalize"]
+
 MAX_CHARACTERS: Final = 128
 
 
 class PasswordRules:
-    """The rules. Holds those of the 30 000 most common passwords that have at least MIN_CHARACTERS characters."""
+    """The rules, with the leaked passwords that they need."""
 
     def __init__(self) -> None:
-        self._common = frozenset(password for password in FREQUENCY_LISTS["passwords"] if len(password) >= MIN_CHARACTERS)
+        self._leaked = LeakedPasswords()
 
     def check(self, field: str, password: str, *, email: str, name: str) -> None:
         """Raises InvalidField for `field` if the account must not have this password. Comparisons ignore case."""
@@ -27,15 +27,13 @@ class PasswordRules:
         if not MIN_CHARACTERS <= len(normalized) <= MAX_CHARACTERS:
             raise InvalidField.of(field, f"must have {MIN_CHARACTERS} to {MAX_CHARACTERS} characters")
         folded = normalized.casefold()
-        if folded in self._common:
+        unit = repeated(folded)
+        if folded in self._leaked or unit in self._leaked:
             raise InvalidField.of(field, "is one of the most common passwords: choose another")
         if folded in set(_own(email, name)):
             raise InvalidField.of(field, "must not be your email or your name")
-
-
-def normalize(password: str) -> str:
-    """Returns the password in NFC, in which it is counted and hashed: the same text typed on two keyboards is the same password."""
-    return unicodedata.normalize("NFC", password)
+        if len(unit) < MIN_CHARACTERS or pieces(folded) < MIN_PIECES:
+            raise InvalidField.of(field, "must not be a short text repeated or a sequence of the alphabet, of digits or of the keyboard")
 
 
 def _own(email: str, name: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ ROTATION: Final = "auth_service/keys/service.py"
 REPOSITORY: Final = "auth_service/sessions/repository.py"
 SESSIONS: Final = "auth_service/sessions/tokens.py"
 PASSWORDS: Final = "auth_service/passwords/hasher.py"
-RULES: Final = "auth_service/passwords/rules.py"
+PATTERNS: Final = "auth_service/passwords/patterns.py"
 HANDLER: Final = "auth_service/sessions/handler.py"
 GUARD: Final = "auth_service/passwords/login_guard.py"
 IDENTITY: Final = "auth_service/migrations/0002_identity.sql"
@@ -285,7 +285,7 @@ _LOGINS: Final = (
     ),
     Bug(
         "a password is not normalized to NFC",
-        RULES,
+        PATTERNS,
         '    return unicodedata.normalize("NFC", password)\n',
         "    return password\n",
         ("tests/identity/test_arbitrary_credentials.py", "-k", "two_ways"),
