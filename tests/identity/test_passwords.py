@@ -13,6 +13,7 @@ from tests.support.errors import of_response
 COMMON = "is one of the most common passwords: choose another"
 OWN = "must not be your email or your name"
 LENGTH = "must have 8 to 128 characters"
+PATTERN = "must not be a short text repeated or a sequence of the alphabet, of digits or of the keyboard"
 NAME = "Ada Lovelace"
 
 ACUTE = "\N{COMBINING ACUTE ACCENT}"
@@ -27,6 +28,11 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "common in capitals": ("PassWord1", COMMON),
     "common digits": ("1234567890", COMMON),
     "common with a digit in it": ("trustno1", COMMON),
+    "common twice": ("trustno1trustno1", COMMON),
+    "leaked": ("administrator", COMMON),
+    "a short text repeated": ("kq3z-m8kq3z-m8", PATTERN),
+    "one character": ("\N{GRINNING FACE}" * 128, PATTERN),
+    "a sequence": ("rstuvwxyz456789", PATTERN),
     "own email": ("$local@example.com", OWN),
     "own email in capitals": ("$LOCAL@EXAMPLE.COM", OWN),
     "own email twice": ("$local@example.com$local@example.com", OWN),
@@ -38,9 +44,9 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 }
 TAKEN: Mapping[str, str] = {
     "at the least": "kq3z-m8x",
-    "at the most": "x" * 128,
-    "at the most after NFC": f"e{ACUTE}" * 128,
-    "astral": "\N{GRINNING FACE}" * 8,
+    "at the most": "kq3z-m8x" * 16,
+    "at the most after NFC": f"e{ACUTE}a{ACUTE}o{ACUTE}xyqu{ACUTE}i{ACUTE}" * 16,
+    "astral": "".join(chr(0x1F600 + 7 * number) for number in range(8)),
     "no rules of composition": "onlysmallletters",
     "spaces at its ends": "  between spaces  ",
     "a common one and more": "password1 and more",
