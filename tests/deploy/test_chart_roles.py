@@ -1,55 +1,96 @@
-"""10-roles.sql of the chart creates the same roles and rights as devstack/roles.py, and the migrations run with them."""
+"""10-roles.sql creates the same roles and rights as devstack/roles.py, as a superuser and as the administrator of a managed PostgreSQL."""
 
-import re
+import asyncio
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from devstack.roles import MIGRATOR, SERVICES
 from devstack.stack import Stack
-from helm.chart import ROOT
 from servicekit.stores.migrate import packaged
 from tests.deploy.rendered import environment, get, objects
+from tests.deploy.roles_script import run_roles_script
 from tests.support.databases import as_role, with_database
 
-SCRIPT = ROOT / "charts" / "postgresql" / "files" / "10-roles.sql"
 ATTRIBUTES = "SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit FROM pg_roles WHERE rolname = $1"
 RIGHTS = "SELECT (datdba::regrole, datacl)::text FROM pg_database WHERE datname = $1"
+LOCALE = "SELECT encoding, datlocprovider::text, datlocale, datcollate, datctype FROM pg_database WHERE datname = $1"
+MEMBERS = "SELECT count(*) FROM pg_auth_members WHERE roleid = $1::text::regrole AND (inherit_option OR set_option)"
+PASSWORD = 'it\'s "quoted" \\ $1'
 
 
-def _as_psql_would(script: str, variables: dict[str, str]) -> str:
-    """Replaces psql's \\set, \\getenv and variables in the script."""
-    known = {name: variables[variable] for name, variable in re.findall(r"^\\getenv (\w+) (\w+)$", script, re.MULTILINE)}
-    sql = re.sub(r"^\\.*$", "", script, flags=re.MULTILINE)
-    quoted = re.sub(r":'(\w+)'", lambda match: "'" + known[match[1]].replace("'", "''") + "'", sql)
-    return re.sub(r':"(\w+)"', lambda match: '"' + known[match[1]] + '"', quoted)
+@pytest.fixture
+async def superuser(system: Stack) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(system.state.database_url)
+    yield connection
+    await connection.close()
 
 
-async def test_the_script_makes_the_roles_that_devstack_makes(system: Stack) -> None:
+@pytest.fixture
+async def variables(superuser: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[dict[str, str]]:
+    """The variables of the chart's PostgreSQL, with names of this test. Drops what they name at the end."""
     mark = uuid4().hex[:8]
     found = objects("defaults")
     (container,) = get(found, "StatefulSet", "task-manager-postgresql")["spec"]["template"]["spec"]["containers"]
-    variables = {
+    given = {
         name: f"{value}_{mark}" if name.endswith("_USER") or name == "POSTGRES_DB" else value for name, value in environment(container, found).items()
     }
-    database = variables["POSTGRES_DB"]
-    connection = await asyncpg.connect(system.state.database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {database}")
-        await connection.execute(_as_psql_would(SCRIPT.read_text(), variables))
-        for role in (MIGRATOR, *SERVICES):
-            assert await connection.fetchrow(ATTRIBUTES, f"{role}_{mark}") == await connection.fetchrow(ATTRIBUTES, role)
-        ours, theirs = [str(await connection.fetchval(RIGHTS, name)) for name in (database, "taskmanager")]
-        assert ours.replace(f"_{mark}", "") == theirs
-        url = with_database(system.state.database_url, database)
-        migrator = as_role(url, f"{MIGRATOR}_{mark}", variables["MIGRATOR_PASSWORD"])
-        applied = await packaged("task", "task_service").apply(migrator, f"task_service_{mark}")
-        assert applied
-        service = await asyncpg.connect(as_role(url, f"task_service_{mark}", variables["TASK_SERVICE_PASSWORD"]))
-        assert await service.fetchval("SELECT max(version) FROM task.schema_migrations") == len(applied)
-        await service.close()
-    finally:
-        await connection.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-        for role in (MIGRATOR, *SERVICES):
-            await connection.execute(f"DROP ROLE IF EXISTS {role}_{mark}")
-        await connection.close()
+    yield given | {"MARK": mark, "MIGRATOR_PASSWORD": PASSWORD}
+    await superuser.execute(f"DROP DATABASE IF EXISTS {given['POSTGRES_DB']} WITH (FORCE)")
+    for role in (MIGRATOR, *SERVICES, "administrator"):
+        await superuser.execute(f"DROP ROLE IF EXISTS {role}_{mark}")
+
+
+@pytest.mark.parametrize("administrator", ["superuser", "managed"])
+async def test_the_script_makes_the_roles_that_devstack_makes(
+    system: Stack, superuser: "asyncpg.Connection[asyncpg.Record]", variables: dict[str, str], administrator: str
+) -> None:
+    mark, database, url = variables["MARK"], variables["POSTGRES_DB"], system.state.database_url
+    managed = administrator == "managed"
+    if managed:
+        await superuser.execute(f"CREATE ROLE administrator_{mark} LOGIN CREATEROLE CREATEDB NOSUPERUSER PASSWORD 'admin'")
+        await superuser.execute(f"GRANT CONNECT ON DATABASE taskmanager TO administrator_{mark}")
+        url = as_role(url, f"administrator_{mark}", "admin")
+    for _ in range(2):
+        ended = await asyncio.to_thread(run_roles_script, url, variables)
+        assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    if managed:
+        await superuser.execute(f"REVOKE CONNECT ON DATABASE taskmanager FROM administrator_{mark}")
+    for role in (MIGRATOR, *SERVICES):
+        assert await superuser.fetchrow(ATTRIBUTES, f"{role}_{mark}") == await superuser.fetchrow(ATTRIBUTES, role)
+    ours, theirs = [str(await superuser.fetchval(RIGHTS, name)) for name in (database, "taskmanager")]
+    assert ours.replace(f"_{mark}", "") == theirs
+    assert await superuser.fetchrow(LOCALE, database) == await superuser.fetchrow(LOCALE, "taskmanager")
+    assert await superuser.fetchval(MEMBERS, f"{MIGRATOR}_{mark}") == 0
+    # The migrations run with these roles.
+    migrator = as_role(with_database(url, database), f"{MIGRATOR}_{mark}", PASSWORD)
+    applied = await packaged("task", "task_service").apply(migrator, f"task_service_{mark}")
+    assert applied
+    service = await asyncpg.connect(as_role(with_database(url, database), f"task_service_{mark}", variables["TASK_SERVICE_PASSWORD"]))
+    assert await service.fetchval("SELECT max(version) FROM task.schema_migrations") == len(applied)
+    await service.close()
+
+
+async def test_a_missing_password_is_named_and_nothing_is_created(
+    system: Stack, superuser: "asyncpg.Connection[asyncpg.Record]", variables: dict[str, str]
+) -> None:
+    del variables["TASK_SERVICE_PASSWORD"]
+    ended = await asyncio.to_thread(run_roles_script, system.state.database_url, variables)
+    assert ended.returncode == 3
+    assert "TASK_SERVICE_PASSWORD is not set" in ended.stderr
+    assert await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE $1", f"%{variables['MARK']}") == 0
+
+
+async def test_the_administrator_is_told_that_the_log_will_have_the_passwords(
+    system: Stack, superuser: "asyncpg.Connection[asyncpg.Record]", variables: dict[str, str]
+) -> None:
+    mark = variables["MARK"]
+    await superuser.execute(f"CREATE ROLE administrator_{mark} LOGIN CREATEROLE CREATEDB PASSWORD 'admin'")
+    await superuser.execute(f"ALTER ROLE administrator_{mark} SET log_statement = 'ddl'")
+    await superuser.execute(f"GRANT CONNECT ON DATABASE taskmanager TO administrator_{mark}")
+    ended = await asyncio.to_thread(run_roles_script, as_role(system.state.database_url, f"administrator_{mark}", "admin"), variables)
+    await superuser.execute(f"REVOKE CONNECT ON DATABASE taskmanager FROM administrator_{mark}")
+    assert ended.returncode == 0, ended.stderr
+    assert "log_statement is on" in ended.stderr

@@ -15,6 +15,7 @@ from helm.values_table import table
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import names
 from tests.deploy.rendered import of_kind
+from tests.deploy.roles_script import SCRIPT
 from tests.deploy.workflows import ROOT
 
 TEXT = "\n".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "scale.md"))
@@ -60,7 +61,8 @@ def _value(values: dict[str, Any], path: str) -> Any:
 
 
 def test_its_settings_are_the_programs() -> None:
-    known = names(AuthSettings) | names(TaskSettings) | names(GatewaySettings) | {"IMAGE_TAG", "KUBECONFIG", "HELM_VALUES"}
+    roles = set(re.findall(r"^\\getenv \w+ (\w+)$", SCRIPT.read_text(), re.MULTILINE))
+    known = names(AuthSettings) | names(TaskSettings) | names(GatewaySettings) | roles | {"IMAGE_TAG", "KUBECONFIG", "HELM_VALUES"}
     reasons = set(re.findall(r"^  ([A-Z_]+) = \d", (ROOT / "proto/taskmanager/rpc/v1/error_reason.proto").read_text(), re.MULTILINE))
     codes = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "OUT_OF_RANGE"}
     said = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT))

