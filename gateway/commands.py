@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway import supervise
+from gateway.certificate import write_secret_file
 from gateway.config import GatewaySettings, envoy_arguments, render
 from gateway.routes import DescriptorError
 from gateway.settings import SettingsError
@@ -32,6 +33,7 @@ def main() -> int:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
+        write_secret_file(settings)
     return 0
 
 
@@ -48,12 +50,13 @@ def _run(settings: GatewaySettings, text: str) -> int:
     if envoy is None:
         return _refuse("the program envoy is not on the PATH")
     try:
+        write_secret_file(settings)
         config = Path(tempfile.gettempdir(), "envoy.yaml")
         config.unlink(missing_ok=True)
         with config.open("x", encoding="utf-8") as file:  # mode x never follows a symbolic link that another user created
             file.write(text)
     except OSError as error:
-        return _refuse(f"cannot write the configuration: {error}; provide a writable directory at /tmp, or set TMPDIR to one")
+        return _refuse(f"cannot write the configuration or read the certificate: {error}; provide a writable directory at /tmp, or set TMPDIR to one")
     return _become_supervisor(settings, [envoy, *envoy_arguments(settings, config), "--disable-hot-restart"])
 
 

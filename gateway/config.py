@@ -9,7 +9,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
-from gateway import conditions
+from gateway import certificate, conditions
 from gateway.public_files import MissingFile, openapi, page
 from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, NO_QUERY, grpc_codes, has_status
 from gateway.routes import DescriptorError, RouteTable, read_routes
@@ -23,7 +23,8 @@ _HERE: Final = Path(__file__).resolve().parent
 def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
     """Returns Envoy's bootstrap configuration as YAML. `descriptors` overrides the descriptor set of the settings.
 
-    The descriptors are embedded in the text, so Envoy needs no other files except those of Swagger UI, the certificate and its key.
+    The descriptors are embedded in the text, so Envoy needs no other files, except those of Swagger UI, and for TLS the certificate, its key, and the file
+    of certificate.py.
 
     Raises DescriptorError if the descriptor set cannot be read, a method in it lacks the access option, or the settings have no endpoints for one of
     its services, and SettingsError if the installation lacks a file of the API reference.
@@ -56,6 +57,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         conditions=conditions,
         public_routes=lambda tls: [route for file in files for route in file.routes(tls=tls)],
         direct_response=DIRECT_RESPONSE,
+        certificate=certificate,
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
         times_lua=_times_lua(routes),

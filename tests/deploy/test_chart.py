@@ -23,6 +23,7 @@ GIVEN = {
         "task-manager-database",
         "task-manager-redis",
         "database-ca",
+        "redis-ca",
         "gateway-tls",
         "api-example-com",
         "registry",
@@ -30,6 +31,11 @@ GIVEN = {
     },
     "ConfigMap": set[str](),
 }
+
+
+def ours(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the Deployments of the services and the gateway."""
+    return [one for one in of_kind(found, "Deployment") if component(one) in SERVICES]
 
 
 @EVERY
@@ -125,7 +131,7 @@ def test_no_secret_stands_in_a_configmap_or_a_command(scenario: str) -> None:
 
 @EVERY
 def test_a_roll_out_takes_no_capacity_away(scenario: str) -> None:
-    for one in of_kind(objects(scenario), "Deployment"):
+    for one in ours(objects(scenario)):
         assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, title(one)
 
 
@@ -184,7 +190,7 @@ def test_each_of_ours_has_its_guards(scenario: str) -> None:
 
 @EVERY
 def test_deployments_are_spread_by_their_own_labels(scenario: str) -> None:
-    for one in of_kind(objects(scenario), "Deployment"):
+    for one in ours(objects(scenario)):
         constraints = one["spec"]["template"]["spec"]["topologySpreadConstraints"]
         assert {constraint["topologyKey"] for constraint in constraints} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
         assert all(constraint["labelSelector"] == one["spec"]["selector"] for constraint in constraints)
@@ -216,6 +222,36 @@ def test_production_is_what_can_be_installed() -> None:
     assert [title(one) for one in of_kind(found, "Pod")] == ["Pod task-manager-smoke-test"]
 
 
+def test_redis_is_a_cache() -> None:
+    """It has no identity and no volume, two servers never run at once, and no argument contains its password."""
+    found = objects("defaults")
+    deployment = get(found, "Deployment", "task-manager-redis")["spec"]
+    assert deployment["strategy"] == {"type": "Recreate"}
+    assert [volume["name"] for volume in deployment["template"]["spec"]["volumes"]] == ["tmp"]
+    assert [title(one) for one in of_kind(found, "StatefulSet")] == ["StatefulSet task-manager-postgresql"]
+
+
+@EVERY
+def test_no_password_is_an_argument(scenario: str) -> None:
+    """Kubernetes replaces $(NAME) in arguments, and the process list of the node shows the result."""
+    for one, template in pods(objects(scenario)):
+        for container in template["spec"].get("initContainers", []) + template["spec"]["containers"]:
+            assert not re.findall(r"\$\(\w+\)", " ".join(container.get("command", []) + container.get("args", []))), title(one)
+
+
+def test_a_large_volume_does_not_delay_the_start() -> None:
+    for one, template in pods(objects("backup")):
+        assert template["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", title(one)
+
+
+def test_redis_with_a_ca_of_its_own() -> None:
+    found = render({"redis": {"enabled": False}, "global": {"redis": {"host": "redis.example.com", "tls": True, "caSecret": "redis-ca"}}})
+    for name in ("auth-service", "task-service"):
+        ((_, container, variables),) = environments(found, name)
+        assert variables["REDIS_URL"] == "rediss://redis.example.com:6379/0?ssl_ca_certs=/etc/redis-ca/ca.crt"
+        assert {"name": "redis-ca", "mountPath": "/etc/redis-ca", "readOnly": True} in container["volumeMounts"]
+
+
 def test_postgres_has_more_shared_memory_than_a_container() -> None:
     found = objects("defaults")
     spec = get(found, "StatefulSet", "task-manager-postgresql")["spec"]["template"]["spec"]
@@ -227,6 +263,17 @@ def test_postgres_has_more_shared_memory_than_a_container() -> None:
     ("good", "bad", "line"),
     [
         ({"backup": {"enabled": True}}, {}, "no backup"),
+        ({}, {"gateway": {"service": {"type": "LoadBalancer"}}}, "LoadBalancer without TLS"),
+        (
+            {"gateway": {"service": {"type": "NodePort"}, "tls": {"existingSecret": "t"}}},
+            {"gateway": {"service": {"type": "NodePort"}}},
+            "without TLS",
+        ),
+        (
+            {"gateway": {"ingress": {"enabled": True, "className": "alb", "hosts": ["a.example.com"], "tlsSecret": "t"}}},
+            {"gateway": {"ingress": {"enabled": True, "className": "alb", "hosts": ["a.example.com"]}}},
+            "no certificate of its own",
+        ),
         (SCENARIOS["external"], SCENARIOS["external"] | {"gateway": SCENARIOS["external"]["gateway"] | {"networkPolicy": {}}}, "networkPolicy.from"),
     ],
 )
@@ -261,7 +308,5 @@ def test_other_settings_mean_other_pods_and_other_migrations_other_jobs() -> Non
 def _told(values: dict[str, Any]) -> set[tuple[str, str]]:
     """Returns (name, checksum of the settings) of each Deployment, and (component, name) of each Job."""
     found = render(values)
-    deployments = {
-        (one["metadata"]["name"], one["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) for one in of_kind(found, "Deployment")
-    }
+    deployments = {(one["metadata"]["name"], one["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) for one in ours(found)}
     return deployments | {(component(one), one["metadata"]["name"]) for one in of_kind(found, "Job")}

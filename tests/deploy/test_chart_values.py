@@ -49,6 +49,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"redis": {"enabled": False}}, "there is no Redis: set global.redis.host"),
     ({"global": {"redis": {"host": "redis.example.com"}}}, "set redis.enabled=false to use the Redis outside"),
     ({"global": {"redis": {"tls": True}}}, "are for a Redis outside"),
+    ({"global": {"redis": {"caSecret": "ca"}}}, "global.redis.caSecret is for TLS"),
     ({"global": {"redis": {"port": 6380}}}, "are for a Redis outside"),
     ({"global": {"database": {"port": 6432}}}, "are for a database outside"),
     ({"global": {"database": {"sslMode": "require"}}}, "are for a database outside"),

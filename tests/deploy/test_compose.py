@@ -122,7 +122,7 @@ def test_ours_can_write_nowhere_and_have_no_rights(name: str) -> None:
 
 def test_only_the_gateway_is_reached_from_outside() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
-    assert published.pop("gateway") == ["${GATEWAY_PORT:-8080}:8080"]
+    assert published.pop("gateway") == ["${GATEWAY_ADDRESS:-127.0.0.1}:${GATEWAY_PORT:-8080}:8080"]
     assert set(published) == {"jaeger", "prometheus", "grafana", "kibana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 

@@ -1,6 +1,7 @@
 """The released chart names its images by digest and changes nothing else; .ci/verify-release verifies all signatures."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,12 @@ import yaml
 from helm_python import Chart, lint
 
 from helm.chart import ROOT, Object
-from helm.release import IMAGES, WrongDigests, write
+from helm.release import IMAGES, WrongDigests, others, write
 from tests.deploy.rendered import SCENARIOS, of_kind, pods
 from tests.deploy.workflows import ROOT as REPOSITORY
 
 MONITORING = Path("charts") / "monitoring" / "values.yaml"
-DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES)}
+DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate([*IMAGES, *sorted(others())])}
 REGISTRY = "ghcr.io/somebody/task-manager"
 RUNBOOK = "https://git.example.com/somebody/task-manager/blob/v1.2.3/docs/runbook.md"
 
@@ -34,15 +35,15 @@ def _rendered(root: Path, values: dict[str, object]) -> list[Object]:
 
 
 def _images(root: Path, values: dict[str, object]) -> set[str]:
-    return {container["image"] for _, template in pods(_rendered(root, values)) for container in template["spec"]["containers"]}
+    specs = [template["spec"] for _, template in pods(_rendered(root, values))]
+    return {container["image"] for spec in specs for container in spec.get("initContainers", []) + spec["containers"]}
 
 
-def test_every_image_of_ours_is_named_by_its_digest(released: Path) -> None:
-    ours = {f"{REGISTRY}/{name}@{digest}" for name, digest in DIGESTS.items()}
-    images = _images(released, {})
-    assert ours <= images
-    # The remaining images are those of the stores, from public registries.
-    assert {image.partition(":")[0] for image in images - ours} == {"docker.io/library/postgres", "docker.io/valkey/valkey"}
+def test_every_image_is_named_by_its_digest(released: Path) -> None:
+    images = _images(released, {"backup": {"enabled": True, "s3": {"enabled": True, "path": "bucket"}, "restore": {"recovered": True}}})
+    assert images == {f"{REGISTRY}/{name}@{DIGESTS[name]}" for name in IMAGES} | {
+        f"{image.rpartition(':')[0]}@{DIGESTS[image]}" for image in others()
+    }
 
 
 def test_a_canary_is_another_image(released: Path) -> None:
@@ -66,7 +67,10 @@ def test_nothing_else_is_changed(released: Path) -> None:
     changed = {
         path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and path.read_bytes() != (released / path.relative_to(ROOT)).read_bytes()
     }
-    assert changed == {Path("values.yaml"), MONITORING}
+    stores = {Path("charts", name, "values.yaml") for name in ("postgresql", "redis", "backup")}
+    assert changed == {Path("values.yaml"), MONITORING} | stores
+    for file in stores:
+        assert re.sub(r"sha256:[0-9a-f]{64}", "", (released / file).read_text()) == (ROOT / file).read_text()
     assert (released / MONITORING).read_text().replace(RUNBOOK, "") == (ROOT / MONITORING).read_text()
     assert (released / "values.yaml").read_text().startswith((ROOT / "values.yaml").read_text())
 
@@ -82,7 +86,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "helm.release", str(tmp_path / "chart"), "--registry", REGISTRY, "--runbook", RUNBOOK, "gateway=sha256:1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "digests of auth-service, task-service, gateway are needed" in done.stderr
+    assert "digests of auth-service, docker.io/library/postgres:" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- verifying, with stand-ins

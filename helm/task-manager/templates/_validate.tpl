@@ -43,6 +43,9 @@
 {{- else if not (or .Values.redis.enabled $global.redis.host) }}
 {{- $wrong = append $wrong "there is no Redis: set global.redis.host, or redis.enabled=true" }}
 {{- end }}
+{{- if and $global.redis.caSecret (not $global.redis.tls) }}
+{{- $wrong = append $wrong "global.redis.caSecret is for TLS: set global.redis.tls=true, or remove it" }}
+{{- end }}
 {{- if and .Values.redis.enabled (or $global.redis.tls $global.redis.user (ne (int $global.redis.port) 6379)) }}
 {{- $wrong = append $wrong "global.redis.tls, user and port are for a Redis outside the release: set global.redis.host and redis.enabled=false, or remove them" }}
 {{- end }}

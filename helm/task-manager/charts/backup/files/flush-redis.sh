@@ -1,7 +1,8 @@
 #!/bin/sh
 # Empties Redis after a restore, because it caches rows of the previous database. No user data is lost.
 #
-# REDIS_HOST, REDIS_PORT (6379), REDIS_DATABASE (0), REDIS_USER, REDIS_TLS (true | false), and the password in REDISCLI_AUTH, which valkey-cli reads.
+# REDIS_HOST, REDIS_PORT (6379), REDIS_DATABASE (0), REDIS_USER, REDIS_TLS (true | false), REDIS_CA (a file), and the password in REDISCLI_AUTH, which
+# valkey-cli reads.
 set -eu
 
 fail() {
@@ -13,6 +14,7 @@ client=$(command -v valkey-cli || command -v redis-cli) || fail "neither valkey-
 set -- -h "${REDIS_HOST:?}" -p "${REDIS_PORT:-6379}" -n "${REDIS_DATABASE:-0}"
 [ -z "${REDIS_USER:-}" ] || set -- "$@" --user "$REDIS_USER"
 [ "${REDIS_TLS:-false}" = false ] || set -- "$@" --tls
+[ -z "${REDIS_CA:-}" ] || set -- "$@" --cacert "$REDIS_CA"
 answer=$("$client" "$@" FLUSHDB 2>&1) || fail "$answer"
 [ "$answer" = OK ] || fail "$answer"
 echo "Redis is empty"

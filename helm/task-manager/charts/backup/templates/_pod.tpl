@@ -112,6 +112,10 @@ volumeMounts:
   value: {{ $redis.user | quote }}
 - name: REDIS_TLS
   value: {{ $redis.tls | quote }}
+{{- if $redis.caSecret }}
+- name: REDIS_CA
+  value: /etc/redis-ca/ca.crt
+{{- end }}
 {{- if or $redis.existingSecret (not $redis.host) }}
 {{ include "grpc-service.fromSecret" (dict "name" "REDISCLI_AUTH" "secret" (include "grpc-service.redisSecret" .) "key" "redis-password") }}
 {{- end }}

@@ -84,13 +84,17 @@ spec:
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
-            {{- with include "grpc-service.databaseMounts" $root }}
+            {{- range list "database" "redis" }}
+            {{- with include (printf "grpc-service.%sMounts" .) $root }}
             {{- . | nindent 12 }}
+            {{- end }}
             {{- end }}
       volumes:
         - {name: tmp, emptyDir: {sizeLimit: 64Mi}}  # the process writes nothing there; a library may
-        {{- with include "grpc-service.databaseVolumes" $root }}
+        {{- range list "database" "redis" }}
+        {{- with include (printf "grpc-service.%sVolumes" .) $root }}
         {{- . | nindent 8 }}
+        {{- end }}
         {{- end }}
       {{- include "grpc-service.placement" $selector | nindent 6 }}
 {{- end }}

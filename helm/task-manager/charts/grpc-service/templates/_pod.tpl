@@ -9,6 +9,7 @@ securityContext:
   runAsUser: {{ .user }}
   runAsGroup: {{ .user }}
   fsGroup: {{ .user }}
+  fsGroupChangePolicy: OnRootMismatch  # otherwise the kubelet changes the group of every file of a large volume at each start
   seccompProfile: {type: RuntimeDefault}
 {{- with .root.Values.global.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

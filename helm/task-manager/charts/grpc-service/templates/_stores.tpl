@@ -46,6 +46,7 @@
     {{- if $database.caSecret }}&sslrootcert=/etc/database-ca/ca.crt{{ end }}
 {{- end }}
 
+{{/* The CAs of the stores: mounts and volumes. The clients read a CA for each new connection, so a changed Secret needs no restart. */}}
 {{- define "grpc-service.databaseMounts" -}}
 {{- if .Values.global.database.caSecret -}}
 - {name: database-ca, mountPath: /etc/database-ca, readOnly: true}
@@ -55,6 +56,18 @@
 {{- define "grpc-service.databaseVolumes" -}}
 {{- with .Values.global.database.caSecret -}}
 - {name: database-ca, secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.redisMounts" -}}
+{{- if .Values.global.redis.caSecret -}}
+- {name: redis-ca, mountPath: /etc/redis-ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "grpc-service.redisVolumes" -}}
+{{- with .Values.global.redis.caSecret -}}
+- {name: redis-ca, secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
 {{- end }}
 
@@ -69,4 +82,5 @@
 {{ end -}}
 - name: REDIS_URL
   value: {{ $redis.tls | ternary "rediss" "redis" }}://{{ $login }}{{ $host }}:{{ $redis.port }}/{{ $redis.database }}
+    {{- if $redis.caSecret }}?ssl_ca_certs=/etc/redis-ca/ca.crt{{ end }}
 {{- end }}

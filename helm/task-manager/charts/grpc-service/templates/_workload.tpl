@@ -110,6 +110,7 @@ Adds these values to the text of a workload. Takes (list $ TEXT). Without values
 {{- end -}}
 {{- end -}}
 {{- if hasKey $pod "runAsUser" -}}
+{{- if eq (int64 $pod.runAsUser) 0 -}}{{- $_ := unset $spec.securityContext "fsGroupChangePolicy" -}}{{- end -}}
 {{- range list "runAsUser" "runAsGroup" "fsGroup" -}}
 {{- if gt (int64 $pod.runAsUser) 0 -}}
 {{- $_ := set $spec.securityContext . (int64 $pod.runAsUser) -}}
