@@ -23,6 +23,9 @@ OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # A connection that does not answer a ping is closed, and gRPC connects anew. auth_service allows one ping every 10 s.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
 )
 
 
@@ -33,6 +36,7 @@ class AuthEvents:
         self._endpoint = endpoint
         self._metadata = grpc.aio.Metadata(("authorization", f"Bearer {service_token}"))
         self._channel: grpc.aio.Channel | None = None
+        self._has_answered = False
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -47,7 +51,12 @@ class AuthEvents:
             await self._channel.close()
 
     def _replace(self, stale: grpc.aio.Channel) -> None:
-        if self._channel is stale:
+        """Replaces a channel that has answered before, because its connection may be dead.
+
+        If a new channel does not answer, auth_service hangs or is down. Another one would not help, and closed channels keep their connections for a
+        while: in an outage of 40 s they left 200 of them.
+        """
+        if self._channel is stale and self._has_answered:
             self._channel = self._connect()
             # Other calls may still wait on the old channel. Closing it at once would cancel them, so they get a grace period.
             closing = asyncio.create_task(stale.close(max(TIMEOUTS_SECONDS)))
@@ -55,6 +64,7 @@ class AuthEvents:
             closing.add_done_callback(self._closing.discard)
 
     def _connect(self) -> grpc.aio.Channel:
+        self._has_answered = False
         return grpc.aio.insecure_channel(self._endpoint, options=OPTIONS)
 
     async def list_events(self, *, after: int, max_age_seconds: float | None = None, kind: EventKind | None = None) -> EventPage:
@@ -88,6 +98,7 @@ class AuthEvents:
                 self._replace(channel)
                 failure = error
             else:
+                self._has_answered = self._has_answered or self._channel is channel
                 return response
         raise DependencyUnavailable("auth_service") from failure
 

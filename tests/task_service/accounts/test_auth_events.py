@@ -1,6 +1,7 @@
 """The client of auth_service's events, against the running service."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 
@@ -65,3 +66,19 @@ async def test_a_wrong_service_token_is_no_way_in(system: Stack, proxy: Proxy, n
     with pytest.raises(DependencyUnavailable):
         await events.list_events(after=0)
     await events.close()
+
+
+async def test_a_service_that_hangs_is_left_with_few_connections(events: AuthEvents, proxy: Proxy) -> None:
+    await events.list_events(after=0)
+    proxy.freeze()
+    for _ in range(4):
+        with pytest.raises(DependencyUnavailable):
+            await events.list_events(after=0)
+    # The first channel, the one that replaced it, and what gRPC itself tries.
+    assert proxy.accepted <= 4
+    proxy.thaw()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(DependencyUnavailable):
+                await events.list_events(after=0)
+                return
