@@ -3,8 +3,13 @@
 Migrations run as a separate step with their own credentials, never at service start in production. They are additive, so that old code runs on the
 new schema. The role that migrates owns the objects that they create. The service's login role gets the right to use these objects, and no other
 right.
+
+A migration whose first line begins with `-- no transaction` has statements that PostgreSQL executes only outside of a transaction, such as CREATE
+INDEX CONCURRENTLY. Each of its statements runs by itself. If one fails, the ones before it stay, and the next
+run executes the file again, so each must have IF [NOT] EXISTS. This needs a direct connection: not one through PgBouncer in transaction mode.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -21,6 +26,15 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _NAME: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 LOCK_TIMEOUT: Final = "10s"
+NO_TRANSACTION: Final = "-- no transaction"
+# How often a process asks whether another one has ended a migration without a transaction. It does not wait inside of a statement, because CREATE
+# INDEX CONCURRENTLY waits for all statements that run.
+POLL_SECONDS: Final = 0.5
+# What a failed CREATE INDEX CONCURRENTLY leaves.
+INVALID_INDEXES: Final = """
+SELECT format('%I.%I', nspname, relname) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid JOIN pg_namespace AS n ON n.oid = relnamespace
+ WHERE NOT indisvalid AND nspname = $1
+"""
 
 
 class ServiceRoleRefused(Exception):
@@ -34,6 +48,11 @@ class Migration:
     version: int
     name: str
     sql: str
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the whole migration is one transaction."""
+        return not self.sql.startswith(NO_TRANSACTION)
 
 
 class Migrations:
@@ -50,12 +69,12 @@ class Migrations:
         """Applies the missing migrations and grants `service_role` the right to use the schema and no other right. Without a role, changes no rights.
 
         Returns the names of the applied migrations. Raises ServiceRoleRefused before it applies anything, or asyncpg's errors. A migration that
-        fails is rolled back completely; the ones before it stay applied.
+        fails is rolled back completely, unless it has no transaction; the ones before it stay applied.
         """
         connection = await asyncpg.connect(url, statement_cache_size=0)
         try:
             grants = _grants(self.schema, await _quoted(connection, service_role)) if service_role else ""
-            applied = [migration.name for migration in self._all if await self._apply(connection, migration, grants)]
+            applied = [migration.name for migration in self._all if await self._applied(connection, migration, grants)]
             if grants and not applied:
                 async with connection.transaction():
                     await self.lock(connection)
@@ -77,18 +96,47 @@ class Migrations:
             return False
         return bool(await connection.fetchval(f"SELECT max(version) >= $1 FROM {table}", len(self._all)))  # noqa: S608 - a constant
 
-    async def _apply(self, connection: Connection, migration: Migration, grants: str) -> bool:
+    async def _applied(self, connection: Connection, migration: Migration, grants: str) -> bool:
+        """Applies the migration. Returns False if it was applied before."""
+        if migration.in_transaction:
+            return await self._apply(connection, migration, grants, migration.sql)
+        if await self._is_applied(connection, migration):
+            return False
+        key = f"migrate {self.schema} without a transaction"
+        while not await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", key):  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(POLL_SECONDS)
+        try:
+            if await self._is_applied(connection, migration):
+                return False
+            for (index,) in await connection.fetch(INVALID_INDEXES, self.schema):
+                await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
+            await _execute(connection, migration.sql)
+            return await self._apply(connection, migration, grants, "")
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
+
+    async def _apply(self, connection: Connection, migration: Migration, grants: str, sql: str) -> bool:
+        """Executes the SQL and notes that the migration is applied, in one transaction. Returns False if it was applied before."""
         async with connection.transaction():
             await self.lock(connection)
-            table = f"{self.schema}.schema_migrations"
-            if await connection.fetchval(f"SELECT 1 FROM {table} WHERE version = $1", migration.version):  # noqa: S608 - a constant
+            if await self._is_noted(connection, migration):
                 return False
-            await _execute(connection, migration.sql)
-            await connection.execute(f"INSERT INTO {table} (version, name) VALUES ($1, $2)", migration.version, migration.name)  # noqa: S608 - a constant
+            await _execute(connection, sql)
+            note = f"INSERT INTO {self.schema}.schema_migrations (version, name) VALUES ($1, $2)"  # noqa: S608 - a constant
+            await connection.execute(note, migration.version, migration.name)
             if grants:
                 # With each migration, not after the last: no object ever exists without its rights, and no function is ever open to all roles.
                 await _execute(connection, grants)
             return True
+
+    async def _is_applied(self, connection: Connection, migration: Migration) -> bool:
+        async with connection.transaction():
+            await self.lock(connection)
+            return await self._is_noted(connection, migration)
+
+    async def _is_noted(self, connection: Connection, migration: Migration) -> bool:
+        sql = f"SELECT EXISTS (SELECT FROM {self.schema}.schema_migrations WHERE version = $1)"  # noqa: S608 - a constant
+        return bool(await connection.fetchval(sql, migration.version))
 
     async def lock(self, connection: Connection) -> None:
         """Locks out other migrating processes until the transaction ends, and creates the schema if it is missing."""
