@@ -7,7 +7,7 @@ from uuid import UUID
 from servicekit.stores.postgres import Database
 from task_service.feed.domain import Change, ChangeKind, Changes
 from task_service.query.list_statement import COLUMN_NAMES
-from task_service.tasks.repository import to_task
+from task_service.tasks.repository import of_snapshot
 
 # One statement reads the changes, the last number and the epoch from one snapshot. If there is no change, or $2 is null, it returns one row, whose
 # change is null.
@@ -37,7 +37,7 @@ class PostgresChanges:
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
         """See ChangeLog.list."""
         rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit)
-        changes = [Change(row[2], ChangeKind(row[3]), to_task(row[4:])) for row in rows if row[2] is not None]
+        changes = [Change(row[2], ChangeKind(row[3]), of_snapshot(row[4:])) for row in rows if row[2] is not None]
         return Changes(str(rows[0][0]), rows[0][1], changes)
 
     async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:

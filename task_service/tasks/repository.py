@@ -38,6 +38,9 @@ COLUMNS: Final = ", ".join(COLUMN_NAMES)
 # The columns whose values differ from those of a Task. The others are the same, in the same order.
 STATUS: Final = COLUMN_NAMES.index("status")
 LABELS: Final = COLUMN_NAMES.index("labels")
+# Of the columns that were added after 0001_tasks.sql and are not nullable: what a task of before has in them. The snapshots in the change log and the
+# answers under idempotency keys are kept as they were written, without columns that were added since. A nullable column needs no entry: it is null.
+ADDED_COLUMNS: Final[Mapping[str, object]] = {}
 # The maximum number of expensive lists of one user that run at the same time in this process. The others wait. So one user does not use the whole
 # pool, nor all processors of PostgreSQL.
 EXPENSIVE_LISTS: Final = 2
@@ -176,9 +179,11 @@ class _Request:
 
 def _written(operations: Operations, replayed: bool, rows: Sequence[Any]) -> Written:  # noqa: FBT001 - a value, not a switch
     """Returns the result in rows that begin with COLUMNS. A replayed answer without tasks is one row without a task."""
-    if isinstance(operations[0], Creation) and not replayed:
+    if replayed:
+        return Written([of_snapshot(row) for row in rows if row[0] is not None], replayed)
+    if isinstance(operations[0], Creation):
         return Written(_created(operations, to_task(rows[0])))
-    return Written([to_task(row) for row in rows if row[0] is not None], replayed)
+    return Written([to_task(row) for row in rows if row[0] is not None])
 
 
 def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
@@ -237,6 +242,15 @@ def _nothing() -> None:
 
 def _task(row: Any) -> Task | None:
     return None if row is None else to_task(row)
+
+
+def of_snapshot(row: Any) -> Task:
+    """Returns the task in a row that begins with COLUMNS and was made from a snapshot, of whatever version."""
+    values = list(row[: len(COLUMN_NAMES)])
+    for name, value in ADDED_COLUMNS.items():
+        index = COLUMN_NAMES.index(name)
+        values[index] = value if values[index] is None else values[index]
+    return to_task(values)
 
 
 def to_task(row: Any) -> Task:
