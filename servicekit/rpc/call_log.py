@@ -10,6 +10,7 @@ import structlog
 
 from servicekit.rpc.call import Call
 from servicekit.rpc.method import Method
+from servicekit.rpc.token_log import TokenLog
 
 # FAULTS are errors of the service: logged as errors, with a traceback. TROUBLE is logged as warnings. Any other failure is caused by the caller and
 # is logged like a success, with its code.
@@ -30,6 +31,7 @@ class CallLog:
         self._log = structlog.get_logger().bind()
         self._write = write
         self._trace_id = trace_id
+        self._tokens = TokenLog()
         self._end = f',"event":"call","service":{_json(service)},"level":"info","timestamp":"'
 
     def ended(self, method: Method, call: Call, code: grpc.StatusCode, reason: str, seconds: float) -> None:
@@ -52,6 +54,7 @@ class CallLog:
     def failed(self, method: Method, call: Call, code: grpc.StatusCode, reason: str, seconds: float, error: Exception) -> None:
         """Logs the end of a call that failed. A fault is logged with its traceback, which shows the cause."""
         if code not in FAULTS and code not in TROUBLE:
+            self._tokens.failed(call, reason, _cause(error))
             self.ended(method, call, code, reason, seconds)
             return
         fields: dict[str, Any] = {
