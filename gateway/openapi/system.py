@@ -37,6 +37,7 @@ PATHS: Final[dict[str, Any]] = {
         "Returns the public keys that verify access tokens (RFC 7517)",
         {
             "200": _answer("The keys.", _KEYS),
+            "429": _answer("Too many requests.", _ERROR),
             "503": _answer("The keys are not available.", _ERROR),
             "504": _answer("The keys are not available.", _ERROR),
         },

@@ -1,0 +1,139 @@
+"""The OpenAPI document is valid, and says what the descriptors say; a new RPC changes it without a change of the generator."""
+
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway.openapi.comments import StatedError, description_of, errors_of, summary_of
+from gateway.openapi.descriptors import Descriptors
+from gateway.openapi.document import document
+from gateway.openapi.errors import HTTP_STATUS
+from tests.gateway.planted import planted
+from tests.gateway.stack import DESCRIPTORS, routes
+
+DOCUMENT = document(DESCRIPTORS.read_bytes())
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+COMMENT = """Moves a task. Takes its
+ subtasks along.
+
+ Errors include:
+ - NOT_FOUND (TASK_NOT_FOUND): the caller has no task
+   with this id.
+ - UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID): no valid access token.
+"""
+
+
+def operation(path: str, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path][method]
+    return found
+
+
+def parameters(path: str, method: str) -> dict[str, dict[str, Any]]:
+    return {p.get("name") or p["$ref"].rpartition("/")[2]: p for p in operation(path, method)["parameters"]}
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_rest_path_of_every_rpc_is_an_operation() -> None:
+    wanted = {(rest.method.lower(), rest.template.replace("{task.id}", "{id}")) for rpc in routes().rpcs for rest in rpc.rest}
+    found = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item}
+    assert wanted <= found
+    assert {path for _, path in found - wanted} == {"/health", "/ready", "/.well-known/jwks.json"}
+
+
+def test_a_new_rpc_appears_without_a_change_of_the_generator() -> None:
+    paths = document(planted(DESCRIPTORS.read_bytes()))["paths"]
+    assert "201" in paths["/api/v1/things"]["post"]["responses"]
+    assert paths["/api/v1/things/{id}"]["get"]["security"] == []
+    assert set(paths["/api/v1/things:watch"]["get"]["responses"]["200"]["content"]) == {"text/event-stream"}
+    assert "/api/v1/things:purge" not in paths
+
+
+def test_two_methods_of_one_name_are_refused() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(planted(DESCRIPTORS.read_bytes()))
+    files.file[-1].service[0].method[0].name = "CreateTask"
+    with pytest.raises(ValueError, match="no two may be the same"):
+        document(files.SerializeToString())
+
+
+def test_a_resource_has_a_schema_for_answers_input_and_changes() -> None:
+    answer, input_, patch = SCHEMAS["Task"], SCHEMAS["TaskInput"], SCHEMAS["TaskPatch"]
+    assert {"id", "created_at", "etag", "title", "labels", "status"} <= set(answer["required"])
+    assert not {"due_date", "completed_at", "deleted_at"} & set(answer["required"])
+    assert input_["required"] == ["title"]
+    assert "required" not in patch
+    assert "id" not in input_["properties"]
+    assert "created_at" not in patch["properties"]
+
+
+def test_bounds_are_those_of_the_protos() -> None:
+    task = SCHEMAS["TaskInput"]["properties"]
+    assert (task["title"]["minLength"], task["title"]["maxLength"]) == (1, 200)
+    assert (task["priority"]["minimum"], task["priority"]["maximum"]) == (0, 5)
+    assert (task["labels"]["maxItems"], task["labels"]["uniqueItems"], task["labels"]["items"]["maxLength"]) == (20, True, 50)
+    assert SCHEMAS["RegisterRequest"]["properties"]["email"]["format"] == "email"
+    assert SCHEMAS["TaskStatus"]["enum"] == ["PENDING", "IN_PROGRESS", "COMPLETED"]
+    assert parameters("/api/v1/tasks/{id}", "get")["id"]["schema"] == {"type": "string", "format": "uuid"}
+    ids = parameters("/api/v1/tasks:batchGet", "get")["ids"]
+    assert (ids["required"], ids["schema"]["type"], ids["schema"]["maxItems"]) == (True, "array", 50)
+
+
+def test_in_a_batch_the_body_has_what_the_path_has_otherwise() -> None:
+    reference, addressed = SCHEMAS["UpdateTaskRequest"]["properties"]["task"]["allOf"]
+    assert reference == {"$ref": "#/components/schemas/TaskPatch"}
+    assert addressed["required"] == ["id"]
+    assert set(SCHEMAS["DeleteTaskRequest"]["required"]) == {"id"}
+    assert "id" not in SCHEMAS["UndeleteTaskBody"]["properties"]
+
+
+def test_errors_are_those_of_the_comment_and_of_the_gateway() -> None:
+    responses = operation("/api/v1/tasks/{id}", "patch")["responses"]
+    assert set(responses) == {"200", "400", "401", "404", "408", "409", "413", "429", "500", "503", "504"}
+    assert "`ETAG_MISMATCH`: the task's etag has changed" in responses["409"]["description"]
+    assert "`MALFORMED_REQUEST`" in responses["400"]["description"]
+    public = operation("/api/v1/auth/login", "post")["responses"]
+    assert "`INVALID_CREDENTIALS`" in public["401"]["description"]
+    assert "`TOKEN_MISSING`" not in public["401"]["description"]
+
+
+def test_headers_are_there_where_the_errors_say_so() -> None:
+    assert {"Idempotency-Key", "If-Match"} <= set(parameters("/api/v1/tasks/{id}", "put"))
+    assert set(parameters("/api/v1/tasks", "post")) == {"Idempotency-Key"}
+    assert set(parameters("/api/v1/tasks:batchDelete", "post")) == {"Idempotency-Key"}
+    assert "Idempotency-Replayed" in operation("/api/v1/tasks", "post")["responses"]["201"]["headers"]
+
+
+def test_security_is_that_of_the_access_option() -> None:
+    for rpc in routes().rpcs:
+        for rest in rpc.rest:
+            security = operation(rest.template.replace("{task.id}", "{id}"), rest.method.lower())["security"]
+            assert security == ([] if rpc.public else [{"accessToken": []}]), rpc
+
+
+def test_a_comment_is_split_into_its_parts() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(planted(DESCRIPTORS.read_bytes()))
+    files.file[-1].source_code_info.location.add(path=[6, 0, 2, 0], leading_comments=" " + COMMENT)
+    thing = document(files.SerializeToString())["paths"]["/api/v1/things"]["post"]
+    assert (thing["summary"], thing["description"]) == ("Moves a task", "Moves a task. Takes its subtasks along.")
+    assert "- `TASK_NOT_FOUND`: the caller has no task with this id." in thing["responses"]["404"]["description"]
+    text = "A.\n\nErrors include:\n- ABORTED (ETAG_MISMATCH, X): why."
+    assert (summary_of(text), description_of(text)) == ("A", "A.")
+    assert list(errors_of(text)) == [StatedError("ABORTED", ("ETAG_MISMATCH", "X"), "why.")]
+
+
+def test_every_error_of_every_comment_is_described() -> None:
+    described = sum(
+        response["description"].count("\n- `") for item in DOCUMENT["paths"].values() for o in item.values() for response in o["responses"].values()
+    )
+    stated = [error for rpc in routes().rpcs for error in errors_of(_comment(rpc.service, rpc.name))]
+    assert stated
+    assert {error.status for error in stated} <= set(HTTP_STATUS)
+    assert described >= sum(len(error.reasons) for error in stated)
+
+
+def _comment(service: str, method: str) -> str:
+    return next(m.comment for m in Descriptors(DESCRIPTORS.read_bytes()).services[service].methods if m.name == method)
