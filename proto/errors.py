@@ -2,32 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from google.protobuf import descriptor_pb2
+
+from gateway.openapi.errors import HTTP_STATUS
 
 ROOT = Path(__file__).resolve().parent.parent
 DESCRIPTORS, DOCUMENT = ROOT / "gen" / "descriptors.binpb", ROOT / "docs" / "errors.md"
 EXAMPLES: Final = ROOT / "proto" / "error_examples.json"
 CATALOGUE: Final = "taskmanager/rpc/v1/error_reason.proto"
 
-# The HTTP status of each gRPC status (google/rpc/code.proto).
-HTTP_STATUS: Final[Mapping[str, int]] = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "INTERNAL": 500,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
 # The form of a comment: `Meaning. Status NOT_FOUND; details. Example: one.`
 COMMENT: Final = re.compile(r"(?P<when>.*?) Status (?P<status>[A-Z_]+)(?P<more>[.;].*?) Example: (?P<example>.*)")
 # Field numbers of descriptor.proto, from which the paths in source code info are built.
