@@ -1,4 +1,7 @@
-"""Compares proto/ with the last release and reports changes that break clients. `make check` runs it. Without a release it compares nothing."""
+"""Compares proto/ with the last release and reports changes that break clients. `make check` runs it. Without a release it compares nothing.
+
+buf compares the messages and methods. The comparison of the OpenAPI documents adds what buf does not see: REST paths, statuses and bounds.
+"""
 
 import io
 import subprocess
@@ -8,8 +11,12 @@ import tempfile
 from pathlib import Path
 
 from generate import ROOT, generate
+from openapi_changes import breaking_changes
+
+from gateway.openapi.document import document
 
 BUF = Path(sys.executable).parent / "buf"
+DESCRIPTORS = ROOT / "gen" / "descriptors.binpb"
 
 
 def main() -> int:
@@ -31,8 +38,12 @@ def _compare(tag: str) -> int:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", tag, "proto").stdout)) as archive:
             archive.extractall(folder, filter="data")
         generate(Path(folder))
-        command = [BUF, "breaking", "gen/descriptors.binpb", "--against", f"{folder}/gen/descriptors.binpb"]
-        return subprocess.run([*command, "--config", "buf.yaml", "--path", "taskmanager"], cwd=ROOT, check=False).returncode
+        released = Path(folder, "gen", "descriptors.binpb")
+        command = [BUF, "breaking", DESCRIPTORS, "--against", released, "--config", "buf.yaml", "--path", "taskmanager"]
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        changes = list(breaking_changes(document(released.read_bytes(), {}), document(DESCRIPTORS.read_bytes(), {})))
+    sys.stdout.write("".join(f"{change} (REST, since {tag})\n" for change in changes))
+    return status or int(bool(changes))
 
 
 def _git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
