@@ -165,8 +165,26 @@ class TooManyAttempts(ResourceExhausted):
     """Too many attempts failed: retry after `retry_after`."""
 
 
-class AnswerTooLarge(ResourceExhausted):
-    """The answer would be too large: ask for less at once."""
+class TooManyRegistrations(ResourceExhausted):
+    """Too many accounts were registered from this address: retry after `retry_after`."""
+
+
+class TooManyRequests(ResourceExhausted):
+    """Too many requests come from this address: retry after `retry_after`."""
+
+    not_executed = True
+
+
+class TooManyWatches(ResourceExhausted):
+    """The account has too many open streams: close one."""
+
+
+class SlowReader(ResourceExhausted):
+    """The client did not read its stream in time: resume."""
+
+
+class AnswerTooLarge(InvalidArgument):
+    """The answer would be too large: send fewer requests in one batch."""
 
 
 class DependencyUnavailable(Unavailable):
@@ -178,7 +196,7 @@ class ServiceStopping(Unavailable):
 
 
 class DeadlineExceeded(Unavailable):
-    """The server did not finish in time."""
+    """The server did not finish in time; whether it executed a write is unknown. The client does not repeat it, which would only add load."""
 
 
 class InternalError(ServerFault):
@@ -207,6 +225,10 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "ETAG_MISMATCH": EtagMismatch,
     "IDEMPOTENCY_KEY_REUSED": IdempotencyKeyReused,
     "TASK_NOT_DELETED": TaskNotDeleted,
+    "TOO_MANY_REGISTRATIONS": TooManyRegistrations,
+    "TOO_MANY_REQUESTS": TooManyRequests,
+    "TOO_MANY_WATCHES": TooManyWatches,
+    "SLOW_READER": SlowReader,
     "ANSWER_TOO_LARGE": AnswerTooLarge,
     "INVALID_RESUME_TOKEN": InvalidResumeToken,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,

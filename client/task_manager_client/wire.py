@@ -13,8 +13,8 @@ from task_manager_client.steps import Reply, Request
 DEFAULT_URL: Final = "http://localhost:8080"
 VERSION: Final = version("task-manager-client")
 USER_AGENT: Final = f"task-manager-client/{VERSION}"
-# For a connection, and for each piece of an answer. The server's own deadline for a call is shorter.
-TIMEOUT_SECONDS: Final = 30.0
+# For each piece of an answer. The gateway's own limit for a call is 15 s.
+TIMEOUT_SECONDS: Final = 20.0
 CONNECT_SECONDS: Final = 5.0
 
 

@@ -10,6 +10,7 @@ from task_manager_client import (
     AsyncClient,
     Client,
     ConnectionFailed,
+    DeadlineExceeded,
     DependencyUnavailable,
     MemoryStore,
     NotConnected,
@@ -156,6 +157,13 @@ def test_a_request_that_was_not_executed_is_repeated_even_without_a_key() -> Non
     assert len(list(_waits(register, _failing(429, "OVERLOADED"), Retries()))) == 4
     assert list(_waits(register, _failing(503, "DEPENDENCY_UNAVAILABLE"), Retries())) == []
     assert list(_waits(accounts.login("a", "b"), _failing(429, "TOO_MANY_ATTEMPTS", "1s"), Retries())) == []
+
+
+def test_a_deadline_that_has_passed_is_not_tried_again() -> None:
+    steps = Core(fixed("t"), Retries()).call(tasks.get_task("x"))
+    next(steps)
+    with pytest.raises(DeadlineExceeded):
+        steps.send(_failing(504, "DEADLINE_EXCEEDED")())
 
 
 def test_every_request_that_may_be_repeated_is_safe_to_repeat() -> None:
