@@ -7,7 +7,12 @@ from devstack.config import HOST, PROJECT_ROOT
 from devstack.state import State
 
 _EXAMPLES = """
-  # register, log in, create a task, list them
+  # create an account, add a task, list the tasks; tm asks for an email, a password and your name
+  {tm} login --url {url} --register
+  {tm} add Write the plan --due "tomorrow 9am" --priority 4
+  {tm} ls
+
+  # the same over REST: register, log in, create a task, list them
   curl -sw '\\n' {url}/api/v1/auth/register -d '{{"email": "ada@example.com", "password": "correct horse battery", "name": "Ada"}}'
   TOKEN=$(curl -s {url}/api/v1/auth/login -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' \\
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
@@ -22,10 +27,7 @@ _EXAMPLES = """
 
 def examples(url: str) -> str:
     """Returns example calls to paste into a shell in the project's directory."""
-    beside_python = Path(sys.executable).with_name("buf")
-    return _EXAMPLES.strip("\n").format(
-        url=url, buf=_short(beside_python) if beside_python.exists() else "buf", proto=_short(PROJECT_ROOT / "gen" / "descriptors.binpb")
-    )
+    return _EXAMPLES.strip("\n").format(url=url, tm=_program("tm"), buf=_program("buf"), proto=_short(PROJECT_ROOT / "gen" / "descriptors.binpb"))
 
 
 def addresses(state: State) -> str:
@@ -33,6 +35,12 @@ def addresses(state: State) -> str:
     metrics = [f"http://{HOST}:{process.ops_port}/metrics ({name})" for name, process in state.processes.items() if process.ops_port]
     lines = [("API", f"{state.url} (REST, gRPC and gRPC-Web)"), *(("TLS", url) for url in [state.tls_url] if url), ("metrics", ", ".join(metrics))]
     return "".join(f"  {what:<8} {where}\n" for what, where in lines)
+
+
+def _program(name: str) -> str:
+    """Returns a program of this Python's environment, or its name alone if it is installed elsewhere."""
+    beside_python = Path(sys.executable).with_name(name)
+    return _short(beside_python) if beside_python.exists() else name
 
 
 def _short(path: Path) -> str:

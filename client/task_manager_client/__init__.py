@@ -46,6 +46,7 @@ from task_manager_client.errors import (
     UserNotFound,
     WrongPassword,
 )
+from task_manager_client.profiles import Profile
 from task_manager_client.retries import Retries
 from task_manager_client.tokens import MemoryStore, Tokens, TokenStore
 from task_manager_client.values import Change, ChangeKind, Session, Status, Task, TaskDetails, TaskFields, TaskPage, TaskUpdate, User
@@ -80,6 +81,7 @@ __all__ = [
     "NotLoggedIn",
     "Overloaded",
     "PermissionDenied",
+    "Profile",
     "RefreshTokenInvalid",
     "ResourceExhausted",
     "ResumeTokenExpired",

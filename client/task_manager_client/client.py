@@ -13,6 +13,7 @@ from task_manager_client.core import Core
 from task_manager_client.described import described
 from task_manager_client.errors import ConnectionFailed
 from task_manager_client.operation import Operation
+from task_manager_client.profiles import Profile
 from task_manager_client.retries import Retries
 from task_manager_client.steps import Course, Emit, Emitting, NextLine, Open, Reply, Send, Step, Steps, Wait
 from task_manager_client.tokens import MemoryStore, TokenStore, fixed
@@ -67,6 +68,12 @@ class Client:
     ) -> None:
         self._core = Core(fixed(access_token) if access_token else tokens or MemoryStore(), retries or Retries())
         self._http = httpx.Client(transport=transport, **wire.options(url, user_agent))
+
+    @classmethod
+    def from_profile(cls, name: str | None = None) -> Self:
+        """Returns a client that uses the login of `tm`: the profile `name`, or TM_PROFILE, or the default one. Raises NotLoggedIn."""
+        profile = Profile.current(name)
+        return cls(profile.require_login().url, tokens=profile)
 
     register = _call(accounts.register)
     login = _steps(Core.login)

@@ -14,7 +14,7 @@ import filelock
 import platformdirs
 
 from task_manager_client import keyrings
-from task_manager_client.errors import InvalidArgument, TaskManagerError
+from task_manager_client.errors import InvalidArgument, NotLoggedIn, TaskManagerError
 from task_manager_client.tokens import Release, Tokens
 
 APPLICATION: Final = "task-manager"
@@ -68,6 +68,12 @@ class Profile:
         """The last login, also after a logout; None before the first."""
         data = self._read()
         return Login(data["url"], data["email"]) if "url" in data else None
+
+    def require_login(self) -> Login:
+        """Returns the last login. Raises NotLoggedIn if there is none."""
+        if (login := self.login) is None:
+            raise NotLoggedIn(f"the profile {self.name} is not logged in")
+        return login
 
     def begin(self, login: Login) -> None:
         """Records where and as whom the client logs in. It forgets the tokens of an earlier login."""
@@ -146,5 +152,5 @@ class Profile:
 
     @classmethod
     def current(cls, name: str | None = None, *, url: str | None = None) -> Self:
-        """Returns a profile of the user's configuration folder, with the system's keyring if the package keyring is installed."""
-        return cls(name or DEFAULT_PROFILE, url=url, vault=keyrings.find())
+        """Returns a profile of the user's configuration folder: `name`, or TM_PROFILE, or the default one. Its tokens are in the keyring, if there is one."""
+        return cls(name or os.environ.get("TM_PROFILE") or DEFAULT_PROFILE, url=url, vault=keyrings.find())

@@ -91,7 +91,7 @@ def watch(context: typer.Context, since: _Since = "", as_json: AsJson = False) -
             if as_json:
                 print_json(change.raw)
             else:
-                output().print(change_line(change, _now()))
+                output().print(change_line(change, _now()), overflow="ellipsis", no_wrap=True)
 
 
 def _conditions(status: Status | None, priority: int, labels: list[str], due: str, *, deleted: bool, all_tasks: bool) -> Iterator[str]:
