@@ -23,8 +23,8 @@ _HERE: Final = Path(__file__).resolve().parent
 def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
     """Returns Envoy's bootstrap configuration as YAML. `descriptors` overrides the descriptor set of the settings.
 
-    The descriptors are embedded in the text, so Envoy needs no other files, except those of Swagger UI, and for TLS the certificate, its key, and the file
-    of certificate.py.
+    The descriptors are embedded in the text, so Envoy needs no other files, except those of Swagger UI, and for TLS the certificate, its key, and the
+    file of certificate.py.
 
     Raises DescriptorError if the descriptor set cannot be read, a method in it lacks the access option, or the settings have no endpoints for one of
     its services, and SettingsError if the installation lacks a file of the API reference.

@@ -70,7 +70,7 @@ def _lines(pair: str) -> frozenset[str]:
     """Returns what the two characters can be a part of: the alphabet or the digits, in either direction, and the lines of a keyboard."""
     if len(pair) < 2:
         return frozenset()
-    first, second = pair
+    first, second = pair[0], pair[1]
     lines = _STEPS.get((first, second), frozenset())
     if first.isalnum() and second.isalnum() and abs(ord(second) - ord(first)) == 1:
         lines |= {"up" if second > first else "down"}

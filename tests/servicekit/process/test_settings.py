@@ -125,8 +125,8 @@ async def test_a_migration_needs_its_database_alone(service: str) -> None:
     assert (outcome.status, outcome.named) == (2, {"DATABASE_URL"})
 
 
-async def test_a_migration_without_its_database_does_not_succeed() -> None:
-    outcome = await command("auth_service", "migrate", {"DATABASE_URL": DATABASE})
+async def test_a_migration_without_its_database_does_not_succeed(database_url: str) -> None:
+    outcome = await command("auth_service", "migrate", {"DATABASE_URL": f"{database_url}_that_does_not_exist"})
     assert outcome.status not in {0, 2, None}
 
 
