@@ -132,7 +132,8 @@ async def test_a_frozen_server_stops_only_its_own_users(cluster: Stack, client: 
             await asyncio.sleep(RECOVERED_WITHIN_SECONDS)
         counts = [len(writer.created) for writer in theirs[:2]]
     for writer in theirs[:2]:
-        assert set(writer.codes) == {"OK", "UNAVAILABLE"}
+        # PostgreSQL answers that the time limit of the statement has ended, or does not answer until the time limit of the call.
+        assert set(writer.codes) - {"OK"} in ({"UNAVAILABLE"}, {"DEADLINE_EXCEEDED"}, {"UNAVAILABLE", "DEADLINE_EXCEEDED"})
         assert writer.codes[-1] == "OK"
         assert max(writer.seconds) < DATABASE_TIMEOUT_SECONDS + SLACK_SECONDS
     for writer in others:
