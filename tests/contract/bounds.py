@@ -94,11 +94,14 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
     "page_token": "A".__mul__,
     "resume_token": "A".__mul__,
 }
+# Eight different characters, because a password must not be a short text repeated.
+WIDE_8 = "".join(chr(ord(WIDE) + 7 * number) for number in range(8))
+ACCENTED_8 = "e\u0301a\u0301u\u0301o\u0301i\u0301y\u0301n\u0301s\u0301"
 PASSWORD = (
-    Pair("min", WIDE * 8, WIDE * 7, "8"),
-    Pair("max", WIDE * 128, WIDE * 129, "128"),
+    Pair("min", WIDE_8, WIDE_8[:-1], "8"),
+    Pair("max", WIDE_8 * 16, WIDE_8 * 16 + WIDE, "128"),
     # The length counts after NFC, which combines the two characters into one.
-    Pair("max-nfc", "e\u0301" * 128, "e\u0301" * 129, "128"),
+    Pair("max-nfc", ACCENTED_8 * 16, ACCENTED_8 * 16 + "e\u0301", "128"),
     Pair("bytes", None, "x" * 4097, "4096 bytes"),
 )
 # Bounds that the service checks itself, because the descriptors cannot express them. They replace the descriptors' bounds.
