@@ -119,6 +119,10 @@ NOT_PROVOKED: Final[Mapping[str, str]] = {
     "INTERNAL_ERROR": "needs a bug",
     "RESUME_TOKEN_EXPIRED": "needs a token from before a restore, or older than the change log",
     "SERVICE_STOPPING": "needs a replica that stops",
+    "TOO_MANY_REGISTRATIONS": "needs more accounts than one address may register",
+    "TOO_MANY_WATCHES": "needs more open streams than a user may have",
+    "SLOW_READER": "needs a client that stops reading",
+    "TOO_MANY_REQUESTS": "needs a gateway with a rate limit",
 }
 
 
