@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = "flask_swagger_ui"
-FILES = ("LICENSE", "favicon-32x32.png", "swagger-ui-bundle.js", "swagger-ui.css")
+FILES = ("LICENSE", "VERSION", "favicon-32x32.png", "swagger-ui-bundle.js", "swagger-ui.css")
 TARGET = Path(__file__).parent / "swagger_ui"
 
 
