@@ -31,9 +31,10 @@ def examples(url: str) -> str:
 
 
 def addresses(state: State) -> str:
-    """Returns the addresses of what a user can open: the API, and the metrics of each process."""
+    """Returns the addresses of what a user can open: the API, its reference for browsers, and the metrics of each process."""
     metrics = [f"http://{HOST}:{process.ops_port}/metrics ({name})" for name, process in state.processes.items() if process.ops_port]
-    lines = [("API", f"{state.url} (REST, gRPC and gRPC-Web)"), *(("TLS", url) for url in [state.tls_url] if url), ("metrics", ", ".join(metrics))]
+    tls = [("TLS", url) for url in [state.tls_url] if url]
+    lines = [("API", f"{state.url} (REST, gRPC and gRPC-Web)"), *tls, ("docs", f"{state.url}/docs"), ("metrics", ", ".join(metrics))]
     return "".join(f"  {what:<8} {where}\n" for what, where in lines)
 
 
