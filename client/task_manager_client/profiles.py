@@ -152,8 +152,5 @@ class Profile:
 
     @classmethod
     def current(cls, name: str | None = None, *, url: str | None = None) -> Self:
-        """Returns a profile of the user's configuration folder: `name`, or TM_PROFILE, or the default one.
-
-        Its tokens are in the keyring, if there is one.
-        """
+        """Returns a profile of the user's configuration folder: `name`, or TM_PROFILE, or the default one. It uses the keyring if there is one."""
         return cls(name or os.environ.get("TM_PROFILE") or DEFAULT_PROFILE, url=url, vault=keyrings.find())

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from task_manager_client.cli.failures import UsageError
-from task_manager_client.cli.output import printable, short_id
+from task_manager_client.cli.output import printable, short_id, working
 from task_manager_client.cli.place import Place
 from task_manager_client.client import Client
 from task_manager_client.errors import NotFound, TaskManagerError
@@ -40,10 +40,11 @@ def find(client: Client, texts: Sequence[str], *, deleted: bool = False) -> list
         if not _END.fullmatch(end):
             raise UsageError(f"{end!r} is not the end of an id: it has 4 to 12 of the characters 0-9 and a-f")
     matches: dict[str, list[Task]] = {end: [] for end in ends}
-    for task in _tasks(client, deleted=deleted) if ends else ():
-        for end in ends:
-            if task.id.endswith(end):
-                matches[end].append(task)
+    with working("Looking through your tasks"):
+        for task in _tasks(client, deleted=deleted) if ends else ():
+            for end in ends:
+                if task.id.endswith(end):
+                    matches[end].append(task)
     return [Found(text.lower(), "") if _is_id(text) else _only(text, matches[text.lower()], deleted=deleted) for text in texts]
 
 

@@ -1,5 +1,6 @@
 """The command `tm`: its verbs, and what its process returns."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -63,6 +64,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of `tm`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal whose encoding lacks a character shows another one instead.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -42,6 +43,11 @@ def output() -> Console:
 def errors() -> Console:
     """Returns the standard error output."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_COLUMNS)
+
+
+def working(text: str) -> AbstractContextManager[object]:
+    """Shows on a terminal, as long as the context lasts, what the command is doing."""
+    return errors().status(text) if errors().is_terminal else nullcontext()
 
 
 def print_json(value: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 from task_manager_client.cli import when
 from task_manager_client.cli.find import DELETED, OPEN, find
 from task_manager_client.cli.options import AsJson, TaskId, due_time
-from task_manager_client.cli.output import change_line, errors, output, plain, print_json, print_list, print_task
+from task_manager_client.cli.output import change_line, errors, output, plain, print_json, print_list, print_task, working
 from task_manager_client.cli.place import Place
 from task_manager_client.values import Status
 
@@ -56,7 +56,7 @@ def ls(
     conditions = list(_conditions(status, priority, label or [], due, deleted=deleted, all_tasks=all_tasks))
     expression = " AND ".join([*([f"({filter})"] if filter else []), *conditions])
     limit = (0 if as_json else _LIMIT) if limit is None else limit
-    with place.client() as client:
+    with place.client() as client, working("Reading your tasks"):
         tasks = client.iter_tasks(filter=expression, order_by=order_by, show_deleted=deleted)
         shown = list(islice(tasks, limit or None))
         more = next(tasks, None) is not None
