@@ -3,6 +3,9 @@
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from task_manager_client import AsyncClient, Change, ChangeKind, Client, Session
 from task_manager_client.errors import BY_REASON
 from task_manager_client.values import TokenAnswer
 from tests.support.descriptors import rpcs
+from tests.support.tour import ROOT
 
 # The client refreshes its tokens by itself. Both watches have a name without the noun, because there is only one stream.
 OTHER_NAMES = {"refresh_token": None, "watch_tasks": "watch"}
@@ -63,6 +67,29 @@ def test_a_client_can_set_every_field_that_the_server_does_not_set() -> None:
     assert set(TaskFields.__annotations__) == {"title", "description", "status", "priority", "due_date", "labels"}
     parameters = set(inspect.signature(Client.list_tasks).parameters) - {"self"}
     assert parameters == set(task_service_pb2.ListTasksRequest.DESCRIPTOR.fields_by_name)
+
+
+@pytest.mark.slow("it runs mypy")
+def test_a_type_checker_knows_arguments_and_results(tmp_path: Path) -> None:
+    program = """
+from typing import assert_type
+from task_manager_client import AsyncClient, Change, Client, Task, TaskPage
+client = Client()
+assert_type(client.create_task("x", priority=4, labels=["a"]), Task)
+for task in client.iter_tasks(filter="x"):
+    assert_type(task, Task)
+async def use(client: AsyncClient) -> None:
+    assert_type(await client.list_tasks(), TaskPage)
+    async for change in client.watch():
+        assert_type(change, Change)
+"""
+    wrong = ["create_task('x', priorty=4)", "update_task('x', title=3)", "create_task()", "create_task('x').titel"]
+    path = tmp_path / "program.py"
+    path.write_text(program + "".join(f"client.{call}\n" for call in wrong))
+    checked = subprocess.run([sys.executable, "-m", "mypy", "--strict", path], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [int(line.split(":")[1]) for line in checked.stdout.splitlines() if ": error:" in line]
+    first = program.count("\n") + 1
+    assert lines == list(range(first, first + len(wrong))), checked.stdout
 
 
 def test_every_enum_value_and_no_other_is_known() -> None:
