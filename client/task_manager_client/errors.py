@@ -183,6 +183,10 @@ class SlowReader(ResourceExhausted):
     """The client did not read its stream in time: resume."""
 
 
+class RequestTooLarge(ResourceExhausted):
+    """The request's body or headers are too large: the same request will always fail."""
+
+
 class AnswerTooLarge(InvalidArgument):
     """The answer would be too large: send fewer requests in one batch."""
 
@@ -230,6 +234,7 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "TOO_MANY_WATCHES": TooManyWatches,
     "SLOW_READER": SlowReader,
     "ANSWER_TOO_LARGE": AnswerTooLarge,
+    "REQUEST_TOO_LARGE": RequestTooLarge,
     "INVALID_RESUME_TOKEN": InvalidResumeToken,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,
     "SERVICE_STOPPING": ServiceStopping,

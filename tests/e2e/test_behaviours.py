@@ -106,7 +106,7 @@ async def test_logout_ends_one_session_and_not_the_others(call: Call, account: A
     assert "refresh_token" in await call("RefreshToken", {"refresh_token": other["refresh_token"]})
 
 
-@pytest.mark.parametrize("password", ["pässwörd", "密码密码密码密码", "🔑" * 128, " 8 chars", "x" * 8])
+@pytest.mark.parametrize("password", ["pässwört", "很长的中文密码短语", "".join(map(chr, range(0x1F400, 0x1F400 + 128))), " 8 chars", "xkcqvjzw"])
 async def test_any_unicode_is_a_password(call: Call, password: str) -> None:
     email = f"{uuid4().hex}@example.com"
     assert (await call("Register", {"email": email, "password": password, "name": "Ада 🙂"}))["name"] == "Ада 🙂"
