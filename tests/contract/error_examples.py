@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx
 
 from tests.contract.table import NO_ID, World
+from tests.support import rawhttp
 from tests.support.accounts import Account
 
 TASKS: Final = "/api/v1/tasks"
@@ -16,7 +17,7 @@ TASKS: Final = "/api/v1/tasks"
 VARYING: Final = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "…id…"),
     (re.compile(r"[0-9a-f]{32}@example\.com"), "ada@example.com"),
-    (re.compile(r"[A-Za-z0-9_-]{60,}"), "…token…"),
+    (re.compile(r"[A-Za-z0-9_-]{40,}"), "…token…"),
     (re.compile(r"[0-9.]+(?= ?s(econds)?\b)"), "…"),
 )
 # Longer bodies are not shown.
@@ -80,6 +81,15 @@ async def _large_answer(scene: Scene) -> httpx.Response:
     return await scene.call("POST", f"{TASKS}:batchUpdate", {"requests": [{"task": {"id": each, "priority": 1}} for each in ids]})
 
 
+async def _large_request(scene: Scene) -> httpx.Response:
+    """The gateway answers before it has read the whole body, and then closes the connection. httpx would sometimes not see the answer."""
+    body = json.dumps({"title": "too long " * 500_000}).encode()
+    token = f"authorization: Bearer {scene.account.access_token}".encode()
+    answer = await rawhttp.send(str(scene.rest.base_url), rawhttp.RawRequest(b"POST", TASKS.encode(), (token,), body))
+    request = httpx.Request("POST", scene.rest.base_url.join(TASKS), content=body)
+    return httpx.Response(answer.status_code, content=answer.content, request=request)
+
+
 async def _page_token(scene: Scene) -> httpx.Response:
     page = (await scene.call("GET", f"{TASKS}?page_size=1")).json()
     return await scene.call("GET", f"{TASKS}:watch?resume_token={page['next_page_token']}")
@@ -107,7 +117,7 @@ EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "TASK_NOT_DELETED": lambda scene: scene.call("POST", f"{TASKS}/{scene.world.task_id}:undelete", {}),
     "ANSWER_TOO_LARGE": _large_answer,
     "INVALID_RESUME_TOKEN": _page_token,
-    "REQUEST_TOO_LARGE": lambda scene: scene.call("POST", TASKS, {"title": "x" * 4 * 1024 * 1024}),
+    "REQUEST_TOO_LARGE": _large_request,
 }
 # The reasons that one call of one client cannot provoke on a system that works.
 NOT_PROVOKED: Final[Mapping[str, str]] = {
@@ -129,12 +139,15 @@ NOT_PROVOKED: Final[Mapping[str, str]] = {
 def shown(response: httpx.Response) -> str:
     """Returns the request and its answer as text, without what differs from run to run."""
     request = response.request
-    body = request.content.decode()
+    size, body = len(request.content), _without_varying(request.content.decode())
     lines = [f"{request.method} {request.url.raw_path.decode()}"]
     if body:
-        lines.append(body if len(body) <= SHOWN_CHARACTERS else f"{body[:60]}… ({len(body)} bytes)")
+        lines.append(body if len(body) <= SHOWN_CHARACTERS else f"{body[:60]}… ({size} bytes)")
     lines += ["", f"HTTP/1.1 {response.status_code}", json.dumps(response.json(), indent=2, sort_keys=True, ensure_ascii=False)]
-    text = "\n".join(lines)
+    return _without_varying("\n".join(lines))
+
+
+def _without_varying(text: str) -> str:
     for pattern, name in VARYING:
         text = pattern.sub(name, text)
     return text
