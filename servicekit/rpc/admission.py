@@ -100,8 +100,9 @@ def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], No
     def validate(request: Any, call: Call) -> None:
         if request is None:
             raise MalformedRequest
+        call.request_bytes = request.ByteSize()
         # A large message can violate a rule once every few bytes, so only its first violation is reported.
-        found = [_violation(each) for each in collect(request, fail_fast=request.ByteSize() > THOROUGH_BYTES)]
+        found = [_violation(each) for each in collect(request, fail_fast=call.request_bytes > THOROUGH_BYTES)]
         if call.not_ascii:
             found += [Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii]
         if check is not None:

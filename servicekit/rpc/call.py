@@ -31,6 +31,8 @@ class Call:
     # What the handler sends beside its response (REST: as headers): lower-case keys, printable ASCII values. They are sent before the first message,
     # so a stream's handler must set them before it. They are not sent with an error.
     response_headers: dict[str, str] = field(default_factory=dict)
+    # The size of the request. The validation sets it.
+    request_bytes: int = 0
     # Of a stream: the messages that the transport has accepted.
     messages_sent: int = 0
 

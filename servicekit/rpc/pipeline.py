@@ -1,7 +1,8 @@
 """The layers around every handler. They are applied once, at registration, and are the same for unary and streaming methods.
 
 observe (request id, one log line, metrics: sees every outcome, including a failed authentication)
-→ limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`) → handler.
+→ limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`)
+→ limit (bytes of large requests: `servicekit.rpc.budget`) → handler.
 
 All layers of a call are one coroutine, in which each layer is a context. A coroutine for each layer would cost more than what the layers do.
 
@@ -27,6 +28,7 @@ from uuid_utils import uuid4
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
 from servicekit.rpc.admission import Admission, Verifier, admission
+from servicekit.rpc.budget import LARGE_BYTES, ByteBudget
 from servicekit.rpc.call import Call, Check, Handler, Send, Stream, StreamHandler
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.method import Method
@@ -56,6 +58,7 @@ class Pipeline:
     max_concurrent_streams: int
     slow_reader_seconds: float
     limits: TimeLimits = field(default_factory=TimeLimits)
+    budget: ByteBudget = field(default_factory=ByteBudget)
 
     def __post_init__(self) -> None:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
@@ -75,10 +78,22 @@ class Pipeline:
                     waiting = admit(request, call)
                     if waiting is not None:
                         await waiting
+                    if call.request_bytes > LARGE_BYTES:
+                        return await self._run_large(handler, request, call)
                     answer: Message | bytes = await handler(request, call)
                     return answer
 
         return layered
+
+    async def _run_large(self, handler: Handler, request: Any, call: Call) -> Message | bytes:
+        """Runs the handler of a large request. Raises Overloaded if the large requests that run already use up the budget."""
+        user_id, size = None if call.caller is None else call.caller.user_id, call.request_bytes
+        self.budget.take(user_id, size)
+        try:
+            answer: Message | bytes = await handler(request, call)
+            return answer
+        finally:
+            self.budget.give_back(user_id, size)
 
     def wrap_stream(self, method: Method, handler: StreamHandler, check: Check | None = None) -> Stream:
         """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""

@@ -9,14 +9,21 @@ from task_service.feed.domain import Change, ChangeKind, Changes
 from task_service.query.list_statement import COLUMN_NAMES
 from task_service.tasks.repository import of_snapshot
 
+# A stream holds as much while its client reads. A task with the longest text has 45 kB.
+MAX_CHANGES_BYTES: Final = 128 * 1024
 # One statement reads the changes, the last number and the epoch from one snapshot. If there is no change, or $2 is null, it returns one row, whose
 # change is null.
+# $4 is the maximum size of the snapshots together, as text. The first one may be larger.
 LIST_CHANGES: Final = f"""
 SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change.kind, {", ".join(f"task.{name}" for name in COLUMN_NAMES)}
   FROM task.feed AS feed
   LEFT JOIN task.counters AS counter ON counter.user_id = $1
   LEFT JOIN LATERAL (
-    SELECT seq, kind, snapshot FROM task.changes WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+    SELECT seq, kind, snapshot FROM (
+        SELECT seq, kind, snapshot, sum(octet_length(snapshot::text)) OVER (ORDER BY seq) AS bytes, min(seq) OVER () AS first_seq FROM (
+            SELECT seq, kind, snapshot FROM task.changes WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+        ) AS few
+    ) AS measured WHERE bytes <= $4 OR seq = first_seq
   ) AS change ON true
   LEFT JOIN LATERAL jsonb_populate_record(NULL::task.tasks, change.snapshot) AS task ON true
  ORDER BY change.seq
@@ -36,7 +43,7 @@ class PostgresChanges:
 
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
         """See ChangeLog.list."""
-        rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit)
+        rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit, MAX_CHANGES_BYTES)
         changes = [Change(row[2], ChangeKind(row[3]), of_snapshot(row[4:])) for row in rows if row[2] is not None]
         return Changes(str(rows[0][0]), rows[0][1], changes)
 

@@ -33,7 +33,7 @@ class ChangeLog(Protocol):
     """The users' change logs. All methods raise DependencyUnavailable."""
 
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
-        """Returns at most `limit` changes after the one with the number `after`; no changes if `after` is None."""
+        """Returns at most `limit` changes after the one with the number `after`, fewer if they are large; no changes if `after` is None."""
 
     async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:
         """Returns the users whose last number differs from the one in `known`, each with its last number."""

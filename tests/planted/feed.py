@@ -15,6 +15,13 @@ WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 
 FEED_BUGS: Final = (
     Bug(
+        "a stream reads any number of bytes of the log at once",
+        "task_service/feed/repository.py",
+        "WHERE bytes <= $4 OR seq = first_seq",
+        "WHERE bytes <= $4 OR true",
+        ("tests/task_service/feed/test_bytes.py",),
+    ),
+    Bug(
         "a resume token is accepted from another user",
         SERVICE,
         '    return ["WatchTasks", str(user_id)]',

@@ -1,0 +1,111 @@
+"""One user at full force: the memory of a replica stays below the chart's limit, and the calls of another user stay fast."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+from taskmanager.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
+
+from devstack.config import HOST, StackConfig
+from devstack.stack import Stack
+from tests.support.accounts import Account, make_account
+from tests.support.errors import of_rpc
+
+pytestmark = pytest.mark.alone("loads a system, and measures its memory and times")
+
+# The memory limit of task-service in the chart.
+LIMIT_MIB = 384
+BATCHES, WATCHES = 40, 60
+MEASURED_SECONDS = 5.0
+# The 99th percentile of the other user's calls: at most three times that of an idle system, or so much, because a single one is a matter of chance.
+TIMES, LEAST_SECONDS = 3, 0.25
+# 2.9 MB: a batch just below the limit of the gateway.
+LARGE = task_pb2.Task(title="t" * 200, description="ж" * 10_000)
+BATCH = task_service_pb2.BatchCreateTasksRequest(requests=[task_service_pb2.CreateTaskRequest(task=LARGE)] * 144)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[Stack]:
+    """One replica of each service, whose memory nothing else has used."""
+    async with Stack(StackConfig(auth_replicas=1, task_replicas=1, environment={"BCRYPT_COST": "4", "LOG_LEVEL": "WARNING"})) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def rest(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=stack.state.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+async def stub(stack: Stack) -> AsyncIterator[task_service_pb2_grpc.TaskServiceStub]:
+    async with grpc.aio.insecure_channel(f"{HOST}:{stack.state.processes['task-1'].grpc_port}") as channel:
+        yield task_service_pb2_grpc.TaskServiceStub(channel)
+
+
+async def test_many_large_batches_at_once(stack: Stack, rest: httpx.AsyncClient, stub: task_service_pb2_grpc.TaskServiceStub) -> None:
+    attacker, other = await make_account(rest), await make_account(rest)
+    idle = await _p99(rest, other)
+    batches = [asyncio.create_task(_create(stub, attacker)) for _ in range(BATCHES)]
+    busy = await _p99(rest, other)
+    codes = Counter(await asyncio.gather(*batches))
+    print(f"{codes}, p99 {idle:.3f} s idle, {busy:.3f} s busy, at most {_peak_mib(stack)} MiB")  # noqa: T201 - the figures of docs/performance.md
+    assert set(codes) == {"OK", "OVERLOADED"}
+    assert _peak_mib(stack) < LIMIT_MIB
+    assert busy < max(TIMES * idle, LEAST_SECONDS)
+
+
+async def test_many_streams_whose_clients_read_slowly(stack: Stack, rest: httpx.AsyncClient, stub: task_service_pb2_grpc.TaskServiceStub) -> None:
+    attacker, other = await make_account(rest), await make_account(rest)
+    begun = stub.WatchTasks(task_service_pb2.WatchTasksRequest(), metadata=attacker.metadata)
+    token = (await begun.read()).resume_token
+    begun.cancel()
+    assert [await _create(stub, attacker) for _ in range(3)] == ["OK"] * 3
+    idle = await _p99(rest, other)
+    async with contextlib.AsyncExitStack() as streams:
+        for _ in range(WATCHES):
+            client = await streams.enter_async_context(httpx.AsyncClient(base_url=stack.state.url, timeout=60))
+            query = {"resume_token": token}
+            # The client reads the headers and nothing else.
+            answer = await streams.enter_async_context(client.stream("GET", "/api/v1/tasks:watch", params=query, headers=attacker.headers))
+            assert answer.status_code == httpx.codes.OK
+        busy = await _p99(rest, other)
+        print(f"p99 {idle:.3f} s idle, {busy:.3f} s busy, at most {_peak_mib(stack)} MiB")  # noqa: T201 - as above
+        assert _peak_mib(stack) < LIMIT_MIB
+        assert busy < max(TIMES * idle, LEAST_SECONDS)
+
+
+async def _create(stub: task_service_pb2_grpc.TaskServiceStub, account: Account) -> str:
+    """Creates a batch. Returns OK or the reason of the error."""
+    try:
+        await stub.BatchCreateTasks(BATCH, metadata=account.metadata, timeout=60)
+    except grpc.aio.AioRpcError as error:
+        return of_rpc(error).reason
+    return "OK"
+
+
+async def _p99(rest: httpx.AsyncClient, account: Account) -> float:
+    """Returns the 99th percentile of the times of the user's reads, in seconds."""
+    created = await rest.post("/api/v1/tasks", json={"title": "read"}, headers=account.headers)
+    times = []
+    end = time.monotonic() + MEASURED_SECONDS
+    while time.monotonic() < end:
+        began = time.monotonic()
+        assert (await rest.get(f"/api/v1/tasks/{created.json()['id']}", headers=account.headers)).status_code == httpx.codes.OK
+        times.append(time.monotonic() - began)
+        await asyncio.sleep(0.02)
+    return sorted(times)[int(len(times) * 0.99)]
+
+
+def _peak_mib(stack: Stack) -> int:
+    """Returns the largest resident memory that the replica has had."""
+    status = Path(f"/proc/{stack.state.processes['task-1'].pid}/status").read_text()
+    (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(peak) // 1024
