@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-kind check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean test-citus
+.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-cluster check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean test-citus
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -71,8 +71,10 @@ test-images: .venv/installed gen/descriptors.binpb ## build and run the images w
 test-apiserver: .venv/installed gen/descriptors.binpb .tools/apiserver ## test the chart with the real Helm and API server, without nodes; the first run builds both with Go and takes minutes
 	@$(BIN)/pytest tests/deploy/apiserver -m apiserver $(ARGS)
 
-test-kind: .venv/installed gen/descriptors.binpb ## install, test, upgrade, scale and roll the chart under load in an existing kind cluster (KIND_CLUSTER), with images of the tag kind
-	@tests/deploy/kind/run.sh
+# KUBE_LAB (with CONTAINER_LAB) brings up a cluster of its own; otherwise KUBECONFIG, if it is set, names the cluster; otherwise it is kind's.
+test-cluster: .venv/installed gen/descriptors.binpb ## install, upgrade, roll, evict, roll back, break and reinstall the chart under load in a real cluster: KUBE_LAB, KUBECONFIG or KIND_CLUSTER; STEPS
+	@$(if $(KUBE_LAB),"$(KUBE_LAB)" up)
+	@TEST_CLUSTER=$(if $(KUBE_LAB),lab,$(if $(KUBECONFIG),current,kind)) tests/deploy/kind/run.sh $(STEPS)
 
 check: .venv/installed gen/descriptors.binpb helm-lint ## run the checks of CI that are not tests: format, lint, types, proto lint and breaking changes, chart and manifests
 	$(BIN)/ruff format --check $(CODE)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.kind.load import HEAD, OPERATIONS, summary, write
+from tests.deploy.kind.reach import ALLOWED, PORTS, STRANGER
+from tests.deploy.rendered import get, objects, of_kind
 from tests.deploy.workflows import ROOT
 from tests.support.load import OK, Outcome
 
@@ -56,8 +58,9 @@ def test_an_upgrade_that_keeps_the_secrets_passes(tmp_path: Path) -> None:
     assert '"1"' not in done.stdout
     calls = (tmp_path / "calls").read_text()
     assert calls.count("helm ") == 4
+    assert "label --overwrite namespace task-manager pod-security.kubernetes.io/enforce=restricted" in calls
     # The script never uses another cluster than kind's.
-    assert all("context kind-task-manager --namespace task-manager" in line for line in calls.splitlines())
+    assert all("context kind-task-manager " in line for line in calls.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -105,3 +108,30 @@ def test_a_load_without_a_kind_of_call_shows_nothing(never: str) -> None:
     outcomes = [outcome for outcome in OF_EACH_KIND if never and outcome.operation != never]
     with pytest.raises(ValueError, match=f"no call was made: .*{never}"):
         summary("nothing", 1.0, outcomes, [], told=1, resumed=0)
+
+
+def test_an_unknown_cluster_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPT, "smoke"], env=os.environ | {"TEST_CLUSTER": "production"}, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "kind, lab or current" in done.stderr
+
+
+def test_who_may_reach_whom_is_what_the_policies_say() -> None:
+    """The list that a real cluster is compared with, from the rendered policies."""
+    found = objects("defaults")
+    ports = {number: f"{component}.{name}" for component, names in PORTS.items() for name, number in names.items()}
+    for source, allowed in ALLOWED.items():
+        if source == STRANGER:
+            continue
+        egress = get(found, "NetworkPolicy", f"task-manager-{source}")["spec"]["egress"]
+        assert {ports[port["port"]] for rule in egress for port in rule["ports"] if port["port"] in ports} == allowed, source
+    open_to_all = [
+        ports[port["port"]]
+        for one in of_kind(found, "NetworkPolicy")
+        for rule in one["spec"].get("ingress", [])
+        if "from" not in rule
+        for port in rule["ports"]
+    ]
+    assert set(open_to_all) == ALLOWED[STRANGER]

@@ -131,6 +131,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, required=True, help="the folder for report.md and report.jsonl")
     parser.add_argument("--name", required=True, help="the name of the change in the report")
     parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, metavar="SECONDS", help="load before and after it (default: %(default)s)")
+    parser.add_argument("--failures-expected", action="store_true", help="calls may fail: the exit status is that of the command")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     statuses: list[int] = []
@@ -142,7 +143,7 @@ def main() -> int:
     report = asyncio.run(under_load(arguments.url, arguments.name, change, arguments.settle))
     write(report, arguments.report)
     sys.stdout.write(HEAD + report.row + "".join(f"failed: {line}\n" for line in report.failures))
-    return int(report.failed > 0 or statuses != [0])
+    return int((report.failed > 0 and not arguments.failures_expected) or statuses != [0])
 
 
 if __name__ == "__main__":

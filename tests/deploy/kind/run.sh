@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Installs the chart in a kind cluster, tests it, upgrades it, and scales and rolls it under load. Without arguments it runs these steps in order:
-#   load_images install smoke upgrade roll
-# Otherwise it runs the given steps; `diagnose` writes the cluster's state to files. Needs kind, Helm 4, kubectl, and `make images IMAGE_TAG=kind`.
+# Installs the chart in a cluster, tests it, and changes and breaks it under load. Without arguments it runs these steps in order:
+#   load_images install smoke reach upgrade roll evict withdraw outage reinstall
+# Otherwise it runs the given steps; `diagnose` writes the cluster's state to files. Needs Helm 4 and kubectl. TEST_CLUSTER says which cluster:
+#   kind     (default) the kind cluster KIND_CLUSTER, with the images of `make images IMAGE_TAG=kind`
+#   lab      the cluster of the program KUBE_LAB, with images that the program CONTAINER_LAB builds
+#   current  the current context of KUBECONFIG, whose nodes have the images
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
@@ -12,18 +15,39 @@ release=task-manager
 namespace=task-manager
 mkdir -p "$report"
 
-# Always uses kind's cluster, whatever the current context is.
-in_helm() { helm --kube-context "kind-$cluster" --namespace "$namespace" "$@"; }
-in_kubectl() { kubectl --context "kind-$cluster" --namespace "$namespace" "$@"; }
+case ${TEST_CLUSTER:-kind} in
+  kind) context="kind-$cluster" ;; # whatever the current context is
+  lab) eval "$("$KUBE_LAB" env)" && context=kube-lab ;;
+  current) context=$(kubectl config current-context) ;;
+  *) echo "TEST_CLUSTER: kind, lab or current" >&2 && exit 2 ;;
+esac
+kubectl=(kubectl --context "$context" --namespace "$namespace")
+in_helm() { helm --kube-context "$context" --namespace "$namespace" "$@"; }
+in_kubectl() { "${kubectl[@]}" "$@"; }
 
 load_images() {
-  for image in auth-service task-service gateway; do
-    kind load docker-image "localhost/task-manager/$image:kind" --name "$cluster"
-  done
+  local image archive
+  case ${TEST_CLUSTER:-kind} in
+    kind) for image in auth-service task-service gateway; do kind load docker-image "localhost/task-manager/$image:kind" --name "$cluster"; done ;;
+    lab)
+      "$KUBE_LAB" stores
+      for image in auth-service task-service gateway; do
+        local arguments=(--target "$image")
+        [ "$image" != gateway ] || arguments=(-f gateway/Dockerfile)
+        "$CONTAINER_LAB" build "localhost/task-manager/$image:kind" . "${arguments[@]}" >"$report/$image.log" 2>&1
+        archive=$report/$image.tar
+        podman save --quiet --format oci-archive --output "$archive" "localhost/task-manager/$image:kind"
+        "$KUBE_LAB" image-import "$archive"
+        rm "$archive"
+      done ;;
+  esac
 }
 
+# With Pod Security "restricted", as an operator would have it.
 install() {
-  in_helm install "$release" "$chart" --create-namespace --wait --timeout 8m \
+  kubectl --context "$context" create namespace "$namespace" --dry-run=client --output yaml | kubectl --context "$context" apply --filename -
+  kubectl --context "$context" label --overwrite namespace "$namespace" pod-security.kubernetes.io/enforce=restricted
+  in_helm install "$release" "$chart" --wait --wait-for-jobs --timeout 8m \
     --values "$chart/ci/minimal-values.yaml" --values tests/deploy/kind/values.yaml
 }
 
@@ -96,14 +120,106 @@ roll() {
   return "$failed"
 }
 
+# Every pod of a component leaves by the API for evictions, which respects the disruption budget, one after the other.
+evicted() {
+  local pod
+  for pod in $(in_kubectl get pods --selector "app.kubernetes.io/name=$1" --field-selector status.phase=Running --output name); do
+    until printf '{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "%s"}}' "${pod#pod/}" |
+      in_kubectl create --raw "/api/v1/namespaces/$namespace/pods/${pod#pod/}/eviction" --filename - >/dev/null 2>&1; do sleep 1; done
+    in_kubectl rollout status "deployment/$release-$1" --timeout 5m
+  done
+  old_pods_gone
+}
+
+evict() {
+  local failed=0 component
+  for component in task-service gateway; do
+    under_load "$component: every pod evicted" evicted "$component"
+  done
+  return "$failed"
+}
+
+# An upgrade to an image that does not exist fails, and is repaired by an upgrade, or withdrawn by a rollback. The old pods serve meanwhile, and no
+# Job of the failed revision is left.
+broken_and() {
+  local good
+  good=$(in_helm history "$release" --max 1 --output json | sed 's/.*"revision":\([0-9]*\).*/\1/')
+  ! in_helm upgrade "$release" "$chart" --reset-then-reuse-values --wait --timeout 20s --set task-service.image.tag=withdrawn 2>/dev/null ||
+    { echo "an upgrade to an image that does not exist succeeded" >&2; return 1; }
+  case $1 in
+    upgrade) changed task-service.image.tag=kind ;;
+    rollback) in_helm rollback "$release" "$good" --wait --timeout 8m ;;
+  esac
+  old_pods_gone
+  in_kubectl get jobs
+  ! in_kubectl get jobs --output jsonpath='{.items[*].spec.template.spec.containers[*].image}' | grep --quiet withdrawn ||
+    { echo "a Job of the withdrawn version is left" >&2; return 1; }
+}
+
+withdraw() {
+  local failed=0
+  under_load "a failed upgrade, repaired by an upgrade" broken_and upgrade
+  under_load "a failed upgrade, withdrawn by a rollback" broken_and rollback
+  return "$failed"
+}
+
+# PostgreSQL is gone for a minute. Calls fail meanwhile, but no pod restarts, and all are ready again within half a minute.
+without_database() {
+  local before
+  before=$(restarts)
+  in_kubectl scale "statefulset/$release-postgresql" --replicas 0
+  sleep 60
+  in_kubectl scale "statefulset/$release-postgresql" --replicas 1
+  in_kubectl rollout status "statefulset/$release-postgresql" --timeout 3m
+  local began=$SECONDS
+  in_kubectl wait --for condition=Ready pod --selector 'app.kubernetes.io/name in (auth-service, task-service)' --timeout 30s
+  echo "all pods were ready $((SECONDS - began)) s after PostgreSQL"
+  [ "$(restarts)" = "$before" ] || { echo "a pod restarted" >&2; return 1; }
+}
+restarts() { in_kubectl get pods --selector app.kubernetes.io/part-of=task-manager --output jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{"\n"}{end}' | grep -v -e postgresql -e migrate | sort; }
+
+outage() {
+  .venv/bin/python -m tests.deploy.kind.load --url "$(url)" --report "$report" --name "PostgreSQL gone for a minute" --failures-expected -- \
+    tests/deploy/kind/run.sh without_database
+  smoke
+}
+
+# What an uninstall leaves: the generated Secrets and the volume. An install finds them again.
+reinstall() {
+  in_helm uninstall "$release" --wait --timeout 5m
+  # The last pods drain for half a minute.
+  old_pods_gone
+  local left
+  left=$(in_kubectl get all,configmaps,networkpolicies,serviceaccounts,poddisruptionbudgets,secrets,persistentvolumeclaims --output name |
+    grep -v -e serviceaccount/default -e configmap/kube-root-ca.crt | sort | tr '\n' ' ')
+  echo "left: $left"
+  [ "$left" = "persistentvolumeclaim/data-$release-postgresql-0 secret/$release-database secret/$release-keys secret/$release-redis " ] || return 1
+  install
+  smoke
+}
+
+# Who can connect to whom: the pods of the release, and one that does not belong to it.
+reach() {
+  local image
+  image=$(in_kubectl get "deployment/$release-task-service" --output jsonpath='{.spec.template.spec.containers[0].image}')
+  in_kubectl run stranger --image "$image" --restart Never --override-type strategic --overrides '{"spec": {"automountServiceAccountToken": false,
+    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "stranger",
+    "command": ["sleep", "600"], "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}'
+  in_kubectl wait --for condition=Ready pod/stranger --timeout 1m
+  local status=0
+  .venv/bin/python -m tests.deploy.kind.reach -- "${kubectl[@]}" | tee "$report/reach.md" || status=1
+  in_kubectl delete pod stranger --wait=false
+  return "$status"
+}
+
 # The output contains neither the data of Secrets nor the values of variables.
 diagnose() {
   in_kubectl get pods,jobs,deployments,statefulsets,services,events --output wide >"$report/objects.txt" || true
   in_kubectl logs --selector "app.kubernetes.io/part-of=task-manager" --all-containers --prefix --tail 500 >"$report/logs.txt" || true
 }
 
-[ $# -gt 0 ] || set -- load_images install smoke upgrade roll
+[ $# -gt 0 ] || set -- load_images install smoke reach upgrade roll evict withdraw outage reinstall
 case $1 in
-  scale | restart) "$@" ;;
+  scale | restart | evicted | broken_and | without_database) "$@" ;;
   *) for step in "$@"; do echo "--- $step" && "$step"; done ;;
 esac
