@@ -17,8 +17,9 @@ from servicekit.errors import DependencyUnavailable
 REFRESH_SECONDS: Final = 60.0
 # Unknown kids cause at most one fetch in this time, because an attacker can invent any number of them.
 MIN_FETCH_INTERVAL_SECONDS: Final = 2.0
-# Before the first key set arrives, no token can be verified. The issuer may be starting at the same time.
+# Before the first key set arrives, no token can be verified. The issuer may be starting at the same time. The interval doubles after each failure.
 FIRST_FETCH_INTERVAL_SECONDS: Final = 0.1
+LONGEST_FIRST_FETCH_INTERVAL_SECONDS: Final = 1.0
 FETCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
 log = structlog.get_logger()
@@ -31,7 +32,9 @@ class RemoteKeys:
         self._url = url
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._tried_at = float("-inf")
-        self._failed = False
+        # The name of the last fetch's error, empty if it succeeded.
+        self._failed = ""
+        self._first_interval_seconds = FIRST_FETCH_INTERVAL_SECONDS
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         age = Gauge("jwks_age_seconds", "Time since auth_service's public keys were fetched.", registry=registry)
@@ -72,7 +75,7 @@ class RemoteKeys:
             await asyncio.shield(self._fetching)
 
     def _fetch_unless_just_tried(self) -> None:
-        interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS
+        interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else self._first_interval_seconds
         if self._fetching is None and time.monotonic() - self._tried_at >= interval:
             self._fetching = asyncio.create_task(self._fetch())
 
@@ -82,10 +85,14 @@ class RemoteKeys:
                 response.raise_for_status()
                 self._keys = public_keys(await response.json())
                 self._fetched_at = time.monotonic()
-                self._failed = False
+            if self._failed:
+                log.info("jwks_fetch_recovered", url=self._url)
+            self._failed = ""
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
-            self._failed = True
-            log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
+            if self._failed != type(error).__name__:
+                log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
+            self._failed = type(error).__name__
+            self._first_interval_seconds = min(2 * self._first_interval_seconds, LONGEST_FIRST_FETCH_INTERVAL_SECONDS)
         finally:
             self._tried_at = time.monotonic()
             self._fetching = None

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 Check = Callable[[], Awaitable[None]]
 INTERVAL_SECONDS: Final = 1.0
-# The interval until all checks have passed for the first time. It is short, because a deployment waits for the start.
+# The first interval until all checks have passed for the first time. It is short, because a deployment waits for the start. It doubles up to
+# INTERVAL_SECONDS, because each check may ask the DNS for names that do not exist yet.
 STARTING_INTERVAL_SECONDS: Final = 0.05
 CHECK_TIMEOUT_SECONDS: Final = 1.5
 LIVENESS: Final = "liveness"
@@ -79,7 +80,7 @@ class Health:
         return float(name not in self._failing)
 
     async def _run(self) -> None:
-        ever_ready = False
+        interval = STARTING_INTERVAL_SECONDS
         while True:
             before = self.ready
             results = await asyncio.gather(*(self._check(name, check) for name, check in self._checks.items()))
@@ -87,8 +88,8 @@ class Health:
             if before != self.ready:
                 log.info("readiness_changed", ready=self.ready, failing=dict(self.failing))
                 await self._publish()
-            ever_ready = ever_ready or self.ready
-            await asyncio.sleep(INTERVAL_SECONDS if ever_ready else STARTING_INTERVAL_SECONDS)
+            interval = INTERVAL_SECONDS if self.ready else min(2 * interval, INTERVAL_SECONDS)
+            await asyncio.sleep(interval)
 
     async def _check(self, name: str, check: Check) -> tuple[str, str]:
         try:

@@ -30,6 +30,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 NAME: Final = "PostgreSQL"
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
 RELEASE_TIMEOUT_SECONDS: Final = 1.0
+# After an attempt to connect has failed, calls that would have to connect fail at once for this time: otherwise each call would ask the DNS again.
+FAILED_CONNECT_SECONDS: Final = 0.1
 WAIT_BUCKETS_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # The server is down, stopping, starting or full, or has no schema yet. A retry may succeed.
@@ -86,6 +88,7 @@ class Database:
         Gauge("db_pool_connections_limit", "Maximum number of connections of the pool.", registry=registry).set(options.pool_max_size)
         Gauge("db_pool_waiting", "Calls that wait for a connection of the pool.", registry=registry).set_function(lambda: self._waiting)
         self._waiting = 0
+        self._failed_at = float("-inf")
         waits = Histograms(
             "db_pool_wait_seconds", "Time until a call got a connection or stopped waiting.", (), registry, bounds=WAIT_BUCKETS_SECONDS
         )
@@ -214,6 +217,8 @@ class Database:
 
     async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
+        if started - self._failed_at < FAILED_CONNECT_SECONDS and pool.get_size() == 0:
+            raise DependencyUnavailable(NAME)
         self._waiting += 1
         try:
             await self._slots.take()
@@ -222,6 +227,10 @@ class Database:
             except BaseException:
                 self._slots.give_back()
                 raise
+        except OSError:
+            # Its name has no address, or nothing listens.
+            self._failed_at = time.perf_counter()
+            raise
         finally:
             self._waiting -= 1
             self._wait_seconds.observe(time.perf_counter() - started)

@@ -26,6 +26,8 @@ OPTIONS: Final = (
     # A connection that does not answer a ping is closed, and gRPC connects anew. auth_service allows one ping every 10 s.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
+    # After a roll-out, the channel learns within 1 s which replicas there are; with gRPC's default of 30 s it would dial ended ones meanwhile.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
 )
 
 

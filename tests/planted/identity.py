@@ -87,15 +87,15 @@ _KEYS: Final = (
     Bug(
         "made-up key ids cause any number of fetches of the key set",
         JWKS,
-        "interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else FIRST_FETCH_INTERVAL_SECONDS",
+        "interval = MIN_FETCH_INTERVAL_SECONDS if self._keys else self._first_interval_seconds",
         "interval = 0.0",
         ("tests/servicekit/access/test_jwks.py", "-k", "made_up"),
     ),
     Bug(
         "the key set is discarded while auth_service is unavailable",
         JWKS,
-        "            self._failed = True\n",
-        "            self._failed, self._keys = True, {}\n",
+        "            self._failed = type(error).__name__\n",
+        "            self._failed, self._keys = type(error).__name__, {}\n",
         ("tests/servicekit/access/test_jwks.py", "-k", "last_good_set"),
     ),
 )

@@ -50,6 +50,10 @@
 {{- $wrong = append $wrong "global.redis.tls, user and port are for a Redis outside the release: set global.redis.host and redis.enabled=false, or remove them" }}
 {{- end }}
 
+{{- if and .Values.mesh.istio.enabled $global.clusterDomain }}
+{{- $wrong = append $wrong "mesh.istio.enabled: the sidecars know no name with a final dot, so set global.clusterDomain to an empty text" }}
+{{- end }}
+
 {{- if and $gateway.ingress.enabled $gateway.routes.enabled }}
 {{- $wrong = append $wrong "gateway.ingress.enabled and gateway.routes.enabled are both set: choose one way in" }}
 {{- end }}

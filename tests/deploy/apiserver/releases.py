@@ -77,6 +77,11 @@ class Release:
         found = self._api.get(self._path("batch", "jobs")).raise_for_status().json()["items"]
         return {one["metadata"]["name"]: one for one in found}
 
+    def names(self, kind: str, name: str) -> list[str]:
+        """Returns the name if such an object of the core API exists, else nothing."""
+        found = self._api.get(self._path("", f"{kind}?fieldSelector=metadata.name={name}")).raise_for_status().json()["items"]
+        return [one["metadata"]["name"] for one in found]
+
     def deployment(self, name: str) -> Object:
         """Returns a Deployment from the API server."""
         found: Object = self._api.get(self._path("apps", f"deployments/{name}")).raise_for_status().json()

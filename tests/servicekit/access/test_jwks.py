@@ -1,6 +1,7 @@
 """The issuer's keys, fetched from a real HTTP server."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from auth_service.keys.ring import KeyRing
 from servicekit.access import jwks
@@ -198,6 +200,24 @@ async def test_without_any_set_it_says_what_is_missing(issuer: Issuer) -> None:
     issuer.publish(key_ring())
     await asyncio.sleep(INTERVAL_SECONDS)
     await keys.ready()
+
+
+async def test_before_the_first_set_it_asks_more_and_more_rarely_and_logs_only_changes(issuer: Issuer) -> None:
+    issuer.status = 500
+    keys = RemoteKeys(issuer.url, CollectorRegistry())
+    with capture_logs() as logs:
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            with contextlib.suppress(DependencyUnavailable):
+                await keys.ready()
+            await asyncio.sleep(0.02)
+        # After 0, 0.2, 0.6, 1.4 and 2.4 s.
+        assert 3 <= issuer.asked <= 5
+        issuer.status = 200
+        issuer.publish(key_ring())
+        await asyncio.sleep(jwks.LONGEST_FIRST_FETCH_INTERVAL_SECONDS)
+        await keys.ready()
+    assert [entry["event"] for entry in logs] == ["jwks_fetch_failed", "jwks_fetch_recovered"]
 
 
 async def test_a_slow_issuer_holds_nobody_up_for_long(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from servicekit.errors import DependencyUnavailable
 from servicekit.rpc import health as module
 from servicekit.rpc.health import Health
 from servicekit.rpc.server import GrpcServer
@@ -177,3 +178,17 @@ async def test_a_neighbour_is_asked_at_each_call(part: Part) -> None:
         part.error = None
         assert await status(channel, "another.Service") == SERVING
     await server.stop(0)
+
+
+async def test_before_the_first_readiness_the_checks_grow_rarer(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check may ask the DNS for names that do not exist yet."""
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 1.0)
+    part.error = DependencyUnavailable("part")
+    health = Health([], {"part": part.check}, CollectorRegistry())
+    await health.start()
+    try:
+        await asyncio.sleep(2.5)
+    finally:
+        await health.stop()
+    # After 0, 0.05, 0.15, 0.35, 0.75, 1.55 and 2.55 s.
+    assert 4 <= part.asked <= 7

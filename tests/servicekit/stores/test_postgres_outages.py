@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
-from servicekit.stores.postgres import RELEASE_TIMEOUT_SECONDS, Database
+from servicekit.stores.postgres import FAILED_CONNECT_SECONDS, RELEASE_TIMEOUT_SECONDS, Database
 from tests.servicekit.stores.databases import WITHIN_SECONDS, busy_are, held, hold, options, pool, started, takes, through, within_call
 from tests.support.databases import as_role, with_database
 from tests.support.proxy import Proxy, proxied
@@ -229,3 +229,28 @@ async def test_what_may_still_be_running_is_not_reported(database_url: str, prox
         await asyncio.sleep(1.5 * RELEASE_TIMEOUT_SECONDS)
         assert reported == []
         proxy.thaw()
+
+
+async def test_a_failed_attempt_to_connect_is_remembered_for_a_moment(database_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing can be reached, calls do not each try it; a call a moment later does."""
+    attempts = 0
+    resolve = asyncio.get_running_loop().getaddrinfo
+
+    async def counted(*args: object, **options: object) -> object:
+        nonlocal attempts
+        attempts += 1
+        return await resolve(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", counted)
+    await proxy.stop()
+    async with pool(through(database_url, proxy.port).replace("127.0.0.1", "localhost")) as database:
+        with pytest.raises(DependencyUnavailable):
+            await database.fetchrow("SELECT 1")
+        before = attempts
+        for _ in range(20):
+            with pytest.raises(DependencyUnavailable):
+                await database.fetchrow("SELECT 1")
+        assert attempts == before > 0
+        await proxy.start()
+        await asyncio.sleep(FAILED_CONNECT_SECONDS)
+        await database.fetchrow("SELECT 1")

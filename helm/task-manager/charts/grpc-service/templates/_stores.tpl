@@ -39,7 +39,7 @@
 {{- define "grpc-service.databaseEnvironment" -}}
 {{- $root := .root -}}
 {{- $database := $root.Values.global.database -}}
-{{- $host := $database.host | default (include "grpc-service.nameOf" (list $root "postgresql")) -}}
+{{- $host := $database.host | default (include "grpc-service.hostOf" (list $root "postgresql")) -}}
 {{ include "grpc-service.databasePassword" (dict "root" $root "name" "DATABASE_PASSWORD" "role" .role) }}
 - name: DATABASE_URL
   value: postgresql://{{ index $database.users .role }}:$(DATABASE_PASSWORD)@{{ $host }}:{{ $database.port }}/{{ $database.name }}?sslmode={{ include "grpc-service.sslMode" $root }}
@@ -73,7 +73,7 @@
 
 {{- define "grpc-service.redisEnvironment" -}}
 {{- $redis := .Values.global.redis -}}
-{{- $host := $redis.host | default (include "grpc-service.nameOf" (list . "redis")) -}}
+{{- $host := $redis.host | default (include "grpc-service.hostOf" (list . "redis")) -}}
 {{- /* An external Redis without a Secret has no password. */ -}}
 {{- $login := "" -}}
 {{- if or $redis.existingSecret (not $redis.host) -}}

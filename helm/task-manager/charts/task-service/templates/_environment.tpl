@@ -1,7 +1,7 @@
 {{/* The environment variables of this component only. */}}
 {{- define "task-service.environment" -}}
 {{- $keys := include "grpc-service.keysSecret" . -}}
-{{- $auth := include "grpc-service.nameOf" (list . "auth-service") -}}
+{{- $auth := include "grpc-service.hostOf" (list . "auth-service") -}}
 {{ include "grpc-service.fromSecret" (dict "name" "SERVICE_TOKEN" "secret" $keys "key" "service-token") }}
 {{ include "grpc-service.fromSecret" (dict "name" "PAGE_TOKEN_KEY" "secret" $keys "key" "page-token-key") }}
 - name: JWKS_URL
