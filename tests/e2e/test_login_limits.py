@@ -256,18 +256,19 @@ async def test_wrong_passwords_at_once_are_limited_too(client: httpx.AsyncClient
 @OWN_SYSTEM
 async def test_confirmations_at_once_are_told_to_wait_shortly(client: httpx.AsyncClient, address: str, email: str) -> None:
     headers = {"authorization": f"Bearer {(await _login(client, email, address)).json()['access_token']}"}
-    body = {"current_password": PASSWORD, "new_password": "yet another horse"}
+    # The new password is the old one, so that every call confirms with the right password.
+    body = {"current_password": PASSWORD, "new_password": PASSWORD}
 
-    async def change(body: dict[str, str]) -> httpx.Response:
+    async def change() -> httpx.Response:
         return await client.post("/api/v1/auth/password", json=body, headers=headers)
 
-    answers = await asyncio.gather(*(change(body) for _ in range(10 * ACCOUNT_BURST)))
+    answers = await asyncio.gather(*(change() for _ in range(10 * ACCOUNT_BURST)))
     reasons = Counter("" if answer.status_code == httpx.codes.OK else of_response(answer).reason for answer in answers)
-    # The password changes once. A call that verified the old one before that is rejected after it.
-    assert reasons[""] == 1
-    assert reasons["OVERLOADED"] >= 1
-    assert reasons.keys() <= {"", "OVERLOADED", "WRONG_PASSWORD", "TOO_MANY_ATTEMPTS"}
+    assert reasons[""] >= 1
+    # WRONG_PASSWORD: another call changed the password after this one had verified it. That is no failed attempt.
+    assert reasons.keys() <= {"", "OVERLOADED", "WRONG_PASSWORD"}
     assert [_delay(answer) for answer in answers if "OVERLOADED" in answer.text] == [1] * reasons["OVERLOADED"]
+    assert (await change()).status_code == httpx.codes.OK
 
 
 @OWN_SYSTEM
