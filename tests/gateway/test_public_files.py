@@ -44,7 +44,8 @@ def test_every_form_has_the_same_content_and_an_etag_of_its_own(gateway: Gateway
     assert gzipped.headers["content-encoding"] == "gzip"
     assert int(gzipped.headers["content-length"]) < len(plain.content)
     assert plain.headers["etag"] != gzipped.headers["etag"]
-    assert plain.headers["vary"] == gzipped.headers["vary"] == "accept-encoding"
+    for form in (plain, gzipped):
+        assert "accept-encoding" in form.headers["vary"].lower()
     assert "content-encoding" not in _get(gateway, path, accept_encoding="gzip;q=0").headers
 
 
