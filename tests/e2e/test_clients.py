@@ -11,8 +11,8 @@ from tests.support.tour import ROOT, Tour
 DOCUMENT = "docs/clients.md"
 OPTIONAL = {"grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest", "npm": "https://nodejs.org", "go": "https://go.dev/dl"}
 TOUR = Tour(DOCUMENT, OPTIONAL)
-# The first build of the Go client compiles gRPC.
-TIMEOUT_SECONDS = 600
+# The first build of the Go client downloads and compiles gRPC.
+TIMEOUT_SECONDS = 900
 
 
 @pytest.fixture(scope="module")
