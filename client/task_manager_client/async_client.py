@@ -67,6 +67,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._core = Core(fixed(access_token) if access_token else tokens or MemoryStore(), retries or Retries())
+        self._shielded: set[asyncio.Future[Any]] = set()
         self._http = httpx.AsyncClient(transport=transport, **wire.options(url, user_agent))
 
     @classmethod
@@ -100,7 +101,8 @@ class AsyncClient:
     watch = _iterator(lists.watch)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Closes the connections, after the refreshes under way: their new tokens would be lost, and the old ones work only once."""
+        await asyncio.gather(*self._shielded, return_exceptions=True)
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -116,9 +118,15 @@ class AsyncClient:
         result: T = course.result
         return result
 
+    async def _run_shielded(self, steps: Steps[T]) -> T:
+        task = asyncio.ensure_future(self._run(steps))
+        self._shielded.add(task)
+        task.add_done_callback(self._shielded.discard)
+        return await asyncio.shield(task)
+
     async def _iterate(self, course: Course[T]) -> AsyncGenerator[T]:
         with contextlib.closing(course):
-            async with contextlib.aclosing(_Wire(self._http, self._run)) as connection:
+            async with contextlib.aclosing(_Wire(self._http, self._run_shielded)) as connection:
                 while (step := course.next()) is not None:
                     if isinstance(step, Emit):
                         yield step.value
@@ -132,9 +140,9 @@ class AsyncClient:
 class _Wire:
     """Takes steps by awaiting them."""
 
-    def __init__(self, http: httpx.AsyncClient, run: Callable[[Steps[Any]], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, http: httpx.AsyncClient, run_shielded: Callable[[Steps[Any]], Coroutine[Any, Any, Any]]) -> None:
         self._http = http
-        self._run = run
+        self._run_shielded = run_shielded
         self._stream: httpx.Response | None = None
         self._lines: AsyncIterator[str] | None = None
 
@@ -154,7 +162,7 @@ class _Wire:
                 with wire.failures_translated():
                     return None if self._lines is None else await anext(self._lines, None)
             case _:
-                return await asyncio.shield(asyncio.ensure_future(self._run(step.steps)))
+                return await self._run_shielded(step.steps)
 
     async def _open(self, step: Open) -> Reply:
         await self.aclose()

@@ -105,6 +105,17 @@ async def test_a_cancelled_call_does_not_lose_the_refresh(url: str, tokens: Memo
     assert tokens.load() != stale
 
 
+async def test_a_client_that_closes_finishes_its_refresh(url: str, tokens: MemoryStore) -> None:
+    stale = _staled(tokens)
+    with pytest.raises(TimeoutError):
+        async with AsyncClient(url, tokens=tokens, transport=CountedAsync()) as client, asyncio.timeout(0.1):
+            await client.get_me()
+    assert tokens.load() not in {None, stale}
+    release = tokens.try_lock()
+    assert release is not None
+    release()
+
+
 async def test_processes_share_one_refresh(url: str, tokens: MemoryStore, email: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refreshes = 0
 
