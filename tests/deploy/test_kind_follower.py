@@ -46,7 +46,7 @@ async def _faults(*streams: Sequence[int | str]) -> tuple[list[str], int]:
     async def way(account: Account, resume_token: str) -> AsyncGenerator[Told, None]:
         for number, told in enumerate(next(left)):
             if isinstance(told, str):
-                raise StreamEnded(told)
+                raise StreamEnded(*told.split())
             if number == 0:
                 yield Told(CHECKPOINT, {}, "begun", 0.0)
             if told:
@@ -68,6 +68,11 @@ async def test_a_drain_is_no_fault_if_it_goes_on_from_there() -> None:
     assert await _faults([1, UNAVAILABLE], [UNAVAILABLE], [2, 3]) == ([], 1)
 
 
+async def test_a_reset_without_a_reason_is_no_fault_if_it_goes_on_from_there() -> None:
+    """What gRPC reports if a replica is killed behind the gateway."""
+    assert await _faults([1, "INTERNAL"], [2, 3]) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("streams", "fault"),
     [
@@ -75,7 +80,7 @@ async def test_a_drain_is_no_fault_if_it_goes_on_from_there() -> None:
         ([[1, UNAVAILABLE], [3]], "('1', 2) was not told"),
         ([[1, 2, UNAVAILABLE], [2, 3]], "('1', 2) was told 2 times"),
         ([[2, 1, 3]], "in another order"),
-        ([[1, "INTERNAL"], [2, 3]], "ended with INTERNAL"),
+        ([[1, "INTERNAL INTERNAL_ERROR"], [2, 3]], "ended with INTERNAL"),
         ([[1, OVER], [2, 3]], "ended with OVER"),
         ([[UNAVAILABLE], [1, 2, 3]], "ended with UNAVAILABLE"),
     ],

@@ -17,6 +17,8 @@ Change: TypeAlias = tuple[str, int]
 
 # The code with which a draining replica or gateway ends its streams. Clients then resume at another one with their last token.
 DRAINED: Final = "UNAVAILABLE"
+# The code that gRPC reports, without a reason, if the gateway resets the stream of a killed replica. The service's own INTERNAL has a reason.
+RESET: Final = "INTERNAL"
 PAUSE_SECONDS: Final = 0.05
 # Longer than a change needs to reach the watcher, also on a busy machine.
 TOLD_WITHIN_SECONDS: Final = 5.0
@@ -86,7 +88,8 @@ class Follower:
             try:
                 await self._read()
             except StreamEnded as end:
-                if end.code != DRAINED or not self._token:
+                resumable = end.code == DRAINED or (end.code == RESET and not end.reason)
+                if not resumable or not self._token:
                     self._ends.append(f"watch: ended with {end}")
                 await asyncio.sleep(PAUSE_SECONDS)
 

@@ -131,11 +131,20 @@ evicted() {
   old_pods_gone
 }
 
+# A pod is deleted without its grace period: the kubelet gives the process one second.
+killed() {
+  in_kubectl delete "$(in_kubectl get pods --selector "app.kubernetes.io/name=$1" --field-selector status.phase=Running --output name | head -n 1)" \
+    --grace-period 0 --force
+  in_kubectl rollout status "deployment/$release-$1" --timeout 5m
+  old_pods_gone
+}
+
 evict() {
   local failed=0 component
   for component in task-service gateway; do
     under_load "$component: every pod evicted" evicted "$component"
   done
+  under_load "task-service: a pod deleted by force" killed task-service
   return "$failed"
 }
 
@@ -220,6 +229,6 @@ diagnose() {
 
 [ $# -gt 0 ] || set -- load_images install smoke reach upgrade roll evict withdraw outage reinstall
 case $1 in
-  scale | restart | evicted | broken_and | without_database) "$@" ;;
+  scale | restart | evicted | killed | broken_and | without_database) "$@" ;;
   *) for step in "$@"; do echo "--- $step" && "$step"; done ;;
 esac
