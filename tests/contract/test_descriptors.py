@@ -29,7 +29,7 @@ UNBOUNDED = {
     "taskmanager.auth.v1.ListEventsRequest.after": "after the last event there are no events",
 }
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
 every_file = pytest.mark.parametrize("file", files(), ids=lambda file: file.name)
@@ -71,7 +71,7 @@ def test_everything_has_a_comment(file: descriptor_pb2.FileDescriptorProto) -> N
 
 
 def test_the_readme_has_a_row_for_every_rpc_that_the_gateway_serves() -> None:
-    rows = re.findall(r"^\| `(\w+\.\w+)` \| `(\w+) ", README.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| `(\w+) ", API.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted((".".join(rpc.name.split(".")[-2:]), rpc.verb) for rpc in rpcs() if not rpc.is_internal)
 
 
