@@ -57,7 +57,7 @@ class Tour:
             assert not os.environ.get("CI"), f"{lacking} must be installed in CI"
             pytest.skip(f"{lacking} is not installed: {self._optional[lacking]}")
         assert number in printed, f"the shell ended in or before this block: {printed.get(-1)}"
-        assert printed[number] == self.blocks[number].prints
+        assert printed[number] == self.blocks[number].prints, f"{printed[number]!r} != {self.blocks[number].prints!r}"
 
     def _lacking(self, block: Block) -> str:
         return next((program for program in self._optional if program in block.section and shutil.which(program) is None), "")
