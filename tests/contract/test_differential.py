@@ -4,6 +4,7 @@ Each test has two accounts with the same data. It makes every call over REST wit
 the gateway, and compares what both got and what both have then.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -74,9 +75,9 @@ async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_c
             twins = Twin(*await make_world(rest)), Twin(*await make_world(rest))
         one, other = twins
         requests = case.request(one.world), case.request(other.world)
-        answers = (
-            await by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers),
-            await _by_grpc(gateway_channel, case, requests[1], _caller(case, other)),
+        answers = await asyncio.gather(
+            by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers),
+            _by_grpc(gateway_channel, case, requests[1], _caller(case, other)),
         )
         where = f"seed {seed}, case {number}: {case}"
         if (difference := _difference(case, requests[0])) is not None:
@@ -91,7 +92,7 @@ async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_c
                 # The passwords and sessions of the two are other ones now.
                 twins = None
                 continue
-            states = [await _state(gateway_channel, twin) for twin in twins]
+            states = await asyncio.gather(*(_state(gateway_channel, twin) for twin in twins))
             assert states[0] == states[1], f"{where}: another effect"
 
 
