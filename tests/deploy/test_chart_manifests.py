@@ -67,7 +67,7 @@ def test_kustomize_builds_what_an_api_server_takes(tmp_path: Path) -> None:
     (secret,) = of_kind(found, "Secret")
     assert set(secret["data"]) == set(GIVEN)
     assert {container["image"].split("/")[0] for _, template in pods(found) for container in template["spec"]["containers"]} == {
-        "task-manager",
+        "localhost",
         "docker.io",
     }
     assert {one["metadata"].get("namespace") for one in found if one["kind"] != "Namespace"} == {"task-manager"}

@@ -23,7 +23,7 @@ EXCEPTIONS = {
     "CKV_K8S_21": (".*", "the default namespace: Helm and kustomize name it, and the objects do not"),
     "CKV_K8S_35": (".*", "secrets as variables: settings come from the environment, and a file would be read by the same process"),
     "CKV_K8S_40": (
-        r"StatefulSet\..*-(postgresql|redis)|(Cron)?Job\..*-backup(-(restore|claim)-.*)?",
+        r"(StatefulSet\..*-postgresql|Deployment\..*-redis)|(Cron)?Job\..*-backup(-(restore|claim)-.*)?",
         "a user above 10000: these official images have theirs, 999",
     ),
     "CKV_K8S_43": (".*", "digests: `image.digest` takes one, and who mirrors images has another"),
