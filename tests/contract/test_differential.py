@@ -76,8 +76,7 @@ async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_c
         one, other = twins
         requests = case.request(one.world), case.request(other.world)
         answers = await asyncio.gather(
-            by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers),
-            _by_grpc(gateway_channel, case, requests[1], _caller(case, other)),
+            by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers), _by_grpc(gateway_channel, case, requests[1], _caller(case, other))
         )
         where = f"seed {seed}, case {number}: {case}"
         if (difference := _difference(case, requests[0])) is not None:

@@ -6,7 +6,6 @@ the client addresses.
 
 import asyncio
 import itertools
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,17 +14,13 @@ import grpc.aio
 import httpx
 import pytest
 import redis.asyncio
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 from devstack.config import StackConfig
 from devstack.stack import Stack
-from tests.support.accounts import PASSWORD, Account
-from tests.support.errors import of_response, of_rpc
+from tests.support.accounts import PASSWORD, log_in_rpc
+from tests.support.errors import of_response, of_rpc, retry_delay
 from tests.support.observed import log_lines, metric
 from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
-from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
 OWN_SYSTEM = pytest.mark.slow("the module starts a system with limits of its own")
@@ -51,11 +46,6 @@ ENVIRONMENT = {
     "REGISTER_ADDRESS_INTERVAL_SECONDS": str(REGISTRATIONS_INTERVAL_SECONDS),
 }
 WRONG = "wrong horse battery"
-# A replica with these limits that hashes one password at a time, slowly, with a queue of two.
-HASHING = {**ENVIRONMENT, "HASHING_THREADS": "1", "HASHING_QUEUE": "2", "BCRYPT_COST": "12"}
-HASHING_BOUND = 3
-AT_ONCE = 12
-AT_ONCE_SECONDS = 1.0
 UNAUTHENTICATED, EXHAUSTED = grpc.StatusCode.UNAUTHENTICATED.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 _ADDRESSES = (f"198.51.{high}.{low}" for high, low in itertools.product(range(256), range(1, 255)))
@@ -110,9 +100,9 @@ async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
     assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         async with grpc.aio.insecure_channel(stack.state.url.removeprefix("http://")) as channel:
-            await _login_rpc(channel, email, ("x-forwarded-for", next(_ADDRESSES)))
+            await log_in_rpc(channel, email, PASSWORD, ("x-forwarded-for", next(_ADDRESSES)))
     assert (of_rpc(failed.value).code, of_rpc(failed.value).reason) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
-    assert 0 < _retry_delay(failed.value) <= ACCOUNT_INTERVAL_SECONDS
+    assert 0 < retry_delay(failed.value) <= ACCOUNT_INTERVAL_SECONDS
 
     async def logged() -> None:
         lines = [line for line in log_lines(stack, "auth-1") if line.get("security_event") == "attempts_limited" and line["address"] == address]
@@ -343,36 +333,6 @@ async def test_valkey_holds_neither_emails_nor_addresses(stack: Stack, client: h
     assert not any(text in keys for text in (email, email.partition("@")[0], address))
 
 
-@pytest.mark.alone("measures how soon an overloaded replica answers")
-async def test_more_passwords_than_can_wait_are_turned_away_at_once(breakable: Stack, breakable_account: Account) -> None:
-    email = breakable_account.email
-    async with replica_of(breakable, "auth-slow", settings=HASHING) as own, grpc.aio.insecure_channel(own.target) as channel:
-
-        async def attempt(email: str) -> tuple[str, float, float]:
-            began = time.monotonic()
-            try:
-                await _login_rpc(channel, email, ("x-envoy-external-address", next(_ADDRESSES)), WRONG)
-            except grpc.aio.AioRpcError as error:
-                overloaded = of_rpc(error).reason == "OVERLOADED"
-                return of_rpc(error).reason, time.monotonic() - began, _retry_delay(error) if overloaded else 0
-            raise AssertionError("the service accepted a wrong password")
-
-        answers = await asyncio.gather(*(attempt(f"nobody-{next(_NUMBERS)}@example.com") for _ in range(AT_ONCE)))
-        reasons = Counter(reason for reason, _, _ in answers)
-        assert reasons.keys() == {"INVALID_CREDENTIALS", "OVERLOADED"}
-        assert reasons["INVALID_CREDENTIALS"] >= HASHING_BOUND
-        turned_away = [(seconds, delay) for reason, seconds, delay in answers if reason == "OVERLOADED"]
-        assert max(seconds for seconds, _ in turned_away) < AT_ONCE_SECONDS
-        assert all(delay > 0 for _, delay in turned_away)
-        # A call rejected for overload does not count as an attempt.
-        slow = [asyncio.create_task(attempt(f"nobody-{next(_NUMBERS)}@example.com")) for _ in range(HASHING_BOUND)]
-        await eventually(lambda: _require_full(own), within=AT_ONCE_SECONDS, every=0.01)
-        answers = [await attempt(email) for _ in range(2 * ACCOUNT_BURST)]
-        assert {reason for reason, _, _ in answers} == {"OVERLOADED"}
-        await asyncio.gather(*slow)
-        assert (await attempt(email))[0] == "INVALID_CREDENTIALS"
-
-
 async def _heal(stack: Stack) -> None:
     """Like `heal`, and waits until auth_service uses Valkey again."""
     await heal(stack)
@@ -400,11 +360,6 @@ async def _login(client: httpx.AsyncClient, email: str, address: str, password: 
     return await client.post("/api/v1/auth/login", json=body, headers={"x-forwarded-for": address})
 
 
-async def _login_rpc(channel: grpc.aio.Channel, email: str, address: tuple[str, str], password: str = PASSWORD) -> None:
-    stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
-    await stub.Login(auth_service_pb2.LoginRequest(email=email, password=password), metadata=[address], timeout=10)
-
-
 def _reason(answer: httpx.Response) -> tuple[int, str]:
     error = of_response(answer)
     return error.code, error.reason
@@ -414,17 +369,3 @@ def _delay(answer: httpx.Response) -> float:
     """Returns the delay in RetryInfo, in seconds."""
     (delay,) = [float(detail["retry_delay"].removesuffix("s")) for detail in answer.json()["details"] if "retry_delay" in detail]
     return delay
-
-
-def _retry_delay(error: grpc.aio.AioRpcError) -> float:
-    """Returns the delay in a gRPC error's RetryInfo, in seconds."""
-    status, info = rpc_status.from_call(error), error_details_pb2.RetryInfo()
-    assert status is not None
-    (found,) = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
-    found.Unpack(info)
-    return float(info.retry_delay.ToTimedelta().total_seconds())
-
-
-async def _require_full(replica: Replica) -> None:
-    """Fails unless the replica's hashing threads and queue are full."""
-    assert await replica.metric("password_hashes_under_way") == HASHING_BOUND

@@ -3,10 +3,12 @@
 import base64
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 import grpc.aio
 import httpx
+from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 PASSWORD = "correct horse battery"
 
@@ -51,3 +53,9 @@ async def log_in(rest: httpx.AsyncClient, account: Account) -> Account:
     assert login.status_code == 200, login.text
     tokens = login.json()
     return replace(account, access_token=tokens["access_token"], refresh_token=tokens["refresh_token"])
+
+
+async def log_in_rpc(channel: grpc.aio.Channel, email: str, password: str, address: tuple[str, str]) -> None:
+    """Logs in over gRPC. `address` is the metadata with the client's address. Raises grpc.aio.AioRpcError."""
+    stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]
+    await stub.Login(auth_service_pb2.LoginRequest(email=email, password=password), metadata=[address], timeout=10)

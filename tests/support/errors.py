@@ -47,3 +47,12 @@ def of_rpc(error: grpc.aio.AioRpcError) -> ApiError:
         detail.Unpack(bad)
     fields = {violation.field: violation.description for violation in bad.field_violations}
     return ApiError(error.code().value[0], info.reason, error.details() or "", fields, dict(info.metadata))
+
+
+def retry_delay(error: grpc.aio.AioRpcError) -> float:
+    """Returns the delay in a gRPC error's RetryInfo, in seconds."""
+    status, info = rpc_status.from_call(error), error_details_pb2.RetryInfo()
+    assert status is not None
+    (found,) = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
+    found.Unpack(info)
+    return float(info.retry_delay.ToTimedelta().total_seconds())

@@ -1,12 +1,8 @@
-"""The limiter on a real Valkey, on one that is killed or frozen, and in memory. All of them must decide alike."""
+"""The limiter on a real Valkey and in memory. Both must decide alike, and so must one whose Valkey is away (test_rate_limit_outages)."""
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -14,90 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from devstack.process import Process
 from devstack.stack import Stack
-from servicekit import deadline
 from servicekit.access import rate_limit
 from servicekit.access.rate_limit import Limit, LocalBuckets, RateLimiter
-from servicekit.errors import DeadlineExceeded
-from servicekit.stores import redis as breaker
 from servicekit.stores.redis import Redis
-from tests.servicekit.stores.valkeys import running_valkey, url_of
+from tests.servicekit.access.limiters import ANYBODY, LONG, PREFIX, Replica, ReplicaFactory, held, passed, take
 from tests.support.waiting import eventually
-
-PREFIX = "test-limit"
-# The interval is so long that no bucket is refilled while a test runs.
-LONG = Limit(3, 1000.0)
-# The holder of the units in the tests that are not about reservations.
-ANYBODY = "anybody"
-
-
-class Figures(CollectorRegistry):
-    """The metrics of the limiter and of the circuit breaker."""
-
-    @property
-    def local(self) -> float | None:
-        return self.get_sample_value("rate_limit_local_total")
-
-    @property
-    def open(self) -> float | None:
-        return self.get_sample_value("redis_breaker_open")
-
-
-@dataclass(frozen=True)
-class Replica:
-    """A limiter with its Redis client, as in one process."""
-
-    redis: Redis
-    limiter: RateLimiter
-    figures: Figures
-
-
-ReplicaFactory: TypeAlias = Callable[[str], Awaitable[Replica]]
-
-
-@pytest.fixture
-async def replica_of() -> AsyncIterator[ReplicaFactory]:
-    made: list[Redis] = []
-
-    async def make(url: str) -> Replica:
-        figures = Figures()
-        made.append(Redis(url, figures))
-        await made[-1].start()
-        return Replica(made[-1], RateLimiter(made[-1], figures, prefix=PREFIX), figures)
-
-    yield make
-    for redis in made:
-        await redis.close()
-
-
-@pytest.fixture
-async def replica(system: Stack, patient: None, replica_of: ReplicaFactory) -> Replica:
-    return await replica_of(system.state.redis_url)
-
-
-@pytest.fixture
-def limiter(replica: Replica) -> RateLimiter:
-    return replica.limiter
-
-
-@pytest.fixture
-def key() -> str:
-    return str(uuid4())
-
-
-async def held(replica: Replica, key: str) -> bytes | None:
-    return await replica.redis.get(f"{PREFIX}:{key}")
-
-
-async def take(limiter: RateLimiter, key: str, limit: Limit) -> float:
-    """Takes a unit. Returns the wait."""
-    return (await limiter.take(key, limit, ANYBODY)).seconds
-
-
-async def passed(limiter: RateLimiter, key: str, limit: Limit, attempts: int) -> int:
-    """Makes `attempts` takes one after the other. Returns how many succeeded."""
-    return [await take(limiter, key, limit) for _ in range(attempts)].count(0.0)
 
 
 async def test_a_burst_passes_and_the_next_is_told_how_long_to_wait(replica: Replica, key: str) -> None:
@@ -353,76 +271,3 @@ async def test_reservations_are_not_kept(replica: Replica, key: str) -> None:
     await replica.limiter.spend(key, "a")
     await replica.limiter.spend(key, "b")
     assert await held(replica, f"{key}:reserved") is None
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch, patient: None) -> AsyncIterator[Process]:
-    """A Valkey that the test owns and may kill."""
-    monkeypatch.setattr(breaker, "PROBE_INTERVAL_SECONDS", 0.1)
-    async with running_valkey() as process:
-        yield process
-
-
-async def returned(replica: Replica) -> None:
-    async def closed() -> None:
-        assert replica.figures.open == 0
-
-    await eventually(closed, within=5)
-
-
-async def test_without_redis_each_process_limits_by_itself(server: Process, replica_of: ReplicaFactory, key: str) -> None:
-    replicas = [await replica_of(url_of(server)) for _ in range(2)]
-    assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [2, 1]
-    await server.kill(signal.SIGKILL)
-    assert [await passed(one.limiter, key, LONG, 5) for one in replicas] == [LONG.burst] * 2
-    assert [one.figures.local for one in replicas] == [5, 5]
-    await replicas[0].limiter.give_back(key, LONG, ANYBODY)
-    assert [await passed(one.limiter, key, LONG, 2) for one in replicas] == [1, 0]
-
-
-async def test_after_redis_returned_empty_the_buckets_begin_full(server: Process, replica_of: ReplicaFactory, key: str) -> None:
-    replica = await replica_of(url_of(server))
-    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
-    await server.kill(signal.SIGKILL)
-    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
-    await server.start()
-    await returned(replica)
-    assert await passed(replica.limiter, key, LONG, 5) == LONG.burst
-    assert replica.figures.local == 5
-    # These takes were not counted in this Redis.
-    await replica.limiter.give_back(key, LONG, ANYBODY)
-    await replica.limiter.give_back(str(uuid4()), LONG, ANYBODY)
-    assert await passed(replica.limiter, key, LONG, 2) == 1
-
-
-async def test_a_taking_whose_outcome_is_not_known_is_decided_locally(
-    server: Process, replica_of: ReplicaFactory, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replica = await replica_of(url_of(server))
-    assert await passed(replica.limiter, key, LONG, 1) == 1
-    server.send_signal(signal.SIGSTOP)
-    with monkeypatch.context() as hurried:
-        hurried.setattr(breaker, "TIMEOUT_SECONDS", 0.3)
-        assert await take(replica.limiter, key, LONG) == 0
-    assert replica.figures.local == 1
-    server.send_signal(signal.SIGCONT)
-    await returned(replica)
-    # When Redis continues, it may execute the pending take, which then counts there too.
-    assert await passed(replica.limiter, key, LONG, 5) in {LONG.burst - 2, LONG.burst - 1}
-    assert replica.figures.local == 1
-
-
-@pytest.mark.parametrize("method", ["take", "give_back", "spend"])
-async def test_the_calls_own_time_passes_through(server: Process, replica_of: ReplicaFactory, key: str, method: str) -> None:
-    replica = await replica_of(url_of(server))
-    await take(replica.limiter, key, LONG)
-    server.send_signal(signal.SIGSTOP)
-
-    async def call() -> None:
-        deadline.begin(0.05)
-        command: Callable[..., Awaitable[object]] = getattr(replica.limiter, method)
-        await command(*((key,) if method == "spend" else (key, LONG)), ANYBODY)
-
-    with pytest.raises(DeadlineExceeded):
-        await asyncio.create_task(call())
-    assert (replica.figures.local, replica.figures.open) == (0, 0)
