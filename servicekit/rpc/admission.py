@@ -103,9 +103,11 @@ def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], No
         call.request_bytes = request.ByteSize()
         # A large message can violate a rule once every few bytes, so only its first violation is reported.
         found = [_violation(each) for each in collect(request, fail_fast=call.request_bytes > THOROUGH_BYTES)]
+        # The method's own check reads the whole message, so a large one must be within its bounds first.
+        is_checked = check is not None and not (found and call.request_bytes > THOROUGH_BYTES)
         if call.not_ascii:
             found += [Violation(key[:MAX_KEY_CHARACTERS], "must have only ASCII characters") for key in call.not_ascii]
-        if check is not None:
+        if check is not None and is_checked:
             # A field that is out of its bounds has its violation already.
             named = {each.field for each in found}
             found += [each for each in check(request, call) if each.field not in named]
