@@ -1,5 +1,10 @@
 -- Text in Unicode NFC, and lists by title without regard to upper and lower case (docs/adr/0009-lists.md).
 
+-- Waits for the writes that run, and lets no other write run until this transaction ends: see 0006_write_cost.sql. What code from before writes after
+-- that stays as it is until it is written again.
+LOCK TABLE task.counters IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
+
 -- The service normalizes text before it stores it. These are the rows from before. A normalized text is canonically equivalent to the text, so the task
 -- keeps its version, and neither the change log nor the caches need to know. A text that would exceed its limit stays as it is.
 CREATE FUNCTION task.normalized(p_labels text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
@@ -18,6 +23,7 @@ UPDATE task.tasks SET labels = task.normalized(labels) WHERE labels::text IS NOT
 DROP FUNCTION task.normalized(text[]);
 
 -- By the full case folding of Unicode, code point by code point. The collation pg_unicode_fast is part of PostgreSQL, whatever the database's locale is.
-DROP INDEX task.tasks_by_status_priority_and_title;
-CREATE INDEX tasks_by_status_priority_and_title ON task.tasks
+-- The old index goes last, because that locks out reads until the transaction ends. Without it, code from before sorts such lists.
+CREATE INDEX tasks_by_status_priority_and_folded_title ON task.tasks
     (user_id, status, (-priority), (casefold(title COLLATE "pg_unicode_fast") COLLATE "C"), id) WHERE deleted_at IS NULL;
+DROP INDEX task.tasks_by_status_priority_and_title;
