@@ -52,7 +52,12 @@ async def test_a_list_is_one_statement_on_one_server(coordinator: "asyncpg.Conne
 
 async def test_so_is_a_look_up_and_the_change_log(coordinator: "asyncpg.Connection[asyncpg.Record]") -> None:
     user = uuid4()
-    for sql, args in ((FIND, (user, user)), (FIND_ALL, (user, [user, uuid4()])), (LIST_CHANGES, (user, 5, 10)), (LIST_CHANGES, (user, None, 10))):
+    for sql, args in (
+        (FIND, (user, user)),
+        (FIND_ALL, (user, [user, uuid4()])),
+        (LIST_CHANGES, (user, 5, 10, 1000)),
+        (LIST_CHANGES, (user, None, 10, 1000)),
+    ):
         assert await _parts(coordinator, sql, args) == ["Task Count: 1"]
 
 
