@@ -180,7 +180,7 @@ LOCAL_REPLIES: Final = (
     LocalReply(405, code_pb2.UNIMPLEMENTED, "The path does not have this method."),
     LocalReply(408, code_pb2.DEADLINE_EXCEEDED, "The request took too long.", error_reason_pb2.DEADLINE_EXCEEDED),
     LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large.", error_reason_pb2.REQUEST_TOO_LARGE),
-    LocalReply(414, code_pb2.INVALID_ARGUMENT, "The path is too long.", error_reason_pb2.REQUEST_TOO_LARGE),
+    LocalReply(414, code_pb2.RESOURCE_EXHAUSTED, "The path is too long.", error_reason_pb2.REQUEST_TOO_LARGE),
     LocalReply(
         415,
         code_pb2.INVALID_ARGUMENT,

@@ -17,6 +17,8 @@ CATALOGUE: Final = "taskmanager/rpc/v1/error_reason.proto"
 
 # The form of a comment: `Meaning. Status NOT_FOUND; details. Example: one.`
 COMMENT: Final = re.compile(r"(?P<when>.*?) Status (?P<status>[A-Z_]+)(?P<more>[.;].*?) Example: (?P<example>.*)")
+# The HTTP statuses of a reason that does not have the one of its gRPC status.
+HTTP: Final = re.compile(r"the HTTP status is (\d+(?:(?:, | or )\d+)*)")
 # Field numbers of descriptor.proto, from which the paths in source code info are built.
 ENUMS, VALUES = 5, 2
 
@@ -54,7 +56,8 @@ def _row(name: str, comment: str) -> str:
     if match is None:
         raise ValueError(f"the comment of {name} must have `Status …` and `Example: …`")
     when = match["when"].removesuffix(".") + match["more"]
-    cells = (f"`{name}`", match["status"], str(HTTP_STATUS[match["status"]]), when, match["example"])
+    stated = HTTP.search(comment)
+    cells = (f"`{name}`", match["status"], stated[1] if stated else str(HTTP_STATUS[match["status"]]), when, match["example"])
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -22,7 +22,7 @@ PARAMETERS: Final[dict[str, Any]] = {
         "in": "header",
         "description": "Makes the call safe to retry. The server stores the answer of a successful call under the key for 24 hours. If the same "
         "request arrives again with the same key, the server changes nothing and returns the stored answer with `Idempotency-Replayed: true`.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     },
     "If-Match": {
         "name": "If-Match",
