@@ -24,6 +24,7 @@ from auth_service.sessions.repository import PostgresSessions
 from auth_service.sessions.service import SessionService
 from auth_service.sessions.tokens import AccessTokens
 from auth_service.settings import Settings
+from auth_service.users.checks import UserChecks
 from auth_service.users.handler import UserHandler
 from auth_service.users.repository import PostgresUsers
 from auth_service.users.service import Parts, UserService
@@ -71,12 +72,13 @@ def parts(settings: Settings) -> app.Parts:
     issuer, audience = settings.token_issuer, settings.token_audience
     both = _parts(settings, metrics, passwords, redis, partial(announce, redis, CHANNEL))
     access_tokens = AccessTokens(ring, issuer=issuer, audience=audience, ttl_seconds=settings.access_token_ttl_seconds)
+    checks = UserChecks(both.rules)
     users = UserHandler(UserService(PostgresUsers(database), both))
     sessions = SessionHandler(SessionService(PostgresSessions(database), both, access_tokens, settings.session_lifetime))
     return app.Parts(
         handlers=[
-            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], [users, sessions]),
-            (user_pb2.DESCRIPTOR.services_by_name["UserService"], [users]),
+            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], [users, sessions, checks]),
+            (user_pb2.DESCRIPTOR.services_by_name["UserService"], [users, checks]),
             (event_service_pb2.DESCRIPTOR.services_by_name["EventService"], [EventHandler(events)]),
         ],
         verifier=TokenVerifier(ring, revocations, issuer=issuer, audience=audience),

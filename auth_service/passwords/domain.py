@@ -1,6 +1,15 @@
-"""The interface of password hashing that the use cases need."""
+"""The text of a password, and the interface of password hashing that the use cases need."""
 
-from typing import Protocol
+import unicodedata
+from typing import Final, Protocol
+
+MIN_CHARACTERS: Final = 8
+MAX_CHARACTERS: Final = 128
+
+
+def normalize(password: str) -> str:
+    """Returns the password in NFC, in which it is counted and hashed: the same text typed on two keyboards is the same password."""
+    return unicodedata.normalize("NFC", password)
 
 
 class Passwords(Protocol):

@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from auth_service.passwords.domain import normalize
 from auth_service.passwords.errors import TooManyHashes
-from auth_service.passwords.rules import normalize
 from servicekit import deadline
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from auth_service.passwords.patterns import MIN_CHARACTERS, normalize
+from auth_service.passwords.domain import MIN_CHARACTERS, normalize
 
 FILE: Final = Path(__file__).with_name("leaked.bin")
 # With 65 544 digests of 40 bits, one of 16 million other passwords has a digest of the file.

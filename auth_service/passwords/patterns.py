@@ -1,10 +1,8 @@
 """Passwords that follow a pattern: a short text repeated, or sequences of the alphabet, of digits or of the keyboard."""
 
-import unicodedata
 from itertools import pairwise
 from typing import Final
 
-MIN_CHARACTERS: Final = 8
 # A password has at least this number of pieces: a piece is a sequence, a repeated character, or any other single character.
 MIN_PIECES: Final = 4
 # Shorter ones occur in many words.
@@ -14,11 +12,6 @@ KEYBOARDS: Final = (
     *("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm", "wxcvbn"),
     *("1qaz", "2wsx", "3edc", "4rfv", "5tgb", "6yhn", "7ujm", "1qay", "6zhn", "1aqw", "2zsx", "йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю"),
 )
-
-
-def normalize(password: str) -> str:
-    """Returns the password in NFC, in which it is counted and hashed: the same text typed on two keyboards is the same password."""
-    return unicodedata.normalize("NFC", password)
 
 
 def _steps() -> dict[tuple[str, str], frozenset[str]]:

@@ -4,15 +4,11 @@ There are no rules about classes of characters.
 """
 
 from collections.abc import Iterator
-from typing import Final
 
+from auth_service.passwords.domain import MAX_CHARACTERS, MIN_CHARACTERS, normalize
 from auth_service.passwords.leaked import LeakedPasswords
-from auth_service.passwords.patterns import MIN_CHARACTERS, MIN_PIECES, normalize, pieces, repeated
+from auth_service.passwords.patterns import MIN_PIECES, pieces, repeated
 from servicekit.errors import InvalidField
-
-__all__ = ["MAX_CHARACTERS", "MIN_CHARACTERS", "PasswordRules", "normalize"]
-
-MAX_CHARACTERS: Final = 128
 
 
 class PasswordRules:

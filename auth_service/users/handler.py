@@ -1,14 +1,11 @@
 """Maps the messages of the account RPCs to domain values and back. Must not access storage."""
 
-from collections.abc import Sequence
-
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 
 from auth_service.client import client_of
 from auth_service.users.domain import WRITABLE_FIELDS
 from auth_service.users.messages import to_user
 from auth_service.users.service import UserService
-from servicekit.errors import Violation, collected
 from servicekit.rpc.call import Call
 from servicekit.rpc.field_mask import fields_to_set
 
@@ -38,22 +35,6 @@ class UserHandler:
         """UpdateMe."""
         name = request.user.name if "name" in fields_to_set(request.update_mask, request.user, WRITABLE_FIELDS) else None
         return to_user(await self._service.update_me(call.identity, name))
-
-    def check_register(self, request: auth_service_pb2.RegisterRequest, _: Call) -> Sequence[Violation]:
-        """Register."""
-        return collected(lambda: self._service.check_password("password", request.password, email=request.email, name=request.name))
-
-    def check_change_password(self, request: auth_service_pb2.ChangePasswordRequest, _: Call) -> Sequence[Violation]:
-        """ChangePassword. The service also compares the password with the account's email and name."""
-        return collected(lambda: self._service.check_password("new_password", request.new_password))
-
-    def check_update_me(self, request: user_pb2.UpdateMeRequest, _: Call) -> Sequence[Violation]:
-        """UpdateMe."""
-        paths = request.update_mask.paths
-        found = collected(lambda: fields_to_set(request.update_mask, request.user, WRITABLE_FIELDS))
-        if ("name" in paths or "*" in paths) and not request.user.HasField("name"):
-            found.append(Violation("user.name", "must have 1 to 100 characters"))
-        return found
 
     async def delete_me(self, request: user_pb2.DeleteMeRequest, call: Call) -> user_pb2.DeleteMeResponse:
         """DeleteMe."""

@@ -61,10 +61,6 @@ class UserService:
         self._repository = repository
         self._parts = parts
 
-    def check_password(self, field: str, password: str, *, email: str = "", name: str = "") -> None:
-        """Raises InvalidField for `field` if an account with this email and name must not have this password."""
-        self._parts.rules.check(field, password, email=email, name=name)
-
     async def register(self, *, email: str, password: str, name: str, client: Client) -> User:
         """Creates an account. Raises InvalidField, EmailTaken, TooManyRegistrations, TooManyAttempts, Overloaded."""
         self._parts.rules.check("password", password, email=email, name=name)

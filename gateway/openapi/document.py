@@ -15,7 +15,7 @@ from gateway.openapi.schemas import Schemas
 from gateway.routes import read_routes
 
 _DISTRIBUTION: Final = "task-manager"
-# Requests and answers of a running system, by method. tests/openapi writes the file and compares it with the system.
+# Requests and answers of a running system, by method. tests/contract/test_openapi.py writes the file and compares it with the system.
 EXAMPLES: Final = Path(__file__).with_name("examples.json")
 
 _DESCRIPTION: Final = """Tasks of users, over REST. The same methods exist in gRPC and gRPC-Web on the same port.

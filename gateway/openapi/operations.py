@@ -73,7 +73,7 @@ class Operations:
         for name in in_path:
             field = self._field(request, name)
             yield {"name": field.name, "in": "path", "required": True, "description": field.comment, "schema": self._schemas.parameter(field)}
-        if rest.body == "*":
+        if rest.whole_body:
             return
         for field in request.fields:
             if field.name != rest.body and field.name not in in_path:
@@ -86,7 +86,7 @@ class Operations:
         return self._field(self._descriptors.messages[field.type_name], rest) if rest else field
 
     def _body(self, request: Message, rest: RestPath, examples: Mapping[str, Any]) -> dict[str, Any]:
-        if rest.body == "*":
+        if rest.whole_body:
             schema = self._schemas.body(request, _variables(rest))
             required = any(field.required and field.name not in _variables(rest) for field in request.fields)
         else:

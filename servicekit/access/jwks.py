@@ -33,7 +33,7 @@ class RemoteKeys:
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._tried_at = float("-inf")
         # The name of the last fetch's error, empty if it succeeded.
-        self._failed = ""
+        self._last_error = ""
         self._first_interval_seconds = FIRST_FETCH_INTERVAL_SECONDS
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
@@ -46,7 +46,7 @@ class RemoteKeys:
         if key is None:
             await self._fetched()
             key = self._keys.get(kid)
-        if key is None and (not self._keys or self._failed):
+        if key is None and (not self._keys or self._last_error):
             # The key may exist although this replica could not fetch it, and then the token is valid.
             raise DependencyUnavailable("auth_service")
         return key
@@ -85,13 +85,13 @@ class RemoteKeys:
                 response.raise_for_status()
                 self._keys = public_keys(await response.json())
                 self._fetched_at = time.monotonic()
-            if self._failed:
+            if self._last_error:
                 log.info("jwks_fetch_recovered", url=self._url)
-            self._failed = ""
+            self._last_error = ""
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.InvalidKeyError) as error:
-            if self._failed != type(error).__name__:
+            if self._last_error != type(error).__name__:
                 log.log(WARNING if self._keys else INFO, "jwks_fetch_failed", url=self._url, error=type(error).__name__)
-            self._failed = type(error).__name__
+            self._last_error = type(error).__name__
             self._first_interval_seconds = min(2 * self._first_interval_seconds, LONGEST_FIRST_FETCH_INTERVAL_SECONDS)
         finally:
             self._tried_at = time.monotonic()

@@ -8,6 +8,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
 from servicekit.process import abandoned, logging
+from servicekit.process.memory import return_freed_memory
 from servicekit.process.ops import Endpoint, OpsServer
 from servicekit.process.periodic import Periodic, measure
 from servicekit.process.runtime import Drain, Resource, serve
@@ -68,6 +69,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 async def run(settings: S, wire: Callable[[S], Parts]) -> None:
     """Serves until SIGTERM or SIGINT. `wire` makes the service's own parts from the settings."""
+    return_freed_memory()
     lines = logging.configure(settings.log_level, settings.otel_service_name)
     abandoned.install()
     tracing = Tracing(settings.otel_service_name, settings.otel_exporter_otlp_endpoint)

@@ -17,7 +17,6 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
-from servicekit.process.memory import return_freed_memory
 from servicekit.process.ops import OpsServer
 from servicekit.process.settings import ServiceSettings
 from servicekit.process.telemetry import Tracing
@@ -56,7 +55,6 @@ async def serve(
     drains: Sequence[Drain] = (),
 ) -> None:
     """Runs until SIGTERM or SIGINT, then drains and returns."""
-    return_freed_memory()
     stopping = _stop_signal()
     async with _started(resources):
         try:

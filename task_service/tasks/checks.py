@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from servicekit.errors import Violation, collected
+from servicekit.errors import InvalidField, Violation, collected
 from servicekit.rpc.call import Call
 from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import check_key, refuse_if_match, required_etags
@@ -29,7 +29,7 @@ class TaskChecks:
 
     def check_create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> Sequence[Violation]:
         """CreateTask."""
-        return [*collected(partial(refuse_if_match, call), partial(check_key, call)), *_of_creation(request)]
+        return [*_of_unconditional(call), *_of_creation(request)]
 
     def check_list_tasks(self, request: task_service_pb2.ListTasksRequest, _: Call) -> Sequence[Violation]:
         """ListTasks."""
@@ -53,22 +53,22 @@ class TaskChecks:
 
     def check_batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchCreateTasks."""
-        return [*_of_batch(call), *_in_each(_of_creation(each) for each in request.requests)]
+        return [*_of_unconditional(call), *_in_each(_of_creation(each) for each in request.requests)]
 
     def check_batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchUpdateTasks."""
-        return [*_of_batch(call), *_in_each(_of_update(each) for each in request.requests)]
+        return [*_of_unconditional(call), *_in_each(_of_update(each) for each in request.requests)]
 
     def check_batch_delete_tasks(self, _: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchDeleteTasks."""
-        return _of_batch(call)
+        return _of_unconditional(call)
 
 
 def _of_write(given: str, call: Call) -> Sequence[Violation]:
     return collected(partial(required_etags, given, call), partial(check_key, call))
 
 
-def _of_batch(call: Call) -> Sequence[Violation]:
+def _of_unconditional(call: Call) -> Sequence[Violation]:
     return collected(partial(refuse_if_match, call), partial(check_key, call))
 
 
@@ -89,10 +89,12 @@ def _of_update(request: task_service_pb2.UpdateTaskRequest) -> Iterator[Violatio
     if not request.HasField("task"):
         return
     yield from _of_existing(task)
-    wrong = collected(partial(fields_to_set, request.update_mask, task, WRITABLE_FIELDS))
-    yield from wrong
-    if not wrong:
-        yield from _of_task(task, fields_to_set(request.update_mask, task, WRITABLE_FIELDS))
+    try:
+        mask = fields_to_set(request.update_mask, task, WRITABLE_FIELDS)
+    except InvalidField as wrong:
+        yield from wrong.violations
+    else:
+        yield from _of_task(task, mask)
     if not request.update_mask.paths:
         for name in DEFAULTED:
             if task.HasField(name) and not getattr(task, name):

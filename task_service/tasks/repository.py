@@ -246,6 +246,8 @@ def _task(row: Any) -> Task | None:
 
 def of_snapshot(row: Any) -> Task:
     """Returns the task in a row that begins with COLUMNS and was made from a snapshot, of whatever version."""
+    if not ADDED_COLUMNS:
+        return to_task(row)
     values = list(row[: len(COLUMN_NAMES)])
     for name, value in ADDED_COLUMNS.items():
         index = COLUMN_NAMES.index(name)

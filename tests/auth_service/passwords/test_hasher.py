@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from auth_service.passwords.domain import normalize
 from auth_service.passwords.hasher import SCHEME, PasswordHasher
-from auth_service.passwords.rules import normalize
 from servicekit import deadline
 from servicekit.errors import Overloaded
 

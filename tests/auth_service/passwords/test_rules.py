@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from auth_service.passwords import leaked
+from auth_service.passwords.domain import normalize
 from auth_service.passwords.leaked import LeakedPasswords
-from auth_service.passwords.patterns import normalize, pieces, repeated
+from auth_service.passwords.patterns import pieces, repeated
 from auth_service.passwords.rules import PasswordRules
 from servicekit.errors import InvalidField
 
