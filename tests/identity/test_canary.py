@@ -164,13 +164,14 @@ async def test_a_secret_in_an_error_is_found(planted: Secrets) -> None:
     [
         {"password": "short words"},
         {"password": "abababababababab"},
+        {"password": "administrator"},
         {"email": "Ada.Lovelace@example.com", "password": "ada.lovelace@example.com"},
         {"current_password": "x", "new_password": "ada.lovelace@example.com"},
         {"password": "\ud800 is half a character"},
         {"password": ["not", "a", "text"]},
         ["password"],
     ],
-    ids=["short", "few characters", "told by another field", "refused new one", "unsayable", "no text", "no object"],
+    ids=["short", "few characters", "leaked", "told by another field", "refused new one", "unsayable", "no text", "no object"],
 )
 async def test_a_password_that_may_stand_anywhere_is_not_looked_for(body: object) -> None:
     secrets = Secrets()

@@ -53,8 +53,8 @@ CALLS_BUGS: Final = (
     Bug(
         "over REST a method's own checks are skipped",
         "servicekit/rpc/admission.py",
-        "        if check is not None:\n",
-        "        if check is not None and ORIGINAL_PATH not in call.metadata:\n",
+        "        if check is not None and is_checked:\n",
+        "        if check is not None and is_checked and ORIGINAL_PATH not in call.metadata:\n",
         ("tests/contract/test_differential.py",),
     ),
     Bug(

@@ -11,7 +11,7 @@ ROTATION: Final = "auth_service/keys/service.py"
 REPOSITORY: Final = "auth_service/sessions/repository.py"
 SESSIONS: Final = "auth_service/sessions/tokens.py"
 PASSWORDS: Final = "auth_service/passwords/hasher.py"
-PATTERNS: Final = "auth_service/passwords/patterns.py"
+PASSWORD: Final = "auth_service/passwords/domain.py"
 HANDLER: Final = "auth_service/sessions/handler.py"
 GUARD: Final = "auth_service/passwords/login_guard.py"
 IDENTITY: Final = "auth_service/migrations/0002_identity.sql"
@@ -94,8 +94,8 @@ _KEYS: Final = (
     Bug(
         "the key set is discarded while auth_service is unavailable",
         JWKS,
-        "            self._failed = type(error).__name__\n",
-        "            self._failed, self._keys = type(error).__name__, {}\n",
+        "            self._last_error = type(error).__name__\n",
+        "            self._last_error, self._keys = type(error).__name__, {}\n",
         ("tests/servicekit/access/test_jwks.py", "-k", "last_good_set"),
     ),
 )
@@ -285,7 +285,7 @@ _LOGINS: Final = (
     ),
     Bug(
         "a password is not normalized to NFC",
-        PATTERNS,
+        PASSWORD,
         '    return unicodedata.normalize("NFC", password)\n',
         "    return password\n",
         ("tests/identity/test_arbitrary_credentials.py", "-k", "two_ways"),

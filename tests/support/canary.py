@@ -21,6 +21,7 @@ import redis.asyncio
 
 from auth_service.keys.domain import StoredKey
 from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.passwords.leaked import LeakedPasswords
 from devstack.config import HOST
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
@@ -55,6 +56,7 @@ class Secrets:
         # Each phrase with the words that a text must contain before it is searched: searching tens of megabytes for every phrase would take too long.
         self._phrases: dict[str, tuple[str, frozenset[str]]] = {}
         self._raw: dict[bytes, str] = {}
+        self._leaked = LeakedPasswords()
         self.errors: dict[str, list[str]] = {}
 
     def add(self, kind: str, text: str) -> None:
@@ -77,11 +79,12 @@ class Secrets:
             self.add(kind, text)
 
     def add_password(self, password: str) -> None:
-        """Adds a password, unless it is so short or simple that it also occurs in harmless texts."""
+        """Adds a password, unless it also occurs in harmless texts: a short, simple or leaked one, such as `administrator`."""
         if len(password) >= MIN_PASSWORD_CHARACTERS and len(set(password)) >= MIN_DIFFERENT_CHARACTERS:
             # JSON can contain half of a surrogate pair, but no system can write it as UTF-8.
             with contextlib.suppress(UnicodeEncodeError):
-                self._add_phrase("password", password)
+                if password not in self._leaked:
+                    self._add_phrase("password", password)
 
     def learn_files(self, directory: Path) -> Mapping[str, str]:
         """Adds a stack's own secrets from the files of a directory. Returns the files' texts by name."""
