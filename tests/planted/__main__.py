@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.planted.bugs import BUGS, Bug
 
 ROOT = Path(__file__).resolve().parents[2]
+# What the installation of the project writes (hatch_build.py), and git ignores. Without it no system starts.
+GENERATED = ("gen", "gateway/docs/swagger_ui")
 LIMIT_SECONDS = 900
 # pytest's exit status for "tests ran and some failed". Any other status (no test ran, an import failed) proves nothing.
 TESTS_FAILED = 1
@@ -30,7 +32,7 @@ def _is_found(bug: Bug) -> bool:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         copy = Path(folder) / "tree"
-        _copy(copy)
+        copy_tree(copy)
         file = copy / bug.file
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
@@ -46,14 +48,15 @@ def _is_found(bug: Bug) -> bool:
     return found
 
 
-def _copy(to: Path) -> None:
-    """Copies the files that git tracks or does not ignore, and the generated code."""
+def copy_tree(to: Path) -> None:
+    """Copies the files that git tracks or does not ignore, and what the installation has generated."""
     listed = subprocess.run(("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
-    shutil.copytree(ROOT / "gen", to / "gen")
+    for name in GENERATED:
+        shutil.copytree(ROOT / name, to / name)
 
 
 if __name__ == "__main__":

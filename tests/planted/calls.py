@@ -6,6 +6,8 @@ from tests.planted.bug import Bug
 
 LIMITS: Final = "servicekit/rpc/time_limits.py"
 LIMITS_TESTS: Final = ("tests/servicekit/rpc/test_time_limits.py",)
+PIPELINE: Final = "servicekit/rpc/pipeline.py"
+BUDGET_TESTS: Final = ("tests/servicekit/rpc/test_budget.py",)
 PIPELINE_TESTS: Final = ("tests/servicekit/rpc/test_pipeline.py",)
 
 CALLS_BUGS: Final = (
@@ -37,11 +39,23 @@ CALLS_BUGS: Final = (
         "servicekit/rpc/budget.py",
         "(taken and taken + size > self._user_bytes) or ",
         "",
-        ("tests/servicekit/rpc/test_budget.py",),
+        BUDGET_TESTS,
+    ),
+    Bug("large requests run without the byte budget", PIPELINE, "if call.request_bytes > LARGE_BYTES:", "if False:", BUDGET_TESTS),
+    Bug(
+        "a large request keeps its bytes after its end",
+        PIPELINE,
+        """        finally:
+            self.budget.give_back(user_id, size)
+""",
+        """        finally:
+            pass
+""",
+        BUDGET_TESTS,
     ),
     Bug(
         "a call runs before its token is verified",
-        "servicekit/rpc/pipeline.py",
+        PIPELINE,
         """                    if waiting is not None:
                         await waiting
                     if call.request_bytes""",

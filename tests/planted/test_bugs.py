@@ -1,5 +1,8 @@
-"""Each planted bug matches the current source, and docs/testing.md lists it."""
+"""Each planted bug matches the current source, docs/testing.md lists it, and the command can start a system with a bug."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,11 @@ def test_the_names_are_told_apart() -> None:
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_the_documentation_has_it(bug: Bug) -> None:
     assert f"| {bug.name} |" in (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow("it starts a system in a copy of the source tree")
+def test_the_command_finds_a_bug_of_a_running_system() -> None:
+    command = (sys.executable, "-m", "tests.planted", "bytes of the log")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert (run.returncode, run.stdout[:7]) == (0, "found ("), run.stdout + run.stderr

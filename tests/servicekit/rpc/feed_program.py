@@ -14,7 +14,7 @@ from servicekit.process.settings import ServiceSettings, load
 from servicekit.rpc.call import Call
 from servicekit.rpc.metrics import registry
 from tests.servicekit.rpc.feeds import Feed, feed_service
-from tests.servicekit.rpc.serving import OneToken
+from tests.servicekit.rpc.serving import TwoTokens
 
 # The dependency in the error that ends a stream. Any error with the status UNAVAILABLE would be enough.
 LAST_WORDS = "this replica's feed"
@@ -46,7 +46,7 @@ async def broken() -> None:
 def parts(_: ServiceSettings) -> app.Parts:
     feed = DrainedFeed()
     return app.Parts(
-        handlers=[(feed_service(), [feed])], verifier=OneToken(), registry=registry(), resources=[], checks={}, drains=[broken, feed.drain]
+        handlers=[(feed_service(), [feed])], verifier=TwoTokens(), registry=registry(), resources=[], checks={}, drains=[broken, feed.drain]
     )
 
 

@@ -15,6 +15,7 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.errors import TokenInvalid
 from servicekit.identity import Identity
+from servicekit.rpc.budget import ByteBudget
 from servicekit.rpc.call import Call
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.health import Check, Health
@@ -27,13 +28,16 @@ from tests.support.descriptors import named
 
 TASKS: ServiceDescriptor = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
 USER_ID = UUID("0190b5a0-0000-7000-8000-000000000001")
+OTHER_USER_ID = UUID("0190b5a0-0000-7000-8000-000000000002")
 TASK_ID = "0190b5a0-0000-7000-8000-00000000000a"
 GOOD = (("authorization", "Bearer good"),)
+OTHER = (("authorization", "Bearer other"),)
+USERS: Mapping[str, UUID] = {"good": USER_ID, "other": OTHER_USER_ID}
 SERVICE_TOKENS = ("the-new-service-token", "the-old-service-token")
 
 
-class OneToken:
-    """A verifier that accepts only the token `good`."""
+class TwoTokens:
+    """A verifier that accepts only the tokens `good` and `other`, of two users."""
 
     def __init__(self) -> None:
         self._known: dict[str, Identity] = {}
@@ -42,9 +46,10 @@ class OneToken:
         return self._known.get(token)
 
     async def verify(self, token: str) -> Identity:
-        if token != "good":
+        user_id = USERS.get(token)
+        if user_id is None:
             raise TokenInvalid
-        self._known[token] = Identity(user_id=USER_ID, session_id=USER_ID, token_id="t", expires_at=2**31)
+        self._known[token] = Identity(user_id=user_id, session_id=user_id, token_id="t", expires_at=2**31)
         return self._known[token]
 
 
@@ -109,6 +114,7 @@ class Limits:
     concurrent_streams: int = 10
     slow_reader_seconds: float = 30.0
     checks: Mapping[str, Check] = field(default_factory=dict)
+    budget: ByteBudget = field(default_factory=ByteBudget)
 
 
 class Log:
@@ -129,7 +135,7 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None, log: Log
     """Returns a pipeline with the hand-written verifier."""
     given = limits or Limits()
     return Pipeline(
-        verifier=OneToken(),
+        verifier=TwoTokens(),
         service_tokens=SERVICE_TOKENS,
         metrics=CallMetrics(registry),
         call_log=CallLog("test", (log or Log()).add, None),
@@ -137,6 +143,7 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None, log: Log
         max_concurrent_calls=given.concurrent_calls,
         max_concurrent_streams=given.concurrent_streams,
         slow_reader_seconds=given.slow_reader_seconds,
+        budget=given.budget,
     )
 
 
