@@ -1,6 +1,7 @@
 """The additions to pytest's report: progress, the systems and logs of a failed test, missing tools, and the reason for each test of a slower tier."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def pytest_collection_modifyitems(items):
 TESTS = """
 from types import SimpleNamespace
 import pytest
-from tests.support import systems
+from tests.support import systems, tools
 
 @pytest.fixture
 def system(tmp_path):
@@ -37,18 +38,23 @@ def test_bad(system):
     assert not system
 
 def test_without_its_tool():
-    pytest.skip("promtool is not installed")
+    tools.required("no-such-tool", "it does not exist")
+
+@pytest.mark.parametrize("number", range(2))
+def test_without_an_exempt_tool(number):
+    tools.missing("pgbouncer>=1.21", "Ubuntu has it")
 """
+EXEMPT = {"EXEMPT_TOOLS": "another pgbouncer>=1.21"}
 BY_WORKERS = ("-p", "xdist", "--numprocesses", "1")
 
 
-def _run(folder: Path, tests: str, *arguments: str) -> str:
-    """Returns what pytest prints when it runs these tests with the additions."""
+def _run(folder: Path, tests: str, *arguments: str, **variables: str) -> str:
+    """Returns what pytest prints when it runs these tests with the additions. Without other variables, it does not run in CI."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_one.py").write_text(tests)
     command = (sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.support.report", *arguments, "test_one.py")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment = inherited | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name != "CI"}
+    environment = inherited | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **EXEMPT, **variables}
     run = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return run.stdout
 
@@ -70,14 +76,28 @@ def test_a_failed_test_names_its_system_and_keeps_its_logs(ran: tuple[Path, str]
 
 
 def test_the_end_counts_the_tests_and_names_the_missing_tools(ran: tuple[Path, str]) -> None:
-    assert "1 failed, 1 passed, 1 skipped" in ran[1]
-    assert "Skipped because tools are missing: promtool (1 tests)." in ran[1]
+    assert "1 failed, 1 passed, 3 skipped" in ran[1]
+    assert "Skipped because tools are missing: no-such-tool (1 tests)." in ran[1]
+    assert "Skipped because EXEMPT_TOOLS names their tools: pgbouncer>=1.21 (2 tests)." in ran[1]
+
+
+def test_in_ci_a_missing_tool_fails_its_test_unless_it_is_exempt(tmp_path: Path) -> None:
+    said = _run(tmp_path, TESTS, CI="true")
+    assert "FAILED test_one.py::test_without_its_tool - Failed: no-such-tool is not installed: it does not exist" in said
+    assert "2 failed, 1 passed, 2 skipped" in said
+    assert "tools are missing" not in said
+    assert "4 failed, 1 passed" in _run(tmp_path, TESTS, CI="true", EXEMPT_TOOLS="pgbouncer")
+
+
+def test_only_the_module_of_the_tools_decides_what_a_missing_one_means() -> None:
+    deciding = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py") if re.search(r"environ\W+(get\W+)?CI\b", path.read_text())}
+    assert deciding == {"tests/support/tools.py"}
 
 
 def test_workers_show_their_progress_and_each_failure_at_once(tmp_path: Path) -> None:
     said = _run(tmp_path, TESTS, *BY_WORKERS)
     assert "FAILED test_one.py::test_bad (call, gw0)" in said
-    assert "100 %  test_one.py: 1 passed, 1 failed, 1 skipped in" in said
+    assert "100 %  test_one.py: 1 passed, 1 failed, 3 skipped in" in said
 
 
 def test_the_logs_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
@@ -90,7 +110,7 @@ def test_a_failure_after_the_end_of_its_system_is_reported(tmp_path: Path) -> No
     ended = TESTS.replace("    yield stack\n", "    yield None\n    stack.log_dir = tmp_path / 'removed'\n    raise ValueError\n")
     said = _run(tmp_path, ended)
     assert "INTERNALERROR" not in said
-    assert "2 passed, 1 skipped, 1 error" in said
+    assert "2 passed, 3 skipped, 1 error" in said
 
 
 @pytest.mark.parametrize("tier", ["slow", "alone"])

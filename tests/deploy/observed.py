@@ -13,8 +13,8 @@ import yaml
 
 from devstack.stack import Stack
 from tests.deploy.promql import Labels
-from tests.deploy.tools import required
 from tests.support.ports import free_ports
+from tests.support.tools import required
 from tests.support.waiting import eventually
 
 JOBS: Final = {"auth": "auth-service", "task": "task-service", "gateway": "gateway"}

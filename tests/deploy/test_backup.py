@@ -1,7 +1,6 @@
 """A backup of a running system is complete or missing, and stays for the retention time. shellcheck finds nothing in the scripts."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from devstack.backup import SCRIPTS
 from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.support.backups import Operator, sum_of
+from tests.support.tools import required
 
 OWN_SYSTEM = pytest.mark.slow("the module starts a system of its own, and backs it up again and again")
 
@@ -79,10 +79,7 @@ async def test_a_wrong_number_of_days_is_refused(operator: Operator, days: str) 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.sh")))
 def test_shellcheck_finds_nothing(script: str) -> None:
-    program = shutil.which("shellcheck")
-    if program is None:
-        assert not os.environ.get("CI"), "shellcheck must be installed in CI"
-        pytest.skip("shellcheck is not installed: apt-get install shellcheck")
+    program = required("shellcheck", "apt-get install shellcheck")
     found = subprocess.run([program, str(SCRIPTS / script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert (found.returncode, found.stdout) == (0, "")
 

@@ -12,7 +12,7 @@ from helm import manifests
 from helm.chart import ROOT, Object
 from tests.deploy import restricted, validity
 from tests.deploy.rendered import GIVEN, of_kind, pods, title
-from tests.deploy.tools import required
+from tests.support.tools import required
 
 STORES = {"docker.io/library/postgres", "docker.io/valkey/valkey"}
 KUSTOMIZE = "go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"

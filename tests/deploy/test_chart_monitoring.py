@@ -10,7 +10,7 @@ import yaml
 
 from helm.chart import ROOT
 from tests.deploy.rendered import get, objects, of_kind, pods
-from tests.deploy.tools import required
+from tests.support.tools import required
 
 CHART = ROOT / "charts" / "monitoring"
 RULES, DASHBOARDS = sorted((CHART / "rules").glob("*.yaml")), sorted((CHART / "dashboards").glob("*.json"))

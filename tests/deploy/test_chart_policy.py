@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.deploy.rendered import SCENARIOS, objects
-from tests.deploy.tools import required
+from tests.support.tools import required
 
 pytestmark = pytest.mark.slow("checkov takes 12 s, most of them for its imports")
 

@@ -1,8 +1,6 @@
 """docker-compose.yml: compose accepts it, services start in the order of their health, and it contains no secret and no unknown setting."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from gateway.settings import GatewaySettings
 from servicekit.process.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.compose import FILE, ROOT, defaults, filled, passed_on, project, required, services
+from tests.support import tools
 
 OURS = {"gateway": GatewaySettings, "auth": AuthSettings, "task": TaskSettings, "migrate-auth": MigrationSettings, "migrate-task": MigrationSettings}
 # Settings that the images and the networks fix: listening addresses, names, and files that are in no image.
@@ -44,11 +43,7 @@ each = pytest.mark.parametrize("name", services())
 
 
 def test_compose_itself_takes_it(tmp_path: Path) -> None:
-    # compose's own loader as a program: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2 (.ci/run).
-    loader = shutil.which("compose-spec")
-    if loader is None:
-        assert os.environ.get("CI") != "true", "CI must have compose-spec"
-        pytest.skip("compose-spec is not installed")
+    loader = tools.required("compose-spec", "it is compose's own loader: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2")
     file = tmp_path / "docker-compose.yml"
     file.write_text(filled(dict.fromkeys(required(), "x" * 32)).replace("$", "$$"))
     ended = subprocess.run([loader, "docker-compose.yml"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
@@ -170,10 +165,7 @@ def test_what_is_mounted_is_there(name: str) -> None:
 
 
 def test_prometheus_takes_its_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        assert os.environ.get("CI") != "true", "CI must have promtool"
-        pytest.skip("promtool is not installed")
+    promtool = tools.required("promtool", "the Debian package prometheus has it")
     config = ROOT / "deploy" / "observability" / "prometheus.yaml"
     ended = subprocess.run([promtool, "check", "config", config], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stdout + ended.stderr

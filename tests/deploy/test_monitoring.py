@@ -21,11 +21,11 @@ from helm.dashboards.model import GRID_WIDTH
 from tests.deploy.observed import HOW, Prometheus, prometheus, scraped, traffic
 from tests.deploy.observed import targets as scraped_targets
 from tests.deploy.promql import Labels, Selector, missing, named
-from tests.deploy.tools import required
 from tests.gateway.stack import Stack as StubbedStack
 from tests.gateway.stack import gateway_behind
 from tests.support.accounts import log_in, make_account
 from tests.support.tiers import first_quick
+from tests.support.tools import required
 from tests.support.waiting import eventually
 
 # Envoy merges its histograms every 5 s, and Prometheus scrapes every second.

@@ -15,8 +15,8 @@ from helm.dashboards.__main__ import FOLDER as DASHBOARDS
 from tests.deploy.observed import HOW
 from tests.deploy.promql import named
 from tests.deploy.rendered import get
-from tests.deploy.tools import required
 from tests.support.tiers import first_quick
+from tests.support.tools import required
 
 RULES: Final = ROOT / "charts" / "monitoring" / "rules"
 TESTS: Final = sorted((RULES / "tests").glob("*.yaml"))

@@ -13,8 +13,8 @@ import yaml
 
 from helm.chart import ROOT as CHART
 from helm.release import IMAGES
-from tests.deploy.tools import required
 from tests.deploy.workflows import ROOT, commands, faults, pythons, read, steps, texts
+from tests.support.tools import required
 
 TEXTS = texts()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

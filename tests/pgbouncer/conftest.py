@@ -13,23 +13,21 @@ from devstack.stack import Stack
 from servicekit.stores.postgres import Database, DatabaseOptions
 from servicekit.stores.session import Pooler
 from tests.conftest import ENVIRONMENT
-from tests.deploy.tools import required
 from tests.servicekit.stores.databases import started, through
 from tests.support.databases import login
 from tests.support.outage import heal
+from tests.support.tools import missing, required
 
 CONNECTIONS = 12
-HOW = "it is the Debian package pgbouncer"
 
 
 @pytest.fixture(scope="package", params=[Pooler.PGBOUNCER, Pooler.PGBOUNCER_PREPARED])
 def pooler(request: pytest.FixtureRequest) -> Pooler:
     """DATABASE_POOLER of the services."""
-    required("pgbouncer", HOW)
+    required("pgbouncer", "it is the Debian package pgbouncer")
     pooler: Pooler = request.param
     if pooler is Pooler.PGBOUNCER_PREPARED and not pgbouncer.knows_prepared_statements():
-        # Debian 12 has 1.18, with which services can only do without. The workflow's runners have a newer one.
-        pytest.skip("the installed PgBouncer is older than 1.21")
+        missing("pgbouncer>=1.21", "Ubuntu 24.04 and Debian 13 have it, Debian 12 has 1.18, which knows no prepared statements in transaction mode")
     return pooler
 
 

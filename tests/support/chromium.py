@@ -5,7 +5,6 @@ import base64
 import contextlib
 import itertools
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from tests.support.tools import required
 from tests.support.waiting import eventually
 
 PROGRAM: Final = "chromium"
@@ -32,9 +32,9 @@ OPTIONS: Final = (
 )
 
 
-def missing() -> str:
-    """Returns a message if Chromium is not installed, else an empty text."""
-    return "" if shutil.which(PROGRAM) else f"{PROGRAM} is not installed: it is the Debian package {PROGRAM}"
+def require() -> None:
+    """Skips the test if Chromium is not installed, or fails it in CI."""
+    required(PROGRAM, f"it is the Debian package {PROGRAM}")
 
 
 class Page:

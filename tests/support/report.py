@@ -9,8 +9,11 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.tools import EXEMPT
+
 RESULTS: Final = Path("test-results")
-MISSING_TOOL: Final = re.compile(r"(\S+) is not installed")
+# The reasons that tests.support.tools gives.
+MISSING_TOOL: Final = re.compile(rf"(?P<tool>\S+) is not installed.*?(?P<exempt>\({EXEMPT} names it\))?$")
 # The most useful lines of a log after a failure.
 TROUBLE: Final = re.compile(r'"level": ?"(warning|error|critical)"|\b(ERROR|FATAL|PANIC|critical|Traceback)\b')
 MAX_LINES: Final = 12
@@ -95,12 +98,13 @@ class Failures:
         return report
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Prints one line about all tests that were skipped because a tool is not installed."""
+        """Prints a line about all tests that were skipped because a tool is missing, and one about those that EXEMPT_TOOLS excuses in CI."""
         reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
-        tools = Counter(found[1] for found in map(MISSING_TOOL.search, reasons) if found)
-        if tools:
-            named = ", ".join(f"{tool} ({count} tests)" for tool, count in tools.most_common())
-            terminalreporter.write_line(f"Skipped because tools are missing: {named}. `.ci/run` installs them.", yellow=True)
+        for exempt, why in ((False, "tools are missing"), (True, f"{EXEMPT} names their tools")):
+            tools = Counter(found["tool"] for found in map(MISSING_TOOL.search, reasons) if found and bool(found["exempt"]) == exempt)
+            if tools:
+                named = ", ".join(f"{tool} ({count} tests)" for tool, count in tools.most_common())
+                terminalreporter.write_line(f"Skipped because {why}: {named}. `-rs` shows how to install them.", yellow=True)
 
     def _systems(self, item: pytest.Item) -> Iterator[str]:
         from tests.support.systems import running  # noqa: PLC0415 - devstack is loaded by then, or there is no system

@@ -12,6 +12,7 @@ import pytest
 from gateway.docs import vendor
 from gateway.openapi.document import document
 from tests.gateway.stack import DESCRIPTORS
+from tests.support.tools import required
 
 pytestmark = pytest.mark.slow("it installs tools from the package indexes of npm and Python")
 
@@ -43,9 +44,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def npm(folder: Path) -> Path:
     """A folder in which npm installs."""
-    if shutil.which("npx") is None:
-        assert os.environ.get("CI") != "true", "npx is missing"
-        pytest.skip("npx is missing: it is in the Debian package npm; CI has it installed")
+    required("npx", "it is in the Debian package npm")
     (folder / "package.json").write_text("{}", encoding="utf-8")
     return folder
 
