@@ -18,6 +18,7 @@ from servicekit.stores import redis
 from servicekit.stores.postgres import Database, DatabaseOptions
 from tests.support import canary, systems, tiers
 from tests.support.accounts import Account, make_account
+from tests.support.clients import channel_of, rest_of
 from tests.support.databases import cloned, make_template
 
 AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
@@ -92,14 +93,14 @@ async def system(secrets: canary.Secrets) -> AsyncIterator[Stack]:
 @pytest.fixture(scope="session")
 async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
+    async with rest_of(system) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 async def gateway_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, through the gateway."""
-    async with grpc.aio.insecure_channel(system.state.url.removeprefix("http://")) as channel:
+    async with channel_of(system) as channel:
         yield channel
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from devstack.config import StackConfig
 from devstack.stack import Stack
-from tests.support.outage import heal
+from tests.support.clients import rest_of
+from tests.support.outage import restored
 
 collect_ignore_glob = [] if "CITUS" in os.environ else ["test_*.py"]
 
@@ -27,15 +28,14 @@ async def _cluster() -> AsyncIterator[Stack]:
 @pytest.fixture
 async def cluster(_cluster: Stack) -> AsyncIterator[Stack]:
     """A running system whose PostgreSQL is a Citus cluster, which the test may break."""
-    await heal(_cluster)
-    yield _cluster
-    await heal(_cluster)
+    async with restored(_cluster):
+        yield _cluster
 
 
 @pytest.fixture
 async def client(cluster: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through its gateway."""
-    async with httpx.AsyncClient(base_url=cluster.state.url, timeout=20) as client:
+    async with rest_of(cluster) as client:
         yield client
 
 

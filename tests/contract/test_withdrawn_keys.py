@@ -7,7 +7,6 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
-import httpx
 import jwt
 import pytest
 
@@ -18,6 +17,7 @@ from tests.contract.forgery import forge_of
 from tests.contract.insider import secrets_of
 from tests.support.accounts import Account, log_in, make_account
 from tests.support.calls import rpc_call
+from tests.support.clients import channel_of, rest_of
 from tests.support.databases import login
 from tests.support.descriptors import named
 from tests.support.errors import ApiError, of_response
@@ -44,8 +44,8 @@ async def its_ways(rotating: Stack) -> AsyncIterator[Ways]:
     """All ways into the separate system."""
     addresses = [f"{HOST}:{rotating.state.processes[name].grpc_port}" for name in ("auth-1", "task-1")]
     async with (
-        httpx.AsyncClient(base_url=rotating.state.url, timeout=20) as rest,
-        grpc.aio.insecure_channel(rotating.state.url.removeprefix("http://")) as gateway,
+        rest_of(rotating) as rest,
+        channel_of(rotating) as gateway,
         grpc.aio.insecure_channel(addresses[0]) as auth,
         grpc.aio.insecure_channel(addresses[1]) as task,
     ):

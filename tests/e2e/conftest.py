@@ -12,7 +12,8 @@ from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 from tests.e2e.scenes import SceneFactory, Way, make_scene, over_grpc, over_rest
 from tests.support.accounts import Account, make_account
-from tests.support.outage import heal
+from tests.support.clients import channel_of, rest_of
+from tests.support.outage import restored
 
 # The gateway checks health every second, so the drain delay must be longer. The timeouts for PostgreSQL and slow readers are below their defaults to
 # save time, but SLOW_READER_SECONDS is longer than a replica stays frozen in these tests. The bcrypt cost makes a hash slow enough to be measured.
@@ -38,22 +39,21 @@ async def _breakable() -> AsyncIterator[Stack]:
 @pytest.fixture
 async def breakable(_breakable: Stack) -> AsyncIterator[Stack]:
     """A running system with two replicas of each service, which the test may break."""
-    await heal(_breakable)
-    yield _breakable
-    await heal(_breakable)
+    async with restored(_breakable):
+        yield _breakable
 
 
 @pytest.fixture
 async def breakable_rest(breakable: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through its gateway."""
-    async with httpx.AsyncClient(base_url=breakable.state.url, timeout=20) as client:
+    async with rest_of(breakable) as client:
         yield client
 
 
 @pytest.fixture
 async def breakable_gateway(breakable: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, through its gateway."""
-    async with grpc.aio.insecure_channel(breakable.state.url.removeprefix("http://")) as channel:
+    async with channel_of(breakable) as channel:
         yield channel
 
 
@@ -73,16 +73,19 @@ async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
 
 
 @pytest.fixture
-def stack_of_the_tier(request: pytest.FixtureRequest) -> Stack:
-    """For tests that are marked `alone` the system that they may break, for all others the system that they share with other files."""
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """For tests that are marked `alone` the system that they may break, for all others the system that they share with other files.
+
+    A file that starts a system of its own replaces this fixture.
+    """
     stack: Stack = request.getfixturevalue("breakable" if request.node.get_closest_marker("alone") else "system")
     return stack
 
 
 @pytest.fixture
-async def rest_of_the_tier(stack_of_the_tier: Stack) -> AsyncIterator[httpx.AsyncClient]:
+async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through its gateway."""
-    async with httpx.AsyncClient(base_url=stack_of_the_tier.state.url, timeout=20) as client:
+    async with rest_of(stack) as client:
         yield client
 
 

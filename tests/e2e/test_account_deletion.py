@@ -50,17 +50,6 @@ Rows: TypeAlias = Callable[[Account], Awaitable[dict[str, int]]]
 
 
 @pytest.fixture
-def stack(stack_of_the_tier: Stack) -> Stack:
-    return stack_of_the_tier
-
-
-@pytest.fixture
-def client(rest_of_the_tier: httpx.AsyncClient) -> httpx.AsyncClient:
-    """REST, through the gateway."""
-    return rest_of_the_tier
-
-
-@pytest.fixture
 async def user(client: httpx.AsyncClient) -> Account:
     """A user with tasks, one of them deleted, and two sessions."""
     account = await make_account(client)

@@ -40,12 +40,6 @@ async def stack(origin: str) -> AsyncIterator[Stack]:
         yield running
 
 
-@pytest.fixture
-async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
-        yield client
-
-
 @contextlib.asynccontextmanager
 async def _shown(origin: str, stack: Stack, account: Account) -> AsyncIterator[chromium.Page]:
     """Serves the page at the origin and opens it in a browser. The URL fragment, which is never sent, has the gateway's URL and the token."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import grpc.aio
-import httpx
 import pytest
 
 from devstack.config import HOST
 from devstack.stack import Stack
 from tests.support.accounts import Account, make_account
+from tests.support.clients import rest_of
 from tests.support.history import History
 from tests.support.outage import heal
 from tests.support.proxy import Proxy, proxied
@@ -76,7 +76,7 @@ async def pair(_breakable: Stack) -> AsyncIterator[Pair]:
     url = _breakable.state.redis_url
     await heal(_breakable)
     async with contextlib.AsyncExitStack() as opened:
-        rest = await opened.enter_async_context(httpx.AsyncClient(base_url=_breakable.state.url, timeout=20))
+        rest = await opened.enter_async_context(rest_of(_breakable))
         proxy = await opened.enter_async_context(proxied(HOST, urlsplit(url).port or 0))
         cut_off = await opened.enter_async_context(replica_of(_breakable, "task-cut-off", redis=proxy))
         other = await opened.enter_async_context(replica_of(_breakable, "task-other"))

@@ -67,13 +67,6 @@ async def stack() -> AsyncIterator[Stack]:
 
 
 @pytest.fixture
-async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
-        yield client
-
-
-@pytest.fixture
 async def sql(stack: Stack) -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(stack.state.database_url)
     yield connection

@@ -18,6 +18,7 @@ import redis.asyncio
 from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import PASSWORD, log_in_rpc
+from tests.support.clients import channel_of
 from tests.support.errors import of_response, of_rpc, retry_delay
 from tests.support.observed import log_lines, metric
 from tests.support.outage import WHOLE_WITHIN_SECONDS, heal
@@ -66,13 +67,6 @@ async def without_valkey(stack: Stack) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """REST, through the gateway."""
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
-        yield client
-
-
-@pytest.fixture
 def address() -> str:
     """A new client address."""
     return next(_ADDRESSES)
@@ -99,7 +93,7 @@ async def test_wrong_passwords_are_limited_and_the_answer_says_for_how_long(
     # The right password is rejected, too. Otherwise guessing could continue.
     assert _reason(await _login(client, email, address)) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        async with grpc.aio.insecure_channel(stack.state.url.removeprefix("http://")) as channel:
+        async with channel_of(stack) as channel:
             await log_in_rpc(channel, email, PASSWORD, ("x-forwarded-for", next(_ADDRESSES)))
     assert (of_rpc(failed.value).code, of_rpc(failed.value).reason) == (EXHAUSTED, "TOO_MANY_ATTEMPTS")
     assert 0 < retry_delay(failed.value) <= ACCOUNT_INTERVAL_SECONDS

@@ -54,16 +54,10 @@ in_time = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def stubs(stack_of_the_tier: Stack) -> AsyncIterator[list[Any]]:
+async def stubs(stack: Stack) -> AsyncIterator[list[Any]]:
     """AuthService stubs, connected directly to each replica."""
     async with contextlib.AsyncExitStack() as channels:
-        yield [await _stub(channels, stack_of_the_tier.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
-
-
-@pytest.fixture
-def client(rest_of_the_tier: httpx.AsyncClient) -> httpx.AsyncClient:
-    """REST, through the gateway."""
-    return rest_of_the_tier
+        yield [await _stub(channels, stack.state.processes[name].grpc_port) for name in ("auth-1", "auth-2")]
 
 
 @pytest.fixture
@@ -72,8 +66,8 @@ async def user(client: httpx.AsyncClient) -> Account:
 
 
 @pytest.fixture
-async def sql(stack_of_the_tier: Stack) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(stack_of_the_tier.state.database_url)
+async def sql(stack: Stack) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(stack.state.database_url)
     yield connection
     await connection.close()
 
@@ -123,7 +117,7 @@ async def test_up_to_the_end_of_the_grace_it_gives_its_successor(stubs: list[Any
 
 @in_time
 async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
-    stack_of_the_tier: Stack, stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection, within: float
+    stack: Stack, stubs: list[Any], client: httpx.AsyncClient, user: Account, sql: Connection, within: float
 ) -> None:
     session = _session_of(user.access_token)
     other = (await client.post("/api/v1/auth/login", json={"email": user.email, "password": PASSWORD})).json()
@@ -138,7 +132,7 @@ async def test_a_token_that_is_sent_again_after_the_grace_ends_its_session(
     await asyncio.gather(*(_require_refused(stubs, client, token, ended + within) for token in tokens))
 
     async def logged() -> dict[str, Any]:
-        lines = [line for line in log_lines(stack_of_the_tier, "auth-2") if line.get("security_event") == "refresh_token_reused"]
+        lines = [line for line in log_lines(stack, "auth-2") if line.get("security_event") == "refresh_token_reused"]
         (line,) = [line for line in lines if line["session_id"] == str(session)] or [None]
         assert line is not None
         return line

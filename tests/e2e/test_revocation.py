@@ -93,17 +93,6 @@ class Replicas:
 
 
 @pytest.fixture
-def stack(stack_of_the_tier: Stack) -> Stack:
-    return stack_of_the_tier
-
-
-@pytest.fixture
-def client(rest_of_the_tier: httpx.AsyncClient) -> httpx.AsyncClient:
-    """REST, through the gateway."""
-    return rest_of_the_tier
-
-
-@pytest.fixture
 async def replicas(stack: Stack) -> AsyncIterator[Replicas]:
     # The channels reconnect within 100 ms after a replica has restarted.
     options = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))

@@ -19,6 +19,7 @@ from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.conftest import ENVIRONMENT
 from tests.support.accounts import PASSWORD, Account, make_account
+from tests.support.clients import rest_of
 from tests.support.observed import log_lines, metric
 from tests.support.otlp import Receiver, Span, Tree, receiver
 from tests.support.waiting import eventually
@@ -77,7 +78,7 @@ async def _require_hit(stack: Stack, rest: httpx.AsyncClient, account: Account, 
 async def story() -> AsyncIterator[Story]:
     async with receiver() as (received, endpoint):
         environment = {**ENVIRONMENT, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": SEND_EACH_MILLISECONDS}
-        async with Stack(StackConfig(environment=environment)) as stack, httpx.AsyncClient(base_url=stack.state.url, timeout=20) as rest:
+        async with Stack(StackConfig(environment=environment)) as stack, rest_of(stack) as rest:
             account = await make_account(rest)
             task = (await rest.post("/api/v1/tasks", json={"title": "Read until it is cached"}, headers=account.headers)).json()
             await eventually(lambda: _require_hit(stack, rest, account, task["id"]), within=CACHED_WITHIN_SECONDS)

@@ -14,8 +14,9 @@ from servicekit.stores.postgres import Database, DatabaseOptions
 from servicekit.stores.session import Pooler
 from tests.conftest import ENVIRONMENT
 from tests.servicekit.stores.databases import started, through
+from tests.support.clients import rest_of
 from tests.support.databases import login
-from tests.support.outage import heal
+from tests.support.outage import restored
 from tests.support.tools import missing, required
 
 CONNECTIONS = 12
@@ -41,14 +42,14 @@ async def _pooled(pooler: Pooler) -> AsyncIterator[Stack]:
 @pytest.fixture
 async def pooled(_pooled: Stack) -> AsyncIterator[Stack]:
     """The system, which the test may break."""
-    yield _pooled
-    await heal(_pooled)
+    async with restored(_pooled):
+        yield _pooled
 
 
 @pytest.fixture
 async def pooled_rest(pooled: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through its gateway."""
-    async with httpx.AsyncClient(base_url=pooled.state.url, timeout=20) as client:
+    async with rest_of(pooled) as client:
         yield client
 
 

@@ -72,6 +72,13 @@ CALLS_BUGS: Final = (
         ("tests/contract/test_differential.py",),
     ),
     Bug(
+        "a method's own check has the name of no RPC",
+        "task_service/tasks/checks.py",
+        "def check_list_tasks(",
+        "def check_lists_tasks(",
+        ("tests/contract/test_checks.py",),
+    ),
+    Bug(
         "a request id is written to the log as it is",
         "servicekit/rpc/call_log.py",
         '"request_id":{_json(call.request_id)}',

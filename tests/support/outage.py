@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -43,6 +43,14 @@ async def heal(stack: Stack) -> None:
         else:
             thaw(stack, name)
     await eventually(lambda: require_whole(stack), within=WHOLE_WITHIN_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def restored(stack: Stack) -> AsyncIterator[None]:
+    """Heals the stack before and after the block, which may break it. For a fixture, so the block raises nothing."""
+    await heal(stack)
+    yield
+    await heal(stack)
 
 
 async def require_whole(stack: Stack) -> None:

@@ -20,6 +20,7 @@ from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.deploy.images.containers import IMAGES, ROOT, Containers, bases
 from tests.support.accounts import Account, make_account
+from tests.support.clients import channel_of, rest_of
 from tests.support.tools import missing
 
 HERE = Path(__file__).parent
@@ -82,14 +83,14 @@ async def system(containers: Containers) -> AsyncIterator[Stack]:
 @pytest.fixture
 async def rest(system: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """REST, through the gateway's container."""
-    async with httpx.AsyncClient(base_url=system.state.url, timeout=20) as client:
+    async with rest_of(system) as client:
         yield client
 
 
 @pytest.fixture
 async def gateway_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, through the gateway's container."""
-    async with grpc.aio.insecure_channel(system.state.url.removeprefix("http://")) as channel:
+    async with channel_of(system) as channel:
         yield channel
 
 

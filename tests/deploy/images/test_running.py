@@ -19,6 +19,7 @@ from devstack.stack import Stack
 from tests.deploy.images.conftest import DRAIN_DELAY_SECONDS
 from tests.deploy.images.containers import IMAGES, Containers, execute
 from tests.support.accounts import Account
+from tests.support.clients import rest_of
 from tests.support.observed import log_lines, ops
 from tests.support.waiting import eventually
 
@@ -160,7 +161,7 @@ async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: St
 async def _write_waiting(stack: Stack, account: Account, seconds: float) -> AsyncIterator[float]:
     """Delays the user's writes by DRAIN_DELAY_SECONDS plus `seconds` from now on, with a lock on the counter row that each write locks first."""
     held = DRAIN_DELAY_SECONDS + seconds
-    async with httpx.AsyncClient(base_url=stack.state.url, timeout=20) as client:
+    async with rest_of(stack) as client:
         # The first write creates the counter row.
         assert (await client.post("/api/v1/tasks", json={"title": "first"}, headers=account.headers)).status_code == 201
     connection = await asyncpg.connect(stack.state.database_url)
