@@ -20,6 +20,7 @@ from tests.support import canary, systems, tiers
 from tests.support.accounts import Account, make_account
 from tests.support.clients import channel_of, rest_of
 from tests.support.databases import cloned, make_template
+from tests.support.outage import restored
 
 AccountFactory: TypeAlias = Callable[[], Awaitable[Account]]
 
@@ -115,6 +116,27 @@ async def auth_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
 async def task_channel(system: Stack) -> AsyncIterator[grpc.aio.Channel]:
     """gRPC, directly to the first replica of task_service."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{system.state.processes['task-1'].grpc_port}") as channel:
+        yield channel
+
+
+@pytest.fixture
+async def breakable(_breakable: Stack) -> AsyncIterator[Stack]:
+    """A running system that the test may break. The conftest.py of a folder with such tests starts it: its fixture `_breakable`."""
+    async with restored(_breakable):
+        yield _breakable
+
+
+@pytest.fixture
+async def breakable_rest(breakable: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """REST, through its gateway."""
+    async with rest_of(breakable) as client:
+        yield client
+
+
+@pytest.fixture
+async def breakable_gateway(breakable: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """gRPC, through its gateway."""
+    async with channel_of(breakable) as channel:
         yield channel
 
 

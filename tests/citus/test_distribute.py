@@ -40,9 +40,9 @@ END $$;
 
 
 @pytest.fixture
-async def urls(cluster: Stack) -> AsyncIterator[list[str]]:
+async def urls(breakable: Stack) -> AsyncIterator[list[str]]:
     """The URLs of a new database with Citus, on the coordinator and on the workers."""
-    state = cluster.state
+    state = breakable.state
     hosts = [urlsplit(state.database_url).port, *(state.processes[name].port for name in WORKERS)]
     base = state.database_url.rpartition("@")[0]
     urls = [f"{base}@{HOST}:{port}/{NAME}" for port in hosts]

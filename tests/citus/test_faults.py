@@ -94,12 +94,12 @@ async def _require_kept(coordinator: Connection, writers: Sequence[Writer]) -> N
         assert row["seqs"] == list(range(1, len(row["ids"]) + 1))
 
 
-async def test_shards_move_under_writers_and_nothing_is_lost(cluster: Stack, client: httpx.AsyncClient, coordinator: Connection) -> None:
-    writers = await _writers(client, WRITERS)
-    ports = [cluster.state.processes[name].port for name in WORKERS]
+async def test_shards_move_under_writers_and_nothing_is_lost(breakable: Stack, breakable_rest: httpx.AsyncClient, coordinator: Connection) -> None:
+    writers = await _writers(breakable_rest, WRITERS)
+    ports = [breakable.state.processes[name].port for name in WORKERS]
     shards = list(dict.fromkeys([await coordinator.fetchval(SHARD_OF, UUID(writer.account.id)) for writer in writers]))
     async with contextlib.AsyncExitStack() as stack:
-        watchers = [await stack.enter_async_context(Watcher(over_sse(client), writer.account)) for writer in writers]
+        watchers = [await stack.enter_async_context(Watcher(over_sse(breakable_rest), writer.account)) for writer in writers]
         async with writing(writers):
             for n in range(MOVES):
                 shard = shards[n % len(shards)]
@@ -118,9 +118,9 @@ async def test_shards_move_under_writers_and_nothing_is_lost(cluster: Stack, cli
     await _require_kept(coordinator, writers)
 
 
-async def test_a_frozen_server_stops_only_its_own_users(cluster: Stack, client: httpx.AsyncClient, coordinator: Connection) -> None:
-    port = cluster.state.processes[WORKERS[0]].port
-    writers = await _writers(client, WRITERS)
+async def test_a_frozen_server_stops_only_its_own_users(breakable: Stack, breakable_rest: httpx.AsyncClient, coordinator: Connection) -> None:
+    port = breakable.state.processes[WORKERS[0]].port
+    writers = await _writers(breakable_rest, WRITERS)
     homes = [await coordinator.fetchval(PORT_OF, await coordinator.fetchval(SHARD_OF, UUID(writer.account.id))) for writer in writers]
     theirs = [writer for writer, home in zip(writers, homes, strict=True) if home == port]
     others = [writer for writer, home in zip(writers, homes, strict=True) if home != port]
@@ -130,7 +130,7 @@ async def test_a_frozen_server_stops_only_its_own_users(cluster: Stack, client: 
     async with writing(others):
         async with writing(theirs[:2]):
             await asyncio.sleep(1)
-            with frozen(cluster, WORKERS[0]):
+            with frozen(breakable, WORKERS[0]):
                 await asyncio.sleep(FROZEN_SECONDS)
             await asyncio.sleep(RECOVERED_WITHIN_SECONDS)
         counts = [len(writer.created) for writer in theirs[:2]]
@@ -148,29 +148,31 @@ async def test_a_frozen_server_stops_only_its_own_users(cluster: Stack, client: 
     await _require_kept(coordinator, [*theirs[:2], *others])
 
 
-async def test_a_killed_coordinator_makes_calls_unavailable_and_the_system_recovers(cluster: Stack, client: httpx.AsyncClient) -> None:
-    writers = await _writers(client, WRITERS)
+async def test_a_killed_coordinator_makes_calls_unavailable_and_the_system_recovers(breakable: Stack, breakable_rest: httpx.AsyncClient) -> None:
+    writers = await _writers(breakable_rest, WRITERS)
     async with writing(writers):
         await asyncio.sleep(1)
-        await cluster.kill("postgres")
+        await breakable.kill("postgres")
         await asyncio.sleep(2)
-        await cluster.start_process("postgres")
-        await eventually(lambda: require_whole(cluster), within=RECOVERED_WITHIN_SECONDS)
+        await breakable.start_process("postgres")
+        await eventually(lambda: require_whole(breakable), within=RECOVERED_WITHIN_SECONDS)
         await asyncio.sleep(1)
     assert {code for writer in writers for code in writer.codes} == {"OK", "UNAVAILABLE"}
     assert all(writer.codes[-1] == "OK" for writer in writers)
-    connection = await asyncpg.connect(cluster.state.database_url)
+    connection = await asyncpg.connect(breakable.state.database_url)
     await _require_kept(connection, writers)
     await connection.close()
 
 
-async def test_a_killed_server_makes_the_calls_of_its_users_unavailable(cluster: Stack, client: httpx.AsyncClient, coordinator: Connection) -> None:
-    writers = await _writers(client, WRITERS)
+async def test_a_killed_server_makes_the_calls_of_its_users_unavailable(
+    breakable: Stack, breakable_rest: httpx.AsyncClient, coordinator: Connection
+) -> None:
+    writers = await _writers(breakable_rest, WRITERS)
     async with writing(writers):
         await asyncio.sleep(1)
-        await cluster.kill(WORKERS[0])
+        await breakable.kill(WORKERS[0])
         await asyncio.sleep(2)
-        await cluster.start_process(WORKERS[0])
+        await breakable.start_process(WORKERS[0])
         await asyncio.sleep(RECOVERED_WITHIN_SECONDS / 3)
     assert {code for writer in writers for code in writer.codes} == {"OK", "UNAVAILABLE"}
     assert all(writer.codes[-1] == "OK" for writer in writers)

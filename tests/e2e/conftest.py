@@ -12,8 +12,7 @@ from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 from tests.e2e.scenes import SceneFactory, Way, make_scene, over_grpc, over_rest
 from tests.support.accounts import Account, make_account
-from tests.support.clients import channel_of, rest_of
-from tests.support.outage import restored
+from tests.support.clients import rest_of
 
 # The gateway checks health every second, so the drain delay must be longer. The timeouts for PostgreSQL and slow readers are below their defaults to
 # save time, but SLOW_READER_SECONDS is longer than a replica stays frozen in these tests. The bcrypt cost makes a hash slow enough to be measured.
@@ -34,27 +33,6 @@ REFUSED_WITHIN_SECONDS, REFUSED_AT_LAST_SECONDS = 2.0, 10.0
 async def _breakable() -> AsyncIterator[Stack]:
     async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
         yield stack
-
-
-@pytest.fixture
-async def breakable(_breakable: Stack) -> AsyncIterator[Stack]:
-    """A running system with two replicas of each service, which the test may break."""
-    async with restored(_breakable):
-        yield _breakable
-
-
-@pytest.fixture
-async def breakable_rest(breakable: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """REST, through its gateway."""
-    async with rest_of(breakable) as client:
-        yield client
-
-
-@pytest.fixture
-async def breakable_gateway(breakable: Stack) -> AsyncIterator[grpc.aio.Channel]:
-    """gRPC, through its gateway."""
-    async with channel_of(breakable) as channel:
-        yield channel
 
 
 @pytest.fixture

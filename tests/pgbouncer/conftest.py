@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,9 +13,7 @@ from servicekit.stores.postgres import Database, DatabaseOptions
 from servicekit.stores.session import Pooler
 from tests.conftest import ENVIRONMENT
 from tests.servicekit.stores.databases import started, through
-from tests.support.clients import rest_of
 from tests.support.databases import login
-from tests.support.outage import restored
 from tests.support.tools import missing, required
 
 CONNECTIONS = 12
@@ -33,30 +30,16 @@ def pooler(request: pytest.FixtureRequest) -> Pooler:
 
 
 @pytest.fixture(scope="package")
-async def _pooled(pooler: Pooler) -> AsyncIterator[Stack]:
+async def _breakable(pooler: Pooler) -> AsyncIterator[Stack]:
     environment = {**ENVIRONMENT, "DATABASE_POOLER": pooler}
     async with Stack(StackConfig(pgbouncer=True, task_replicas=2, environment=environment)) as stack:
         yield stack
 
 
 @pytest.fixture
-async def pooled(_pooled: Stack) -> AsyncIterator[Stack]:
-    """The system, which the test may break."""
-    async with restored(_pooled):
-        yield _pooled
-
-
-@pytest.fixture
-async def pooled_rest(pooled: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """REST, through its gateway."""
-    async with rest_of(pooled) as client:
-        yield client
-
-
-@pytest.fixture
-def pooled_url(pooled: Stack) -> str:
+def pooled_url(breakable: Stack) -> str:
     """The URL with which task_service logs in to PgBouncer."""
-    return through(login(pooled.state, "task_service"), _port(pooled))
+    return through(login(breakable.state, "task_service"), _port(breakable))
 
 
 @pytest.fixture
@@ -67,9 +50,9 @@ async def database(pooled_url: str, pooler: Pooler) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def pooled_migrator_url(pooled: Stack) -> str:
+def pooled_migrator_url(breakable: Stack) -> str:
     """The URL with which the migrations log in to PgBouncer."""
-    return through(login(pooled.state, MIGRATOR), _port(pooled))
+    return through(login(breakable.state, MIGRATOR), _port(breakable))
 
 
 def _port(stack: Stack) -> int:

@@ -22,11 +22,11 @@ ROUNDS = 20
 COUNT_SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()"
 
 
-async def test_the_deadline_ends_a_statement_on_the_server(database: Database, pooled: Stack) -> None:
+async def test_the_deadline_ends_a_statement_on_the_server(database: Database, breakable: Stack) -> None:
     await database.fetchrow("SELECT 1")
     with takes(0.05, 4.0), pytest.raises(DeadlineExceeded):
         await within_call(0.1, lambda: hold(database, 30))
-    postgres = await asyncpg.connect(pooled.state.database_url)
+    postgres = await asyncpg.connect(breakable.state.database_url)
 
     async def none_sleeps() -> None:
         assert await postgres.fetchval(COUNT_SLEEPING) == 0

@@ -36,20 +36,20 @@ COUNT_SESSIONS = "SELECT usename, count(*) FROM pg_stat_activity WHERE usename =
 
 
 @pytest.fixture
-async def postgres(pooled: Stack) -> AsyncIterator[Connection]:
+async def postgres(breakable: Stack) -> AsyncIterator[Connection]:
     """PostgreSQL itself, as its superuser."""
-    connection = await asyncpg.connect(pooled.state.database_url)
+    connection = await asyncpg.connect(breakable.state.database_url)
     yield connection
     await connection.close()
 
 
-async def test_calls_succeed_on_shared_sessions(pooled: Stack, pooled_rest: httpx.AsyncClient, postgres: Connection) -> None:
+async def test_calls_succeed_on_shared_sessions(breakable: Stack, breakable_rest: httpx.AsyncClient, postgres: Connection) -> None:
     # Sessions whose statements are being cancelled do not count for PgBouncer, so that after other tests it can have more of them.
-    await pooled.restart("pgbouncer")
-    await eventually(lambda: require_whole(pooled), within=RECOVERED_WITHIN_SECONDS)
-    since = {name: log_size(pooled, name) for name in ("auth-1", "task-1", "task-2")}
+    await breakable.restart("pgbouncer")
+    await eventually(lambda: require_whole(breakable), within=RECOVERED_WITHIN_SECONDS)
+    since = {name: log_size(breakable, name) for name in ("auth-1", "task-1", "task-2")}
     most: Counter[str] = Counter()
-    async with Load([await _client(pooled_rest) for _ in range(CLIENTS)]) as load:
+    async with Load([await _client(breakable_rest) for _ in range(CLIENTS)]) as load:
         for _ in range(int(LOAD_SECONDS / 0.1)):
             await asyncio.sleep(0.1)
             for role, count in await postgres.fetch(COUNT_SESSIONS, SERVICES):
@@ -59,13 +59,13 @@ async def test_calls_succeed_on_shared_sessions(pooled: Stack, pooled_rest: http
     assert 1 < most["task_service"] <= SESSIONS
     assert 1 <= most["auth_service"] <= SESSIONS
     for name, size in since.items():
-        assert [line for line in log_lines(pooled, name, size) if line["level"] in {"warning", "error"}] == []
+        assert [line for line in log_lines(breakable, name, size) if line["level"] in {"warning", "error"}] == []
 
 
-async def test_a_watch_tells_every_change(pooled_rest: httpx.AsyncClient) -> None:
-    account = await make_account(pooled_rest)
-    tasks = RestTasks(pooled_rest, account)
-    async with Watcher(over_sse(pooled_rest), account) as watcher:
+async def test_a_watch_tells_every_change(breakable_rest: httpx.AsyncClient) -> None:
+    account = await make_account(breakable_rest)
+    tasks = RestTasks(breakable_rest, account)
+    async with Watcher(over_sse(breakable_rest), account) as watcher:
         made = await tasks.create("one", "watched")
         await tasks.rename(made.id, "two", "watched")
         await tasks.delete(made.id, "watched")
@@ -79,8 +79,8 @@ async def test_a_migration_that_finds_nothing_to_do_may_run_twice_at_once(pooled
     assert all('"applied":[]' in output for _, output in ended), ended
 
 
-async def test_the_keys_are_listed(pooled: Stack) -> None:
-    pid = pooled.state.processes["auth-1"].pid
+async def test_the_keys_are_listed(breakable: Stack) -> None:
+    pid = breakable.state.processes["auth-1"].pid
     variables = dict(entry.split("=", 1) for entry in (await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_text)).split("\0") if entry)
     environment = {name: variables[name] for name in ("DATABASE_URL", "DATABASE_POOLER", "KEY_ENCRYPTION_KEY")}
     status, output = await _run("auth_service", "keys", "list", environment=environment)
@@ -89,20 +89,20 @@ async def test_the_keys_are_listed(pooled: Stack) -> None:
 
 
 @pytest.mark.parametrize("process", ["pgbouncer", "postgres"])
-async def test_an_outage_makes_calls_unavailable_and_ends_by_itself(process: str, pooled: Stack, pooled_rest: httpx.AsyncClient) -> None:
-    clients = [await _client(pooled_rest) for _ in range(CLIENTS)]
-    since = {name: log_size(pooled, name) for name in ("auth-1", "task-1", "task-2")}
+async def test_an_outage_makes_calls_unavailable_and_ends_by_itself(process: str, breakable: Stack, breakable_rest: httpx.AsyncClient) -> None:
+    clients = [await _client(breakable_rest) for _ in range(CLIENTS)]
+    since = {name: log_size(breakable, name) for name in ("auth-1", "task-1", "task-2")}
     async with Load(clients) as load:
         await asyncio.sleep(OUTAGE_SECONDS)
-        await pooled.kill(process)
+        await breakable.kill(process)
         await asyncio.sleep(OUTAGE_SECONDS)
-        await pooled.start_process(process)
-        await eventually(lambda: require_whole(pooled), within=RECOVERED_WITHIN_SECONDS)
+        await breakable.start_process(process)
+        await eventually(lambda: require_whole(breakable), within=RECOVERED_WITHIN_SECONDS)
     assert set(load.codes()) <= {OK, "UNAVAILABLE", "DEADLINE_EXCEEDED"}
     assert load.codes()["UNAVAILABLE"] > 0
     assert load.outcomes[-1].code == OK
     for name, size in since.items():
-        assert [line for line in log_lines(pooled, name, size) if line["level"] == "error"] == []
+        assert [line for line in log_lines(breakable, name, size) if line["level"] == "error"] == []
 
 
 async def _client(rest: httpx.AsyncClient) -> Client:
