@@ -25,6 +25,7 @@ from task_manager_client.errors import (
     Overloaded,
     PermissionDenied,
     RefreshTokenInvalid,
+    RequestTooLarge,
     ResourceExhausted,
     ResumeTokenExpired,
     ServerFault,
@@ -46,7 +47,7 @@ from task_manager_client.errors import (
     UserNotFound,
     WrongPassword,
 )
-from task_manager_client.profiles import Profile
+from task_manager_client.profiles import Profile, ProfileError
 from task_manager_client.retries import Retries
 from task_manager_client.tokens import MemoryStore, Tokens, TokenStore
 from task_manager_client.values import Change, ChangeKind, Session, Status, Task, TaskDetails, TaskFields, TaskPage, TaskUpdate, User
@@ -82,7 +83,9 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Profile",
+    "ProfileError",
     "RefreshTokenInvalid",
+    "RequestTooLarge",
     "ResourceExhausted",
     "ResumeTokenExpired",
     "Retries",

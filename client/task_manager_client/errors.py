@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 
-@dataclass
+# Two errors are never equal, as other exceptions: dataclasses that compare have no hash.
+@dataclass(eq=False)
 class TaskManagerError(Exception):
     """The base of all errors of this package.
 
@@ -102,13 +103,9 @@ class ResumeTokenExpired(InvalidArgument):
 class TokenMissing(Unauthenticated):
     """The call had no access token."""
 
-    not_executed = True
-
 
 class TokenInvalid(Unauthenticated):
     """The access token is not valid, or its session has ended."""
-
-    not_executed = True
 
 
 class InvalidCredentials(Unauthenticated):

@@ -1,9 +1,13 @@
-"""Logged-in clients of the running system, and a place for profiles."""
+"""Logged-in clients of the running system, a transport with faults, and a place for profiles."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from devstack.stack import Stack
@@ -11,6 +15,70 @@ from task_manager_client import AsyncClient, Client, MemoryStore
 from tests.support.accounts import PASSWORD
 
 NAME = "Ada"
+REFRESH = "/api/v1/auth/refresh"
+UNAVAILABLE, LOST_ANSWER, NO_CONNECTION = "unavailable", "lost answer", "no connection"
+
+
+class Forwarding(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Forwards requests to the system, for both clients, and keeps those to the path. Before it forwards one of these, it waits.
+
+    The faults happen to the first of these requests, one to each: the answer is UNAVAILABLE, or it is lost, or there is no connection.
+    """
+
+    def __init__(self, *faults: str, path: str = "/", delay_seconds: float = 0) -> None:
+        self._blocking, self._awaiting = httpx.HTTPTransport(), httpx.AsyncHTTPTransport()
+        self._faults = list(faults)
+        self._path = path
+        self._delay_seconds = delay_seconds
+        self._lock = Lock()
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        fault, wait_seconds = self._meet(request)
+        time.sleep(wait_seconds)
+        if fault == UNAVAILABLE:
+            return httpx.Response(503, json=error_body("DEPENDENCY_UNAVAILABLE"))
+        response = self._blocking.handle_request(request)
+        if fault == LOST_ANSWER:
+            response.close()
+            raise httpx.ReadError("reset")
+        return response
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        fault, wait_seconds = self._meet(request)
+        await asyncio.sleep(wait_seconds)
+        if fault == UNAVAILABLE:
+            return httpx.Response(503, json=error_body("DEPENDENCY_UNAVAILABLE"))
+        response = await self._awaiting.handle_async_request(request)
+        if fault == LOST_ANSWER:
+            await response.aclose()
+            raise httpx.ReadError("reset")
+        return response
+
+    def _meet(self, request: httpx.Request) -> tuple[str, float]:
+        """Returns the fault of a request, or "", and the wait before it."""
+        if self._path not in request.url.path:
+            return "", 0
+        with self._lock:
+            self.requests.append(request)
+            fault = self._faults.pop(0) if self._faults else ""
+        if fault == NO_CONNECTION:
+            raise httpx.ConnectError("refused")
+        return fault, self._delay_seconds
+
+    def close(self) -> None:
+        self._blocking.close()
+
+    async def aclose(self) -> None:
+        await self._awaiting.aclose()
+
+
+def error_body(reason: str, delay: str = "") -> dict[str, object]:
+    """Returns the JSON of an error; `delay` is the wait that the server asks for, such as 1.5s."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "metadata": {}}]
+    if delay:
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": delay})
+    return {"code": 0, "message": reason, "details": details}
 
 
 @pytest.fixture

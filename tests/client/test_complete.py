@@ -2,32 +2,41 @@
 
 import dataclasses
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.rpc.v1.error_reason_pb2 import ErrorReason
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from task_manager_client import AsyncClient, Change, ChangeKind, Client, Session, Status, Task, TaskFields, TaskPage, User
+import task_manager_client
+from task_manager_client import (
+    AsyncClient,
+    Change,
+    ChangeKind,
+    Client,
+    Session,
+    Status,
+    Task,
+    TaskFields,
+    TaskManagerError,
+    TaskPage,
+    TaskUpdate,
+    User,
+)
 from task_manager_client.errors import BY_REASON
 from task_manager_client.values import TokenAnswer
-from tests.support.descriptors import rpcs
+from tests.support.descriptors import is_output_only, rpcs
 from tests.support.tour import ROOT
 
 # The client refreshes its tokens by itself. Both watches have a name without the noun, because there is only one stream.
 OTHER_NAMES = {"refresh_token": None, "watch_tasks": "watch"}
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
-
-
-METHODS = [name for rpc in rpcs() if rpc.verb and (name := OTHER_NAMES.get(_snake(rpc.name), _snake(rpc.name)))]
+METHODS = [name for rpc in rpcs() if rpc.verb and (name := OTHER_NAMES.get(rpc.snake_name, rpc.snake_name))]
+# It makes several calls of one RPC.
+OTHER_METHODS = {"iter_tasks"}
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -45,7 +54,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     blocking, awaiting = face(Client), face(AsyncClient)
     assert blocking.pop("close") == awaiting.pop("aclose") == "(self) -> None"
     assert blocking == awaiting
-    assert set(METHODS) <= set(blocking)
+    assert set(blocking) == {*METHODS, *OTHER_METHODS}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +73,9 @@ def test_a_value_has_the_fields_of_its_message(value: Any, message: Any) -> None
 
 
 def test_a_client_can_set_every_field_that_the_server_does_not_set() -> None:
-    assert set(TaskFields.__annotations__) == {"title", "description", "status", "priority", "due_date", "labels"}
+    settable = {field.name for field in task_pb2.Task.DESCRIPTOR.fields if not is_output_only(field)}
+    which = {"id", "etag"}
+    assert (set(get_type_hints(TaskUpdate)), set(get_type_hints(TaskFields))) == (settable | which, settable - which)
     parameters = set(inspect.signature(Client.list_tasks).parameters) - {"self"}
     assert parameters == set(task_service_pb2.ListTasksRequest.DESCRIPTOR.fields_by_name)
 
@@ -103,3 +114,17 @@ def test_every_reason_has_a_class_of_its_own() -> None:
     assert set(BY_REASON) == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
     assert len(set(BY_REASON.values())) == len(BY_REASON)
     assert {kind.__name__.lower() for kind in BY_REASON.values()} == {reason.replace("_", "").lower() for reason in BY_REASON}
+
+
+def test_every_error_can_be_imported_from_the_package() -> None:
+    def below(kind: type[TaskManagerError]) -> set[type[TaskManagerError]]:
+        return {kind, *(each for child in kind.__subclasses__() for each in below(child))}
+
+    names = {kind.__name__ for kind in below(TaskManagerError) if not kind.__module__.startswith("task_manager_client.cli.")}
+    assert names <= set(task_manager_client.__all__)
+    assert all(hasattr(task_manager_client, name) for name in names)
+
+
+def test_an_error_can_be_in_a_set() -> None:
+    errors = [kind("text") for kind in BY_REASON.values()]
+    assert len({*errors, *errors}) == len(errors)

@@ -1,9 +1,9 @@
 """Retries: with the same idempotency key, after the waits that the server asks for, and never of a request that might be executed twice."""
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 
 from task_manager_client import (
@@ -21,94 +21,50 @@ from task_manager_client import (
     tasks,
 )
 from task_manager_client.core import Core
+from task_manager_client.errors import BY_REASON
 from task_manager_client.operation import IDEMPOTENCY_KEY, Operation
-from task_manager_client.steps import Reply, Request, Send, Wait
+from task_manager_client.steps import Reply, Send, Wait
 from task_manager_client.tokens import fixed
+from tests.client.conftest import LOST_ANSWER, NO_CONNECTION, UNAVAILABLE, Forwarding, error_body
 from tests.support.accounts import PASSWORD
+from tests.support.descriptors import Rpc, rpcs
 
 QUICK = Retries(first_seconds=0.001, most_seconds=0.002)
-INFO = "type.googleapis.com/google.rpc.ErrorInfo"
-RETRY = "type.googleapis.com/google.rpc.RetryInfo"
 
 
-class Faults(httpx.BaseTransport):
-    """Forwards requests to the system and runs the next fault on each: before the request is sent, or on its answer."""
-
-    def __init__(self, *faults: str) -> None:
-        self._real = httpx.HTTPTransport()
-        self._faults = list(faults)
-        self.keys: list[str | None] = []
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.keys.append(request.headers.get(IDEMPOTENCY_KEY))
-        fault = self._faults.pop(0) if self._faults else ""
-        if fault == "no connection":
-            raise httpx.ConnectError("refused")
-        if fault == "unavailable":
-            return httpx.Response(503, json=_error("DEPENDENCY_UNAVAILABLE"))
-        response = self._real.handle_request(request)
-        if fault == "lost answer":
-            response.read()
-            response.close()
-            raise httpx.ReadError("reset")
-        return response
-
-    def close(self) -> None:
-        self._real.close()
-
-
-def _error(reason: str, delay: str = "") -> dict[str, object]:
-    details = [{"@type": INFO, "reason": reason, "metadata": {}}, *([{"@type": RETRY, "retry_delay": delay}] if delay else [])]
-    return {"code": 0, "message": reason, "details": details}
-
-
-@pytest.mark.parametrize("fault", ["no connection", "unavailable", "lost answer"])
+@pytest.mark.parametrize("fault", [NO_CONNECTION, UNAVAILABLE, LOST_ANSWER])
 def test_a_write_is_repeated_under_one_key_and_happens_once(url: str, tokens: MemoryStore, fault: str) -> None:
-    transport = Faults(fault, fault)
+    transport = Forwarding(fault, fault)
     with Client(url, tokens=tokens, transport=transport, retries=QUICK) as client:
         made = client.create_task("once")
         assert [task.id for task in client.iter_tasks()] == [made.id]
-    assert len(set(transport.keys[:3])) == 1
-    assert transport.keys[0] is not None
+    (key,) = {request.headers[IDEMPOTENCY_KEY] for request in transport.requests[:3]}
+    assert key
 
 
 async def test_a_lost_answer_of_a_deletion_is_no_error(url: str, tokens: MemoryStore) -> None:
-    real = httpx.AsyncHTTPTransport()
-
-    class Losing(httpx.AsyncBaseTransport):
-        lost = 0
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            response = await real.handle_async_request(request)
-            if request.method == "DELETE" and not self.lost:
-                self.lost += 1
-                await response.aclose()
-                raise httpx.RemoteProtocolError("cut")
-            return response
-
-        async def aclose(self) -> None:
-            await real.aclose()
-
-    async with AsyncClient(url, tokens=tokens, transport=Losing(), retries=QUICK) as client:
+    transport = Forwarding(LOST_ANSWER, path="/tasks/")
+    async with AsyncClient(url, tokens=tokens, transport=transport, retries=QUICK) as client:
         task = await client.create_task("x")
         await client.delete_task(task.id)
+    assert [request.method for request in transport.requests] == ["DELETE"] * 2
 
 
 def test_a_registration_is_repeated_only_if_it_was_not_sent(url: str, email: str) -> None:
-    with Client(url, transport=Faults("no connection"), retries=QUICK) as client:
+    with Client(url, transport=Forwarding(NO_CONNECTION), retries=QUICK) as client:
         client.register(email, PASSWORD, "Ada")
-    transport = Faults("lost answer")
+    transport = Forwarding(LOST_ANSWER)
     with Client(url, transport=transport, retries=QUICK) as client, pytest.raises(ConnectionFailed) as caught:
         client.register(f"x{email}", PASSWORD, "Ada")
     assert not isinstance(caught.value, NotConnected)
-    assert len(transport.keys) == 1
+    assert len(transport.requests) == 1
 
 
 def test_the_attempts_are_limited(url: str, tokens: MemoryStore) -> None:
-    transport = Faults(*["unavailable"] * 9)
+    transport = Forwarding(*[UNAVAILABLE] * 9)
     with Client(url, tokens=tokens, transport=transport, retries=QUICK) as client, pytest.raises(DependencyUnavailable):
         client.create_task("x")
-    assert len(transport.keys) == QUICK.attempts
+    assert len(transport.requests) == QUICK.attempts
 
 
 def test_nothing_listens() -> None:
@@ -133,7 +89,7 @@ def _waits(operation: Operation[object], answer: Callable[[], Reply], retries: R
 
 
 def _failing(status: int, reason: str, delay: str = "") -> Callable[[], Reply]:
-    return lambda: Reply(status, {}, json.dumps(_error(reason, delay)).encode())
+    return lambda: Reply(status, {}, json.dumps(error_body(reason, delay)).encode())
 
 
 def test_the_waits_double_at_most_and_differ() -> None:
@@ -166,17 +122,50 @@ def test_a_deadline_that_has_passed_is_not_tried_again() -> None:
         steps.send(_failing(504, "DEADLINE_EXCEEDED")())
 
 
-def test_every_request_that_may_be_repeated_is_safe_to_repeat() -> None:
-    etag: Request = tasks.update_task("x", title="y", etag='"1"').request
-    assert etag.headers["if-match"] == '"1"'
-    writes = [
-        tasks.create_task("x"),
-        tasks.update_task("x", title="y"),
-        tasks.replace_task("x", "y"),
-        tasks.delete_task("x"),
-        tasks.undelete_task("x"),
-    ]
-    batches = [tasks.batch_create_tasks([]), tasks.batch_update_tasks([]), tasks.batch_delete_tasks([])]
-    assert all(IDEMPOTENCY_KEY in write.request.headers for write in [*writes, *batches])
-    keys = {write.request.headers[IDEMPOTENCY_KEY] for write in [*writes, *batches]}
-    assert len(keys) == len(writes) + len(batches)
+def _operation(rpc: Rpc) -> Operation[object]:
+    """Returns the call of an RPC, with arguments made up for the required parameters."""
+    name = rpc.snake_name
+    describe = getattr(tasks, name, None) or getattr(accounts, name)
+    required = [each for each in inspect.signature(describe).parameters.values() if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
+    made_up = {each.name: "x" if each.annotation is str else () for each in required}
+    operation: Operation[object] = describe(**made_up)
+    return operation
+
+
+def _takes_key(rpc: Rpc) -> bool:
+    """Whether the RPC takes an idempotency key."""
+    return "IDEMPOTENCY_KEY_REUSED" in rpc.comment
+
+
+# The protos do not say that these calls are safe to repeat.
+SAFE_ALL_THE_SAME = {
+    "login": "a repeated login leaves a session behind that nobody uses",
+    "refresh_token": "the server answers a repeated request with the same tokens for 10 s",
+    "update_me": "it sets the name to a value that the request contains",
+}
+CALLS = [rpc for rpc in rpcs() if rpc.verb and not rpc.streams]
+
+
+@pytest.mark.parametrize("rpc", CALLS, ids=lambda rpc: rpc.name)
+def test_a_call_is_repeated_if_and_only_if_that_is_safe(rpc: Rpc) -> None:
+    operation = _operation(rpc)
+    is_safe = rpc.is_idempotent or _takes_key(rpc)
+    assert (IDEMPOTENCY_KEY in operation.request.headers) == _takes_key(rpc)
+    assert operation.repeatable == (is_safe or rpc.snake_name in SAFE_ALL_THE_SAME)
+    assert not (is_safe and rpc.snake_name in SAFE_ALL_THE_SAME)
+    assert operation.authenticated == rpc.is_authenticated
+
+
+def test_each_write_has_a_key_of_its_own() -> None:
+    writes = [rpc for rpc in CALLS if _takes_key(rpc)]
+    assert len({_operation(rpc).request.headers[IDEMPOTENCY_KEY] for rpc in [*writes, *writes]}) == 2 * len(writes) > 0
+
+
+def test_an_etag_is_a_condition() -> None:
+    assert tasks.update_task("x", title="y", etag='"1"').request.headers["if-match"] == '"1"'
+
+
+def test_what_was_certainly_not_executed_is_repeated() -> None:
+    kinds = [kind for kind in [ConnectionFailed, NotConnected, *BY_REASON.values()] if kind.not_executed]
+    assert kinds
+    assert all(Retries().wait_seconds(kind("x"), 1, repeatable=False) is not None for kind in kinds)

@@ -13,7 +13,7 @@ from tests.contract.calls import Call, over_grpc, over_rest
 from tests.contract.forgery import Forge, forge_of
 from tests.contract.table import World, make_world
 from tests.support.accounts import Account
-from tests.support.calls import Metadata, rest_refusal, rpc_call, transcoded
+from tests.support.calls import Metadata, rpc_call
 from tests.support.descriptors import Rpc
 from tests.support.errors import ApiError
 from tests.support.tiers import SLOW
@@ -33,11 +33,6 @@ class Ways:
         channels = {"gateway": self.gateway, "direct": self.services[rpc.program]}
         answers = {way: await rpc_call(channel, rpc, request, metadata) for way, channel in channels.items()}
         return {way: answer if isinstance(answer, ApiError) else None for way, answer in answers.items()}
-
-    async def by_all(self, rpc: Rpc, message: Message, account: Account | None) -> dict[str, ApiError | None]:
-        """Makes the call over REST and gRPC. Returns the error of each way."""
-        errors = await self.by_grpc(rpc, message, account)
-        return {"rest": await rest_refusal(self.rest, transcoded(rpc, message), account.headers if account else {}), **errors}
 
 
 def metadata_of(account: Account | None) -> Metadata:

@@ -1,6 +1,7 @@
 """Every RPC, field and comment of `proto/`, read from the descriptor set that the build generates."""
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,11 @@ class Rpc:
         return f"/{service}/{method}"
 
     @property
+    def snake_name(self) -> str:
+        """Its own name in snake_case."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.name.rpartition(".")[2]).lower()
+
+    @property
     def program(self) -> str:
         """The service that serves it: auth or task."""
         return self.name.split(".")[1]
@@ -69,6 +75,12 @@ class Rpc:
     def is_internal(self) -> bool:
         """Whether only the system's own services may call it."""
         return self.access == access_pb2.ACCESS_INTERNAL
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether the proto says that the method has the same effect if it is called twice."""
+        level: int = _method(self.name).GetOptions().idempotency_level
+        return level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
     @property
     def request(self) -> type[Message]:

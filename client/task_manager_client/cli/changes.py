@@ -12,7 +12,7 @@ from task_manager_client.cli import when
 from task_manager_client.cli.failures import UsageError
 from task_manager_client.cli.find import find
 from task_manager_client.cli.options import AsJson, DeletedIds, Description, Due, Etag, Labels, Priority, TaskId, TaskIds, due_time
-from task_manager_client.cli.output import SHORT_ID, errors, plain, print_json, raw_of, say, short_id
+from task_manager_client.cli.output import errors, plain, print_json, raw_of, say, short_id
 from task_manager_client.cli.place import Place
 from task_manager_client.client import Client
 from task_manager_client.errors import EtagMismatch
@@ -115,7 +115,7 @@ def rm(context: typer.Context, ids: TaskIds, etag: Etag = "", as_json: AsJson = 
         for task in tasks:
             client.delete_task(task.id, etag=quoted(etag))
             if not as_json:
-                end = task.id[-SHORT_ID:]
+                end = short_id(task.id)
                 say(f"Deleted [magenta]{end}[/] {plain(task.title)}  [dim](back with: tm undelete {end})[/]")
     if as_json:
         print_json([{"id": task.id} for task in tasks])
@@ -195,4 +195,4 @@ def _add_lines(client: Client, titles: Sequence[str], details: TaskDetails) -> l
 def _tell(verb: str, task: Task) -> None:
     now = datetime.now().astimezone()
     due = f"  [dim]due {when.shown(task.due_date, now)}[/]" if task.due_date else ""
-    say(f"{verb} [magenta]{short_id(task)}[/] {plain(task.title)}{due}")
+    say(f"{verb} [magenta]{short_id(task.id)}[/] {plain(task.title)}{due}")

@@ -64,8 +64,8 @@ def _completions(context: typer.Context, incomplete: str, expression: str, *, de
     # The shell shows nothing instead of an error.
     with suppress(TaskManagerError), place.client() as client:
         for task in islice(client.iter_tasks(filter=expression, order_by="created_at desc", show_deleted=deleted), _COMPLETIONS):
-            if short_id(task).startswith(incomplete.lower()):
-                yield short_id(task), printable(task.title)
+            if short_id(task.id).startswith(incomplete.lower()):
+                yield short_id(task.id), printable(task.title)
 
 
 def _tasks(client: Client, *, deleted: bool) -> Iterator[Task]:

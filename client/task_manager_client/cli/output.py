@@ -16,7 +16,7 @@ from rich.text import Text
 from task_manager_client.cli.when import shown
 from task_manager_client.values import Change, ChangeKind, Json, Status, Task
 
-SHORT_ID: Final = 6
+_SHORT_ID: Final = 6
 # Without a terminal, nothing is cut or wrapped for its width.
 _PIPE_COLUMNS: Final = 10_000
 _ZERO_WIDTH_JOINER: Final = "\u200d"
@@ -70,9 +70,9 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() or character in f"\n\t{_ZERO_WIDTH_JOINER}" else "�" for character in text)
 
 
-def short_id(task: Task) -> str:
+def short_id(task_id: str) -> str:
     """Returns the end of a task's id, which is random, unlike its beginning."""
-    return task.id[-SHORT_ID:]
+    return task_id[-_SHORT_ID:]
 
 
 def task_table(tasks: Sequence[Task], now: datetime) -> Table:
@@ -89,7 +89,7 @@ def task_table(tasks: Sequence[Task], now: datetime) -> Table:
         mark, mark_style = _MARKS[task.status]
         is_over = task.status is Status.COMPLETED or task.deleted_at is not None
         title = Text(printable(task.title), style="dim" if is_over else _PRIORITIES.get(task.priority, ""))
-        cells = [Text(short_id(task)), Text(mark, mark_style), _priority(task), _due(task, now), title, _labels(task)]
+        cells = [Text(short_id(task.id)), Text(mark, mark_style), _priority(task), _due(task, now), title, _labels(task)]
         table.add_row(*cells[: len(table.columns)])
     return table
 
@@ -140,7 +140,7 @@ def change_line(change: Change, at: datetime) -> Text:
     line = Text.assemble((f"{at:%H:%M:%S}", "dim"), "  ", (f"{verb:9}", style))
     if (task := change.task) is not None:
         mark, mark_style = _MARKS[task.status]
-        line.append_text(Text.assemble((short_id(task), "magenta"), "  ", (mark, mark_style), f" {printable(task.title)}"))
+        line.append_text(Text.assemble((short_id(task.id), "magenta"), "  ", (mark, mark_style), f" {printable(task.title)}"))
     return line
 
 
