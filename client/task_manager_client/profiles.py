@@ -15,7 +15,7 @@ import platformdirs
 
 from task_manager_client import keyrings
 from task_manager_client.errors import InvalidArgument, NotLoggedIn, TaskManagerError
-from task_manager_client.tokens import Release, Tokens
+from task_manager_client.tokens import LOCK_SECONDS, Release, Tokens
 
 APPLICATION: Final = "task-manager"
 DEFAULT_PROFILE: Final = "default"
@@ -75,11 +75,29 @@ class Profile:
             raise NotLoggedIn(f"the profile {self.name} is not logged in")
         return login
 
-    def begin(self, login: Login) -> None:
-        """Records where and as whom the client logs in. It forgets the tokens of an earlier login."""
-        self._url = login.url
-        self._forget()
-        self._write({"url": login.url, "email": login.email})
+    def begin(self, login: Login, tokens: Tokens | None = None) -> Tokens | None:
+        """Replaces the login: where and as whom, and its tokens. It waits for a refresh under way, which would otherwise replace the new tokens.
+
+        Returns the tokens of the login before.
+        """
+        try:
+            release = self._lock(LOCK_SECONDS)
+        except filelock.Timeout as error:
+            raise ProfileError(f"another process has held the lock on the profile {self.name} for too long") from error
+        try:
+            old = None
+            # Tokens that cannot be read are replaced, too.
+            with suppress(ProfileError):
+                old = self.load()
+            self._url = login.url
+            # First the address and then the tokens: no other process may send the new tokens to the old address.
+            self._forget()
+            self._write({"url": login.url, "email": login.email})
+            if tokens is not None:
+                self.save(tokens)
+        finally:
+            release()
+        return old
 
     def load(self) -> Tokens | None:
         """Returns the tokens, or None after a logout."""
@@ -89,8 +107,11 @@ class Profile:
         # Tokens in the file are newer than those in the vault: `save` writes them there only if the vault fails.
         tokens = data.get("tokens")
         if tokens is None and self._vault is not None and (text := self._vault.get(self.name)) is not None:
-            tokens = json.loads(text)
-        return None if tokens is None else Tokens(**tokens)
+            try:
+                return _tokens_of(json.loads(text))
+            except ValueError as error:
+                raise ProfileError(f"cannot read the tokens of the profile {self.name} in the keyring: {error}; log in again") from error
+        return None if tokens is None else _tokens_of(tokens)
 
     def save(self, tokens: Tokens | None) -> None:
         """Replaces the tokens."""
@@ -104,13 +125,20 @@ class Profile:
         self._write(data)
 
     def try_lock(self) -> Release | None:
-        """Locks the profile for one refresh, unless another thread or process has locked it. The system unlocks it if the process ends."""
+        """Locks the profile, unless another thread or process has locked it. The system unlocks it if the process ends."""
+        try:
+            return self._lock(0)
+        except filelock.Timeout:
+            return None
+
+    def _lock(self, timeout: float) -> Release:
+        """Locks the profile. Raises filelock.Timeout if that takes more than `timeout` seconds."""
         self._make_folder()
-        lock = filelock.FileLock(self._folder / f"{self.name}.lock", timeout=0)
+        lock = filelock.FileLock(self._folder / f"{self.name}.lock", timeout=timeout)
         try:
             lock.acquire()
         except filelock.Timeout:
-            return None
+            raise
         except OSError as error:
             raise ProfileError(f"cannot lock {lock.lock_file}: {error.strerror}") from error
         return lock.release
@@ -121,12 +149,11 @@ class Profile:
 
     def _read(self) -> Mapping[str, Any]:
         try:
-            data = json.loads(self._path.read_text(encoding="utf-8"))
+            return _checked(json.loads(self._path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise ProfileError(f"cannot read {self._path}: {error}; remove the file and log in again") from error
-        return data if isinstance(data, dict) else {}
 
     def _write(self, data: Mapping[str, Any]) -> None:
         """Replaces the file in one step, so that no reader finds half of it. mkstemp creates files with mode 0600."""
@@ -154,3 +181,21 @@ class Profile:
     def current(cls, name: str | None = None, *, url: str | None = None) -> Self:
         """Returns a profile of the user's configuration folder: `name`, or TM_PROFILE, or the default one. It uses the keyring if there is one."""
         return cls(name or os.environ.get("TM_PROFILE") or DEFAULT_PROFILE, url=url, vault=keyrings.find())
+
+
+def _checked(data: Any) -> Mapping[str, Any]:
+    """Returns the content of a profile's file. Raises ValueError if it is none. A profile without a login has neither url nor email."""
+    if not isinstance(data, dict) or [type(data[name]) for name in ("url", "email") if name in data] not in ([], [str, str]):
+        raise ValueError("it has no url and email")
+    if "tokens" in data:
+        _tokens_of(data["tokens"])
+    return data
+
+
+def _tokens_of(values: Any) -> Tokens:
+    """Returns the tokens of their JSON. Raises ValueError."""
+    match values:
+        case {"access_token": str(access_token), "refresh_token": str(refresh_token), "fresh_until": float() | int() as fresh_until}:
+            return Tokens(access_token, refresh_token, fresh_until)
+        case _:
+            raise ValueError("its tokens are not complete")

@@ -12,6 +12,9 @@ from task_manager_client.values import TokenAnswer
 MARGIN_SECONDS: Final = 30.0
 MARGIN_SHARE: Final = 0.1
 
+# How long a client waits for the lock of a store. A refresh holds it for at most 10 s, the deletion of an account as long as one call takes.
+LOCK_SECONDS: Final = 30.0
+
 Release = Callable[[], None]
 
 
@@ -40,7 +43,10 @@ class TokenStore(Protocol):
         """Replaces the tokens."""
 
     def try_lock(self) -> Release | None:
-        """Locks the store for one refresh. Returns the function that unlocks it, or None at once if somebody else holds the lock."""
+        """Locks the store for one change of its tokens: a refresh, a login, a logout.
+
+        Returns the function that unlocks it, or None at once if somebody else holds the lock.
+        """
 
 
 class MemoryStore:

@@ -2,16 +2,20 @@
 
 import io
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from task_manager_client import Client
+from task_manager_client import Client, Tokens
 from task_manager_client.cli.main import run
+from task_manager_client.profiles import Login, Profile
 from tests.support.accounts import PASSWORD
 
 Tm = Callable[..., tuple[int, str, str]]
@@ -53,11 +57,24 @@ def test_from_login_to_logout(tm: Tm, email: str, url: str, config: Path) -> Non
     assert _json(tm("whoami", "--json"))["user"]["email"] == email
     assert tm("--profile", "work", "whoami")[0] == 3
     assert tm("logout") == (0, "Logged out.\n", "")
-    assert tm("whoami") == (3, "", f"tm: you are not logged in\nLog in to {url} with: tm login\n")
+    assert tm("whoami") == tm("logout") == (3, "", f"tm: you are not logged in\nLog in to {url} with: tm login\n")
     status, out, err = tm("login", "--email", email, "--password-stdin", stdin="not this one")
     assert (status, out) == (3, "")
     assert "tm login --register" in err
     assert _json(tm("login", "--email", email, "--password-stdin", "--json", stdin=PASSWORD))["url"] == url
+    assert _json(tm("logout", "--json")) == {"url": url, "profile": "default"}
+    status, _, err = tm("logout", "--json")
+    assert (status, json.loads(err)["error"]["message"]) == (3, "you are not logged in")
+
+
+def test_a_logout_without_the_server_says_what_it_did(logged_in: Tm, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = Profile(folder=config)
+    profile.begin(Login("http://127.0.0.1:9", "a@example.com"), profile.load())
+    monkeypatch.setenv("TM_URL", "http://127.0.0.1:9")
+    status, out, err = logged_in("logout")
+    assert (status, out) == (1, "")
+    assert err.startswith("tm: this machine has forgotten its tokens, but the session has perhaps not ended: there is no connection")
+    assert profile.load() is None
 
 
 def test_a_new_login_ends_the_old_session(logged_in: Tm, email: str, url: str) -> None:
@@ -65,6 +82,25 @@ def test_a_new_login_ends_the_old_session(logged_in: Tm, email: str, url: str) -
     with Client(url) as client:
         client.login(email, PASSWORD)
         assert len([session for session in client.list_sessions() if session.user_agent.startswith("tm ")]) == 1
+
+
+def test_a_new_login_tries_once_to_end_the_session_on_another_server(tm: Tm, email: str, url: str, config: Path) -> None:
+    accepted = 0
+
+    def reject(server: socket.socket) -> None:
+        nonlocal accepted
+        with suppress(OSError):
+            while True:
+                server.accept()[0].close()
+                accepted += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(reject, server)
+        Profile(folder=config).begin(Login(f"http://127.0.0.1:{server.getsockname()[1]}", email), Tokens("access", "refresh", 0))
+        assert tm("login", "--email", email, "--password-stdin", "--register", "--name", "Ada", stdin=PASSWORD)[0] == 0
+        server.shutdown(socket.SHUT_RDWR)
+    assert accepted == 1
+    assert tm("whoami") == (0, f"Ada ({email}) at {url}\n", "")
 
 
 def test_a_task_from_add_to_undelete(logged_in: Tm) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,11 +64,50 @@ def test_a_name_that_is_no_file_name_is_rejected(folder: Path, name: str) -> Non
         Profile(name, folder=folder)
 
 
-def test_a_damaged_file_has_a_message(folder: Path) -> None:
+LOGIN = '"url": "http://here", "email": "ada@example.com"'
+DAMAGED = [
+    "{",
+    "[]",
+    "\udcff",
+    '{"url": "http://here"}',
+    '{"url": 1, "email": 2}',
+    f'{{{LOGIN}, "tokens": []}}',
+    f'{{{LOGIN}, "tokens": {{"access_token": "a", "refresh_token": "r"}}}}',
+    f'{{{LOGIN}, "tokens": {{"access_token": "a", "refresh_token": 1, "fresh_until": 2}}}}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_has_a_message(folder: Path, content: str) -> None:
     profile = _begun(folder)
-    (folder / "default.json").write_text("{")
-    with pytest.raises(ProfileError, match=r"cannot read .*default.json.*log in again"):
-        profile.load()
+    (folder / "default.json").write_text(content, errors="surrogateescape")
+    for read in (profile.load, profile.require_login):
+        with pytest.raises(ProfileError, match=r"cannot read .*default.json.*log in again"):
+            read()
+    profile.begin(HERE, TOKENS)
+    assert (profile.load(), profile.login) == (TOKENS, HERE)
+
+
+def test_a_newer_version_may_write_more(folder: Path) -> None:
+    profile = _begun(folder)
+    data = json.loads((folder / "default.json").read_text())
+    (folder / "default.json").write_text(json.dumps({**data, "color": 1, "tokens": {**data["tokens"], "scope": "all"}}))
+    assert (profile.load(), profile.login) == (TOKENS, HERE)
+
+
+def test_a_new_login_waits_for_the_refresh_and_returns_the_tokens_before(folder: Path) -> None:
+    profile = _begun(folder)
+    release = profile.try_lock()
+    assert release is not None
+    refreshed = Tokens("refreshed", "refreshed", 200)
+    with ThreadPoolExecutor(1) as pool:
+        beginning = pool.submit(Profile(folder=folder).begin, Login("http://there", "ada@example.com"), TOKENS)
+        with pytest.raises(TimeoutError):
+            beginning.result(timeout=0.5)
+        profile.save(refreshed)
+        release()
+        assert beginning.result(timeout=60) == refreshed
+    assert (profile.load(), Profile(folder=folder, url="http://there").load()) == (None, TOKENS)
 
 
 def test_a_folder_that_cannot_be_made_has_a_message(tmp_path: Path) -> None:
@@ -135,6 +175,17 @@ def test_a_keyring_has_the_tokens_instead_of_the_file(folder: Path) -> None:
     assert profile.load() == TOKENS
     profile.save(None)
     assert (ring.kept, profile.load()) == ({}, None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_damaged_tokens_in_a_keyring_have_a_message(folder: Path, text: str) -> None:
+    ring = _Ring()
+    profile = _begun(folder, vault=Keyring(ring))
+    ring.kept = dict.fromkeys(ring.kept, text)
+    with pytest.raises(ProfileError, match=r"the tokens of the profile default in the keyring: .*log in again"):
+        profile.load()
+    assert profile.begin(HERE, TOKENS) is None
+    assert profile.load() == TOKENS
 
 
 def test_a_locked_keyring_leaves_the_tokens_in_the_file_until_it_opens(folder: Path) -> None:

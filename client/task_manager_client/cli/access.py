@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,9 +12,10 @@ from task_manager_client.cli.options import AsJson
 from task_manager_client.cli.output import errors, plain, print_json, say
 from task_manager_client.cli.place import AGENT, Place, checked_url, is_loopback
 from task_manager_client.client import Client
-from task_manager_client.errors import TaskManagerError
-from task_manager_client.profiles import Login, Profile
-from task_manager_client.tokens import MemoryStore
+from task_manager_client.errors import NotLoggedIn, TaskManagerError
+from task_manager_client.profiles import Login
+from task_manager_client.retries import Retries
+from task_manager_client.tokens import MemoryStore, Tokens
 
 _Url = Annotated[
     str, typer.Option(help="The address of the system. Without it: TM_URL, or the last login's, or http://localhost:8080.", metavar="URL")
@@ -48,10 +50,9 @@ def login(
             client.register(email, password, name or typer.prompt("Your name", default=email.partition("@")[0], err=True))
         client.login(email, password)
         user = client.get_me()
-    profile = place.profile()
-    _end(profile)
-    profile.begin(Login(where, email))
-    profile.save(store.load())
+    old = place.profile().begin(Login(where, email), store.load())
+    if known is not None and old is not None:
+        _end(known, old)
     if as_json:
         print_json({"url": where, "user": user.raw})
     else:
@@ -60,14 +61,25 @@ def login(
             errors().print("[yellow]tm:[/] TM_TOKEN is set, and commands use it instead of this login", highlight=False)
 
 
-def logout(context: typer.Context) -> None:
+def logout(context: typer.Context, as_json: AsJson = False) -> None:
     """End the session on this machine."""
     place: Place = context.obj
     if place.token:
         raise UsageError("TM_TOKEN is set: unset it to log out of the profile")
+    url = place.url
+    if place.profile(url).load() is None:
+        raise NotLoggedIn("you are not logged in")
     with place.client() as client:
-        client.logout()
-    say("Logged out.")
+        try:
+            client.logout()
+        except TaskManagerError as error:
+            if place.profile(url).load() is not None:
+                raise
+            raise replace(error, message=f"this machine has forgotten its tokens, but the session has perhaps not ended: {error.message}") from error
+    if as_json:
+        print_json({"url": url, "profile": place.profile_name})
+    else:
+        say("Logged out.")
 
 
 def whoami(context: typer.Context, as_json: AsJson = False) -> None:
@@ -92,9 +104,7 @@ def _password(*, from_stdin: bool, is_new: bool) -> str:
     return entered
 
 
-def _end(profile: Profile) -> None:
-    """Ends the session that the profile had, if the server can be reached."""
-    old, tokens = profile.login, profile.load()
-    if old is not None and tokens is not None:
-        with suppress(TaskManagerError), Client(checked_url(old.url), tokens=MemoryStore(tokens)) as client:
-            client.logout()
+def _end(login: Login, tokens: Tokens) -> None:
+    """Ends the session that the profile had, if the server answers the first attempt."""
+    with suppress(TaskManagerError), Client(checked_url(login.url), tokens=MemoryStore(tokens), retries=Retries(attempts=1)) as client:
+        client.logout()
