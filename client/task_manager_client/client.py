@@ -11,7 +11,7 @@ import httpx
 from task_manager_client import accounts, lists, tasks, wire
 from task_manager_client.core import Core
 from task_manager_client.described import described
-from task_manager_client.errors import ConnectionFailed
+from task_manager_client.errors import TaskManagerError
 from task_manager_client.operation import Operation
 from task_manager_client.profiles import Profile
 from task_manager_client.retries import Retries
@@ -124,7 +124,7 @@ class Client:
                     continue
                 try:
                     course.answer = connection.take(step)
-                except ConnectionFailed as error:
+                except TaskManagerError as error:
                     course.failure = error
 
 
@@ -138,7 +138,7 @@ class _Wire:
         self._lines: Iterator[str] = iter(())
 
     def take(self, step: Step) -> Any:
-        """Takes a step and returns its result. Raises ConnectionFailed."""
+        """Takes a step and returns its result. Raises ConnectionFailed, and what Shielded steps raise."""
         match step:
             case Wait():
                 time.sleep(step.seconds)

@@ -65,7 +65,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Shielded:
-    """Take the steps to their end, even if the caller is cancelled meanwhile. The result is theirs."""
+    """Take the steps to their end, even if the caller is cancelled meanwhile. The result is theirs. Raises their error in the generator."""
 
     steps: "Steps[Any]"
 

@@ -9,6 +9,8 @@ import pytest
 
 import task_manager_client as tm
 from task_manager_client import AsyncClient, ChangeKind, Client, MemoryStore, Retries
+from task_manager_client.core import REFRESH_RETRIES
+from tests.client.conftest import REFRESH, UNAVAILABLE, Forwarding
 from tests.support.proxy import Proxy, proxied
 
 QUICK = Retries(first_seconds=0.01, most_seconds=0.05)
@@ -99,6 +101,35 @@ async def test_a_stream_refreshes_its_token(async_client: AsyncClient, tokens: M
         assert after is not None
         assert after.refresh_token != before.refresh_token
         await changes.aclose()
+
+
+# One refresh fails, and its successor succeeds after one more failure.
+OUTAGE = [UNAVAILABLE] * (REFRESH_RETRIES.attempts + 1)
+
+
+async def test_a_refresh_that_fails_does_not_end_a_stream(async_client: AsyncClient, tokens: MemoryStore, proxy: Proxy) -> None:
+    transport = Forwarding(*OUTAGE, path=REFRESH)
+    url = f"http://127.0.0.1:{proxy.port}"
+    async with AsyncClient(url, tokens=tokens, retries=QUICK, transport=transport) as watcher, asyncio.timeout(WITHIN_SECONDS):
+        changes = watcher.watch(checkpoints=True)
+        await anext(changes)
+        before = tokens.load()
+        assert before is not None
+        tokens.save(replace(before, access_token="expired"))
+        await proxy.cut()
+        assert (await anext(changes)).kind is ChangeKind.CHECKPOINT
+        await changes.aclose()
+    assert len(transport.requests) == len(OUTAGE) + 1
+
+
+def test_a_refresh_that_fails_does_not_end_a_blocking_stream(url: str, tokens: MemoryStore) -> None:
+    before, transport = tokens.load(), Forwarding(*OUTAGE, path=REFRESH)
+    assert before is not None
+    tokens.save(replace(before, fresh_until=0))
+    with Client(url, tokens=tokens, retries=QUICK, transport=transport) as watcher:
+        (first,) = itertools.islice(watcher.watch(checkpoints=True), 1)
+    assert first.kind is ChangeKind.CHECKPOINT
+    assert len(transport.requests) == len(OUTAGE) + 1
 
 
 async def test_an_ended_session_ends_the_stream(async_client: AsyncClient) -> None:
