@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from task_manager_client.operation import Operation, nothing
+from task_manager_client.operation import Operation, nothing, segment
 from task_manager_client.steps import Request
 from task_manager_client.values import Session, TokenAnswer, User, sessions_of
 
@@ -44,7 +44,7 @@ def list_sessions() -> Operation[tuple[Session, ...]]:
 
 def revoke_session(session_id: str) -> Operation[None]:
     """Ends a session of the account. Raises SessionNotFound."""
-    return Operation(Request("DELETE", f"{_AUTH}/sessions/{session_id}"), nothing, repeatable=False)
+    return Operation(Request("DELETE", f"{_AUTH}/sessions/{segment(session_id)}"), nothing, repeatable=False)
 
 
 def change_password(current_password: str, new_password: str) -> Operation[None]:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
-from task_manager_client.errors import UnexpectedAnswer, error_of
+from task_manager_client.errors import InvalidArgument, UnexpectedAnswer, error_of
 from task_manager_client.steps import Reply, Request
 from task_manager_client.values import Json
 
@@ -41,6 +42,13 @@ class Operation(Generic[T]):
             return self.parse(json.loads(reply.body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnexpectedAnswer("the answer is not one of this API: is the address right?", status=reply.status) from error
+
+
+def segment(text: str) -> str:
+    """Returns an id as one segment of a path, whatever characters it has. Raises InvalidArgument for "", "." and "..": they lead to another path."""
+    if text in {"", ".", ".."}:
+        raise InvalidArgument(f"{text!r} is not an id")
+    return quote(text, safe="")
 
 
 def nothing(_: Json) -> None:

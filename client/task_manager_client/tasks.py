@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Unpack
-from urllib.parse import quote
 
-from task_manager_client.operation import Operation, given, nothing, write_headers
+from task_manager_client.operation import Operation, given, nothing, segment, write_headers
 from task_manager_client.steps import Request
 from task_manager_client.values import Status, Task, TaskDetails, TaskFields, TaskPage, TaskUpdate, task_body, tasks_of
 
@@ -123,5 +122,4 @@ def _mask(update: TaskUpdate) -> str:
 
 
 def _path(task_id: str) -> str:
-    # The whole id is one segment of the path, whatever the caller gives.
-    return f"{_TASKS}/{quote(task_id, safe='')}"
+    return f"{_TASKS}/{segment(task_id)}"

@@ -1,6 +1,7 @@
 """The calls of both clients on the running system, and the errors as classes."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -86,6 +87,34 @@ def test_errors_are_classes(client: Client, url: str, email: str) -> None:
             stranger.get_me()
     with Client(url, access_token="forged") as forger, pytest.raises(tm.NotLoggedIn):
         forger.get_me()
+
+
+WITH_ID: list[Callable[[Client, str], object]] = [
+    lambda client, text: client.get_task(text),
+    lambda client, text: client.update_task(text, title="x"),
+    lambda client, text: client.replace_task(text, "x"),
+    lambda client, text: client.delete_task(text),
+    lambda client, text: client.undelete_task(text),
+    lambda client, text: client.revoke_session(text),
+]
+
+
+@pytest.mark.parametrize("call", WITH_ID, ids=["get", "update", "replace", "delete", "undelete", "revoke_session"])
+def test_an_id_is_one_segment_of_the_path(call: Callable[[Client, str], object]) -> None:
+    paths = []
+
+    def keep(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path)
+        return httpx.Response(404)
+
+    with Client("http://x", access_token="t", transport=httpx.MockTransport(keep)) as client:
+        for text in ("", ".", ".."):
+            with pytest.raises(tm.InvalidArgument, match="is not an id"):
+                call(client, text)
+        assert not paths
+        with pytest.raises(tm.NotFound):
+            call(client, "../a b?c#d%2F:e")
+    assert b"/..%2Fa%20b%3Fc%23d%252F%3Ae" in paths[0]
 
 
 def test_an_account_from_sessions_to_deletion(client: Client, url: str, email: str, tokens: MemoryStore) -> None:
