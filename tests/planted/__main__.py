@@ -1,6 +1,7 @@
 """Plants each bug in a copy of the source tree and runs the tests that must find it. Exits with status 1 if a bug is not found."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,10 @@ def _is_found(bug: Bug) -> bool:
         file = copy / bug.file
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
-        # `-m` puts the copy's packages before the installed ones.
+        # `-m` puts the copy's packages before the installed ones, and PYTHONPATH the client, which has a folder of its own.
         command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *bug.tests)
-        run = subprocess.run(command, cwd=copy, timeout=LIMIT_SECONDS, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONPATH": str(copy / "client")}
+        run = subprocess.run(command, cwd=copy, env=environment, timeout=LIMIT_SECONDS, capture_output=True, text=True, check=False)
     failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
     # A fixture that fails gives the same status but proves nothing.
     found = run.returncode == TESTS_FAILED and bool(failed)

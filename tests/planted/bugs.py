@@ -5,10 +5,11 @@ from typing import Final
 from tests.planted.bug import Bug
 from tests.planted.cache import CACHE_BUGS
 from tests.planted.calls import CALLS_BUGS
+from tests.planted.client import CLIENT_BUGS
 from tests.planted.feed import FEED_BUGS
 from tests.planted.identity import IDENTITY_BUGS
 from tests.planted.writes import WRITES_BUGS
 
-BUGS: Final = (*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS)
+BUGS: Final = (*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *CLIENT_BUGS)
 
 __all__ = ["BUGS", "Bug"]
