@@ -32,4 +32,4 @@ class EventHandler:
             )
             for event in page.events
         ]
-        return event_service_pb2.ListEventsResponse(events=events, last_number=page.last_number, more=page.more)
+        return event_service_pb2.ListEventsResponse(events=events, last_number=page.last_number, more=page.more, epoch=page.epoch)

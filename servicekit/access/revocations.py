@@ -4,7 +4,8 @@ Contract: a replica reads auth_service's events every second, and at once when R
 of a revoked session. If Redis is down or empty, the replica learns of a revocation at most one second later. While auth_service or its database is
 unavailable, the replica continues to reject the tokens that it knows to be revoked. If a session was revoked and the replica has not read the event,
 the session's tokens stay valid until auth_service is available again, at most for their lifetime of 15 minutes. A replica that starts is not ready
-and accepts no token until it has read the events of one token lifetime.
+and accepts no token until it has read the events of one token lifetime. After a failover of PostgreSQL, which may have lost events,
+the replica reads the log from its beginning and continues to reject the tokens that it knows to be revoked.
 """
 
 import time
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit.access.tokens import CLOCK_SKEW_SECONDS, MAX_LIFETIME_SECONDS
 from servicekit.errors import DependencyUnavailable, TokenInvalid
@@ -52,11 +53,19 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in order, the number after which to continue, and whether more events exist now."""
+    """Events in order, the number after which to continue, whether more events exist now, and the epoch of the log.
+
+    After another epoch than before, numbers may belong to other events: start again at 0. It is empty if the source does not know it.
+    """
 
     events: Sequence[Event]
     last_number: int
     more: bool
+    epoch: str
+
+    def is_of_another_log(self, after: int, epoch: str) -> bool:
+        """Whether the page is from another log than the one with this epoch, in which the reader has read up to number `after`."""
+        return self.last_number < after or ("" not in (epoch, self.epoch) and epoch != self.epoch)
 
 
 class EventSource(Protocol):
@@ -90,10 +99,14 @@ class Revocations:
         # By session id or user id, since ids are unique: the time on this replica's clock until which the entry is kept.
         self._ended: dict[UUID, float] = {}
         self._after: int | None = None
+        self._epoch = ""
         self._read_at = float("-inf")
         Gauge("revocations", "Revoked sessions and deleted accounts that are kept.", registry=registry).set_function(lambda: len(self._ended))
         age = Gauge("revocations_age_seconds", "Time since the last successful read of auth_service's events.", registry=registry)
         age.set_function(lambda: clock() - self._read_at)
+        self._restarts = Counter(
+            "revocations_restarts_total", "Times that auth_service's events were another log, after a failover or a restore.", registry=registry
+        )
 
     def check(self, identity: Identity) -> None:
         """Raises TokenInvalid if the session is revoked or the account deleted, DependencyUnavailable before the first successful read."""
@@ -109,13 +122,14 @@ class Revocations:
 
     async def refresh(self) -> None:
         """Reads all new events. Raises DependencyUnavailable."""
-        after, deleted, changed = self._after or 0, False, False
+        after, epoch, deleted, changed = self._after or 0, self._epoch, False, False
         while True:
             page = await self._source.list_events(after=after, max_age_seconds=LOOK_BACK_SECONDS)
-            if page.last_number < after:
-                # The log was restored from an older copy, so read it from its beginning.
+            if page.is_of_another_log(after, epoch):
+                # Read it from its beginning. What is known stays known: the tokens of revocations that were lost may still be valid.
                 log.warning("events_begin_again", after=after, last_number=page.last_number)
-                after = 0
+                self._restarts.inc()
+                after, epoch = 0, page.epoch
                 continue
             until = self._clock() + LOOK_BACK_SECONDS
             for event in page.events:
@@ -123,11 +137,11 @@ class Revocations:
                 changed = changed or key not in self._ended
                 self._ended[key] = until
                 deleted = deleted or event.kind is EventKind.USER_DELETED
-            after = page.last_number
+            after, epoch = page.last_number, page.epoch or epoch
             if not page.more:
                 break
         # Set only after the last page: the first read counts only if it is complete.
-        self._after, self._read_at = after, self._clock()
+        self._after, self._epoch, self._read_at = after, epoch, self._clock()
         self._forget()
         if changed:
             self._on_change()

@@ -75,7 +75,7 @@ class AuthEvents:
         if max_age_seconds is not None:
             request.max_age.CopyFrom(Duration(seconds=round(max_age_seconds)))
         response = await self._ask(request)
-        return EventPage([_event(event) for event in response.events], response.last_number, response.more)
+        return EventPage([_event(event) for event in response.events], response.last_number, response.more, response.epoch)
 
     async def require_serving(self) -> None:
         """Raises DependencyUnavailable if auth_service does not report that it serves."""

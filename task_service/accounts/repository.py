@@ -7,8 +7,8 @@ from uuid import UUID
 from servicekit.stores.postgres import Database
 from task_service.accounts.domain import Left, Removed
 
-GET_DELETIONS: Final = "SELECT last_number FROM task.deletions"
-QUEUE_REMOVALS: Final = "SELECT task.queue_removals($1, $2)"
+GET_DELETIONS: Final = "SELECT last_number, epoch FROM task.deletions"
+QUEUE_REMOVALS: Final = "SELECT task.queue_removals($1, $2, $3)"
 CLOSE_ACCOUNT: Final = "SELECT task.close_account($1)"
 LIST_REMOVALS: Final = "SELECT user_id FROM task.account_removals WHERE $1::uuid IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2"
 REMOVE_ACCOUNT: Final = "SELECT o_removed, o_left FROM task.remove_account($1, $2)"
@@ -20,14 +20,14 @@ class PostgresAccountRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_deletions(self) -> int:
+    async def get_deletions(self) -> tuple[int, str]:
         """See AccountRows.get_deletions."""
         row = await self._database.fetchrow(GET_DELETIONS)
-        return 0 if row is None else int(row[0])
+        return (0, "") if row is None else (row[0], row[1])
 
-    async def queue_removals(self, user_ids: Sequence[UUID], last_number: int) -> None:
+    async def queue_removals(self, user_ids: Sequence[UUID], last_number: int, epoch: str) -> None:
         """See AccountRows.queue_removals."""
-        await self._database.fetchrow(QUEUE_REMOVALS, user_ids, last_number)
+        await self._database.fetchrow(QUEUE_REMOVALS, user_ids, last_number, epoch)
 
     async def close_account(self, user_id: UUID) -> None:
         """See AccountRows.close_account."""

@@ -28,11 +28,11 @@ log = structlog.get_logger()
 class AccountRows(Protocol):
     """The rows of accounts. All methods raise DependencyUnavailable."""
 
-    async def get_deletions(self) -> int:
-        """Returns the number of the last event whose account is queued."""
+    async def get_deletions(self) -> tuple[int, str]:
+        """Returns the number of the last event whose account is queued, and the epoch of its log."""
 
-    async def queue_removals(self, user_ids: Sequence[UUID], last_number: int) -> None:
-        """Queues the accounts and stores that number, in one transaction."""
+    async def queue_removals(self, user_ids: Sequence[UUID], last_number: int, epoch: str) -> None:
+        """Queues the accounts and stores that number and epoch, in one transaction."""
 
     async def close_account(self, user_id: UUID) -> None:
         """Closes the account: every later write for the user is rejected. Waits for running writes. Queues the account too."""
@@ -71,21 +71,22 @@ class DeletedAccounts:
     async def _queue_new(self) -> Exception | None:
         """Closes the accounts at once, so that none waits for the rows of another. One that cannot be closed now is only queued."""
         failure = None
-        after = await self._rows.get_deletions()
+        after, epoch = known = await self._rows.get_deletions()
         while True:
             try:
                 page = await self._source.list_events(after=after, kind=EventKind.USER_DELETED)
             except Exception as error:  # noqa: BLE001 - what is queued already does not need the source; `round` raises it
                 return error
-            if page.last_number < after:
-                # The event log was restored from an older backup. Process all of it once more, which does no harm.
-                after = 0
+            if page.is_of_another_log(after, epoch):
+                # After a restore or a failover of auth_service's database. Process all of the log once more, which does no harm.
+                after, epoch = 0, page.epoch
                 continue
             for event in page.events:
                 failure = await self._try(self._rows.close_account, event.user_id, known=self._failed) or failure
-            if page.last_number != after:
-                await self._rows.queue_removals([event.user_id for event in page.events], page.last_number)
-            after = page.last_number
+            following = page.last_number, page.epoch or epoch
+            if following != known:
+                await self._rows.queue_removals([event.user_id for event in page.events], *following)
+            after, epoch = known = following
             if not page.more:
                 return failure
 

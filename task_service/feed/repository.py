@@ -1,7 +1,7 @@
 """Reads the change log from PostgreSQL."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from servicekit.stores.postgres import Database
@@ -28,6 +28,7 @@ SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change
   LEFT JOIN LATERAL jsonb_populate_record(NULL::task.tasks, change.snapshot) AS task ON true
  ORDER BY change.seq
 """  # noqa: S608
+GET_EPOCH: Final = "SELECT epoch FROM task.feed"
 LIST_MOVED: Final = """
 SELECT counter.user_id, counter.last_seq
   FROM unnest($1::uuid[], $2::bigint[]) AS known (user_id, last_seq) JOIN task.counters AS counter USING (user_id)
@@ -46,6 +47,11 @@ class PostgresChanges:
         rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit, MAX_CHANGES_BYTES)
         changes = [Change(row[2], ChangeKind(row[3]), of_snapshot(row[4:])) for row in rows if row[2] is not None]
         return Changes(str(rows[0][0]), rows[0][1], changes)
+
+    async def get_epoch(self) -> str:
+        """See ChangeLog.get_epoch."""
+        row: Any = await self._database.fetchrow(GET_EPOCH)
+        return str(row[0])
 
     async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:
         """See ChangeLog.list_moved."""

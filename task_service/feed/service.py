@@ -45,7 +45,7 @@ class FeedService:
             while True:
                 found = await self._next(identity.user_id, place.seq)
                 _require_whole(place, found)
-                watch.last_seq = found.last_seq
+                watch.last_seq, watch.epoch = found.last_seq, found.epoch
                 for change in found.changes:
                     watch.check()
                     place = Place(place.epoch, change.seq)

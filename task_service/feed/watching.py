@@ -2,8 +2,8 @@
 
 Contract: a stream reads the log again when this process, or another one through Redis, announces a change of its user's tasks. In addition, the
 replica reads the counters of all watched users every second in one statement, so a stream sends each change within 2 s even if announcements are
-lost. The replica also checks each stream's session every second, and at once when a session has ended. A stream ends at the latest when its access
-token expires.
+lost. It also reads the log's epoch, so that a stream notices within 2 s that it follows another log. The replica also checks each
+stream's session every second, and at once when a session has ended. A stream ends at the latest when its access token expires.
 """
 
 import asyncio
@@ -35,6 +35,9 @@ class ChangeLog(Protocol):
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
         """Returns at most `limit` changes after the one with the number `after`, fewer if they are large; no changes if `after` is None."""
 
+    async def get_epoch(self) -> str:
+        """Returns the log's epoch."""
+
     async def list_moved(self, known: Mapping[UUID, int]) -> Sequence[tuple[UUID, int]]:
         """Returns the users whose last number differs from the one in `known`, each with its last number."""
 
@@ -54,8 +57,9 @@ class Watch:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        # The log's last number at the stream's last read.
+        # The log's last number and epoch at the stream's last read.
         self.last_seq = UNKNOWN
+        self.epoch = ""
         self._woken = asyncio.Event()
         self._end: ServiceError | None = None
 
@@ -114,6 +118,12 @@ class _User:
     def moved(self, last_seq: int, by: Counter) -> None:
         for watch in self.watches:
             if watch.last_seq != last_seq:
+                by.inc()
+                watch.wake()
+
+    def replaced(self, epoch: str, by: Counter) -> None:
+        for watch in self.watches:
+            if watch.epoch not in ("", epoch):
                 by.inc()
                 watch.wake()
 
@@ -176,6 +186,9 @@ class Watches:
         for user_id, last_seq in await self._log.list_moved({user_id: user.last_seq for user_id, user in self._users.items()}):
             if (user := self._users.get(user_id)) is not None:
                 user.moved(last_seq, self._by_poll)
+        epoch = await self._log.get_epoch()
+        for user in self._users.values():
+            user.replaced(epoch, self._by_poll)
 
     async def drain(self) -> None:
         """Ends all streams with ServiceStopping, and rejects new ones with it."""

@@ -68,3 +68,15 @@ async def test_a_write_has_a_transaction_on_the_coordinator(coordinator: "asyncp
             async with coordinator.transaction():
                 await coordinator.fetch(DELETE, uuid4(), f'[{{"n": 0, "id": "{uuid4()}"}}]')
         assert await coordinator.fetchval("SELECT pg_current_xact_id_if_assigned()") is not None
+
+
+async def test_a_failover_of_the_coordinator_gives_the_change_log_another_epoch_on_each_server(
+    coordinator: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    epoch = "SELECT epoch FROM task.feed"
+    before = await coordinator.fetchval(epoch)
+    await coordinator.execute("UPDATE task.cache_state SET server = 'of before'")
+    await coordinator.fetchrow("SELECT generation FROM task.follow_server()")
+    assert await coordinator.fetchval(epoch) != before
+    copies = await coordinator.fetch("SELECT success, result FROM run_command_on_all_nodes('SELECT epoch FROM task.feed')")
+    assert {(row["success"], row["result"]) for row in copies} == {(True, str(await coordinator.fetchval(epoch)))}

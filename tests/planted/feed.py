@@ -153,4 +153,25 @@ FEED_BUGS: Final = (
         "",
         ("tests/deploy/test_backup.py", "-k", "looks_good"),
     ),
+    Bug(
+        "a stream that waits does not notice that its log was replaced",
+        WATCHING,
+        'if watch.epoch not in ("", epoch):',
+        "if False:",
+        ("tests/task_service/feed/test_replaced_log.py",),
+    ),
+    Bug(
+        "after a failover of PostgreSQL a reader of events keeps its place",
+        "servicekit/access/revocations.py",
+        """ or ("" not in (epoch, self.epoch) and epoch != self.epoch)""",
+        "",
+        ("tests/e2e/test_failover.py", "-k", "lost_commits"),
+    ),
+    Bug(
+        "after a failover of PostgreSQL the events keep their epoch",
+        "auth_service/migrations/0004_failover.sql",
+        "SET epoch = gen_random_uuid(), server",
+        "SET server",
+        ("tests/auth_service/events/test_repository.py", "-k", "failover"),
+    ),
 )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from auth_service.events.repository import MAX_EVENTS
 from auth_service.users.domain import Credentials
@@ -127,3 +128,18 @@ async def test_an_event_says_what_happened_and_when(storage: Storage, credential
     (event,) = (await storage.accounts.list_events(after=start)).events
     assert (event.number, event.kind, event.user_id, event.session_id) == (start + 1, REVOKED, credentials.user_id, session_id)
     assert abs(event.created_at - datetime.now(UTC).timestamp()) < 5
+
+
+async def test_after_a_failover_the_log_has_another_epoch(storage: Storage, database: Database) -> None:
+    """The row that names the server is older than the promotion. Several replicas notice it at once."""
+    before = await storage.accounts.list_events(after=0)
+    assert (await storage.accounts.list_events(after=0)).epoch == before.epoch
+    await database.fetchrow("UPDATE auth.event_counter SET server = 'of before'")
+    with capture_logs() as logs:
+        pages = await asyncio.gather(*(storage.accounts.list_events(after=0) for _ in range(8)))
+    assert {line["event"] for line in logs} == {"database_failover"}
+    (epoch,) = {page.epoch for page in pages}
+    assert epoch != before.epoch
+    with capture_logs() as logs:
+        assert await storage.accounts.list_events(after=0) == pages[0]
+    assert logs == []

@@ -21,6 +21,7 @@ class Log:
         self.events: list[Event] = []
         self.away_from: int | None = None
         self.asked: list[tuple[int, float | None]] = []
+        self.epoch = "one"
 
     def add(self, identity: Identity, kind: EventKind = EventKind.SESSION_REVOKED) -> None:
         session_id = identity.session_id if kind is EventKind.SESSION_REVOKED else None
@@ -34,7 +35,7 @@ class Log:
         found = [event for event in self.events if event.number > after]
         more = len(found) > PAGE
         page: Sequence[Event] = found[:PAGE]
-        return EventPage(page, page[-1].number if more else len(self.events), more)
+        return EventPage(page, page[-1].number if more else len(self.events), more, self.epoch)
 
 
 class Clock:
@@ -189,6 +190,41 @@ async def test_a_log_that_was_restored_is_read_from_its_beginning(replica: Repli
     assert all(map(replica.refuses, [*known, fresh]))
     await replica.revocations.refresh()
     assert replica.log.asked[-1][0] == 3
+
+
+async def test_a_log_with_another_epoch_is_read_from_its_beginning(replica: Replica) -> None:
+    """The database has lost events, and their numbers belong to other events by now."""
+    known = [someone() for _ in range(PAGE + 2)]
+    for each in known:
+        replica.log.add(each)
+    await replica.revocations.refresh()
+    fresh = [someone() for _ in range(PAGE)]
+    del replica.log.events[2:]
+    for each in fresh:
+        replica.log.add(each)
+    assert len(replica.log.events) == len(known)
+    replica.log.epoch = "two"
+    with capture_logs() as logs:
+        await replica.revocations.refresh()
+    assert [line["event"] for line in logs] == ["events_begin_again"]
+    assert replica.metric("revocations_restarts_total") == 1
+    assert all(map(replica.refuses, [*known, *fresh]))
+    await replica.revocations.refresh()
+    assert replica.log.asked[-1][0] == len(replica.log.events)
+
+
+async def test_a_source_of_an_older_version_does_not_name_the_epoch(replica: Replica) -> None:
+    """During a rollout, replicas of both versions answer in turn."""
+    replica.log.add(someone())
+    for epoch in ("", "one", "", "one"):
+        replica.log.epoch = epoch
+        await replica.revocations.refresh()
+    assert [after for after, _ in replica.log.asked] == [0, 1, 1, 1]
+    replica.log.epoch = ""
+    await replica.revocations.refresh()
+    replica.log.epoch = "two"
+    await replica.revocations.refresh()
+    assert replica.log.asked[-1][0] == 0
 
 
 async def test_what_no_token_can_be_alive_for_is_forgotten(replica: Replica) -> None:

@@ -51,7 +51,7 @@ class Events:
         page = await self._accounts.list_events(after=after, kind=kind)
         if len(page.events) <= self.page:
             return page
-        return EventPage(page.events[: self.page], page.events[self.page - 1].number, more=True)
+        return EventPage(page.events[: self.page], page.events[self.page - 1].number, more=True, epoch=page.epoch)
 
 
 class Removal:
@@ -81,6 +81,14 @@ class Removal:
         row = await self.database.fetchrow(sql, actor.user_id)
         assert row is not None
         return row[0], row[1]
+
+    async def position(self) -> int:
+        return (await self.rows.get_deletions())[0]
+
+    async def epoch(self) -> str:
+        row = await self.database.fetchrow("SELECT epoch::text FROM auth.event_counter")
+        assert row is not None
+        return str(row[0])
 
     async def last_number(self) -> int:
         row = await self.database.fetchrow("SELECT last_number FROM auth.event_counter")

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from servicekit.stores.postgres import Database
 from task_service.cache.domain import Mode, State
@@ -159,3 +160,46 @@ async def test_a_write_of_another_state_is_refused_and_changes_nothing(
     with pytest.raises(CacheStateChanged):
         await tasks.write(actor, [update], state=on)
     assert (await tasks.write(actor, [update], state=after)).tasks[0].title == "new"
+
+
+ASK = {
+    "get": lambda repository, _: repository.get(),
+    "off": lambda repository, _: repository.set_off(uuid4()),
+    "armed": lambda repository, state: repository.set_armed(state.generation, uuid4(), "one", "r1"),
+    "on": lambda repository, state: repository.set_on(state.generation),
+    "unreachable": lambda repository, _: repository.report_unreachable(),
+}
+
+
+@pytest.mark.parametrize("asked", ASK)
+async def test_no_answer_relies_on_a_row_from_before_a_failover(repository: PostgresCacheState, database: Database, on: State, asked: str) -> None:
+    epoch = await _epoch(database)
+    await database.fetchrow("UPDATE task.cache_state SET server = 'of before'")
+    with capture_logs() as logs:
+        state = await ASK[asked](repository, on)
+    assert [line["event"] for line in logs] == ["database_failover"]
+    assert (state.mode, state.process, state.replication) == (Mode.OFF, "", "")
+    assert state.generation != on.generation
+    assert await _epoch(database) != epoch
+    with capture_logs() as logs:
+        assert await repository.get() == state
+    assert logs == []
+
+
+async def test_replicas_that_notice_a_failover_at_once_give_one_epoch(repository: PostgresCacheState, database: Database, on: State) -> None:
+    await database.fetchrow("UPDATE task.cache_state SET server = 'of before'")
+    states = await asyncio.gather(*(repository.get() for _ in range(8)))
+    assert len({state.generation for state in states}) == 1
+
+
+async def test_a_role_that_may_not_ask_for_the_identity_of_the_server_does_without(database_url: str) -> None:
+    async with _transaction(database_url) as connection:
+        await connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC; GRANT USAGE ON SCHEMA task TO task_service")
+        await connection.execute("SET LOCAL ROLE task_service")
+        assert await connection.fetchval("SELECT task.server()") == "unknown"
+
+
+async def _epoch(database: Database) -> object:
+    row = await database.fetchrow("SELECT epoch FROM task.feed")
+    assert row is not None
+    return row[0]
