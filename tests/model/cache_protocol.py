@@ -131,6 +131,11 @@ class World(NamedTuple):
     # An old state of Redis, to which it may fail over.
     copy: tuple[Keys, ...] | None = None
     faults: int = 0
+    # How many generations there have been.
+    made: int = 1
+    # What tests.model.failover adds: the row that a standby has, and how far the failover to it is.
+    standby: Row | None = None
+    failover: str = ""
 
 
 def _put(items: tuple, index: int, item: object) -> tuple:  # type: ignore[type-arg]  # of any items
@@ -224,17 +229,20 @@ class Protocol:
 
     def _transitions(self, world: World) -> Iterator[Step[World]]:
         row = world.rows[-1]
-        following = row.generation + 1
+        following = world.made
         if row.mode != OFF and following < self._generations:
-            yield "a replica sets OFF", world._replace(rows=(*world.rows, Row(following, NO_PROCESS, OFF)))
+            yield "a replica sets OFF", self._with_row(world, Row(following, NO_PROCESS, OFF))
         if row.mode == OFF and following < self._generations and (row.ticks or not self._has(ARMED_WAITS)):
             running = tuple(one._replace(awaited=one.phase == "locked") for one in world.writers)
             for process in range(len(world.processes)):
                 keys = self._keys(world, process, following)._replace(marker=True)
-                armed = self._with_keys(world, process, following, keys)._replace(rows=(*world.rows, Row(following, process, ARMED)), writers=running)
-                yield f"a replica sets ARMED for Redis {process}", armed
+                armed = self._with_row(self._with_keys(world, process, following, keys), Row(following, process, ARMED))
+                yield f"a replica sets ARMED for Redis {process}", armed._replace(writers=running)
         if row.mode == ARMED and not (self._has(ON_DRAINS) and any(one.awaited for one in world.writers)):
-            yield "a replica sets ON", world._replace(rows=(*world.rows, row._replace(mode=ON)))
+            yield "a replica sets ON", self._with_row(world, row._replace(mode=ON))
+
+    def _with_row(self, world: World, row: Row) -> World:
+        return world._replace(rows=(*world.rows, row), made=max(world.made, row.generation + 1))
 
     # ------------------------------------------------------------------------------------------------------------------------- reads
 
@@ -324,9 +332,9 @@ class Protocol:
         row = world.rows[-1]
         if row.mode == OFF:
             return
-        if row.generation + 1 < self._generations:
-            off = world._replace(rows=(*world.rows, Row(row.generation + 1, NO_PROCESS, OFF)))
-            yield f"writer {number} cannot fence and sets OFF", self._writing(off, number, Writer("off", row.generation + 1, attempt=attempt))
+        if world.made < self._generations:
+            off = self._with_row(world, Row(world.made, NO_PROCESS, OFF))
+            yield f"writer {number} cannot fence and sets OFF", self._writing(off, number, Writer("off", world.made, attempt=attempt))
 
     def _fenced(self, keys: Keys, number: int) -> Keys:
         shared = 0 if keys.fence is None else keys.fence[0] if isinstance(keys.fence, tuple) else 1
