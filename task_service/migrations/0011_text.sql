@@ -19,7 +19,8 @@ INSERT INTO task.task_labels (user_id, label, completed, created_at, task_id)
 SELECT user_id, normalize(label), completed, created_at, task_id FROM task.task_labels WHERE label IS NOT NFC NORMALIZED
 ON CONFLICT DO NOTHING;
 DELETE FROM task.task_labels WHERE label IS NOT NFC NORMALIZED;
-UPDATE task.tasks SET labels = task.normalized(labels) WHERE labels::text IS NOT NFC NORMALIZED;
+-- Label by label, because Citus does not cast an array to text in an UPDATE.
+UPDATE task.tasks SET labels = task.normalized(labels) WHERE EXISTS (SELECT FROM unnest(labels) AS label WHERE label IS NOT NFC NORMALIZED);
 DROP FUNCTION task.normalized(text[]);
 
 -- By the full case folding of Unicode, code point by code point. The collation pg_unicode_fast is part of PostgreSQL, whatever the database's locale is.

@@ -1,4 +1,4 @@
-"""`distribute` on a filled database, again after a new migration, and where it can do nothing."""
+"""`distribute` on a filled database, again after a new migration, and where it can do nothing; migrations on distributed tables."""
 
 import json
 from collections.abc import AsyncIterator
@@ -15,10 +15,13 @@ from servicekit.stores.distribute import Distribution, NotDistributed
 from servicekit.stores.migrate import Migrations
 from tests.citus.plugin import WORKERS
 from tests.task_service.conftest import new_id
+from tests.task_service.test_migrations import LAST_BEFORE, MIGRATIONS
 
-MIGRATIONS = Path(__file__).parents[2] / "task_service" / "migrations"
 NAME = "another"
 USERS, TASKS = 100, 1000
+FEW_USERS, FEW_TASKS = 10, 20
+# The same text in both forms: see 0011_text.sql.
+DECOMPOSED, COMPOSED = "e\u0301", "\u00e9"
 WRITE = "SELECT * FROM task.write($1, 1::smallint, $2, ROW($1, $1, '')::task.actor, NULL, NULL, 10000000, NULL, NULL)"
 # Each kind of statement that a migration may have on distributed tables.
 LATER = """
@@ -62,21 +65,35 @@ async def _execute(url: str, sql: str) -> None:
         await connection.close()
 
 
-async def _create(connection: "asyncpg.Connection[asyncpg.Record]", user_id: UUID, count: int) -> None:
-    fields = {"title": "Task", "description": "", "status": 1, "priority": 3, "due_date": None, "labels": ["a", "b"]}
+async def _add_servers(urls: list[str]) -> None:
+    await _execute(urls[0], f"SELECT citus_set_coordinator_host('{HOST}', {urlsplit(urls[0]).port})")
+    for url in urls[1:]:
+        await _execute(urls[0], f"SELECT citus_add_node('{HOST}', {urlsplit(url).port})")
+
+
+def _migrations(folder: Path, last: int = 9999) -> Migrations:
+    """Returns the migrations up to the one with the number `last`, copied to the folder."""
+    for path in MIGRATIONS.glob("*.sql"):
+        if int(path.name[:4]) <= last:
+            (folder / path.name).write_text(path.read_text())
+    return Migrations("task", folder)
+
+
+def _distribution(migrations: Migrations) -> Distribution:
+    return Distribution(migrations, "user_id", reference=("feed",), local=("account_removals",))
+
+
+async def _create(connection: "asyncpg.Connection[asyncpg.Record]", user_id: UUID, count: int, **values: object) -> None:
+    fields = {"title": "Task", "description": "", "status": 1, "priority": 3, "due_date": None, "labels": ["a", "b"]} | values
     await connection.fetch(WRITE, user_id, json.dumps([{"n": n, "id": str(new_id()), **fields} for n in range(count)]))
 
 
 async def test_a_filled_database_is_distributed_and_again_after_a_migration(urls: list[str], tmp_path: Path) -> None:
-    for path in MIGRATIONS.glob("*.sql"):
-        (tmp_path / path.name).write_text(path.read_text())
-    migrations = Migrations("task", tmp_path)
-    distribution = Distribution(migrations, "user_id", reference=("feed",), local=("account_removals",))
+    migrations = _migrations(tmp_path)
+    distribution = _distribution(migrations)
     with pytest.raises(NotDistributed, match="no server"):
         await distribution.apply(urls[0])
-    await _execute(urls[0], f"SELECT citus_set_coordinator_host('{HOST}', {urlsplit(urls[0]).port})")
-    for url in urls[1:]:
-        await _execute(urls[0], f"SELECT citus_add_node('{HOST}', {urlsplit(url).port})")
+    await _add_servers(urls)
     with pytest.raises(NotDistributed, match="run migrate first"):
         await distribution.apply(urls[0])
     with pytest.raises(NotDistributed, match="not the coordinator"):
@@ -101,11 +118,33 @@ async def test_a_filled_database_is_distributed_and_again_after_a_migration(urls
     (tmp_path / f"{later}.sql").write_text(LATER)
     migrations = Migrations("task", tmp_path)
     assert await migrations.apply(urls[0]) == [later]
-    assert await Distribution(migrations, "user_id", reference=("feed",), local=("account_removals",)).apply(urls[0]) == ["notes"]
+    assert await _distribution(migrations).apply(urls[0]) == ["notes"]
     await connection.close()
     connection = await asyncpg.connect(urls[0])
     await connection.execute("INSERT INTO task.notes (user_id, id, body) VALUES ($1, $1, '')", users[0])
     joined = "SELECT count(color) FROM task.notes JOIN task.changes USING (user_id) WHERE user_id = $1"
     assert await connection.fetchval(joined, users[0]) == TASKS + 1
     await _create(connection, users[1], 2)
+    await connection.close()
+
+
+async def test_the_later_migrations_run_on_distributed_tables_with_rows(urls: list[str], tmp_path: Path) -> None:
+    await _add_servers(urls)
+    migrations = _migrations(tmp_path, LAST_BEFORE)
+    await migrations.apply(urls[0])
+    await _distribution(migrations).apply(urls[0])
+    users = [new_id() for _ in range(FEW_USERS)]
+    connection = await asyncpg.connect(urls[0])
+    for user_id in users:
+        await _create(connection, user_id, FEW_TASKS, title=DECOMPOSED, description=DECOMPOSED, labels=[DECOMPOSED, COMPOSED, "a"])
+    await connection.close()
+
+    migrations = _migrations(tmp_path)
+    assert "0011_text" in await migrations.apply(urls[0])
+    await _distribution(migrations).apply(urls[0])
+    connection = await asyncpg.connect(urls[0])
+    rows = await connection.fetch("SELECT title, description, labels, count(*) FROM task.tasks GROUP BY 1, 2, 3")
+    assert [tuple(row) for row in rows] == [(COMPOSED, COMPOSED, [COMPOSED, "a"], FEW_USERS * FEW_TASKS)]
+    labels = await connection.fetch("SELECT label, count(*) FROM task.task_labels GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in labels] == [("a", FEW_USERS * FEW_TASKS), (COMPOSED, FEW_USERS * FEW_TASKS)]
     await connection.close()
