@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
+import structlog
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import CollectorRegistry, Gauge
@@ -21,8 +22,10 @@ from prometheus_client import CollectorRegistry, Gauge
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, DependencyUnavailable, TimeLimitExceeded
 from servicekit.meters import Histograms
-from servicekit.stores.session import Pooler, named_statements, report_unlimited, startup_settings
+from servicekit.stores.session import GENERIC_PLAN_REFUSED, Pooler, named_statements, report_unlimited, startup_settings
 from servicekit.stores.slots import Slots
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -61,7 +64,7 @@ class DatabaseOptions:
     """The database's URL, what it leads to, and how much of the database one process may use.
 
     `generic_plans`: PostgreSQL plans each statement once for each connection, whatever its parameters are. Otherwise PostgreSQL plans a statement
-    anew for each execution where it expects a better plan.
+    anew for each execution where it expects a better plan. If the server is Citus and refuses such a plan, the pool continues without.
     """
 
     url: str
@@ -111,12 +114,9 @@ class Database:
             options.url,
             min_size=0,
             max_size=options.pool_max_size,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            statement_cache_size=named_statements(options.pooler, options.statement_cache_size),
-            server_settings=startup_settings(options.pooler, options.application_name, options.timeout_seconds, generic_plans=options.generic_plans),
-            target_session_attrs=SessionAttribute.read_write,
             init=None if options.pooler is Pooler.NONE else self._report,
             reset=_reset,
+            **_connect_options(options),
         )
 
     async def close(self) -> None:
@@ -178,9 +178,20 @@ class Database:
                 await self._pool.expire_connections()
             raise DependencyUnavailable(NAME) from error
         except (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if str(error).startswith(GENERIC_PLAN_REFUSED) and self._pool is not None and self._options.pooler is Pooler.NONE:
+                await self._plan_each_time(self._pool)
+                raise DependencyUnavailable(NAME) from error
             if (failure := _failure(error)) is None:
                 raise
             raise failure from error
+
+    async def _plan_each_time(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        """Replaces the connections by some that do not ask for generic plans: the tables were distributed while this process ran."""
+        log.warning("generic_plan_refused", setting="DATABASE_GENERIC_PLANS")
+        if self._options.generic_plans:
+            self._options = replace(self._options, generic_plans=False)
+            pool.set_connect_args(self._options.url, **_connect_options(self._options))
+        await pool.expire_connections()
 
     async def _report(self, connection: Connection) -> None:
         """Reports the timeouts that the first session does not have."""
@@ -256,6 +267,16 @@ class Database:
                 await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
         finally:
             self._slots.give_back()
+
+
+def _connect_options(options: DatabaseOptions) -> dict[str, Any]:
+    """Returns the keyword arguments of asyncpg.connect."""
+    return {
+        "timeout": CONNECT_TIMEOUT_SECONDS,
+        "statement_cache_size": named_statements(options.pooler, options.statement_cache_size),
+        "server_settings": startup_settings(options.pooler, options.application_name, options.timeout_seconds, generic_plans=options.generic_plans),
+        "target_session_attrs": SessionAttribute.read_write,
+    }
 
 
 def _nothing() -> None:

@@ -12,6 +12,8 @@ import structlog
 # The limits that the server enforces, even if the client has died.
 TIMEOUTS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 GET_UNLIMITED: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE current_setting(name) = '0'"
+# With this, Citus refuses a statement that PostgreSQL was told to plan without its parameters.
+GENERIC_PLAN_REFUSED: Final = "could not create distributed plan"
 # PostgreSQL's own name of the encoding. asyncpg sends another one, which PgBouncer before 1.20 sets anew before and after each transaction.
 ENCODING: Final = "UTF8"
 

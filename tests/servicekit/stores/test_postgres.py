@@ -1,6 +1,7 @@
 """The pool on a real PostgreSQL: every wait is limited, and every connection is returned."""
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -231,3 +232,16 @@ async def test_a_server_of_citus_that_is_away_is_a_dependency_that_is(database: 
         await database.fetch(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = '{message}'; END $$")
     with pytest.raises(asyncpg.InternalServerError):
         await database.fetch("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'cache lookup failed'; END $$")
+
+
+async def test_a_server_of_citus_that_refuses_a_generic_plan_is_not_asked_for_one_again(database_url: str) -> None:
+    """The tables were distributed while the service ran."""
+    refused = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'could not create distributed plan'; END $$"
+    mode = "SELECT current_setting('plan_cache_mode') AS mode, current_setting('statement_timeout') AS timeout"
+    async with started(Database(replace(options(database_url), generic_plans=True), CollectorRegistry())) as database:
+        for expected in ("force_generic_plan", "auto", "auto"):
+            row = await database.fetchrow(mode)
+            assert row is not None
+            assert tuple(row) == (expected, "10s")
+            with pytest.raises(DependencyUnavailable):
+                await database.fetch(refused)
