@@ -100,6 +100,13 @@ CACHE_BUGS: Final = (
         ("tests/servicekit/stores/test_postgres_outages.py", "-k", "reported"),
     ),
     Bug(
+        "a service goes on asking Citus for generic plans",
+        "servicekit/stores/postgres.py",
+        "self._options = replace(self._options, generic_plans=False)",
+        "pass",
+        ("tests/servicekit/stores/test_postgres.py", "-k", "generic_plan"),
+    ),
+    Bug(
         "a read relies on a generation whose keys the replica has not seen",
         STATE,
         " or (state.fenced and state.generation != self._seen)",
