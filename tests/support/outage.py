@@ -81,7 +81,16 @@ def _signal(stack: Stack, process: str, number: signal.Signals) -> None:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, thread.read_text().split()):
-            yield child
-            yield from _descendants(child)
+    for child in _children(pid):
+        yield child
+        yield from _descendants(child)
+
+
+def _children(pid: int) -> list[int]:
+    """Returns the children of a process. One that has ended, such as a server process whose client has left, has none."""
+    children: list[int] = []
+    # A process that ends while its files are read: ENOENT or ESRCH.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+            children.extend(map(int, thread.read_text().split()))
+    return children
