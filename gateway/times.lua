@@ -83,7 +83,8 @@ local function wrong_in_body(body)
   for name in pairs(TIMES) do
     local first, last = body:find(name, 1, true)
     while first do
-      local value = body:match("^[\"']?%s*:%s*()", last + 1)
+      -- Not the end of a longer name.
+      local value = not body:find("^[%w_]", first - 1) and body:match("^[\"']?%s*:%s*()", last + 1)
       if value then
         if not (body:find('^[^\\]"', first - 2) and body:find('^"', last + 1)) then
           return wrong_in_all(body)

@@ -3,7 +3,7 @@
 from uuid import UUID, uuid4
 
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
-from taskmanager.task.v1 import task_service_pb2
+from taskmanager.task.v1 import project_service_pb2, task_service_pb2
 from uuid_utils.compat import uuid7
 
 from servicekit.access.jwks import REFRESH_SECONDS, RemoteKeys
@@ -11,6 +11,7 @@ from servicekit.access.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, 
 from servicekit.access.tokens import TokenVerifier
 from servicekit.process import app
 from servicekit.process.periodic import Periodic
+from servicekit.rpc.admission import NoTokens
 from servicekit.rpc.metrics import registry
 from servicekit.rpc.paging import PlaceTokens, page_tokens
 from servicekit.stores.migrate import packaged
@@ -32,7 +33,15 @@ from task_service.feed.handler import FeedHandler
 from task_service.feed.repository import PostgresChanges
 from task_service.feed.service import FeedService
 from task_service.feed.watching import Watches, channel_of
-from task_service.settings import Settings
+from task_service.projects.cache import CachedProjects
+from task_service.projects.checks import ProjectChecks
+from task_service.projects.handler import ProjectHandler
+from task_service.projects.repository import PostgresProjects
+from task_service.projects.service import ProjectService
+from task_service.reminders import service as reminding
+from task_service.reminders.repository import PostgresReminders
+from task_service.reminders.service import Reminders
+from task_service.settings import Settings, WorkerSettings
 from task_service.tasks.cache import CachedTasks
 from task_service.tasks.checks import TaskChecks
 from task_service.tasks.handler import TaskHandler
@@ -45,9 +54,30 @@ from task_service.tasks.service import TaskService
 NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
 
 
-async def run(settings: Settings) -> None:
-    """Serves until SIGTERM."""
-    await app.run(settings, parts)
+async def start(settings: Settings | WorkerSettings) -> None:
+    """Serves, or does the work of a worker, until SIGTERM."""
+    if isinstance(settings, WorkerSettings):
+        await app.run(settings, worker_parts)
+    else:
+        await app.run(settings, parts)
+
+
+def worker_parts(settings: WorkerSettings) -> app.Parts:
+    """Returns the worker's own parts, wired. It serves nothing but its health."""
+    metrics = registry()
+    database = app.database(settings, metrics)
+    probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
+    redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
+    announcements = Announcements(redis)
+    reminders = Reminders(PostgresReminders(database), lambda user_id: announcements.announce(channel_of(user_id)), metrics)
+    firing = Periodic("reminders", reminders.round, interval_seconds=reminding.INTERVAL_SECONDS)
+    return app.Parts(
+        handlers=[],
+        verifier=NoTokens(),
+        registry=metrics,
+        resources=[probe, redis, database, announcements, firing],
+        checks={"postgres": schema_is_there},
+    )
 
 
 def parts(settings: Settings) -> app.Parts:
@@ -78,9 +108,8 @@ def parts(settings: Settings) -> app.Parts:
     announcements = Announcements(redis)
     expired = removals(bin_days=settings.task_retention_days, change_days=settings.change_retention_days)
     upkeep = Periodic("upkeep", Upkeep(database, expired).round, interval_seconds=INTERVAL_SECONDS)
-    handlers = _handlers(settings, database, cache, watches, announcements)
     return app.Parts(
-        handlers=[(task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], handlers)],
+        handlers=_handlers(settings, database, cache, watches, announcements),
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
         # Closed in reverse: the database first, because what it ends then removes its fences.
@@ -91,15 +120,19 @@ def parts(settings: Settings) -> app.Parts:
     )
 
 
-def _handlers(
-    settings: Settings, database: Database, cache: CachedTasks, watches: Watches, announcements: Announcements
-) -> tuple[TaskHandler, FeedHandler, TaskChecks]:
+def _handlers(settings: Settings, database: Database, cache: CachedTasks, watches: Watches, announcements: Announcements) -> app.Handlers:
     secret = settings.page_token_key.get_secret_value()
-    feed = FeedService(PostgresChanges(database), watches, PlaceTokens(secret, "resume token", InvalidResumeToken))
+    tokens = page_tokens(secret)
+    feed = FeedService(PostgresChanges(database), watches, PlaceTokens(secret, "resume token", InvalidResumeToken), tokens)
 
     def announce(user_id: UUID) -> None:
         watches.changed(user_id)
         announcements.announce(channel_of(user_id))
 
     # UUIDv7 (RFC 9562): ids that grow with time keep inserts at the right edge of the index.
-    return TaskHandler(TaskService(cache, page_tokens(secret), uuid7, announce), feed.token), FeedHandler(feed), TaskChecks()
+    tasks = TaskService(cache, tokens, uuid7, announce)
+    projects = ProjectService(CachedProjects(PostgresProjects(database), cache), tokens, uuid7, announce)
+    return [
+        (task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], (TaskHandler(tasks, feed.token), FeedHandler(feed), TaskChecks())),
+        (project_service_pb2.DESCRIPTOR.services_by_name["ProjectService"], (ProjectHandler(projects), ProjectChecks())),
+    ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 
-from servicekit.process.settings import MIN_SECRET_CHARACTERS, Port, Seconds, ServiceSettings, is_production
+from servicekit.process.settings import MIN_SECRET_CHARACTERS, Count, Port, ProcessSettings, Seconds, ServiceSettings, is_production
 
 Days = Annotated[int, Field(ge=1, le=3650)]
 
@@ -37,3 +37,12 @@ class Settings(ServiceSettings):
         if len(key) < MIN_SECRET_CHARACTERS or (is_production(info) and key == DEVELOPMENT_PAGE_TOKEN_KEY):
             raise ValueError(f"must be a secret of {MIN_SECRET_CHARACTERS} characters or more; make one with: openssl rand -base64 32")
         return value
+
+
+class WorkerSettings(ProcessSettings):
+    """The settings of the worker. It calls no service and serves no calls, so it has neither the service token nor the page token key."""
+
+    grpc_port: Port = 50053
+    ops_port: Port = 9093
+    otel_service_name: str = "task-worker"
+    database_pool_max_size: Count = 8

@@ -12,7 +12,7 @@ from servicekit.process.memory import return_freed_memory
 from servicekit.process.ops import Endpoint, OpsServer
 from servicekit.process.periodic import Periodic, measure
 from servicekit.process.runtime import Drain, Resource, serve
-from servicekit.process.settings import ServiceSettings
+from servicekit.process.settings import ProcessSettings
 from servicekit.process.telemetry import Tracing
 from servicekit.rpc.admission import Verifier
 from servicekit.rpc.call_log import CallLog
@@ -24,12 +24,15 @@ from servicekit.rpc.server import GrpcServer, ServerOptions
 from servicekit.stores.migrate import Migrations
 from servicekit.stores.postgres import Database, DatabaseOptions
 
+# The gRPC services, each with the objects that implement its methods.
+Handlers = Sequence[tuple[ServiceDescriptor, Sequence[object]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A service's own parts. `handlers` pairs each gRPC service with the objects that implement its methods. `drains` end the streams."""
+    """A service's own parts. `drains` end the streams."""
 
-    handlers: Sequence[tuple[ServiceDescriptor, Sequence[object]]]
+    handlers: Handlers
     verifier: Verifier
     registry: CollectorRegistry
     resources: Sequence[Resource]
@@ -40,7 +43,7 @@ class Parts:
     drains: Sequence[Drain] = ()
 
 
-def database(settings: ServiceSettings, registry: CollectorRegistry, *, connections: int | None = None, generic_plans: bool = False) -> Database:
+def database(settings: ProcessSettings, registry: CollectorRegistry, *, connections: int | None = None, generic_plans: bool = False) -> Database:
     """Returns a pool for the settings. `connections` overrides its size. `generic_plans`: see DatabaseOptions."""
     options = DatabaseOptions(
         url=settings.database_url.get_secret_value(),
@@ -54,7 +57,7 @@ def database(settings: ServiceSettings, registry: CollectorRegistry, *, connecti
     return Database(options, registry)
 
 
-def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[Database, Check]:
+def database_check(settings: ProcessSettings, migrations: Migrations) -> tuple[Database, Check]:
     """Returns a readiness check and its pool. The check passes if the database is available with the schema that this code needs, in one query.
 
     The check has a connection of its own, so that it does not fail when calls use the whole pool. A loaded replica must stay ready: otherwise load
@@ -64,7 +67,7 @@ def database_check(settings: ServiceSettings, migrations: Migrations) -> tuple[D
     return pool, lambda: migrations.require(pool)
 
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=ProcessSettings)
 
 
 async def run(settings: S, wire: Callable[[S], Parts]) -> None:
@@ -77,7 +80,7 @@ async def run(settings: S, wire: Callable[[S], Parts]) -> None:
     await _serve(settings, wire(settings), tracing, call_log)
 
 
-async def _serve(settings: ServiceSettings, parts: Parts, tracing: Tracing, call_log: CallLog) -> None:
+async def _serve(settings: ProcessSettings, parts: Parts, tracing: Tracing, call_log: CallLog) -> None:
     pipeline = Pipeline(
         verifier=parts.verifier,
         service_tokens=settings.service_tokens,

@@ -1,4 +1,4 @@
-"""The command line of a service: `run` and `migrate`, which every service has, `distribute`, if its tables can be, and the service's own commands."""
+"""The command line of a service: `run` and `migrate`, which every service has, `work` and `distribute`, which some have, and the service's own."""
 
 import argparse
 import asyncio
@@ -18,20 +18,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from servicekit.process import logging
 from servicekit.process.settings import load
 from servicekit.stores.distribute import Distribution, NotDistributed
-from servicekit.stores.migrate import Migrations, ServiceRoleRefused
+from servicekit.stores.migrate import Migrations
+from servicekit.stores.rights import RoleRefused
 from servicekit.stores.wait import wait_for_database
 
 Action: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 class MigrationSettings(BaseSettings):
-    """The settings of a migration: its own credentials (their role owns the schema), and the role that gets the right to use the schema."""
+    """The settings of a migration: its own credentials (their role owns the schema), and the roles that get the right to use it."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: SecretStr
     # The role that the service logs in as. Unset if the service logs in as the owner of the schema.
     service_role: str | None = None
+    # The role that the service's worker logs in as. Unset if the service has no worker, or the worker logs in as the owner of the schema.
+    worker_role: str | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
@@ -51,17 +54,22 @@ _NONE: Final[Mapping[str, Command]] = MappingProxyType({})
 
 
 def main(
-    program: str, run: Action, migrations: Migrations, commands: Mapping[str, Command] = _NONE, distribution: Distribution | None = None
+    program: str,
+    run: Action,
+    migrations: Migrations,
+    commands: Mapping[str, Command] = _NONE,
+    distribution: Distribution | None = None,
+    work: Action | None = None,
 ) -> None:
-    """Runs the command that the command line names. `run` and the actions of `commands` read the service's settings themselves."""
+    """Runs the command that the command line names. `run`, `work` and the actions of `commands` read the service's settings themselves."""
     signal.signal(signal.SIGTERM, _end)
-    options = _parser(program, commands, distribution).parse_args()
-    if options.command == "run":
-        import uvloop  # noqa: PLC0415 - only `run` needs it
+    options = _parser(program, commands, distribution, work).parse_args()
+    if options.command in {"run", "work"}:
+        import uvloop  # noqa: PLC0415 - only these two need it
 
         os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
 
-        uvloop.run(run())
+        uvloop.run(work() if options.command == "work" and work is not None else run())
     elif options.command == "migrate":
         asyncio.run(_migrate(program, migrations))
     elif options.command == "distribute" and distribution is not None:
@@ -78,10 +86,14 @@ def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - signal's sig
     raise SystemExit(128 + number)
 
 
-def _parser(program: str, commands: Mapping[str, Command], distribution: Distribution | None = None) -> argparse.ArgumentParser:
+def _parser(
+    program: str, commands: Mapping[str, Command], distribution: Distribution | None = None, work: Action | None = None
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     choices = parser.add_subparsers(dest="command", required=True)
     choices.add_parser("run", help="serve until SIGTERM")
+    if work is not None:
+        choices.add_parser("work", help="do the work of the background until SIGTERM; any number of processes can")
     choices.add_parser("migrate", help="migrate the database schema to this version, then exit")
     if distribution is not None:
         choices.add_parser("distribute", help="distribute the tables over the servers of a Citus cluster, after migrate, then exit")
@@ -98,11 +110,13 @@ async def _migrate(program: str, migrations: Migrations) -> None:
     url = settings.database_url.get_secret_value()
     await wait_for_database(url)
     try:
-        applied = await migrations.apply(url, settings.service_role)
-    except ServiceRoleRefused as error:
+        applied = await migrations.apply(url, settings.service_role, settings.worker_role)
+    except RoleRefused as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    structlog.get_logger().info("migrated", schema=migrations.schema, applied=applied, service_role=settings.service_role)
+    structlog.get_logger().info(
+        "migrated", schema=migrations.schema, applied=applied, service_role=settings.service_role, worker_role=settings.worker_role
+    )
 
 
 async def _distribute(program: str, distribution: Distribution) -> None:

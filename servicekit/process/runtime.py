@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 
 from servicekit.process.ops import OpsServer
-from servicekit.process.settings import ServiceSettings
+from servicekit.process.settings import ProcessSettings
 from servicekit.process.telemetry import Tracing
 from servicekit.rpc.health import Health
 from servicekit.rpc.server import GrpcServer
@@ -45,7 +45,7 @@ class Resource(Protocol):
 
 
 async def serve(
-    settings: ServiceSettings,
+    settings: ProcessSettings,
     *,
     server: GrpcServer,
     ops: OpsServer,

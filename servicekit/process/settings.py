@@ -16,8 +16,8 @@ MIN_PASSWORD_CHARACTERS: Final = 12
 MIN_SECRET_CHARACTERS: Final = 32
 
 
-class ServiceSettings(BaseSettings):
-    """The settings that every service has. The environment variable has the field's name in capitals."""
+class ProcessSettings(BaseSettings):
+    """The settings of every process with a server. The environment variable has the field's name in capitals."""
 
     # An empty variable counts as unset, because compose files and charts cannot omit a variable.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -25,8 +25,6 @@ class ServiceSettings(BaseSettings):
     environment: Literal["development", "production"] = "production"
     database_url: SecretStr
     redis_url: SecretStr
-    # Authenticates the system's own services to one another. Several tokens are separated by commas: the first is sent, all are accepted.
-    service_token: SecretStr
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     bind_host: str = "0.0.0.0"  # noqa: S104 - in a pod, the pod's own address
     grpc_port: Port
@@ -77,6 +75,18 @@ class ServiceSettings(BaseSettings):
         except ValidationError:
             raise ValueError("must be redis://host:port/database") from None
         return value
+
+    @property
+    def service_tokens(self) -> list[str]:
+        """All accepted service tokens: none, if the process has no methods for other services."""
+        return []
+
+
+class ServiceSettings(ProcessSettings):
+    """The settings that every service has, in addition to those of every process with a server."""
+
+    # Authenticates the system's own services to one another. Several tokens are separated by commas: the first is sent, all are accepted.
+    service_token: SecretStr
 
     @field_validator("service_token")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import protovalidate
 from taskmanager.rpc.v1 import access_pb2
 
-from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, Violation
+from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, TokenInvalid, Violation
 from servicekit.identity import Identity, acting_user, bearer_token
 from servicekit.rpc.call import Call, Check
 from servicekit.rpc.method import Method
@@ -35,6 +35,18 @@ class Verifier(Protocol):
 
     async def verify(self, token: str) -> Identity:
         """Returns the token's identity. Raises TokenInvalid or DependencyUnavailable."""
+
+
+class NoTokens:
+    """The Verifier of a process without methods for users."""
+
+    def known(self, _: str) -> Identity | None:
+        """See Verifier.known."""
+        raise TokenInvalid
+
+    async def verify(self, _: str) -> Identity:
+        """See Verifier.verify."""
+        raise TokenInvalid
 
 
 def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str], check: Check | None = None) -> Admission:

@@ -2,7 +2,7 @@
 
 Migrations run as a separate step with their own credentials, never at service start in production. They are additive, so that old code runs on the
 new schema. The role that migrates owns the objects that they create. The service's login role gets the right to use these objects, and no other
-right.
+right. The role of the service's worker, if it has one, gets only what WorkerRights names.
 
 A migration whose first line begins with `-- no transaction` has statements that PostgreSQL executes only outside of a transaction, such as CREATE
 INDEX CONCURRENTLY. Each of its statements runs by itself. If one fails, the ones before it stay, and the next
@@ -20,7 +20,7 @@ import asyncpg
 
 from servicekit.errors import DependencyUnavailable
 from servicekit.stores.postgres import Database
-from servicekit.stores.statements import statements
+from servicekit.stores.rights import Rights, WorkerRights, execute, rights
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -35,10 +35,6 @@ INVALID_INDEXES: Final = """
 SELECT format('%I.%I', nspname, relname) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid JOIN pg_namespace AS n ON n.oid = relnamespace
  WHERE NOT indisvalid AND nspname = $1
 """
-
-
-class ServiceRoleRefused(Exception):
-    """The role that must get the right to use the schema does not exist, or grants cannot restrict it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +54,29 @@ class Migration:
 class Migrations:
     """The migrations of one schema, in order."""
 
-    def __init__(self, schema: str, folder: Traversable) -> None:
+    def __init__(self, schema: str, folder: Traversable, worker: WorkerRights | None = None) -> None:
+        """`worker`: the rights of the role of the service's worker, if the service has one."""
         self.schema = schema
+        self._worker = worker
         self._all = sorted((_read(file) for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda m: m.version)
         versions = [migration.version for migration in self._all]
         if versions != list(range(1, len(versions) + 1)):
             raise ValueError(f"the migrations of {schema} are not numbered from 1 without a gap: {versions}")
 
-    async def apply(self, url: str, service_role: str | None = None) -> list[str]:
-        """Applies the missing migrations and grants `service_role` the right to use the schema and no other right. Without a role, changes no rights.
+    async def apply(self, url: str, service_role: str | None = None, worker_role: str | None = None) -> list[str]:
+        """Applies the missing migrations, grants `service_role` the right to use the schema and no other right, and `worker_role` its WorkerRights.
 
-        Returns the names of the applied migrations. Raises ServiceRoleRefused before it applies anything, or asyncpg's errors. A migration that
-        fails is rolled back completely, unless it has no transaction; the ones before it stay applied.
+        Without a role, changes no rights. Returns the names of the applied migrations. Raises RoleRefused before it applies anything, or asyncpg's
+        errors. A migration that fails is rolled back completely, unless it has no transaction; the ones before it stay applied.
         """
         connection = await asyncpg.connect(url, statement_cache_size=0)
         try:
-            grants = _grants(self.schema, await _quoted(connection, service_role)) if service_role else ""
+            grants = await rights(connection, self.schema, service_role, worker_role, self._worker)
             applied = [migration.name for migration in self._all if await self._applied(connection, migration, grants)]
             if grants and not applied:
                 async with connection.transaction():
                     await self.lock(connection)
-                    await _execute(connection, grants)
+                    await grants.grant(connection)
             return applied
         finally:
             await connection.close()
@@ -96,7 +94,7 @@ class Migrations:
             return False
         return bool(await connection.fetchval(f"SELECT max(version) >= $1 FROM {table}", len(self._all)))  # noqa: S608 - a constant
 
-    async def _applied(self, connection: Connection, migration: Migration, grants: str) -> bool:
+    async def _applied(self, connection: Connection, migration: Migration, grants: Rights | None) -> bool:
         """Applies the migration. Returns False if it was applied before."""
         if migration.in_transaction:
             return await self._apply(connection, migration, grants, migration.sql)
@@ -110,23 +108,23 @@ class Migrations:
                 return False
             for (index,) in await connection.fetch(INVALID_INDEXES, self.schema):
                 await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
-            await _execute(connection, migration.sql)
+            await execute(connection, migration.sql)
             return await self._apply(connection, migration, grants, "")
         finally:
             await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
 
-    async def _apply(self, connection: Connection, migration: Migration, grants: str, sql: str) -> bool:
+    async def _apply(self, connection: Connection, migration: Migration, grants: Rights | None, sql: str) -> bool:
         """Executes the SQL and notes that the migration is applied, in one transaction. Returns False if it was applied before."""
         async with connection.transaction():
             await self.lock(connection)
             if await self._is_noted(connection, migration):
                 return False
-            await _execute(connection, sql)
+            await execute(connection, sql)
             note = f"INSERT INTO {self.schema}.schema_migrations (version, name) VALUES ($1, $2)"  # noqa: S608 - a constant
             await connection.execute(note, migration.version, migration.name)
             if grants:
                 # With each migration, not after the last: no object ever exists without its rights, and no function is ever open to all roles.
-                await _execute(connection, grants)
+                await grants.grant(connection)
             return True
 
     async def _is_applied(self, connection: Connection, migration: Migration) -> bool:
@@ -154,47 +152,9 @@ class Migrations:
         )
 
 
-async def _execute(connection: Connection, sql: str) -> None:
-    for statement in statements(sql):
-        await connection.execute(statement)
-
-
-async def _quoted(connection: Connection, role: str) -> str:
-    """Returns the role, quoted for a statement. Raises ServiceRoleRefused."""
-    # Cast to text: as a `name`, the type of the column, a long role would be truncated or rejected.
-    found = await connection.fetchrow(
-        "SELECT quote_ident(rolname) AS quoted, pg_has_role(rolname, current_user, 'MEMBER') AS unbounded, current_user AS migrator"
-        " FROM pg_roles WHERE rolname = $1::text",
-        role,
-    )
-    if found is None:
-        raise ServiceRoleRefused(f"SERVICE_ROLE: the database has no role {role!r}")
-    if found["unbounded"]:
-        raise ServiceRoleRefused(
-            f"SERVICE_ROLE: {role!r} is a superuser or has every right of {found['migrator']!r}, the role that migrates, so grants cannot bound it:"
-            " choose another role, or leave SERVICE_ROLE empty if there is only one role"
-        )
-    return str(found["quoted"])
-
-
-def packaged(schema: str, package: str) -> Migrations:
+def packaged(schema: str, package: str, worker: WorkerRights | None = None) -> Migrations:
     """Returns the migrations of a schema from the folder `migrations` of a service's package. Does not import the package's modules."""
-    return Migrations(schema, resources.files(package) / "migrations")
-
-
-def _grants(schema: str, role: str) -> str:
-    """Returns the statements after which the role may use the schema and has no other right, whatever rights it had before. `role` is quoted."""
-    return f"""
-        REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {role};
-        GRANT USAGE ON SCHEMA {schema} TO {role};
-        REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {role};
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};
-        REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_migrations FROM {role};
-        REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schema} FROM PUBLIC, {role};
-        GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};
-        REVOKE ALL ON ALL ROUTINES IN SCHEMA {schema} FROM PUBLIC, {role};
-        GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role};
-    """
+    return Migrations(schema, resources.files(package) / "migrations", worker)
 
 
 def _read(file: Traversable) -> Migration:

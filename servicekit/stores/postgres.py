@@ -49,6 +49,8 @@ _AWAY: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
+    # The schema of before: a migration has not granted this role its rights yet.
+    asyncpg.InsufficientPrivilegeError,
     # The database or its role does not exist: an operator may be restoring it.
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,

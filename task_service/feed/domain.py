@@ -2,27 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
+from task_service.projects.domain import Project
 from task_service.tasks.domain import Task
 
 
 class ChangeKind(IntEnum):
-    """What happened to a task. The API and the table use the same numbers."""
+    """What happened to a task or a project. The API and the table use the same numbers."""
 
     CREATED = 1
     UPDATED = 2
     DELETED = 3
     RESTORED = 4
+    REMINDER = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of a user's change log, with the task after the change. `seq` counts from 1 without gaps, in commit order."""
+    """One entry of a user's change log, with the task after the change, or the project. `seq` counts from 1 without gaps, in commit order."""
 
     seq: int
     kind: ChangeKind
-    task: Task
+    subject: Task | Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,24 @@ class WatchEvent:
 
     change: Change | None
     resume_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """One entry of a task's history. `session_id` or `api_token_id` says who made the change; the server's own changes have neither."""
+
+    seq: int
+    kind: ChangeKind
+    at: datetime
+    changed_fields: Sequence[str]
+    session_id: UUID | None
+    api_token_id: UUID | None
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A page of a task's history, newest first. The page token is empty on the last page."""
+
+    changes: Sequence[TaskChange]
+    next_page_token: str

@@ -1,20 +1,26 @@
-"""The use case of following a change log. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what it needs."""
+"""The use cases of a change log: to follow it, and to read the history of a task.
+
+Must not import grpc, protobuf, asyncpg or redis: Protocols describe what it needs.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
-from servicekit.errors import DependencyUnavailable, TimeLimitExceeded
+from servicekit.errors import DependencyUnavailable, InvalidPageToken, TimeLimitExceeded
 from servicekit.identity import Identity
 from servicekit.rpc.paging import Key
-from task_service.feed.domain import Change, Changes, WatchEvent
+from task_service.feed.domain import Change, Changes, History, TaskChange, WatchEvent
 from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired
 from task_service.feed.watching import ChangeLog, Watch
-from task_service.tasks.domain import Place
+from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Place, Task
+from task_service.tasks.errors import TaskNotFound
 from task_service.tasks.service import Tokens
 
 CHANGES_AT_ONCE = 100
+# More than the number of any change.
+LAST_NUMBER = 2**62
 
 
 class Streams(Protocol):
@@ -27,13 +33,16 @@ class Streams(Protocol):
 class FeedService:
     """Lets clients follow their user's change log."""
 
-    def __init__(self, log: ChangeLog, streams: Streams, resume_tokens: Tokens) -> None:
+    def __init__(self, log: ChangeLog, streams: Streams, resume_tokens: Tokens, page_tokens: Tokens) -> None:
         self._log = log
         self._streams = streams
         self._resume_tokens = resume_tokens
+        self._page_tokens = page_tokens
 
-    async def watch_tasks(self, identity: Identity, resume_token: str) -> AsyncGenerator[WatchEvent, None]:
+    async def watch_tasks(self, identity: Identity, resume_token: str, *, show_projects: bool = False) -> AsyncGenerator[WatchEvent, None]:
         """Yields a checkpoint, and then every change after the resume token, or from now on if the token is empty: in order, each exactly once.
+
+        Without `show_projects` it leaves out the changes of projects.
 
         While nothing changes, it yields a checkpoint every HEARTBEAT_SECONDS. It ends only by raising InvalidResumeToken, ResumeTokenExpired,
         TooManyWatches, TokenInvalid, ServiceStopping or DependencyUnavailable.
@@ -49,7 +58,8 @@ class FeedService:
                 for change in found.changes:
                     watch.check()
                     place = Place(place.epoch, change.seq)
-                    yield self._event(identity.user_id, change, place)
+                    if show_projects or isinstance(change.subject, Task):
+                        yield self._event(identity.user_id, change, place)
                 # A heartbeat needs no read of the log, because a new change wakes the watch.
                 while place.seq == found.last_seq and not await watch.wait():
                     yield self._event(identity.user_id, None, place)
@@ -68,6 +78,18 @@ class FeedService:
             return Place(found.epoch, found.last_seq)
         _require_whole(place, found)
         return place
+
+    async def list_task_changes(self, user_id: UUID, task_id: UUID, page_size: int, page_token: str) -> History:
+        """Returns a page of the task's history. A `page_size` of 0 means DEFAULT_PAGE_SIZE. Raises TaskNotFound and InvalidPageToken."""
+        size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        query = ["ListTaskChanges", str(user_id), str(task_id)]
+        before = _number(self._page_tokens.open(page_token, query)) if page_token else LAST_NUMBER
+        # Reads one change more than the page has, to know whether another page follows.
+        found = await self._log.list_of_task(user_id, task_id, before, size + 1)
+        if found is None:
+            raise TaskNotFound
+        changes = _fitting(found[:size])
+        return History(changes, "" if len(changes) == len(found) else self._page_tokens.seal([changes[-1].seq], query))
 
     def token(self, user_id: UUID, place: Place) -> str:
         """Returns the resume token of a place."""
@@ -92,6 +114,23 @@ def _require_whole(place: Place, found: Changes) -> None:
     is_next = seqs == list(range(place.seq + 1, place.seq + 1 + len(seqs)))
     if found.epoch != place.epoch or place.seq > found.last_seq or not is_next or (not seqs and place.seq < found.last_seq):
         raise ResumeTokenExpired
+
+
+def _number(keys: Sequence[Key]) -> int:
+    match keys:
+        case [int(number)]:
+            return number
+    raise InvalidPageToken
+
+
+def _fitting(changes: Sequence[TaskChange]) -> Sequence[TaskChange]:
+    """Returns as many of the first changes as fit on a page of MAX_PAGE_BYTES, and at least the first one."""
+    size = 0
+    for count, change in enumerate(changes):
+        size += change.task.text_bytes
+        if size > MAX_PAGE_BYTES and count > 0:
+            return changes[:count]
+    return changes
 
 
 def _of(user_id: UUID) -> Sequence[Key]:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit.errors import ServiceError, TokenInvalid
 from servicekit.identity import Identity
-from task_service.feed.domain import Changes
+from task_service.feed.domain import Changes, TaskChange
 from task_service.feed.errors import ServiceStopping, TooManyWatches
 
 POLL_SECONDS: Final = 1.0
@@ -34,6 +34,9 @@ class ChangeLog(Protocol):
 
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
         """Returns at most `limit` changes after the one with the number `after`, fewer if they are large; no changes if `after` is None."""
+
+    async def list_of_task(self, user_id: UUID, task_id: UUID, before: int, limit: int) -> Sequence[TaskChange] | None:
+        """Returns at most `limit` changes of a task with numbers below `before`, newest first; None if the user has no such task, also in the bin."""
 
     async def get_epoch(self) -> str:
         """Returns the log's epoch."""

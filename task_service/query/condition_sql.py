@@ -18,6 +18,9 @@ _SIGNS: Final = {
     Operator.GREATER: ">",
     Operator.GREATER_OR_EQUAL: ">=",
 }
+# The columns that have another name than the field. If a task has a due_on, its column due_date is the end of that day, and the API has no due_date.
+# Lists order and filter due_date by due_at in any case.
+_COLUMNS: Final = {Field.DUE_AT: "due_date"}
 # The condition for presence, for fields that are never null.
 _NOT_EMPTY: Final = {Field.DESCRIPTION: "description <> ''", Field.LABELS: "labels <> '{}'"}
 
@@ -66,13 +69,16 @@ def _sql(condition: Condition, parameter: Parameter) -> str:
             return f"({' AND '.join(_sql(term, parameter) for term in terms)})"
         case AnyOf(terms):
             return f"({' OR '.join(_sql(term, parameter) for term in terms)})"
+        case Comparison(field=field, operator=Operator.PRESENT, negated=True) if field not in _NOT_EMPTY:
+            # In this form, an index serves it.
+            return f"{_COLUMNS.get(field, field.value)} IS NULL"
         case Comparison():
             comparison = _comparison_sql(condition, parameter)
             return f"({comparison}) IS NOT TRUE" if condition.negated else comparison
 
 
 def _comparison_sql(comparison: Comparison, parameter: Parameter) -> str:
-    field, name = comparison.field, comparison.field.value
+    field, name = comparison.field, _COLUMNS.get(comparison.field, comparison.field.value)
     match comparison.operator:
         case Operator.PRESENT:
             return _NOT_EMPTY.get(field, f"{name} IS NOT NULL")

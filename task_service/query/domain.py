@@ -5,9 +5,10 @@ The logic is two-valued: if a field is absent, every comparison with it is false
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum, IntEnum
 from typing import Final, TypeAlias
+from uuid import UUID
 
 
 class Status(IntEnum):
@@ -19,7 +20,7 @@ class Status(IntEnum):
 
 
 class Field(Enum):
-    """A field of a task. The API and the table use the same name."""
+    """A field of a task, by its name in the API."""
 
     TITLE = "title"
     DESCRIPTION = "description"
@@ -31,6 +32,15 @@ class Field(Enum):
     COMPLETED_AT = "completed_at"
     DELETED_AT = "deleted_at"
     LABELS = "labels"
+    PROJECT_ID = "project_id"
+    PARENT_ID = "parent_id"
+    DUE_AT = "due_at"
+    DUE_ON = "due_on"
+    TIME_ZONE = "time_zone"
+    RECURRENCE = "recurrence"
+    PREVIOUS_ID = "previous_id"
+    NEXT_ID = "next_id"
+    REMINDERS = "reminders"
 
 
 class Operator(Enum):
@@ -48,12 +58,15 @@ class Operator(Enum):
 
 # Error messages list the operators in this order.
 TEXT_OPERATORS: Final = (Operator.EQUAL, Operator.NOT_EQUAL, Operator.HAS)
-STATUS_OPERATORS: Final = (Operator.EQUAL, Operator.NOT_EQUAL)
+EQUALITY_OPERATORS: Final = (Operator.EQUAL, Operator.NOT_EQUAL)
 LABEL_OPERATORS: Final = (Operator.HAS,)
 ORDERED_OPERATORS: Final = tuple(operator for operator in Operator if operator not in {Operator.HAS, Operator.PRESENT})
 
 TEXTS: Final = frozenset({Field.TITLE, Field.DESCRIPTION})
-TIMES: Final = frozenset({Field.DUE_DATE, Field.CREATED_AT, Field.UPDATED_AT, Field.COMPLETED_AT, Field.DELETED_AT})
+IDS: Final = frozenset({Field.PROJECT_ID, Field.PARENT_ID, Field.PREVIOUS_ID, Field.NEXT_ID})
+# Fields that a filter only asks for presence.
+PARTS: Final = frozenset({Field.RECURRENCE, Field.REMINDERS})
+TIMES: Final = frozenset({Field.DUE_DATE, Field.DUE_AT, Field.CREATED_AT, Field.UPDATED_AT, Field.COMPLETED_AT, Field.DELETED_AT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ class Slot:
     number: int
 
 
-Value: TypeAlias = str | int | Status | datetime | None
+Value: TypeAlias = str | int | Status | datetime | date | UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +168,8 @@ def operators_of(field: Field) -> tuple[Operator, ...]:
     """Returns the operators that the field takes, without PRESENT, which all fields take."""
     if field in TEXTS:
         return TEXT_OPERATORS
-    if field is Field.STATUS:
-        return STATUS_OPERATORS
+    if field in IDS or field in {Field.STATUS, Field.TIME_ZONE}:
+        return EQUALITY_OPERATORS
+    if field in PARTS:
+        return ()
     return LABEL_OPERATORS if field is Field.LABELS else ORDERED_OPERATORS

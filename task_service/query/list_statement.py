@@ -18,7 +18,8 @@ from task_service.query.order import NEWEST_FIRST, Order, OrderField, OrderKey
 
 COLUMN_NAMES: Final = (
     *("user_id", "id", "title", "description", "status", "priority", "due_date", "labels"),
-    *("created_at", "updated_at", "completed_at", "deleted_at", "version"),
+    *("created_at", "updated_at", "completed_at", "deleted_at", "version", "project_id", "parent_id", "position"),
+    *("due_on", "time_zone", "recurrence", "previous_id", "next_id", "reminders"),
 )
 # In a list, a task without a due date comes last in both directions.
 _NO_DUE_DATE: Final = {False: "infinity", True: "-infinity"}
@@ -99,6 +100,8 @@ TITLE_KEY: Final = '{} COLLATE "C"'
 TITLE: Final = TITLE_KEY.format(folded("title"))
 # The orders for which the tasks of one status have an index, in both directions: see migrations/0003_lists.sql and 0011_text.sql.
 DUE_DATE: Final = f"COALESCE(due_date, '{_NO_DUE_DATE[False]}')"
+# A task from before there were positions has that of its id: see migrations/0014_lists_of_projects.sql.
+PLACE_KEY: Final = "COALESCE(position, '0' || encode(uuid_send(id), 'hex'))"
 SERVED: Final = frozenset({("created_at", "id"), (DUE_DATE, "id"), ("(-priority)", DUE_DATE, "id"), ("(-priority)", TITLE, "id")})
 # The first keys of the indexes. For any other order that begins with one of them, PostgreSQL reads an index, and sorts only the tasks that have the
 # same value.
@@ -146,12 +149,26 @@ def _reads_many(order: Order, conditions: tuple[Condition, ...], with_total: boo
     if about_status_alone(conditions):
         return tuple(key.sql for key in _keys(order)) not in SERVED
     others = [condition for condition in conditions if not about_status_alone([condition])]
+    if any(map(_is_of_few, others)) or (order[0].field is OrderField.POSITION and not with_total and all(map(_is_of_project, others))):
+        return False
     return with_total or len(others) > 1 or not _is_by_creation(order) or not _is_served(others[0])
 
 
 def _reads_all_deleted(order: Order, conditions: tuple[Condition, ...]) -> bool:
     """Whether PostgreSQL may read all deleted tasks: the one index that they have serves the order of `created_at`, and no condition."""
     return bool(conditions) or not _is_by_creation(order)
+
+
+def _is_of_few(condition: Condition) -> bool:
+    """Whether the condition is true for few tasks, which an index has: the subtasks of a task."""
+    return isinstance(condition, Comparison) and (condition.field, condition.operator, condition.negated) == (Field.PARENT_ID, Operator.EQUAL, False)
+
+
+def _is_of_project(condition: Condition) -> bool:
+    """Whether an index has the tasks for which the condition is true, in the order of `position`: those of a project, or of the inbox."""
+    if not isinstance(condition, Comparison) or condition.field is not Field.PROJECT_ID:
+        return False
+    return (condition.operator, condition.negated) in {(Operator.EQUAL, False), (Operator.PRESENT, True)}
 
 
 def _is_served(condition: Condition) -> bool:
@@ -286,10 +303,14 @@ def _key(key: OrderKey, *, wanted: bool) -> Key:
     match key.field:
         case OrderField.PRIORITY if key.descending != wanted:
             return Key("(-priority)", "priority_key", wanted, turned=True)
-        case OrderField.DUE_DATE:
+        case OrderField.DUE_DATE | OrderField.DUE_AT:
             return Key(f"COALESCE(due_date, '{_NO_DUE_DATE[key.descending]}')", "due_date_key", key.descending)
+        case OrderField.DUE_ON:
+            return Key(f"COALESCE(due_on, '{_NO_DUE_DATE[key.descending]}')", "due_on_key", key.descending)
         case OrderField.TITLE:
             return Key(TITLE, "title_key", key.descending)
+        case OrderField.POSITION:
+            return Key(PLACE_KEY, "place_key", key.descending)
         case _:
             return Key(name, name, key.descending)
 

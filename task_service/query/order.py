@@ -17,6 +17,9 @@ class OrderField(IntEnum):
     DUE_DATE = 3
     PRIORITY = 4
     TITLE = 5
+    POSITION = 6
+    DUE_AT = 7
+    DUE_ON = 8
 
 
 @dataclass(frozen=True, slots=True)

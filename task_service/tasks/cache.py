@@ -8,10 +8,10 @@ fences. A write of several tasks stores no values. If Redis is down, reads and w
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry
@@ -25,8 +25,12 @@ from task_service.cache.service import CacheState
 from task_service.cache.values import CachedValues, new_token
 from task_service.query.list_query import ListQuery, Position
 from task_service.tasks.domain import Actor, Encoded, Listed, Task
-from task_service.tasks.errors import CacheStateChanged
+from task_service.tasks.errors import CacheStateChanged, NotFenced
 from task_service.tasks.writes import Creation, Operations, Written
+
+R = TypeVar("R")
+# A write below the cache. It gets the state of the cache, the tasks that are fenced, and what it must call if it fails: see FencedTasks.write.
+FencedWrite = Callable[[State | None, Sequence[UUID], Callable[[], None]], Awaitable[R]]
 
 # What a value begins with: this, the generation, the user's id and the task's id. The last byte is the version of the encoding: it grows when the
 # bytes behind the ids get another meaning. A value with another beginning is a miss.
@@ -53,9 +57,12 @@ class FencedTasks(Protocol):
         idempotency: Idempotency | None = None,
         *,
         state: State | None = None,
+        fenced: Sequence[UUID] = (),
         on_failed: Callable[[], None] | None = None,
     ) -> Written:
         """See TaskRepository.write. Raises CacheStateChanged, and has changed nothing, if the cache has another state than `state` by then.
+
+        Raises NotFenced, and has changed nothing, if the write would change a task that is not in `fenced`.
 
         `on_failed` is called after a failed write, once it is certain that the write is not running any more (see servicekit.stores.postgres).
         """
@@ -119,14 +126,29 @@ class CachedTasks:
         if isinstance(operations[0], Creation):
             return await self._repository.write(actor, operations, idempotency)
         task_ids = list({operation.id: None for operation in operations})
+
+        async def write(state: State | None, fenced: Sequence[UUID], on_failed: Callable[[], None]) -> Written:
+            return await self._repository.write(actor, operations, idempotency, state=state, fenced=fenced, on_failed=on_failed)
+
+        written, fence = await self._write_fenced(actor.user_id, task_ids, write)
+        return await self._written(written, fence)
+
+    async def write_fenced(self, user_id: UUID, task_ids: Sequence[UUID], write: FencedWrite[R]) -> R:
+        """Executes a write of another repository that changes these tasks, and others only if it names them in NotFenced."""
+        result, fence = await self._write_fenced(user_id, task_ids, write)
+        await self._finish(fence)
+        return result
+
+    async def _write_fenced(self, user_id: UUID, task_ids: Sequence[UUID], write: FencedWrite[R]) -> tuple[R, Fence | None]:
         while True:
-            state, fence = await self._state.begin_write(lambda state: self._fence(state, actor.user_id, task_ids))
+            state, fence = await self._state.begin_write(partial(self._fence, user_id=user_id, task_ids=task_ids))
             try:
-                written = await self._repository.write(actor, operations, idempotency, state=state, on_failed=partial(self._finish_later, fence))
+                return await write(state, task_ids, partial(self._finish_later, fence)), fence
             except CacheStateChanged:
                 await self._state.has_changed(state)
-            else:
-                return await self._written(written, fence)
+            except NotFenced as error:
+                # Usually these are all of them. More may come until the next try.
+                task_ids = list({**dict.fromkeys(task_ids), **dict.fromkeys(error.task_ids)})
 
     async def start(self) -> None:
         """Does nothing."""

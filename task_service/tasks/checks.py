@@ -3,6 +3,7 @@
 The pipeline calls it before the handler and adds its violations to those of the bounds, so an error names every invalid field.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -14,10 +15,14 @@ from servicekit.rpc.call import Call
 from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import check_key, refuse_if_match, required_etags
 from servicekit.rpc.timestamps import check_nanos
+from task_service.due.dates import parse_day
+from task_service.due.rule_syntax import parse_rule
+from task_service.due.zones import check_zone
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.order import parse_order
 from task_service.tasks.domain import WRITABLE_FIELDS
-from task_service.tasks.messages import etag, task_id
+from task_service.tasks.messages import UUID_PATTERN, etag, task_id, to_fields
+from task_service.tasks.series import stored
 
 MISSING_TITLE: Final = "must have 1 to 200 characters"
 # The fields whose zero means the default. An explicit zero without a mask is refused: it could be a mistake, and it would reset the field.
@@ -51,6 +56,11 @@ class TaskChecks:
         """UndeleteTask."""
         return _of_write(request.etag, call)
 
+    def check_move_task(self, request: task_service_pb2.MoveTaskRequest, call: Call) -> Sequence[Violation]:
+        """MoveTask."""
+        both = [Violation("before_id", "must not be set beside after_id")] if request.before_id and request.after_id else []
+        return [*_of_write(request.etag, call), *both]
+
     def check_batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchCreateTasks."""
         return [*_of_unconditional(call), *_in_each(_of_creation(each) for each in request.requests)]
@@ -80,8 +90,33 @@ def _in_each(found: Iterator[Iterator[Violation]]) -> Iterator[Violation]:
 
 def _of_creation(request: Any) -> Iterator[Violation]:
     # Without a task the bounds have a violation already.
-    if request.HasField("task"):
-        yield from _of_task(request.task, WRITABLE_FIELDS)
+    if not request.HasField("task"):
+        return
+    task = request.task
+    found = [*_of_task(task, WRITABLE_FIELDS), *_of_lists(task)]
+    yield from found
+    # What is wrong with the fields together.
+    if (task.due_on or task.HasField("recurrence")) and not found:
+        yield from collected(partial(_store, task))
+
+
+def _store(task: task_pb2.Task) -> None:
+    """Raises InvalidField if the due date and the recurrence do not fit together. What has to do with neither may be out of its bounds."""
+    schedule = task_pb2.Task(due_on=task.due_on, time_zone=task.time_zone)
+    if task.HasField("recurrence"):
+        schedule.recurrence.rrule = task.recurrence.rrule
+    if task.HasField("due_date"):
+        schedule.due_date.CopyFrom(task.due_date)
+    # A due date out of its bounds has a violation already.
+    with contextlib.suppress(OverflowError):
+        stored(to_fields(schedule))
+
+
+def _of_lists(task: task_pb2.Task) -> Iterator[Violation]:
+    """The ids of the lists to which a new task is added. Updates ignore them."""
+    for name in ("project_id", "parent_id"):
+        if (value := getattr(task, name)) and not UUID_PATTERN.fullmatch(value):
+            yield Violation(f"task.{name}", "must be a valid UUID")
 
 
 def _of_update(request: task_service_pb2.UpdateTaskRequest) -> Iterator[Violation]:
@@ -110,3 +145,19 @@ def _of_task(task: task_pb2.Task, mask: Sequence[str]) -> Iterator[Violation]:
         yield Violation("task.title", MISSING_TITLE)
     if task.HasField("due_date"):
         yield from collected(partial(check_nanos, "task.due_date", task.due_date))
+        if task.due_on and {"due_date", "due_on"} <= set(mask):
+            yield Violation("task.due_on", "must not be set beside due_date")
+    if task.due_on:
+        yield from collected(partial(parse_day, "task.due_on", task.due_on))
+    if task.time_zone:
+        yield from collected(partial(check_zone, "task.time_zone", task.time_zone))
+    if task.HasField("recurrence"):
+        yield from collected(partial(parse_rule, "task.recurrence.rrule", task.recurrence.rrule))
+    for index, reminder in enumerate(task.reminders):
+        yield from _of_reminder(f"task.reminders[{index}]", reminder)
+
+
+def _of_reminder(path: str, reminder: task_pb2.Reminder) -> Sequence[Violation]:
+    if reminder.HasField("at"):
+        return collected(partial(check_nanos, f"{path}.at", reminder.at))
+    return [Violation(f"{path}.before_due", "must be a whole number of seconds")] if reminder.before_due.nanos else []

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, NamedTuple, NewType
 from uuid import UUID
 
+from task_service.due.domain import Anchor, Due, Series
 from task_service.query.domain import Status
 
 MAX_PAGE_SIZE: Final = 100
@@ -24,13 +25,33 @@ Encoded = NewType("Encoded", bytes)
 # 18 digits fit into PostgreSQL's bigint.
 _ETAG: Final = re.compile(r'"[1-9][0-9]{0,17}"')
 
-# The fields that a client can set, by their names in the API and in the table.
-WRITABLE_FIELDS: Final = ("title", "description", "status", "priority", "due_date", "labels")
+# The fields that UpdateTask and ReplaceTask set, by their names in the API.
+WRITABLE_FIELDS: Final = ("title", "description", "status", "priority", "due_date", "labels", "due_on", "time_zone", "recurrence", "reminders")
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """When to remind of a task: at a time, or a number of seconds before it is due. The other one is None."""
+
+    at: datetime | None = None
+    before_due: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """How a task repeats: a rule in its canonical text, and its series. A request has no series."""
+
+    rrule: str
+    anchor: Anchor
+    series: Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFields:
-    """The fields of a task that a client sets. The defaults are those of a new task."""
+    """The fields of a task that a client sets. The defaults are those of a new task.
+
+    At most one of `due_date` and `due_on` is set. In a write to the repository, `due_date` is the end of `due_on`, as in Task.
+    """
 
     title: str = ""
     description: str = ""
@@ -38,12 +59,20 @@ class TaskFields:
     priority: int = DEFAULT_PRIORITY
     due_date: datetime | None = None
     labels: tuple[str, ...] = ()
+    due_on: date | None = None
+    time_zone: str = ""
+    recurrence: Recurrence | None = None
+    reminders: tuple[Reminder, ...] = ()
+    # Only a creation sets them.
+    project_id: UUID | None = None
+    parent_id: UUID | None = None
 
 
 class Task(NamedTuple):
     """A task as it is stored. Times are aware, in UTC, to the microsecond; `version` grows by one with each change.
 
-    The fields have the order of the columns of a list. A NamedTuple costs a third of a frozen dataclass.
+    `due_date` is the time at which the task is due: if it has a `due_on`, the end of that day. The fields have the order of the columns of a list. A
+    NamedTuple costs a third of a frozen dataclass.
     """
 
     user_id: UUID
@@ -59,6 +88,26 @@ class Task(NamedTuple):
     completed_at: datetime | None
     deleted_at: datetime | None
     version: int
+    project_id: UUID | None = None
+    parent_id: UUID | None = None
+    # None for a task from before there were positions.
+    position: str | None = None
+    due_on: date | None = None
+    time_zone: str = ""
+    recurrence: Recurrence | None = None
+    previous_id: UUID | None = None
+    next_id: UUID | None = None
+    reminders: tuple[Reminder, ...] = ()
+
+    @property
+    def due(self) -> Due:
+        """When the task is due, as the client has set it."""
+        return Due(None if self.due_on else self.due_date, self.due_on, self.time_zone)
+
+    @property
+    def place(self) -> str:
+        """The position among the tasks with the same project and parent."""
+        return "0" + self.id.hex if self.position is None else self.position
 
     @property
     def etag(self) -> str:
@@ -74,6 +123,17 @@ class Task(NamedTuple):
     def text_bytes(self) -> int:
         """The approximate size of the task on a page, in bytes."""
         return len(self.title.encode()) + len(self.description.encode()) + sum(len(label.encode()) for label in self.labels)
+
+
+def position_of(seq: int) -> str:
+    """Returns the position of a task that the change with this number creates: see task.position_of."""
+    digits = f"{seq:x}"
+    return chr(96 + len(digits)) + digits
+
+
+def seq_of(position: str) -> int:
+    """Returns the number of the change that has created a task with this position."""
+    return int(position[1:], 16)
 
 
 def etag_of(version: int) -> str:
@@ -108,8 +168,12 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user, the session and the request of a write. The change log stores all three."""
+    """The user, the session and the request of a write. The change log stores them.
+
+    `by_api_token`: `session_id` is the id of an API token.
+    """
 
     user_id: UUID
     session_id: UUID
     request_id: str
+    by_api_token: bool = False

@@ -1,5 +1,8 @@
 """The errors of tasks."""
 
+from collections.abc import Iterable
+from uuid import UUID
+
 from servicekit.errors import Kind, ServiceError
 
 
@@ -48,6 +51,86 @@ class TaskNotDeleted(OperationRefused):
     message = "The task is not in the bin."
 
 
+class ProjectNotFound(OperationRefused):
+    """The caller has no such project outside the bin."""
+
+    kind = Kind.NOT_FOUND
+    reason = "PROJECT_NOT_FOUND"
+    message = "There is no such project."
+
+
+class ProjectArchived(OperationRefused):
+    """The project is archived, so no task can be added to it."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "PROJECT_ARCHIVED"
+    message = "The project is archived. Unarchive it before you add tasks to it."
+
+
+class ProjectDeleted(OperationRefused):
+    """The task's project is in the bin."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "PROJECT_DELETED"
+    message = "The project of this task is in the bin. Undelete the project."
+
+
+class ParentNotFound(OperationRefused):
+    """The caller has no task with the id of the parent outside the bin."""
+
+    kind = Kind.NOT_FOUND
+    reason = "PARENT_NOT_FOUND"
+    message = "There is no task with the id in parent_id."
+
+
+class ParentDeleted(OperationRefused):
+    """The task's parent is in the bin."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "PARENT_DELETED"
+    message = "The parent of this task is in the bin. Undelete the parent."
+
+
+class ParentCycle(OperationRefused):
+    """The new parent is the task itself or one of its subtasks."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "PARENT_CYCLE"
+    message = "A task cannot become a subtask of itself or of one of its own subtasks."
+
+
+class TooDeep(OperationRefused):
+    """The subtasks would have more levels than allowed."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TOO_DEEP"
+    message = "Subtasks can be at most 5 levels deep, the top one included."
+
+
+class TooManySubtasks(OperationRefused):
+    """The parent has as many subtasks as a task may have."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TOO_MANY_SUBTASKS"
+    message = "A task can have at most 500 subtasks."
+
+
+class TooManyDescendants(OperationRefused):
+    """The task has more subtasks, at all levels, than can be moved with it."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TOO_MANY_DESCENDANTS"
+    message = "This task has more than 1000 subtasks at all levels together. Move or delete some of them first."
+
+
+class SiblingNotFound(OperationRefused):
+    """The task next to which the other one moves is not in that list."""
+
+    kind = Kind.NOT_FOUND
+    reason = "SIBLING_NOT_FOUND"
+    message = "The task in before_id or after_id is not in the list to which the task moves."
+
+
 class AnswerTooLarge(OperationRefused):
     """From this operation on, the tasks of the answer have more text than MAX_ANSWER_BYTES."""
 
@@ -66,3 +149,16 @@ class IdempotencyKeyReused(WriteRefused):
 
 class CacheStateChanged(WriteRefused):
     """The cache has another state than the write was made for. The cache makes it again; no caller sees this."""
+
+
+class BasisChanged(WriteRefused):
+    """An update depends on the task as it is, and was planned without it or for another version. The service plans it again; no caller sees this."""
+
+
+class NotFenced(WriteRefused):
+    """The write changes more tasks than the cache has fenced. The cache fences them and tries again; no caller sees this."""
+
+    def __init__(self, task_ids: Iterable[UUID]) -> None:
+        """`task_ids`: the tasks that the write would change, without those of its operations."""
+        super().__init__()
+        self.task_ids = frozenset(task_ids)

@@ -9,13 +9,9 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.rpc.call import Call
 from servicekit.rpc.retry import IDEMPOTENCY_REPLAYED, Etags, idempotency, required_etags
-from task_service.query.domain import Status
-from task_service.query.filter_syntax import parse_filter
-from task_service.query.list_query import ListQuery
-from task_service.query.order import parse_order
 from task_service.tasks.domain import Actor, Place, Task
 from task_service.tasks.errors import OperationRefused
-from task_service.tasks.messages import etag, to_fields, to_message, to_replacement, to_update
+from task_service.tasks.messages import etag, to_fields, to_message, to_move, to_query, to_replacement, to_update
 from task_service.tasks.service import TaskService
 from task_service.tasks.writes import Deletion, Undeletion, Written
 
@@ -47,14 +43,7 @@ class TaskHandler:
 
     async def list_tasks(self, request: task_service_pb2.ListTasksRequest, call: Call) -> task_service_pb2.ListTasksResponse:
         """ListTasks."""
-        query = ListQuery(
-            user_id=call.identity.user_id,
-            status=Status(request.status) if request.status else None,
-            priority=request.priority or None,
-            order=parse_order(request.order_by),
-            filter=parse_filter(request.filter),
-            show_deleted=request.show_deleted,
-        )
+        query = to_query(request, call.identity.user_id)
         page = await self._service.list_tasks(
             query, page_size=request.page_size, page_token=request.page_token, skip=request.skip, with_total=request.include_total_size
         )
@@ -84,6 +73,11 @@ class TaskHandler:
         undeletion = Undeletion(UUID(request.id), required_etags(request.etag, call))
         return _task(await self._service.undelete_task(_actor(call), undeletion, idempotency(request, call)), call)
 
+    async def move_task(self, request: task_service_pb2.MoveTaskRequest, call: Call) -> task_pb2.Task | bytes:
+        """MoveTask."""
+        move = to_move(request, required_etags(request.etag, call))
+        return _task(await self._service.move_task(_actor(call), move, idempotency(request, call)), call)
+
     async def batch_get_tasks(self, request: task_service_pb2.BatchGetTasksRequest, call: Call) -> task_service_pb2.BatchGetTasksResponse:
         """BatchGetTasks."""
         with _one_of("ids"):
@@ -102,7 +96,7 @@ class TaskHandler:
         """BatchUpdateTasks."""
         updates = [to_update(update, _etags(etag(update.task))) for update in request.requests]
         with _one_of("requests"):
-            written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call))
+            written = await self._service.update_tasks(_actor(call), updates, idempotency(request, call), lambda index: f"requests[{index}].task")
         _note(written, call)
         return _with_tasks(task_service_pb2.BatchUpdateTasksResponse(), written.tasks)
 

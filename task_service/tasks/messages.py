@@ -13,9 +13,15 @@ from servicekit.errors import InvalidField
 from servicekit.rpc.field_mask import fields_to_set
 from servicekit.rpc.retry import Etags
 from servicekit.rpc.timestamps import from_timestamp
-from task_service.query.domain import Status
-from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Encoded, Task, TaskFields, etag_of
-from task_service.tasks.writes import Update
+from task_service.due.dates import parse_day
+from task_service.due.domain import Anchor
+from task_service.due.rule_syntax import parse_rule, rule_text
+from task_service.query.domain import Field, Status
+from task_service.query.filter_syntax import parse_filter
+from task_service.query.list_query import ListQuery
+from task_service.query.order import parse_order
+from task_service.tasks.domain import DEFAULT_PRIORITY, WRITABLE_FIELDS, Encoded, Recurrence, Reminder, Task, TaskFields, etag_of
+from task_service.tasks.writes import Move, Update
 
 T = TypeVar("T")
 
@@ -23,7 +29,7 @@ MAX_ETAG_CHARACTERS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A lookup in this mapping costs a quarter of Status(number).
 _STATUSES: Final = {task_pb2.Task.STATUS_UNSPECIFIED: Status.PENDING} | {status.value: status for status in Status}
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID_PATTERN: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def to_message(task: Task, new: Callable[[], task_pb2.Task] = task_pb2.Task) -> task_pb2.Task:
@@ -33,7 +39,8 @@ def to_message(task: Task, new: Callable[[], task_pb2.Task] = task_pb2.Task) -> 
     """
     # Assignments cost two thirds of a constructor with keywords.
     message = new()
-    user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version = task
+    user_id, task_id, title, description, status, priority, due_date, labels, created_at, updated_at, completed_at, deleted_at, version, *rest = task
+    project_id, parent_id, _, due_on, _, recurrence, previous_id, next_id, reminders = rest
     message.id = str(task_id)
     message.user_id = str(user_id)
     message.title = title
@@ -46,12 +53,36 @@ def to_message(task: Task, new: Callable[[], task_pb2.Task] = task_pb2.Task) -> 
     if labels:
         message.labels.extend(labels)
     if due_date is not None:
-        _set(message.due_date, due_date)
+        _set(message.due_at, due_date)
+        if due_on is None:
+            _set(message.due_date, due_date)
     if completed_at is not None:
         _set(message.completed_at, completed_at)
     if deleted_at is not None:
         _set(message.deleted_at, deleted_at)
+    message.position = task.place
+    # Present also if they are empty, as all other texts.
+    message.due_on = "" if task.due_on is None else task.due_on.isoformat()
+    message.time_zone = task.time_zone
+    # Most tasks have nothing of the rest.
+    if project_id or parent_id or recurrence or previous_id or next_id or reminders:
+        _set_more(message, task)
     return message
+
+
+def _set_more(message: task_pb2.Task, task: Task) -> None:
+    """Sets the fields that few tasks have."""
+    for name in ("project_id", "parent_id", "previous_id", "next_id"):
+        if (value := getattr(task, name)) is not None:
+            setattr(message, name, str(value))
+    if task.recurrence is not None:
+        message.recurrence.rrule = task.recurrence.rrule
+        message.recurrence.anchor = task.recurrence.anchor  # type: ignore[assignment]  # both enums use the same numbers
+    for reminder in task.reminders:
+        if reminder.at is not None:
+            _set(message.reminders.add().at, reminder.at)
+        else:
+            message.reminders.add().before_due.seconds = reminder.before_due or 0
 
 
 def encode(task: Task) -> Encoded:
@@ -68,6 +99,58 @@ def to_fields(message: task_pb2.Task) -> TaskFields:
         priority=message.priority or DEFAULT_PRIORITY,
         due_date=from_timestamp("task.due_date", message.due_date) if message.HasField("due_date") else None,
         labels=tuple(message.labels),
+        due_on=parse_day("task.due_on", message.due_on) if message.due_on else None,
+        time_zone=message.time_zone,
+        recurrence=_to_recurrence(message.recurrence) if message.HasField("recurrence") else None,
+        reminders=tuple(_to_reminder(index, each) for index, each in enumerate(message.reminders)),
+        project_id=_id_or_none(message.project_id),
+        parent_id=_id_or_none(message.parent_id),
+    )
+
+
+def _to_recurrence(message: task_pb2.Recurrence) -> Recurrence:
+    return Recurrence(rule_text(parse_rule("task.recurrence.rrule", message.rrule)), Anchor(message.anchor or Anchor.DUE))
+
+
+def _to_reminder(index: int, message: task_pb2.Reminder) -> Reminder:
+    if message.HasField("at"):
+        return Reminder(at=from_timestamp(f"task.reminders[{index}].at", message.at))
+    return Reminder(before_due=message.before_due.seconds)
+
+
+def _id_or_none(text: str) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def to_move(request: task_service_pb2.MoveTaskRequest, etags: Etags) -> Move:
+    """Returns the move that a MoveTask requests."""
+    return Move(
+        UUID(request.id),
+        etags,
+        moves_project=request.HasField("project_id"),
+        project_id=_id_or_none(request.project_id),
+        moves_parent=request.HasField("parent_id"),
+        parent_id=_id_or_none(request.parent_id),
+        before_id=_id_or_none(request.before_id),
+        after_id=_id_or_none(request.after_id),
+    )
+
+
+def to_query(request: task_service_pb2.ListTasksRequest, user_id: UUID) -> ListQuery:
+    """Returns the query of a ListTasks. Raises InvalidField."""
+    within = {}
+    if request.HasField("project_id"):
+        within[Field.PROJECT_ID] = _id_or_none(request.project_id)
+    if request.HasField("parent_id"):
+        within[Field.PARENT_ID] = _id_or_none(request.parent_id)
+    return ListQuery(
+        user_id=user_id,
+        status=Status(request.status) if request.status else None,
+        priority=request.priority or None,
+        order=parse_order(request.order_by),
+        filter=parse_filter(request.filter),
+        show_deleted=request.show_deleted,
+        within=tuple(within.items()),
     )
 
 
@@ -85,7 +168,7 @@ def to_replacement(request: task_service_pb2.ReplaceTaskRequest, etags: Etags) -
 def task_id(message: task_pb2.Task) -> UUID:
     """Returns the id of a task message. Raises InvalidField."""
     # Only the form that buf.validate accepts. UUID() also accepts braces, `urn:uuid:` and an id without hyphens.
-    if not _UUID.fullmatch(message.id):
+    if not UUID_PATTERN.fullmatch(message.id):
         raise InvalidField.of("task.id", "must be a valid UUID")
     return UUID(message.id)
 

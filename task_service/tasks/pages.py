@@ -1,7 +1,7 @@
 """The positions at which the pages of a list begin, and how page tokens hold them."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +14,18 @@ from task_service.tasks.domain import Task
 # Stand for "no due date", so that such tasks come last in both directions. In SQL these are infinity and -infinity.
 _LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
 
+_LAST_DAY: Final = {False: date.max, True: date.min}
+# By field: the value of a task. The flag says whether the order is descending.
+_VALUES: Final[Mapping[OrderField, Callable[[Task, bool], SortValue]]] = {
+    OrderField.CREATED_AT: lambda task, _: task.created_at,
+    OrderField.UPDATED_AT: lambda task, _: task.updated_at,
+    OrderField.DUE_DATE: lambda task, descending: task.due_date or _LAST[descending],
+    OrderField.DUE_AT: lambda task, descending: task.due_date or _LAST[descending],
+    OrderField.DUE_ON: lambda task, descending: task.due_on or _LAST_DAY[descending],
+    OrderField.PRIORITY: lambda task, _: task.priority,
+    OrderField.TITLE: lambda task, _: task.title,
+    OrderField.POSITION: lambda task, _: task.place,
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -25,7 +37,13 @@ def position_of(task: Task, order: Order) -> Position:
 
 def to_token(position: Position) -> list[Key]:
     """Returns the position in the form that a page token holds: times in microseconds since 1970."""
-    return [*((value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value for value in position.values), str(position.id)]
+    return [*map(_key, position.values), str(position.id)]
+
+
+def _key(value: SortValue) -> Key:
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // _MICROSECOND
+    return value.toordinal() if isinstance(value, date) else value
 
 
 def from_token(keys: Sequence[Key], order: Order) -> Position:
@@ -38,21 +56,13 @@ def from_token(keys: Sequence[Key], order: Order) -> Position:
 
 
 def _sort_value(task: Task, key: OrderKey) -> SortValue:
-    match key.field:
-        case OrderField.CREATED_AT:
-            return task.created_at
-        case OrderField.UPDATED_AT:
-            return task.updated_at
-        case OrderField.DUE_DATE:
-            return task.due_date or _LAST[key.descending]
-        case OrderField.PRIORITY:
-            return task.priority
-        case OrderField.TITLE:
-            return task.title
+    return _VALUES[key.field](task, key.descending)
 
 
 def _parse(value: Key, key: OrderKey) -> SortValue:
-    if key.field is OrderField.TITLE:
+    if key.field in {OrderField.TITLE, OrderField.POSITION}:
         return str(value)
     number = int(value or 0)
+    if key.field is OrderField.DUE_ON:
+        return date.fromordinal(number)
     return number if key.field is OrderField.PRIORITY else _EPOCH + timedelta(microseconds=number)

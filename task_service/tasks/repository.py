@@ -17,57 +17,78 @@ from servicekit.rpc.retry import Idempotency
 from servicekit.stores.postgres import Database
 from servicekit.stores.upkeep import Removal
 from task_service.cache.domain import State
-from task_service.query.domain import Status
 from task_service.query.list_query import ListQuery, Position
 from task_service.query.list_statement import COLUMN_NAMES, is_expensive, list_statement
-from task_service.tasks.domain import MAX_ANSWER_BYTES, Actor, Listed, Place, Task, etag_of, version_of
+from task_service.tasks.domain import MAX_ANSWER_BYTES, Actor, Listed, Place, Task, etag_of
 from task_service.tasks.errors import (
     AnswerTooLarge,
+    BasisChanged,
     CacheStateChanged,
     EtagMismatch,
     IdempotencyKeyReused,
+    NotFenced,
     OperationRefused,
+    ParentCycle,
+    ParentDeleted,
+    ParentNotFound,
+    ProjectArchived,
+    ProjectDeleted,
+    ProjectNotFound,
+    SiblingNotFound,
     TaskNotDeleted,
     TaskNotFound,
+    TooDeep,
+    TooManyDescendants,
+    TooManySubtasks,
 )
 from task_service.tasks.joined import JoinedWrites
+from task_service.tasks.rows import created, of_snapshot, to_operation, to_task
 from task_service.tasks.turns import Turns
-from task_service.tasks.writes import Creation, Deletion, Operation, Operations, Undeletion, Update, Written
+from task_service.tasks.writes import Creation, Deletion, Move, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
-# The columns whose values differ from those of a Task. The others are the same, in the same order.
-STATUS: Final = COLUMN_NAMES.index("status")
-LABELS: Final = COLUMN_NAMES.index("labels")
-# Of the columns that were added after 0001_tasks.sql and are not nullable: what a task of before has in them. The snapshots in the change log and the
-# answers under idempotency keys are kept as they were written, without columns that were added since. A nullable column needs no entry: it is null.
-ADDED_COLUMNS: Final[Mapping[str, object]] = {}
 # The maximum number of expensive lists of one user that run at the same time in this process. The others wait. So one user does not use the whole
 # pool, nor all processors of PostgreSQL.
 EXPENSIVE_LISTS: Final = 2
 # The expensive lists of all users together use one in so many connections of the pool, so that many users do not use the whole pool either.
 EXPENSIVE_SHARE: Final = 2
-# The kinds of writes, by their numbers in task.changes.
-KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4}
-# The error codes of task.write: see migrations/0004_writes.sql and 0005_cache_state.sql.
-ACCOUNT_DELETED: Final = "TM001"
-KEY_REUSED: Final = "TM005"
-CACHE_STATE_CHANGED: Final = "TM007"
+# The kinds of writes: see task.execute.
+KINDS: Final = {Creation: 1, Update: 2, Deletion: 3, Undeletion: 4, Move: 10}
+# The error codes of task.write: see migrations/0004_writes.sql, 0005_cache_state.sql and 0013_projects.sql.
+REFUSED_WITHOUT_INDEX: Final[Mapping[str, Callable[[], Exception]]] = {
+    # An access token can outlive a deleted account by minutes.
+    "TM001": TokenInvalid,
+    "TM005": IdempotencyKeyReused,
+    "TM007": CacheStateChanged,
+    "TM009": BasisChanged,
+    # The plan of the update finds the same, and names the field.
+    "TM020": BasisChanged,
+}
+NOT_FENCED: Final = "TM008"
 REFUSED: Final[Mapping[str, type[OperationRefused]]] = {
     "TM002": TaskNotFound,
     "TM003": EtagMismatch,
     "TM004": TaskNotDeleted,
     "TM006": AnswerTooLarge,
+    "TM010": ParentNotFound,
+    "TM011": ProjectNotFound,
+    "TM012": ProjectArchived,
+    "TM013": TooDeep,
+    "TM014": TooManySubtasks,
+    "TM015": TooManyDescendants,
+    "TM016": ParentCycle,
+    "TM017": SiblingNotFound,
+    "TM018": ParentDeleted,
+    "TM019": ProjectDeleted,
 }
-# A lookup in this mapping costs a third of Status(number).
-_STATUSES: Final = {status.value: status for status in Status}
 
 # SQL is assembled only from constants; values are always parameters.
 FIND: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"  # noqa: S608
 FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id = ANY ($2) AND deleted_at IS NULL"  # noqa: S608
 # Selects each column of the returned task by its name.
 WRITE: Final = f"""
-SELECT o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
-  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text)::task.actor, $6, $7, $8, $9, $10)
+SELECT o_replayed, o_missing, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
+  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text, $6::boolean)::task.author, $7, $8, $9, $10, $11, $12)
 """  # noqa: S608
 WRITE_ALL: Final = f"""
 SELECT o_write, o_error, o_message, o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)} FROM task.write_all($1, $2, $3)
@@ -116,10 +137,11 @@ class PostgresTasks:
         idempotency: Idempotency | None = None,
         *,
         state: State | None = None,
+        fenced: Sequence[UUID] = (),
         on_failed: Callable[[], None] | None = None,
     ) -> Written:
         """See FencedTasks.write."""
-        request = _Request(actor, operations, idempotency, state)
+        request = _Request(actor, operations, idempotency, state, fenced)
         return await self._joined.execute(actor.user_id, request, on_failed or _nothing)
 
     async def _write_one(self, user_id: UUID, request: "_Request", on_failed: Callable[[], None]) -> Written:
@@ -128,12 +150,15 @@ class PostgresTasks:
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps(request.values()).decode()
         expected = (None, None) if state is None else (state.generation, state.fenced)
-        args = (user_id, request.kind, values, actor.session_id, actor.request_id, key, request_hash)
+        args = (user_id, request.kind, values, actor.session_id, actor.request_id, actor.by_api_token, key, request_hash)
         try:
-            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, request.fenced, on_failed=on_failed)
         except asyncpg.PostgresError as error:
             raise _refusal(error.sqlstate or "", str(error)) or error from error
-        return _written(request.operations, bool(rows) and rows[0][0], [row[1:] for row in rows])
+        if rows and rows[0][1] is not None:
+            on_failed()
+            raise NotFenced(rows[0][1])
+        return _written(request.operations, bool(rows) and rows[0][0], [row[2:] for row in rows])
 
     async def _write_all(self, user_id: UUID, requests: Sequence["_Request"], on_failed: Callable[[], None]) -> Sequence[Written | Exception]:
         """Executes the writes in one transaction. Returns the result or the error of each."""
@@ -157,6 +182,7 @@ class _Request:
     operations: Operations
     idempotency: Idempotency | None
     state: State | None
+    fenced: Sequence[UUID]
 
     @property
     def kind(self) -> int:
@@ -164,16 +190,16 @@ class _Request:
 
     def values(self) -> Sequence[Mapping[str, Any]]:
         """Returns the operations in the form that task.write takes."""
-        return [_operation(n, operation) for n, operation in enumerate(self.operations)]
+        return [to_operation(n, operation) for n, operation in enumerate(self.operations)]
 
     def to_join(self, n: int) -> Mapping[str, Any]:
         """Returns the write in the form that task.write_all takes."""
         joined: dict[str, Any] = {"n": n, "kind": self.kind, "operations": self.values()}
-        joined |= {"session_id": str(self.actor.session_id), "request_id": self.actor.request_id}
+        joined |= {"session_id": str(self.actor.session_id), "request_id": self.actor.request_id, "by_api_token": self.actor.by_api_token}
         if self.idempotency is not None:
             joined |= {"key": self.idempotency.key, "hash": self.idempotency.request_hash.hex()}
         if self.state is not None:
-            joined |= {"generation": str(self.state.generation), "fenced": self.state.fenced}
+            joined |= {"generation": str(self.state.generation), "fenced": self.state.fenced, "covered": list(map(str, self.fenced))}
         return joined
 
 
@@ -181,36 +207,9 @@ def _written(operations: Operations, replayed: bool, rows: Sequence[Any]) -> Wri
     """Returns the result in rows that begin with COLUMNS. A replayed answer without tasks is one row without a task."""
     if replayed:
         return Written([of_snapshot(row) for row in rows if row[0] is not None], replayed)
-    if isinstance(operations[0], Creation):
-        return Written(_created(operations, to_task(rows[0])))
+    if isinstance(operations[0], Creation) and len(rows) < len(operations):
+        return Written(created(operations, to_task(rows[0])))
     return Written([to_task(row) for row in rows if row[0] is not None])
-
-
-def _operation(n: int, operation: Operation) -> Mapping[str, Any]:
-    """Returns the operation in the form that task.write takes."""
-    values: dict[str, Any] = {"n": n, "id": str(operation.id)}
-    if not isinstance(operation, Creation) and operation.etags is not None:
-        values["versions"] = [version for version in map(version_of, operation.etags) if version is not None]
-    if isinstance(operation, Creation | Update):
-        fields = operation.fields
-        values |= {"title": fields.title, "description": fields.description, "status": fields.status, "priority": fields.priority}
-        values |= {"due_date": fields.due_date, "labels": fields.labels}
-    if isinstance(operation, Update):
-        values["mask"] = operation.mask
-    return values
-
-
-def _created(operations: Operations, first: Task) -> Sequence[Task]:
-    """Returns the created tasks: the requested fields, with the times and the version of the first task. This is cheaper than to read all back."""
-    now = first.created_at
-    tasks = []
-    for operation in operations:
-        assert isinstance(operation, Creation)
-        fields = operation.fields
-        told = (fields.title, fields.description, fields.status, fields.priority, fields.due_date, fields.labels)
-        completed_at = now if fields.status is Status.COMPLETED else None
-        tasks.append(Task(first.user_id, operation.id, *told, now, now, completed_at, None, first.version))
-    return tasks
 
 
 def _error(code: str, message: str) -> Exception:
@@ -219,16 +218,11 @@ def _error(code: str, message: str) -> Exception:
 
 
 def _refusal(code: str, message: str) -> Exception | None:
-    """Returns the domain error for an error of task.write, or None if it has another code.
-
-    ACCOUNT_DELETED means TokenInvalid: an access token can outlive a deleted account by minutes.
-    """
-    if code == ACCOUNT_DELETED:
-        return TokenInvalid()
-    if code == CACHE_STATE_CHANGED:
-        return CacheStateChanged()
-    if code == KEY_REUSED:
-        return IdempotencyKeyReused()
+    """Returns the domain error for an error of task.write, or None if it has another code."""
+    if code in REFUSED_WITHOUT_INDEX:
+        return REFUSED_WITHOUT_INDEX[code]()
+    if code == NOT_FENCED:
+        return NotFenced(map(UUID, message.split(",")))
     refused = REFUSED.get(code)
     if refused is None:
         return None
@@ -242,22 +236,3 @@ def _nothing() -> None:
 
 def _task(row: Any) -> Task | None:
     return None if row is None else to_task(row)
-
-
-def of_snapshot(row: Any) -> Task:
-    """Returns the task in a row that begins with COLUMNS and was made from a snapshot, of whatever version."""
-    if not ADDED_COLUMNS:
-        return to_task(row)
-    values = list(row[: len(COLUMN_NAMES)])
-    for name, value in ADDED_COLUMNS.items():
-        index = COLUMN_NAMES.index(name)
-        values[index] = value if values[index] is None else values[index]
-    return to_task(values)
-
-
-def to_task(row: Any) -> Task:
-    """Returns the task in a row that begins with COLUMNS."""
-    values = list(row[: len(COLUMN_NAMES)])
-    values[STATUS] = _STATUSES[values[STATUS]]
-    values[LABELS] = tuple(values[LABELS])
-    return Task._make(values)

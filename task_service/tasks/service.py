@@ -1,7 +1,9 @@
 """The use cases of tasks. Must not import grpc, protobuf, asyncpg or redis: Protocols describe what the use cases need."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -20,9 +22,10 @@ from task_service.tasks.domain import (
     Task,
     TaskFields,
 )
-from task_service.tasks.errors import TaskNotFound
+from task_service.tasks.errors import BasisChanged, TaskNotFound
 from task_service.tasks.pages import from_token, position_of, to_token
-from task_service.tasks.writes import Creation, Deletion, Operations, Undeletion, Update, Written
+from task_service.tasks.series import independent, needs_task, planned, stored
+from task_service.tasks.writes import Creation, Deletion, Move, Operations, Undeletion, Update, Written
 
 
 class TaskRepository(Protocol):
@@ -42,7 +45,7 @@ class TaskRepository(Protocol):
         """
 
     async def write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None = None) -> Written:
-        """Executes all of the operations, in order, or none. Raises WriteRefused.
+        """Executes all of the operations, in order, or none. Raises WriteRefused; BasisChanged if an update was not planned for the task as it is.
 
         If the idempotency key was used for the same request in the last 24 hours, changes nothing and returns the answer of that request.
         """
@@ -106,18 +109,35 @@ class TaskService:
 
     async def create_tasks(self, actor: Actor, tasks: Sequence[TaskFields], idempotency: Idempotency | None) -> Written:
         """Creates tasks. Like every write, it does all or nothing, and raises WriteRefused."""
-        return await self._write(actor, [Creation(self._new_id(), fields) for fields in tasks], idempotency)
+        return await self._write(actor, [Creation(self._new_id(), stored(fields)) for fields in tasks], idempotency)
 
-    async def update_tasks(self, actor: Actor, updates: Sequence[Update], idempotency: Idempotency | None) -> Written:
-        """Sets the fields in each mask and no others."""
-        return await self._write(actor, updates, idempotency)
+    async def update_tasks(
+        self, actor: Actor, updates: Sequence[Update], idempotency: Idempotency | None, path: Callable[[int], str] = lambda _: "task"
+    ) -> Written:
+        """Sets the fields in each mask and no others. An update that completes a recurring task creates the next one.
+
+        `path` returns the field of the request that has the task of an update. Raises InvalidField in addition.
+        """
+        if not any(map(needs_task, updates)):
+            with contextlib.suppress(BasisChanged):
+                return await self._write(actor, [independent(update) for update in updates], idempotency)
+        task_ids = list({update.id: None for update in updates})
+        while True:
+            tasks = await self._repository.find_all(actor.user_id, task_ids)
+            plans = planned(updates, tasks, datetime.now(UTC), self._new_id, path)
+            with contextlib.suppress(BasisChanged):
+                return await self._write(actor, plans, idempotency)
+
+    async def move_task(self, actor: Actor, move: Move, idempotency: Idempotency | None) -> Written:
+        """Moves a task with its subtasks to another place, parent or project."""
+        return await self._write(actor, [move], idempotency)
 
     async def delete_tasks(self, actor: Actor, deletions: Sequence[Deletion], idempotency: Idempotency | None) -> Written:
-        """Moves tasks to the bin."""
+        """Moves tasks to the bin, with their subtasks."""
         return await self._write(actor, deletions, idempotency)
 
     async def undelete_task(self, actor: Actor, undeletion: Undeletion, idempotency: Idempotency | None) -> Written:
-        """Restores a task from the bin."""
+        """Restores a task from the bin, with the subtasks that it took along."""
         return await self._write(actor, [undeletion], idempotency)
 
     async def _write(self, actor: Actor, operations: Operations, idempotency: Idempotency | None) -> Written:

@@ -17,13 +17,27 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
+class NextTask:
+    """The task that follows a recurring one at its completion. The rest of it is as the completed one has it."""
+
+    id: UUID
+    fields: TaskFields
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """Sets the fields of a task that `mask` names, and no others."""
+    """Sets the fields of a task that `mask` names, and no others.
+
+    `basis`: the version of the task for which the fields and `next` were computed, if they depend on the task. `next`: what follows if the update
+    completes the task.
+    """
 
     id: UUID
     fields: TaskFields
     mask: Sequence[str]
     etags: Etags = None
+    basis: int | None = None
+    next: NextTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +56,26 @@ class Undeletion:
     etags: Etags = None
 
 
-# The operations of one write, in order: one or several, all of one kind.
-Operation = Creation | Update | Deletion | Undeletion
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Moves a task to another place, parent or project.
+
+    `project_id` and `parent_id` count only if the flag beside them is set; None is the inbox, or no parent. At most one of `before_id` and `after_id`
+    is set; neither means the end of the list.
+    """
+
+    id: UUID
+    etags: Etags = None
+    moves_project: bool = False
+    project_id: UUID | None = None
+    moves_parent: bool = False
+    parent_id: UUID | None = None
+    before_id: UUID | None = None
+    after_id: UUID | None = None
+
+
+# The operations of one write, in order: one or several, all of one kind; one Move.
+Operation = Creation | Update | Deletion | Undeletion | Move
 Operations = Sequence[Operation]
 
 

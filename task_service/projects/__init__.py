@@ -1,0 +1,1 @@
+"""Projects: the domain values, the use cases, and the storage."""
