@@ -64,7 +64,8 @@ LABEL org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.vendor="task-manager"
 
-# --- the two images. The default argument `run` serves; other arguments are `migrate` and, in auth-service, `keys list`
+# --- the two images. The default argument `run` serves; other arguments are `migrate`, in auth-service `keys list`, and in
+# task-service `work`, the worker, which listens on the second pair of ports
 FROM runtime AS auth-service
 LABEL org.opencontainers.image.title="auth-service" \
       org.opencontainers.image.description="Accounts, sessions and signing keys of task-manager"
@@ -79,7 +80,7 @@ FROM runtime AS task-service
 LABEL org.opencontainers.image.title="task-service" \
       org.opencontainers.image.description="Tasks of task-manager"
 COPY --from=task-application /app /app
-EXPOSE 50052 9092
+EXPOSE 50052 9092 50053 9093
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-m", "servicekit.process.healthcheck", "50052"]
 ENTRYPOINT ["python", "-m", "task_service"]
 CMD ["run"]

@@ -33,6 +33,7 @@ SECRETS: Final[Mapping[str, Callable[[], str]]] = {
     "MIGRATOR_PASSWORD": _hex,
     "AUTH_SERVICE_PASSWORD": _hex,
     "TASK_SERVICE_PASSWORD": _hex,
+    "TASK_WORKER_PASSWORD": _hex,
     "REDIS_PASSWORD": _hex,
     "GRAFANA_PASSWORD": _hex,
     "ELASTIC_PASSWORD": _hex,

@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         up.add_argument(switch(name), type=_port, default=default, metavar="N", help=f"{purpose} (default: %(default)s; 0: a free port)")
     up.add_argument("--auth-replicas", type=_count, default=1, metavar="N", help="number of auth_service processes; all but the first use free ports")
     up.add_argument("--task-replicas", type=_count, default=1, metavar="N", help="number of task_service processes; all but the first use free ports")
+    up.add_argument("--task-workers", type=_count, default=1, metavar="N", help="number of worker processes; all but the first use free ports")
     up.add_argument("--tls-port", type=_port, metavar="N", help="TLS port of the gateway, besides the HTTP port; needs --tls-cert and --tls-key")
     up.add_argument("--tls-cert", type=Path, metavar="FILE")
     up.add_argument("--tls-key", type=Path, metavar="FILE")
@@ -136,6 +137,7 @@ def _config(options: argparse.Namespace) -> StackConfig:
         tls=_tls(options),
         auth_replicas=options.auth_replicas,
         task_replicas=options.task_replicas,
+        task_workers=options.task_workers,
         state_file=options.state_file,
         log_dir=options.log_dir,
     )

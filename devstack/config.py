@@ -27,11 +27,13 @@ class Ports:
     auth_ops: int = 9091
     task_grpc: int = 50052
     task_ops: int = 9092
+    task_worker_grpc: int = 50053
+    task_worker_ops: int = 9093
 
     @classmethod
     def free(cls) -> "Ports":
         """Returns free ports for every listener, so that several stacks can run at once."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return cls(*[0] * len(cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class StackConfig:
     """The configuration of one stack.
 
     `data_dir` None means ephemeral: the stack uses a temporary directory, which it removes when it stops, and PostgreSQL runs without fsync.
-    `commands` maps `auth_service` and `task_service` to the command that takes `run` or `migrate` as its last argument. An entry
+    `commands` maps `auth_service` and `task_service` to the command that takes `run`, `work` or `migrate` as its last argument. An entry
     `gateway` replaces Envoy with a command that reads the gateway's settings from its environment. `environment` overrides the caller's
     environment (`inherited`). The stack's own variables (addresses, keys) override both.
     With `pgbouncer`, services and migrations connect to a PgBouncer, which listens on a free port.
@@ -63,6 +65,7 @@ class StackConfig:
     tls: Tls | None = None
     auth_replicas: int = 1
     task_replicas: int = 1
+    task_workers: int = 1
     pgbouncer: bool = False
     state_file: Path | None = None
     log_dir: Path | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devstack.errors import UsageProblem
-from devstack.roles import MIGRATOR, SERVICES, SUPERUSER
+from devstack.roles import MIGRATOR, PROGRAMS, SUPERUSER
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def load_or_create(directory: Path) -> Keys:
         key_encryption_key=_kept(directory / "key_encryption_key", _random_key),
         page_token_key=_kept(directory / "page_token_key", _random_key),
         service_token=_kept(directory / "service_token", lambda: secrets.token_urlsafe(32)),
-        passwords={role: _kept(password_file(directory, role), lambda: secrets.token_urlsafe(24)) for role in (SUPERUSER, MIGRATOR, *SERVICES)},
+        passwords={role: _kept(password_file(directory, role), lambda: secrets.token_urlsafe(24)) for role in (SUPERUSER, MIGRATOR, *PROGRAMS)},
     )
 
 

@@ -54,6 +54,7 @@ class Allocation:
     pgbouncer: int | None
     auth: tuple[Replica, ...]
     task: tuple[Replica, ...]
+    task_worker: tuple[Replica, ...]
     reservations: Sequence[Reservation]
 
 
@@ -93,6 +94,7 @@ def allocate(config: StackConfig) -> Allocation:
         pgbouncer=picked() if config.pgbouncer else None,
         auth=replicas("auth", config.auth_replicas, ports.auth_grpc, ports.auth_ops),
         task=replicas("task", config.task_replicas, ports.task_grpc, ports.task_ops),
+        task_worker=replicas("task-worker", config.task_workers, ports.task_worker_grpc, ports.task_worker_ops),
         reservations=reservations,
     )
 
@@ -123,6 +125,8 @@ PURPOSES = {
     "auth_ops": "auth_service (ops)",
     "task_grpc": "task_service (gRPC)",
     "task_ops": "task_service (ops)",
+    "task_worker_grpc": "the worker (gRPC)",
+    "task_worker_ops": "the worker (ops)",
 }
 assert tuple(PURPOSES) == Ports.__slots__
 

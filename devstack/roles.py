@@ -1,4 +1,4 @@
-"""The login roles of the database: one that owns the database and runs the migrations, one for each service, and their initial privileges.
+"""The login roles of the database: one that owns the database and runs the migrations, one for each program, and their initial privileges.
 
 The superuser creates or corrects them at every start. No process except PostgreSQL receives the superuser's password.
 """
@@ -17,9 +17,12 @@ SUPERUSER = "postgres"
 MIGRATOR = "migrator"
 # Each service logs in with the role of its own name.
 SERVICES = ("auth_service", "task_service")
+# The worker of task_service logs in with this role.
+WORKER = "task_worker"
+PROGRAMS = (*SERVICES, WORKER)
 
 _ATTRIBUTES = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-# DATABASE_TIMEOUT_SECONDS of the services, for their connections through PgBouncer, which cannot set it themselves.
+# DATABASE_TIMEOUT_SECONDS of the programs, for their connections through PgBouncer, which cannot set it themselves.
 _LIMITS = {"statement_timeout": "5s", "idle_in_transaction_session_timeout": "5s"}
 # By default, every role may connect to these databases.
 _OTHER_DATABASES = ("postgres", "template1")
@@ -54,12 +57,12 @@ _HANDOVER = """
 
 
 async def ensure_roles(connection: "asyncpg.Connection[asyncpg.Record]", passwords: Mapping[str, str]) -> None:
-    """Creates missing roles, sets the passwords and the services' limits, and removes every attribute but LOGIN. Needs a superuser's connection."""
-    for role in (MIGRATOR, *SERVICES):
+    """Creates missing roles, sets the passwords and the programs' limits, and removes every attribute but LOGIN. Needs a superuser's connection."""
+    for role in (MIGRATOR, *PROGRAMS):
         if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
             await connection.execute(f"CREATE ROLE {role}")
         await connection.execute(f"ALTER ROLE {role} {_ATTRIBUTES} PASSWORD '{scram_verifier(passwords[role])}'")
-    for role in SERVICES:
+    for role in PROGRAMS:
         for name, value in _LIMITS.items():
             await connection.execute(f"ALTER ROLE {role} SET {name} = '{value}'")
 
@@ -71,10 +74,10 @@ async def ensure_database(connection: "asyncpg.Connection[asyncpg.Record]", data
     """
     if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database) is None:
         await connection.execute(f"CREATE DATABASE {database}")
-    logins = ", ".join((MIGRATOR, *SERVICES))
+    logins = ", ".join((MIGRATOR, *PROGRAMS))
     async with connection.transaction():
         await connection.execute(f"ALTER DATABASE {database} OWNER TO {MIGRATOR}")
-        await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {', '.join(SERVICES)}")
+        await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {', '.join(PROGRAMS)}")
         await connection.execute(f"GRANT CONNECT ON DATABASE {database} TO {logins}")
         await connection.execute(f"REVOKE ALL ON DATABASE {', '.join(_OTHER_DATABASES)} FROM PUBLIC, {logins}")
 

@@ -1,4 +1,4 @@
-"""The two services: the specs of their migrations and replicas, with their environments."""
+"""The two services and the worker: the specs of their migrations and processes, with their environments."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,16 +8,20 @@ from devstack.keys import Keys
 from devstack.ports import Allocation, Replica
 from devstack.probe import http_ok
 from devstack.process import Spec
-from devstack.roles import MIGRATOR
+from devstack.roles import MIGRATOR, WORKER
 
-# The package of each kind of service. The package's name is also the name of its database role.
-_PACKAGES = {"auth": "auth_service", "task": "task_service"}
+# The package, the command and the database role of each kind of process.
+_PROGRAMS = {
+    "auth": ("auth_service", "run", "auth_service"),
+    "task": ("task_service", "run", "task_service"),
+    "task-worker": ("task_service", "work", WORKER),
+}
 # A little more than a service takes to stop after SIGTERM with its default settings (SHUTDOWN_GRACE_SECONDS is 10).
 _STOP_TIMEOUT_SECONDS = 15.0
 
 
 class Services:
-    """Creates the specs of both services' processes."""
+    """Creates the specs of the processes of both services and of the worker."""
 
     def __init__(self, config: StackConfig, data: DataDir, ports: Allocation, keys: Keys, database_url: Callable[[str], str], redis_url: str) -> None:
         """`database_url` maps a role to the URL with which it logs in."""
@@ -34,24 +38,22 @@ class Services:
             Spec(
                 name=f"migrate-{kind}",
                 command=(*self._config.commands[package], "migrate"),
-                environment={**self._common(), "DATABASE_URL": self._database_url(MIGRATOR), "SERVICE_ROLE": package},
+                environment={**self._common(), "DATABASE_URL": self._database_url(MIGRATOR), "SERVICE_ROLE": package, "WORKER_ROLE": worker},
                 log=self._data.logs / f"migrate-{kind}.log",
             )
-            for kind, package in _PACKAGES.items()
+            for kind, package, worker in (("auth", "auth_service", ""), ("task", "task_service", WORKER))
         ]
 
-    def auth(self) -> list[Spec]:
-        """Returns the specs of auth_service's replicas."""
-        return [self._replica("auth", replica) for replica in self._ports.auth]
-
-    def task(self) -> list[Spec]:
-        """Returns the specs of task_service's replicas."""
-        return [self._replica("task", replica) for replica in self._ports.task]
+    def all(self) -> list[Spec]:
+        """Returns the specs of all replicas of the services and of the workers."""
+        ports = {"auth": self._ports.auth, "task": self._ports.task, "task-worker": self._ports.task_worker}
+        return [self._replica(kind, replica) for kind, replicas in ports.items() for replica in replicas]
 
     def _replica(self, kind: str, replica: Replica) -> Spec:
+        package, command, _ = _PROGRAMS[kind]
         return Spec(
             name=replica.name,
-            command=(*self._config.commands[_PACKAGES[kind]], "run"),
+            command=(*self._config.commands[package], command),
             environment={**self._common(), **self._own(kind), "GRPC_PORT": str(replica.grpc), "OPS_PORT": str(replica.ops)},
             log=self._data.logs / f"{replica.name}.log",
             ready=http_ok(replica.ops, "/readyz"),
@@ -75,11 +77,14 @@ class Services:
 
     def _own(self, kind: str) -> Mapping[str, str]:
         keys = self._keys
-        both = {"DATABASE_URL": self._database_url(_PACKAGES[kind]), "REDIS_URL": self._redis_url, "SERVICE_TOKEN": keys.service_token}
+        stores = {"DATABASE_URL": self._database_url(_PROGRAMS[kind][2]), "REDIS_URL": self._redis_url}
+        if kind == "task-worker":
+            return stores
         if kind == "auth":
-            return {**both, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
+            return {**stores, "SERVICE_TOKEN": keys.service_token, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
         return {
-            **both,
+            **stores,
+            "SERVICE_TOKEN": keys.service_token,
             "JWKS_URL": f"http://{HOST}:{self._ports.auth[0].ops}/.well-known/jwks.json",
             "AUTH_GRPC_ENDPOINT": _target(self._ports.auth),
             "PAGE_TOKEN_KEY": keys.page_token_key,

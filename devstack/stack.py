@@ -23,10 +23,10 @@ from devstack.process import Process, Spec
 from devstack.roles import SUPERUSER
 from devstack.screen import Part, Screen, Silent, Step
 from devstack.services import Services
-from devstack.state import ProcessState, State
+from devstack.state import ProcessState, State, kind_of
 
-# The first parts of the processes' names, in the order in which the stack stops them.
-_STOP_ORDER = ("gateway", "task", "auth", "valkey", "pgbouncer", "postgres")
+# The kinds of processes, in the order in which the stack stops them.
+_STOP_ORDER = ("gateway", "task-worker", "task", "auth", "valkey", "pgbouncer", "postgres")
 
 
 class Stack:
@@ -187,7 +187,7 @@ class Stack:
         if pooler is not None:
             await self._launch(pooler)
         # The services start while the migrations run. They wait for the schema and for each other's keys, and most of a start is Python's imports.
-        await together(self._migrate(services), *(self._launch(spec) for spec in (*services.auth(), *services.task())))
+        await together(self._migrate(services), *(self._launch(spec) for spec in services.all()))
 
     async def _migrate(self, services: Services) -> None:
         began = time.monotonic()
@@ -227,7 +227,7 @@ class Stack:
             self._death.exception()  # marks it as retrieved; otherwise asyncio logs a warning if no caller awaits it
 
     def _of(self, kind: str) -> list[Process]:
-        return [process for name, process in self._processes.items() if name.partition("-")[0] == kind]
+        return [process for name, process in self._processes.items() if kind_of(name) == kind]
 
     def _process(self, name: str) -> Process:
         with suppress(KeyError):

@@ -42,5 +42,11 @@ class State:
         write_private(path, self.to_json())
 
 
+def kind_of(process: str) -> str:
+    """Returns the kind of a process: its name without the number of the replica, such as `task-worker` for `task-worker-2`."""
+    name, _, number = process.rpartition("-")
+    return name if number.isdecimal() else process
+
+
 def _without_none(value: dict[str, object]) -> dict[str, object]:
     return {name: _without_none(inner) if isinstance(inner, dict) else inner for name, inner in value.items() if inner is not None}

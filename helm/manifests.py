@@ -28,10 +28,10 @@ def rendered() -> dict[str, str]:
 
 
 def _file(template: str) -> str:
-    """Maps `task-manager/charts/gateway/templates/hpa.yaml` to `gateway.yaml`, also the umbrella's `gateway-*` templates. Others keep their name."""
+    """Maps `task-manager/charts/gateway/templates/hpa.yaml` and the umbrella's `gateway-deployment.yaml` to `gateway.yaml`. Others keep the name."""
     if found := re.search(r"/charts/([^/]+)/", template):
         return f"{found[1]}.yaml"
-    return "gateway.yaml" if Path(template).name.startswith("gateway-") else Path(template).name
+    return Path(template).name.replace("-deployment.yaml", ".yaml")
 
 
 def _plain(document: str) -> str:

@@ -16,7 +16,7 @@ from helm.chart import ROOT
 README: Final = ROOT / "README.md"
 _TABLE: Final = re.compile(r"(?<=<!-- values -->\n).*?(?=<!-- /values -->)", re.DOTALL)
 # All charts except the library chart, which has no values.
-COMPONENTS: Final = ("auth-service", "task-service", "gateway", "postgresql", "redis", "backup", "monitoring")
+COMPONENTS: Final = ("auth-service", "task-service", "task-worker", "gateway", "postgresql", "redis", "backup", "monitoring")
 
 
 @dataclass(frozen=True, slots=True)

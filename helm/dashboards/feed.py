@@ -1,4 +1,4 @@
-"""The dashboard "feed and sessions": streams of changes, ended sessions, passwords, signing keys, and account events."""
+"""The dashboard "feed and sessions": streams of changes, reminders, ended sessions, passwords, signing keys, and account events."""
 
 from typing import Final
 
@@ -20,6 +20,30 @@ ROWS: Final = (
                 "Wake-ups by source",
                 [Query("sum by (by) (rate(task_watch_wakeups_total{HERE}[$__rate_interval]))", "{{by}}")],
                 about="process: a write on the same replica. redis: a notification from another replica. poll: found by polling, so Redis lost it.",
+            ),
+        ),
+    ),
+    Row(
+        "Reminders",
+        (
+            Panel("Fired", [Query("sum by (pod) (rate(task_reminders_fired_total{HERE}[$__rate_interval]))", "{{pod}}")], about="Per second."),
+            Panel(
+                "How late",
+                [
+                    Query(
+                        f"histogram_quantile({q}, sum by (le) (rate(task_reminder_late_seconds_bucket{{HERE}}[$__rate_interval])))",
+                        f"p{round(q * 100)}",
+                    )
+                    for q in (0.5, 0.95)
+                ],
+                "s",
+                "The oldest reminder of each transaction. Normally less than a second; after an outage, its duration.",
+                most=10,
+            ),
+            Panel(
+                "Users with due reminders",
+                [Query("max by (pod) (task_reminder_users_due{HERE})", "{{pod}}")],
+                about="At the last look of each worker, at most 5000. A worker looks twice a second, and again after it has fired.",
             ),
         ),
     ),
@@ -104,4 +128,4 @@ ROWS: Final = (
     ),
 )
 
-FEED: Final = Dashboard("feed", "feed and sessions", "Streams of changes, ended sessions, passwords and keys.", ROWS)
+FEED: Final = Dashboard("feed", "feed and sessions", "Streams of changes, reminders, ended sessions, passwords and keys.", ROWS)

@@ -9,10 +9,10 @@ from typing import Final
 from helm.dashboards.model import Dashboard, Panel, Query, Row
 
 # kube-state-metrics has no label `release`. The names of our objects begin with the release.
-OURS: Final = "$release-(auth-service|task-service|gateway)"
+OURS: Final = "$release-(auth-service|task-service|task-worker|gateway)"
 SCALED: Final = f'namespace=~"$namespace", horizontalpodautoscaler=~"{OURS}"'
 DEPLOYED: Final = f'namespace=~"$namespace", deployment=~"{OURS}"'
-CONTAINERS: Final = f'namespace=~"$namespace", pod=~"{OURS}-.+", container=~"auth-service|task-service|gateway"'
+CONTAINERS: Final = f'namespace=~"$namespace", pod=~"{OURS}-.+", container=~"auth-service|task-service|task-worker|gateway"'
 SCALER: Final = "kube_horizontalpodautoscaler"
 
 ROWS: Final = (

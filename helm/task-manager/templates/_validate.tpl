@@ -15,11 +15,11 @@
 {{- $wrong = append $wrong "there is no database: set global.database.host, or postgresql.enabled=true" }}
 {{- end }}
 {{- $ofEach := true }}
-{{- range list "migrator" "auth-service" "task-service" }}
+{{- range list "migrator" "auth-service" "task-service" "task-worker" }}
 {{- $ofEach = and $ofEach (get ($global.database.passwords | default dict) . | default dict).secret }}
 {{- end }}
 {{- if and $global.database.host (not (or $global.database.existingSecret $ofEach)) }}
-{{- $wrong = append $wrong "the database outside the release needs passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password and task-service-password, or global.database.passwords to one Secret for each role" }}
+{{- $wrong = append $wrong "the database outside the release needs passwords: set global.database.existingSecret to a Secret with migrator-password, auth-service-password, task-service-password and task-worker-password, or global.database.passwords to one Secret for each role" }}
 {{- end }}
 {{- if and (hasPrefix "verify-" $global.database.sslMode) (not $global.database.caSecret) }}
 {{- $wrong = append $wrong "global.database.sslMode verifies the server's certificate: set global.database.caSecret to a Secret whose ca.crt signed the certificate" }}

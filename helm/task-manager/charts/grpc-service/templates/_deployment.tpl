@@ -1,5 +1,6 @@
 {{/*
-The Deployment of a gRPC service. Takes (dict "root" $ "track" "stable" "image" $.Values.image), or another track and image for a canary.
+The Deployment of a gRPC service. Takes (dict "root" $ "track" "stable" "image" $.Values.image), or another track and image for a canary. For a
+component without a migration of its own, "command" is the command of the image and "migrationSeconds" the time that the migration may take.
 The template COMPONENT.environment adds the component's own environment variables.
 
 How a pod stops. terminationGracePeriodSeconds covers all steps and counts from the first one:
@@ -26,12 +27,12 @@ metadata:
 spec:
   {{- if $canary }}
   replicas: {{ $values.canary.replicas }}
-  {{- else if not $values.autoscaling.enabled }}
+  {{- else if not ($values.autoscaling | default dict).enabled }}
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3  # nobody rolls back further
   # New pods wait for their migration, and then need up to two minutes to become ready. With a shorter deadline, Helm could roll back before that.
-  progressDeadlineSeconds: {{ add $values.migration.deadlineSeconds 120 }}
+  progressDeadlineSeconds: {{ add (.migrationSeconds | default ($values.migration | default dict).deadlineSeconds) 120 }}
   {{- include "grpc-service.strategy" $root | nindent 2 }}
   selector:
     matchLabels: {{- $selector | nindent 6 }}
@@ -50,7 +51,7 @@ spec:
         - name: {{ $component }}
           image: {{ include "grpc-service.image" (dict "root" $root "image" .image) | quote }}
           imagePullPolicy: {{ $values.global.imagePullPolicy }}
-          args: [run]
+          args: [{{ .command | default "run" }}]
           {{- include "grpc-service.containerSecurity" $root | nindent 10 }}
           ports:
             - {name: grpc, containerPort: {{ include "grpc-service.port" (printf "%s.grpc" $component) }}}
@@ -60,7 +61,9 @@ spec:
           env:
             {{- include "grpc-service.databaseEnvironment" (dict "root" $root "role" $component) | nindent 12 }}
             {{- include "grpc-service.redisEnvironment" $root | nindent 12 }}
-            {{- include (printf "%s.environment" $component) $root | nindent 12 }}
+            {{- with include (printf "%s.environment" $component) $root }}
+            {{- . | nindent 12 }}
+            {{- end }}
           # The health service "liveness" is SERVING from bind to exit. "" follows readiness: database, schema, keys and events. A restart repairs
           # none of these.
           startupProbe:

@@ -8,6 +8,7 @@ date, the Job changes nothing. Helm deletes the Jobs of the revision that it rep
 know any more.
 
 Takes (dict "root" $ "image" $.Values.image), or the canary's image: the canary has its own migrations, and the stable version runs on their schema.
+"worker" is the component that is the service's worker, if it has one.
 */}}
 {{- define "grpc-service.migration" -}}
 {{ include "grpc-service.workload" (list .root (include "grpc-service.migrationJob" .)) }}
@@ -65,6 +66,10 @@ template:
           {{- include "grpc-service.databaseEnvironment" (dict "root" $root "role" "migrator") | nindent 10 }}
           - name: SERVICE_ROLE  # the migration grants this role the use of the schema, and no other right
             value: {{ index $root.Values.global.database.users $root.Chart.Name }}
+          {{- with .worker }}
+          - name: WORKER_ROLE  # the migration grants this role what its worker needs, and no other right
+            value: {{ index $root.Values.global.database.users . }}
+          {{- end }}
         resources: {{- toYaml $root.Values.migration.resources | nindent 10 }}
         volumeMounts:
           - {name: tmp, mountPath: /tmp}

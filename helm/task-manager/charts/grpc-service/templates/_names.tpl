@@ -57,6 +57,7 @@ app.kubernetes.io/part-of: task-manager
 {{- $ports := dict
       "auth-service.grpc" 50051 "auth-service.ops" 9091
       "task-service.grpc" 50052 "task-service.ops" 9092
+      "task-worker.grpc" 50053 "task-worker.ops" 9093
       "gateway.http" 8080 "gateway.https" 8443 "gateway.ops" 9094 "gateway.admin" 9901
       "postgresql.postgresql" 5432 "redis.redis" 6379 -}}
 {{- get $ports . | required (printf "there is no port %s" .) -}}

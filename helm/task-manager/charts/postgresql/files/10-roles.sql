@@ -1,15 +1,16 @@
--- Creates the database, if it is missing, and the login roles: the migration role, which owns the database, and one role for each service. Sets their
+-- Creates the database, if it is missing, and the login roles: the migration role, which owns the database, and one role for each program. Sets their
 -- rights before the first migration. devstack/roles.py creates the same roles.
 --
 -- The image of PostgreSQL runs this once, as the superuser. On another PostgreSQL, run it with psql as a superuser or as a role with CREATEROLE and
 -- CREATEDB, as the administrators of managed databases are (docs/operations.md#install). It can run again: it leaves existing roles as they are.
 --
--- It reads MIGRATOR_PASSWORD, AUTH_SERVICE_PASSWORD and TASK_SERVICE_PASSWORD, and, if they are set, MIGRATOR_USER (migrator), AUTH_SERVICE_USER
--- (auth_service), TASK_SERVICE_USER (task_service) and POSTGRES_DB (taskmanager).
+-- It reads MIGRATOR_PASSWORD, AUTH_SERVICE_PASSWORD, TASK_SERVICE_PASSWORD and TASK_WORKER_PASSWORD, and, if they are set, MIGRATOR_USER (migrator),
+-- AUTH_SERVICE_USER (auth_service), TASK_SERVICE_USER (task_service), TASK_WORKER_USER (task_worker) and POSTGRES_DB (taskmanager).
 \set ON_ERROR_STOP on
 \set migrator migrator
 \set auth_service auth_service
 \set task_service task_service
+\set task_worker task_worker
 \set database taskmanager
 \getenv migrator MIGRATOR_USER
 \getenv migrator_password MIGRATOR_PASSWORD
@@ -17,6 +18,8 @@
 \getenv auth_service_password AUTH_SERVICE_PASSWORD
 \getenv task_service TASK_SERVICE_USER
 \getenv task_service_password TASK_SERVICE_PASSWORD
+\getenv task_worker TASK_WORKER_USER
+\getenv task_worker_password TASK_WORKER_PASSWORD
 \getenv database POSTGRES_DB
 \if :{?migrator_password}
 \else
@@ -29,6 +32,10 @@
 \if :{?task_service_password}
 \else
   DO 'BEGIN RAISE EXCEPTION USING MESSAGE = ''TASK_SERVICE_PASSWORD is not set''; END';
+\endif
+\if :{?task_worker_password}
+\else
+  DO 'BEGIN RAISE EXCEPTION USING MESSAGE = ''TASK_WORKER_PASSWORD is not set''; END';
 \endif
 
 -- Statements that contain passwords must not be logged, whatever the server's configuration is. Only a superuser may set this.
@@ -46,18 +53,21 @@ SELECT rolsuper AS superuser FROM pg_roles WHERE rolname = current_user \gset
 
 -- Each query returns a statement if its object is missing, and \gexec runs that statement.
 SELECT format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L', name, password)
-  FROM (VALUES (:'migrator', :'migrator_password'), (:'auth_service', :'auth_service_password'), (:'task_service', :'task_service_password'))
+  FROM (VALUES (:'migrator', :'migrator_password'), (:'auth_service', :'auth_service_password'), (:'task_service', :'task_service_password'),
+               (:'task_worker', :'task_worker_password'))
        AS given (name, password)
  WHERE name NOT IN (SELECT rolname FROM pg_roles) \gexec
 -- The locale C.UTF-8 of the builtin provider sorts the same on every system and in every version.
 SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING UTF8 LOCALE_PROVIDER builtin BUILTIN_LOCALE %L LOCALE %L', :'database', 'C.UTF-8', 'C')
  WHERE :'database' NOT IN (SELECT datname FROM pg_database) \gexec
 
--- DATABASE_TIMEOUT_SECONDS of the services, for their connections through PgBouncer, which cannot set it themselves.
+-- DATABASE_TIMEOUT_SECONDS of the programs, for their connections through PgBouncer, which cannot set it themselves.
 ALTER ROLE :"auth_service" SET statement_timeout = '5s';
 ALTER ROLE :"auth_service" SET idle_in_transaction_session_timeout = '5s';
 ALTER ROLE :"task_service" SET statement_timeout = '5s';
 ALTER ROLE :"task_service" SET idle_in_transaction_session_timeout = '5s';
+ALTER ROLE :"task_worker" SET statement_timeout = '5s';
+ALTER ROLE :"task_worker" SET idle_in_transaction_session_timeout = '5s';
 
 -- Only a member of the migration role may make it the owner, and only a member of the owner may change the rights. A superuser needs no membership.
 \if :superuser
@@ -69,7 +79,7 @@ SELECT datdba <> :'migrator'::regrole AS foreign_owner FROM pg_database WHERE da
   ALTER DATABASE :"database" OWNER TO :"migrator";
 \endif
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"database" TO :"migrator", :"auth_service", :"task_service";
+GRANT CONNECT ON DATABASE :"database" TO :"migrator", :"auth_service", :"task_service", :"task_worker";
 \if :superuser
 \else
   REVOKE :"migrator" FROM CURRENT_USER;
