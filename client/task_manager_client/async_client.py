@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from task_manager_client import accounts, lists, tasks, wire
+from task_manager_client import accounts, lists, projects, tasks, wire
 from task_manager_client.core import Core
 from task_manager_client.described import described
 from task_manager_client.errors import TaskManagerError
@@ -94,11 +94,25 @@ class AsyncClient:
     replace_task = _call(tasks.replace_task)
     delete_task = _call(tasks.delete_task)
     undelete_task = _call(tasks.undelete_task)
+    move_task = _call(tasks.move_task)
+    list_task_changes = _call(tasks.list_task_changes)
+    iter_task_changes = _iterator(lists.iter_task_changes)
     batch_get_tasks = _call(tasks.batch_get_tasks)
     batch_create_tasks = _call(tasks.batch_create_tasks)
     batch_update_tasks = _call(tasks.batch_update_tasks)
     batch_delete_tasks = _call(tasks.batch_delete_tasks)
     watch = _iterator(lists.watch)
+
+    create_project = _call(projects.create_project)
+    get_project = _call(projects.get_project)
+    list_projects = _call(projects.list_projects)
+    iter_projects = _iterator(lists.iter_projects)
+    update_project = _call(projects.update_project)
+    delete_project = _call(projects.delete_project)
+    undelete_project = _call(projects.undelete_project)
+    archive_project = _call(projects.archive_project)
+    unarchive_project = _call(projects.unarchive_project)
+    move_project = _call(projects.move_project)
 
     async def aclose(self) -> None:
         """Closes the connections, after the refreshes under way: their new tokens would be lost, and the old ones work only once."""

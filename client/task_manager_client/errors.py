@@ -141,7 +141,7 @@ class SessionNotFound(NotFound):
 
 
 class EtagMismatch(Conflict):
-    """Somebody changed the task first: `metadata` has its current `etag`."""
+    """Somebody changed the task or project first: `metadata` has its current `etag`."""
 
 
 class IdempotencyKeyReused(Conflict):
@@ -150,6 +150,58 @@ class IdempotencyKeyReused(Conflict):
 
 class TaskNotDeleted(Conflict):
     """The task is not in the bin."""
+
+
+class ProjectNotFound(NotFound):
+    """The caller has no such project."""
+
+
+class ProjectArchived(Conflict):
+    """The project is archived: no task can be added to it or moved into it."""
+
+
+class ProjectNotEmpty(Conflict):
+    """The project has tasks: delete it with `force`."""
+
+
+class ProjectNotDeleted(Conflict):
+    """The project is not in the bin."""
+
+
+class ProjectDeleted(Conflict):
+    """The task's project is in the bin: restore the project first."""
+
+
+class ParentNotFound(NotFound):
+    """The caller has no task that could be this parent."""
+
+
+class ParentDeleted(Conflict):
+    """The task's parent is in the bin: restore the parent, and the task comes back with it."""
+
+
+class ParentCycle(Conflict):
+    """A task cannot be its own subtask, at any level."""
+
+
+class TooDeep(Conflict):
+    """Subtasks would be more than 5 levels deep."""
+
+
+class TooManySubtasks(Conflict):
+    """The parent has as many subtasks as a task can have."""
+
+
+class TooManyDescendants(Conflict):
+    """The task has too many subtasks to be moved or deleted with them."""
+
+
+class SiblingNotFound(NotFound):
+    """The task or project before or after which to move is not in that list."""
+
+
+class LimitReached(Conflict):
+    """The account has as many objects of this kind as it can have: `metadata` has the `limit`."""
 
 
 class Overloaded(ResourceExhausted):
@@ -235,6 +287,19 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "INVALID_RESUME_TOKEN": InvalidResumeToken,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,
     "SERVICE_STOPPING": ServiceStopping,
+    "PROJECT_NOT_FOUND": ProjectNotFound,
+    "PROJECT_ARCHIVED": ProjectArchived,
+    "PROJECT_NOT_EMPTY": ProjectNotEmpty,
+    "PROJECT_NOT_DELETED": ProjectNotDeleted,
+    "PROJECT_DELETED": ProjectDeleted,
+    "PARENT_NOT_FOUND": ParentNotFound,
+    "PARENT_DELETED": ParentDeleted,
+    "PARENT_CYCLE": ParentCycle,
+    "TOO_DEEP": TooDeep,
+    "TOO_MANY_SUBTASKS": TooManySubtasks,
+    "TOO_MANY_DESCENDANTS": TooManyDescendants,
+    "SIBLING_NOT_FOUND": SiblingNotFound,
+    "LIMIT_REACHED": LimitReached,
 }
 # For an answer without a reason, or with one that this version does not know.
 _BY_STATUS: Final[Mapping[int, type[TaskManagerError]]] = {

@@ -1,15 +1,16 @@
-"""Iterators over the tasks of all pages of a list, and over the changes of a stream that resumes by itself."""
+"""Iterators over all pages of a list, and over the changes of a stream that resumes by itself."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from task_manager_client import tasks
+from task_manager_client import projects, tasks
 from task_manager_client.core import Core
 from task_manager_client.errors import ConnectionFailed, TaskManagerError, UnexpectedAnswer, error_of
+from task_manager_client.project_values import Project
 from task_manager_client.steps import Emit, Emitting, NextLine, Open, Reply, Steps, Wait
-from task_manager_client.values import Change, ChangeKind, Status, Task
+from task_manager_client.values import Change, ChangeKind, Status, Task, TaskChange
 
 # The largest page of the API.
 PAGE_SIZE: Final = 100
@@ -25,9 +26,19 @@ def iter_tasks(
     status: Status | str = "",
     priority: int = 0,
     show_deleted: bool = False,
+    project_id: str | None = None,
+    parent_id: str | None = None,
 ) -> Emitting[Task]:
     """Returns the matching tasks of all pages, each page when it is needed. Raises as list_tasks."""
-    query: Mapping[str, Any] = {"filter": filter, "order_by": order_by, "status": status, "priority": priority, "show_deleted": show_deleted}
+    query: Mapping[str, Any] = {
+        "filter": filter,
+        "order_by": order_by,
+        "status": status,
+        "priority": priority,
+        "show_deleted": show_deleted,
+        "project_id": project_id,
+        "parent_id": parent_id,
+    }
     token = ""
     while True:
         page = yield from core.call(tasks.list_tasks(**query, page_size=PAGE_SIZE, page_token=token))
@@ -38,8 +49,35 @@ def iter_tasks(
             return
 
 
-def watch(core: Core, resume_token: str = "", *, checkpoints: bool = False) -> Emitting[Change]:
+def iter_projects(core: Core, *, order_by: str = "", show_archived: bool = False, show_deleted: bool = False) -> Emitting[Project]:
+    """Returns the projects of all pages, each page when it is needed. Raises as list_projects."""
+    query: Mapping[str, Any] = {"order_by": order_by, "show_archived": show_archived, "show_deleted": show_deleted}
+    token = ""
+    while True:
+        page = yield from core.call(projects.list_projects(**query, page_size=PAGE_SIZE, page_token=token))
+        for project in page.projects:
+            yield Emit(project)
+        token = page.next_page_token
+        if not token:
+            return
+
+
+def iter_task_changes(core: Core, id: str) -> Emitting[TaskChange]:  # noqa: A002 - the API's name
+    """Returns the whole history of a task, newest first, each page when it is needed. Raises TaskNotFound."""
+    token = ""
+    while True:
+        page = yield from core.call(tasks.list_task_changes(id, page_size=PAGE_SIZE, page_token=token))
+        for change in page.changes:
+            yield Emit(change)
+        token = page.next_page_token
+        if not token:
+            return
+
+
+def watch(core: Core, resume_token: str = "", *, checkpoints: bool = False, show_projects: bool = False) -> Emitting[Change]:
     """Returns every change of the account's tasks, once and in order: from now on, or after a resume token. It does not end by itself.
+
+    Reminders are among the changes; with `show_projects` also the changes of projects.
 
     When the connection or the server fails, it resumes after the last change, and tries so for as long as the failure lasts; only the first stream
     must open within the limits of the retries. With `checkpoints` it also returns the messages without a change; their resume_token is newer.
@@ -48,7 +86,7 @@ def watch(core: Core, resume_token: str = "", *, checkpoints: bool = False) -> E
     failures, retries = 0, core.retries
     while True:
         try:
-            yield from _open(core, resume_token)
+            yield from _open(core, resume_token, show_projects=show_projects)
             while (change := (yield from _next_change())) is not None:
                 failures, retries, resume_token = 0, core.retries.endless(), change.resume_token
                 if checkpoints or change.kind is not ChangeKind.CHECKPOINT:
@@ -64,8 +102,8 @@ def watch(core: Core, resume_token: str = "", *, checkpoints: bool = False) -> E
         yield Wait(wait)
 
 
-def _open(core: Core, resume_token: str) -> Steps[None]:
-    request = replace(tasks.watch_request(resume_token), timeout=SILENCE_SECONDS)
+def _open(core: Core, resume_token: str, *, show_projects: bool) -> Steps[None]:
+    request = replace(tasks.watch_request(resume_token, show_projects=show_projects), timeout=SILENCE_SECONDS)
 
     def once(access_token: str) -> Steps[None]:
         reply: Reply = yield Open(replace(request, headers={"authorization": f"Bearer {access_token}"}))

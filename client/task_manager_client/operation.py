@@ -8,8 +8,8 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from task_manager_client.errors import InvalidArgument, UnexpectedAnswer, error_of
+from task_manager_client.json_fields import Json
 from task_manager_client.steps import Reply, Request
-from task_manager_client.values import Json
 
 T = TypeVar("T")
 

@@ -1,12 +1,14 @@
 """The values that the API returns, as frozen dataclasses. `raw` is the JSON that the server sent, with the fields that this version does not know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Self, TypeAlias, TypedDict
+from typing import Any, Self, TypedDict
 
-Json: TypeAlias = Mapping[str, Any]
+from task_manager_client.due_values import Recurrence, Reminder
+from task_manager_client.json_fields import Json, optional_day_of, optional_time_of, sent_time, time_of
+from task_manager_client.project_values import Project
 
 
 class Status(StrEnum):
@@ -23,13 +25,14 @@ class Status(StrEnum):
 
 
 class ChangeKind(StrEnum):
-    """What happened to a task. UNKNOWN stands for a kind that a newer server has."""
+    """What happened to a task or a project. A REMINDER changes nothing. UNKNOWN stands for a kind that a newer server has."""
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"
     DELETED = "DELETED"
     RESTORED = "RESTORED"
     CHECKPOINT = "CHECKPOINT"
+    REMINDER = "REMINDER"
     UNKNOWN = "UNKNOWN"
 
     @classmethod
@@ -38,17 +41,37 @@ class ChangeKind(StrEnum):
 
 
 class TaskDetails(TypedDict, total=False):
-    """The fields of a task that a client may leave out. In an update, a field that is present is set; None clears `due_date`."""
+    """The fields of a task that a client may leave out. In an update, a field that is present is set; None clears it.
+
+    At most one of `due_date` and `due_on` is set: to set one clears the other. `time_zone` is an IANA name, for `due_on` and `recurrence`; "" is UTC.
+    """
 
     description: str
     status: Status | str
     priority: int
     due_date: datetime | None
+    due_on: date | None
+    time_zone: str
+    recurrence: Recurrence | None
+    reminders: Sequence[Reminder]
     labels: Sequence[str]
 
 
+class NewTaskDetails(TaskDetails, total=False):
+    """The fields of a new task that a client may leave out. Later only move_task changes `project_id` and `parent_id`."""
+
+    project_id: str
+    parent_id: str
+
+
+class NewTask(NewTaskDetails, total=False):
+    """The fields of a new task, for batch_create_tasks."""
+
+    title: str
+
+
 class TaskFields(TaskDetails, total=False):
-    """The fields of a task that a client can set."""
+    """The fields of a task that an update can set."""
 
     title: str
 
@@ -62,7 +85,10 @@ class TaskUpdate(TaskFields, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task. The times are aware and in UTC."""
+    """A task. The times are aware and in UTC.
+
+    `project_id` is "" for the inbox, `parent_id` is "" for a task that is no subtask. `due_at` is `due_date`, or the midnight at which `due_on` ends.
+    """
 
     id: str
     user_id: str
@@ -77,6 +103,16 @@ class Task:
     completed_at: datetime | None
     deleted_at: datetime | None
     etag: str
+    project_id: str
+    parent_id: str
+    position: str
+    due_on: date | None
+    time_zone: str
+    due_at: datetime | None
+    recurrence: Recurrence | None
+    previous_id: str
+    next_id: str
+    reminders: tuple[Reminder, ...]
     raw: Json = field(repr=False, compare=False)
 
     @classmethod
@@ -89,13 +125,23 @@ class Task:
             description=raw.get("description", ""),
             status=Status(raw["status"]),
             priority=raw["priority"],
-            due_date=_optional_time(raw.get("due_date")),
+            due_date=optional_time_of(raw.get("due_date")),
             labels=tuple(raw.get("labels", ())),
-            created_at=_time(raw["created_at"]),
-            updated_at=_time(raw["updated_at"]),
-            completed_at=_optional_time(raw.get("completed_at")),
-            deleted_at=_optional_time(raw.get("deleted_at")),
+            created_at=time_of(raw["created_at"]),
+            updated_at=time_of(raw["updated_at"]),
+            completed_at=optional_time_of(raw.get("completed_at")),
+            deleted_at=optional_time_of(raw.get("deleted_at")),
             etag=raw["etag"],
+            project_id=raw.get("project_id", ""),
+            parent_id=raw.get("parent_id", ""),
+            position=raw.get("position", ""),
+            due_on=optional_day_of(raw.get("due_on")),
+            time_zone=raw.get("time_zone", ""),
+            due_at=optional_time_of(raw.get("due_at")),
+            recurrence=None if raw.get("recurrence") is None else Recurrence.from_json(raw["recurrence"]),
+            previous_id=raw.get("previous_id", ""),
+            next_id=raw.get("next_id", ""),
+            reminders=tuple(Reminder.from_json(reminder) for reminder in raw.get("reminders", ())),
             raw=raw,
         )
 
@@ -121,18 +167,80 @@ class TaskPage:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a task, with the task after it. `task` is None in a CHECKPOINT. `watch(change.resume_token)` resumes after this change."""
+    """A change of a task or of a project, with the task or the project after it. A CHECKPOINT has neither.
+
+    `watch(change.resume_token)` resumes after this change.
+    """
 
     kind: ChangeKind
     task: Task | None
     resume_token: str
+    project: Project | None
     raw: Json = field(repr=False, compare=False)
 
     @classmethod
     def from_json(cls, raw: Json) -> Self:
         """Returns the change in the API's JSON."""
-        task = raw.get("task")
-        return cls(ChangeKind(raw["kind"]), None if task is None else Task.from_json(task), raw["resume_token"], raw)
+        task, project = raw.get("task"), raw.get("project")
+        return cls(
+            ChangeKind(raw["kind"]),
+            None if task is None else Task.from_json(task),
+            raw["resume_token"],
+            None if project is None else Project.from_json(project),
+            raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who made a change: a session or an API token, with its name. The server's own changes, such as reminders, have neither."""
+
+    session_id: str
+    api_token_id: str
+    name: str
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the actor in the API's JSON."""
+        return cls(raw.get("session_id", ""), raw.get("api_token_id", ""), raw.get("name", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """A change in the history of a task: what happened, when, to which fields, by whom, and the task after it."""
+
+    kind: ChangeKind
+    at: datetime
+    changed_fields: tuple[str, ...]
+    actor: Actor
+    task: Task
+    raw: Json = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the change in the API's JSON."""
+        return cls(
+            kind=ChangeKind(raw["kind"]),
+            at=time_of(raw["at"]),
+            changed_fields=tuple(raw.get("changed_fields", ())),
+            actor=Actor.from_json(raw.get("actor", {})),
+            task=Task.from_json(raw["task"]),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChangePage:
+    """A page of the history of a task, newest first. `next_page_token` is empty on the last page."""
+
+    changes: tuple[TaskChange, ...]
+    next_page_token: str
+    raw: Json = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the page in the API's JSON."""
+        return cls(tuple(TaskChange.from_json(change) for change in raw.get("changes", ())), raw.get("next_page_token", ""), raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +257,7 @@ class User:
     @classmethod
     def from_json(cls, raw: Json) -> Self:
         """Returns the account in the API's JSON."""
-        return cls(raw["id"], raw["email"], raw["name"], _time(raw["created_at"]), _time(raw["updated_at"]), raw)
+        return cls(raw["id"], raw["email"], raw["name"], time_of(raw["created_at"]), time_of(raw["updated_at"]), raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +278,9 @@ class Session:
         """Returns the session in the API's JSON."""
         return cls(
             id=raw["id"],
-            created_at=_time(raw["created_at"]),
-            last_used_at=_time(raw["last_used_at"]),
-            expires_at=_time(raw["expires_at"]),
+            created_at=time_of(raw["created_at"]),
+            last_used_at=time_of(raw["last_used_at"]),
+            expires_at=time_of(raw["expires_at"]),
             user_agent=raw.get("user_agent", ""),
             address=raw.get("address", ""),
             current=raw.get("current", False),
@@ -205,21 +313,17 @@ def sessions_of(raw: Json) -> tuple[Session, ...]:
     return tuple(Session.from_json(session) for session in raw.get("sessions", ()))
 
 
-def task_body(fields: TaskFields | TaskDetails | TaskUpdate) -> dict[str, Any]:
-    """Returns the JSON of the fields to send. A naive `due_date` is in the local time zone. None is left out: a mask clears the field."""
+def task_body(fields: TaskDetails | NewTaskDetails | TaskFields | NewTask | TaskUpdate) -> dict[str, Any]:
+    """Returns the JSON of the fields to send. A naive time is in the local time zone. None is left out: a mask clears the field."""
     body: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if (due_date := fields.get("due_date")) is not None:
-        # Not astimezone for a naive time: in the gap of a clock change it moves the time back.
-        at = due_date.astimezone(UTC) if due_date.tzinfo else datetime.fromtimestamp(due_date.timestamp(), UTC)
-        body["due_date"] = at.isoformat().replace("+00:00", "Z")
+        body["due_date"] = sent_time(due_date)
+    if (due_on := fields.get("due_on")) is not None:
+        body["due_on"] = due_on.isoformat()
+    if (recurrence := fields.get("recurrence")) is not None:
+        body["recurrence"] = recurrence.to_json()
+    if "reminders" in body:
+        body["reminders"] = [reminder.to_json() for reminder in body["reminders"]]
     if "labels" in body:
         body["labels"] = list(body["labels"])
     return body
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def _optional_time(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)

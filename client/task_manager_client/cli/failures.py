@@ -12,6 +12,7 @@ from task_manager_client.errors import (
     NotConnected,
     NotFound,
     NotLoggedIn,
+    ProjectNotEmpty,
     TaskManagerError,
     TooManyAttempts,
     Unauthenticated,
@@ -30,6 +31,10 @@ _STATUSES: Final = (
     (NotFound, NOT_FOUND),
     (Conflict, CONFLICT),
     (InvalidArgument, USAGE),
+)
+_ADVICE: Final = (
+    (InvalidCredentials, "Without an account yet? Create one with: tm login --register"),
+    (ProjectNotEmpty, "To delete it with its tasks, add --force"),
 )
 
 
@@ -56,12 +61,10 @@ def report(error: TaskManagerError, url: str, *, as_json: bool) -> None:
 def _advice(error: TaskManagerError, url: str) -> str:
     if isinstance(error, NotLoggedIn):
         return f"Log in to {url} with: tm login"
-    if isinstance(error, InvalidCredentials):
-        return "Without an account yet? Create one with: tm login --register"
     if isinstance(error, NotConnected):
         return f"Is {url} the right address? Set TM_URL, or log in elsewhere with: tm login --url URL"
     if isinstance(error, EtagMismatch):
-        return f"The task's etag is now {error.metadata.get('etag', 'another one')}. Look at it with: tm show"
+        return f"Its etag is now {error.metadata.get('etag', 'another one')}."
     if isinstance(error, TooManyAttempts) and error.retry_after:
         return f"Try again in {error.retry_after:.0f} seconds."
-    return ""
+    return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")

@@ -1,10 +1,11 @@
-"""Finds tasks by the end of their id, and completes such ids in the shell."""
+"""Finds tasks by the end of their id, projects by their name or the end of their id, and completes both in the shell."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple
+from unicodedata import normalize
 from uuid import UUID
 
 import typer
@@ -14,6 +15,7 @@ from task_manager_client.cli.output import printable, short_id, working
 from task_manager_client.cli.place import Place
 from task_manager_client.client import Client
 from task_manager_client.errors import NotFound, TaskManagerError
+from task_manager_client.project_values import Project
 from task_manager_client.values import Task
 
 OPEN: Final = "status != COMPLETED"
@@ -21,6 +23,11 @@ DELETED: Final = "deleted_at:*"
 # The random part of an id has 12 characters.
 _END: Final = re.compile(r"[0-9a-f]{4,12}")
 _COMPLETIONS: Final = 50
+# What `--project` and `--parent` take for no project and no parent.
+NONE: Final = "none"
+INBOX: Final = frozenset({"inbox", NONE})
+# Shells complete such a name without quotes.
+_PLAIN_NAME: Final = re.compile(r"[\w-]+")
 
 
 class Found(NamedTuple):
@@ -48,6 +55,47 @@ def find(client: Client, texts: Sequence[str], *, deleted: bool = False) -> list
     return [Found(text.lower(), "") if _is_id(text) else _only(text, matches[text.lower()], deleted=deleted) for text in texts]
 
 
+def find_project(client: Client, text: str, *, deleted: bool = False) -> str:
+    """Returns the id of the project that a text means: its name, in upper or lower case, the end of its id, or its id. Raises UsageError, NotFound.
+
+    If several projects have the name, those that are not archived count.
+    """
+    if _is_id(text):
+        return text.lower()
+    projects = [project for project in client.iter_projects(show_archived=True, show_deleted=deleted) if (project.deleted_at is not None) is deleted]
+    found = _same_name(projects, text)
+    if not found and _END.fullmatch(text.lower()):
+        found = [project for project in projects if project.id.endswith(text.lower())]
+    found = [project for project in found if project.archived_at is None] or found
+    if not found:
+        raise NotFound(f"there is no project {'in the bin ' if deleted else ''}named {text!r}")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} projects are named {text!r}; give the end of an id: {', '.join(short_id(project.id) for project in found)}")
+    return found[0].id
+
+
+def find_place(client: Client, text: str) -> str:
+    """Returns the id of the project in which a task is to be, "" for the inbox. Raises as find_project."""
+    return "" if text.lower() in INBOX else find_project(client, text)
+
+
+def project_names(client: Client, tasks: Iterable[Task]) -> Mapping[str, str]:
+    """Returns the names of the projects that the tasks are in, by their ids. Without such a task it makes no call."""
+    if not any(task.project_id for task in tasks):
+        return {}
+    return {project.id: project.name for project in client.iter_projects(show_archived=True)}
+
+
+def complete_project(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yields the names of projects, or the ends of their ids if the names would need quotes, for the shell's completion."""
+    with suppress(TaskManagerError), _place(context).client() as client:
+        for project in islice(client.iter_projects(), _COMPLETIONS):
+            is_plain = _PLAIN_NAME.fullmatch(project.name)
+            value, text = (project.name, project.description) if is_plain else (short_id(project.id), project.name)
+            if value.lower().startswith(incomplete.lower()):
+                yield value, printable(text)
+
+
 def complete_task(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Yields the ids of open tasks, each with its title, for the shell's completion."""
     return _completions(context, incomplete, OPEN, deleted=False)
@@ -59,13 +107,22 @@ def complete_deleted(context: typer.Context, incomplete: str) -> Iterator[tuple[
 
 
 def _completions(context: typer.Context, incomplete: str, expression: str, *, deleted: bool) -> Iterator[tuple[str, str]]:
-    place = Place()
-    place.profile_name = context.find_root().params.get("profile") or place.profile_name
     # The shell shows nothing instead of an error.
-    with suppress(TaskManagerError), place.client() as client:
+    with suppress(TaskManagerError), _place(context).client() as client:
         for task in islice(client.iter_tasks(filter=expression, order_by="created_at desc", show_deleted=deleted), _COMPLETIONS):
             if short_id(task.id).startswith(incomplete.lower()):
                 yield short_id(task.id), printable(task.title)
+
+
+def _place(context: typer.Context) -> Place:
+    place = Place()
+    place.profile_name = context.find_root().params.get("profile") or place.profile_name
+    return place
+
+
+def _same_name(projects: Sequence[Project], text: str) -> list[Project]:
+    name = normalize("NFC", text).casefold()
+    return [project for project in projects if project.name.casefold() == name]
 
 
 def _tasks(client: Client, *, deleted: bool) -> Iterator[Task]:

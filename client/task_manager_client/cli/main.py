@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from task_manager_client.cli import access, changes, failures, views
+from task_manager_client.cli import access, changes, failures, moves, projects, views
 from task_manager_client.cli.output import output
 from task_manager_client.cli.place import Place
 from task_manager_client.errors import TaskManagerError
@@ -42,11 +42,15 @@ def options(
 
 
 for panel, commands in {
-    "Tasks": (changes.add, views.ls, views.show, changes.edit, changes.done, changes.reopen, changes.rm, changes.undelete, views.watch),
+    "Tasks": (
+        *(changes.add, views.ls, views.today, views.overdue, views.show, changes.edit, changes.done, changes.reopen, moves.mv),
+        *(changes.rm, changes.undelete, views.watch),
+    ),
     "Account": (access.login, access.logout, access.whoami),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(projects.app, name="projects", rich_help_panel="Tasks")
 
 
 def run(arguments: Sequence[str]) -> int:

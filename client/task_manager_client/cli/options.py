@@ -1,18 +1,18 @@
 """The options and arguments that several commands have."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, TypeAlias
 
 import typer
 
-from task_manager_client.cli import when
+from task_manager_client.cli import every, remind, when
 from task_manager_client.cli.failures import UsageError
-from task_manager_client.cli.find import complete_deleted, complete_task
+from task_manager_client.cli.find import complete_deleted, complete_project, complete_task
 
 _ID_HELP = "The end of the task's id, at least 4 characters as `tm ls` shows it, or the whole id."
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Etag: TypeAlias = Annotated[str, typer.Option(help="Change the task only if this is its current etag.", metavar="ETAG")]
+Etag: TypeAlias = Annotated[str, typer.Option(help="Make the change only if this is the current etag.", metavar="ETAG")]
 TaskId: TypeAlias = Annotated[str, typer.Argument(help=_ID_HELP, metavar="ID", autocompletion=complete_task)]
 TaskIds: TypeAlias = Annotated[list[str], typer.Argument(help=_ID_HELP, metavar="ID...", autocompletion=complete_task)]
 DeletedIds: TypeAlias = Annotated[list[str], typer.Argument(help=_ID_HELP, metavar="ID...", autocompletion=complete_deleted)]
@@ -22,9 +22,31 @@ Due: TypeAlias = Annotated[str | None, typer.Option("--due", "-d", help=f"When i
 Labels: TypeAlias = Annotated[list[str] | None, typer.Option("--label", "-l", help="A label. Can be given more than once.", metavar="LABEL")]
 
 
-def due_time(text: str) -> datetime:
-    """Returns the time that an option names, in the local time zone. Raises UsageError."""
+AfterDone: TypeAlias = Annotated[bool, typer.Option("--after-done", help="With --every: count from the day on which it is done.")]
+Project: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--project", "-P", help="A project: its name or the end of its id; or inbox.", metavar="PROJECT", autocompletion=complete_project),
+]
+ProjectId: TypeAlias = Annotated[
+    str, typer.Argument(help="The project's name, the end of its id, or the whole id.", metavar="PROJECT", autocompletion=complete_project)
+]
+EVERY_HELP = f"How it repeats: {every.EXAMPLES}"
+REMIND_HELP = f"When to remind you: {remind.EXAMPLES}"
+
+
+def due(text: str) -> date:
+    """Returns the day or the time, in the local time zone, that an option names. Raises UsageError."""
     try:
-        return when.instant(text, datetime.now().astimezone())
+        return when.due(text, now())
     except when.UnclearTime as error:
         raise UsageError(str(error)) from error
+
+
+def quoted(etag: str) -> str:
+    """Returns an etag in double quotes, which shells tend to remove; "" for none."""
+    return f'"{etag}"' if etag and not etag.startswith('"') else etag
+
+
+def now() -> datetime:
+    """Returns the time, in the local time zone."""
+    return datetime.now().astimezone()

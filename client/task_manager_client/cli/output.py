@@ -3,7 +3,7 @@
 import functools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from task_manager_client.cli.when import shown
-from task_manager_client.values import Change, ChangeKind, Json, Status, Task
+from task_manager_client.cli.when import end_of, shown
+from task_manager_client.json_fields import Json
+from task_manager_client.project_values import Project
+from task_manager_client.values import Change, ChangeKind, Status, Task
 
 _SHORT_ID: Final = 6
 # Without a terminal, nothing is cut or wrapped for its width.
@@ -22,15 +24,17 @@ _PIPE_COLUMNS: Final = 10_000
 _ZERO_WIDTH_JOINER: Final = "\u200d"
 
 _MARKS: Final = {Status.PENDING: ("○", ""), Status.IN_PROGRESS: ("◐", "cyan"), Status.COMPLETED: ("✓", "green"), Status.UNKNOWN: ("?", "")}
-_NAMES: Final = {Status.PENDING: "to do", Status.IN_PROGRESS: "in progress", Status.COMPLETED: "done"}
 _PRIORITIES: Final = {5: "bold red", 4: "yellow", 3: "", 2: "dim", 1: "dim"}
 _KINDS: Final = {
     ChangeKind.CREATED: ("created", "green"),
     ChangeKind.UPDATED: ("changed", "cyan"),
     ChangeKind.DELETED: ("deleted", "red"),
     ChangeKind.RESTORED: ("restored", "yellow"),
+    ChangeKind.REMINDER: ("reminder", "bold magenta"),
 }
 _SOON: Final = timedelta(days=1)
+_INDENT: Final = "  "
+_REPEATS: Final = " ↻"
 
 
 @functools.cache
@@ -71,77 +75,76 @@ def printable(text: str) -> str:
 
 
 def short_id(task_id: str) -> str:
-    """Returns the end of a task's id, which is random, unlike its beginning."""
+    """Returns the end of an id, which is random, unlike its beginning."""
     return task_id[-_SHORT_ID:]
 
 
-def task_table(tasks: Sequence[Task], now: datetime) -> Table:
-    """Returns a list of tasks."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+def task_table(tasks: Sequence[tuple[int, Task]], now: datetime, projects: Mapping[str, str]) -> Table:
+    """Returns a list of tasks, each with the number of levels by which its title is indented. `projects` has the names of projects to show."""
+    table = _table()
     table.add_column("ID", style="magenta", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("P", no_wrap=True)
     table.add_column("DUE", no_wrap=True)
     table.add_column("TITLE", overflow="fold", ratio=1)
-    if any(task.labels for task in tasks):
+    if projects:
+        table.add_column("PROJECT", style="cyan", overflow="fold")
+    has_labels = any(task.labels for _, task in tasks)
+    if has_labels:
         table.add_column("LABELS", style="blue", overflow="fold")
-    for task in tasks:
-        mark, mark_style = _MARKS[task.status]
-        is_over = task.status is Status.COMPLETED or task.deleted_at is not None
-        title = Text(printable(task.title), style="dim" if is_over else _PRIORITIES.get(task.priority, ""))
-        cells = [Text(short_id(task.id)), Text(mark, mark_style), _priority(task), _due(task, now), title, _labels(task)]
-        table.add_row(*cells[: len(table.columns)])
+    for level, task in tasks:
+        title = Text(_INDENT * level + printable(task.title), "dim" if is_over(task) else _PRIORITIES.get(task.priority, ""))
+        cells = [Text(short_id(task.id)), mark(task), priority(task), due(task, now), title]
+        cells += [Text(printable(projects.get(task.project_id, "")))] if projects else []
+        cells += [labels(task)] if has_labels else []
+        table.add_row(*cells)
     return table
 
 
-def task_card(task: Task, now: datetime) -> Table:
-    """Returns everything about one task."""
-    mark, style = _MARKS[task.status]
-    rows: list[tuple[str, Text]] = [
-        ("title", Text(printable(task.title), "bold")),
-        ("status", Text(f"{mark} {_NAMES.get(task.status, task.raw['status'])}", style)),
-        ("priority", _priority(task)),
-        ("due", _due(task, now)),
-        ("labels", _labels(task)),
-        ("created", Text(shown(task.created_at, now))),
-        ("changed", Text(shown(task.updated_at, now))),
-    ]
-    rows += [("done", Text(shown(task.completed_at, now)))] if task.completed_at else []
-    rows += [("deleted", Text(shown(task.deleted_at, now), "red"))] if task.deleted_at else []
-    rows += [("etag", Text(task.etag)), ("id", Text(task.id))]
-    card = Table.grid(padding=(0, 2, 0, 0))
-    card.add_column(style="dim", no_wrap=True)
-    card.add_column(overflow="fold")
-    for name, value in rows:
-        if value.plain:
-            card.add_row(name, value)
-    return card
+def project_table(projects: Sequence[Project]) -> Table:
+    """Returns a list of projects."""
+    table = _table()
+    table.add_column("ID", style="magenta", no_wrap=True)
+    table.add_column("NAME", overflow="fold")
+    for name, style in (("STATE", "yellow"), ("DESCRIPTION", "dim")):
+        table.add_column(name, style=style, overflow="fold")
+    for project in projects:
+        state = "deleted" if project.deleted_at else "archived" if project.archived_at else ""
+        shown_name = Text.assemble(("● ", project.color or "dim"), printable(project.name))
+        table.add_row(Text(short_id(project.id)), shown_name, Text(state), Text(printable(project.description.partition("\n")[0])))
+    return table
 
 
-def print_list(tasks: Sequence[Task], now: datetime, *, as_json: bool) -> None:
-    """Prints a list of tasks; as JSON, an array."""
-    if as_json:
-        print_json(raw_of(tasks))
-    elif tasks:
-        output().print(task_table(tasks, now))
+def arranged(tasks: Sequence[Task]) -> Iterator[tuple[int, Task]]:
+    """Yields the tasks, each after its parent and with its level. A task whose parent is not among them is at the top."""
+    ids = {task.id for task in tasks}
+    below: dict[str, list[Task]] = {}
+    for task in tasks:
+        below.setdefault(task.parent_id if task.parent_id in ids else "", []).append(task)
+    waiting = [(0, task) for task in reversed(below.get("", ()))]
+    while waiting:
+        level, task = waiting.pop()
+        yield level, task
+        waiting += [(level + 1, child) for child in reversed(below.get(task.id, ()))]
 
 
-def print_task(task: Task, now: datetime) -> None:
-    """Prints everything about a task."""
-    output().print(task_card(task, now))
-    if task.description:
-        output().print()
-        output().print(Text(printable(task.description)))
-
-
-def change_line(change: Change, at: datetime) -> Text:
-    """Returns a change as one line."""
-    verb, style = _KINDS.get(change.kind, (str(change.raw["kind"]).lower(), ""))
-    line = Text.assemble((f"{at:%H:%M:%S}", "dim"), "  ", (f"{verb:9}", style))
+def change_line(change: Change, now: datetime) -> Text:
+    """Returns a change that happens now as one line."""
+    line = Text.assemble((f"{now:%H:%M:%S}", "dim"), "  ", kind(change.kind, change.raw["kind"]))
     if (task := change.task) is not None:
-        mark, mark_style = _MARKS[task.status]
-        line.append_text(Text.assemble((short_id(task.id), "magenta"), "  ", (mark, mark_style), f" {printable(task.title)}"))
+        line.append_text(Text.assemble((short_id(task.id), "magenta"), "  ", mark(task), f" {printable(task.title)}"))
+        if change.kind is ChangeKind.REMINDER and (at := task.due_on or task.due_date):
+            line.append(f"  due {shown(at, now)}", "dim")
+    if (project := change.project) is not None:
+        line.append_text(Text.assemble((short_id(project.id), "magenta"), "  ", ("●", project.color or "dim"), f" {printable(project.name)}"))
+        line.append("  (project)", "dim")
     return line
+
+
+def tell(verb: str, task: Task, now: datetime) -> None:
+    """Prints what was done to a task."""
+    due = task.due_on or task.due_date
+    say(f"{verb} [magenta]{short_id(task.id)}[/] {plain(task.title)}" + (f"  [dim]due {shown(due, now)}[/]" if due else ""))
 
 
 def raw_of(values: Iterable[Task]) -> list[Json]:
@@ -149,21 +152,46 @@ def raw_of(values: Iterable[Task]) -> list[Json]:
     return [value.raw for value in values]
 
 
-def _priority(task: Task) -> Text:
+def kind(kind: ChangeKind, name: str) -> Text:
+    """Returns what happened, in a column. `name` is the API's name of the kind."""
+    verb, style = _KINDS.get(kind, (name.lower(), ""))
+    return Text(f"{verb:9}", style)
+
+
+def is_over(task: Task) -> bool:
+    """Returns whether nobody has to do the task any more."""
+    return task.status is Status.COMPLETED or task.deleted_at is not None
+
+
+def mark(task: Task) -> Text:
+    """Returns the status as one character."""
+    return Text(*_MARKS[task.status])
+
+
+def priority(task: Task) -> Text:
+    """Returns the priority."""
     return Text(str(task.priority), _PRIORITIES.get(task.priority, ""))
 
 
-def _due(task: Task, now: datetime) -> Text:
-    if task.due_date is None:
+def due(task: Task, now: datetime) -> Text:
+    """Returns when the task is due, and whether it repeats."""
+    at = task.due_on or task.due_date
+    if at is None:
         return Text("")
-    if task.status is Status.COMPLETED or task.deleted_at is not None:
+    end = task.due_at or end_of(at)
+    if is_over(task):
         style = "dim"
-    elif task.due_date < now:
+    elif end < now:
         style = "bold red"
     else:
-        style = "yellow" if task.due_date - now < _SOON else ""
-    return Text(shown(task.due_date, now), style)
+        style = "yellow" if end - now < _SOON else ""
+    return Text(shown(at, now) + (_REPEATS if task.recurrence else ""), style)
 
 
-def _labels(task: Task) -> Text:
+def labels(task: Task) -> Text:
+    """Returns the labels."""
     return Text(" ".join(printable(label) for label in task.labels), "blue")
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
