@@ -10,11 +10,13 @@ from pydantic import BaseModel, ValidationError
 from auth_service.settings import Settings as AuthSettings
 from gateway.settings import GatewaySettings
 from task_service.settings import Settings as TaskSettings
+from task_service.settings import WorkerSettings
 from tests.deploy import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 # The file gives no default for settings whose defaults differ between programs, or are made up for development.
 WITHOUT_DEFAULT = {"GRPC_PORT", "OPS_PORT", "OTEL_SERVICE_NAME", "PAGE_TOKEN_KEY"}
+OF_THE_WORKER = {"DATABASE_POOL_MAX_SIZE"}
 
 
 def _example() -> dict[str, str]:
@@ -50,15 +52,17 @@ def test_copied_as_it_is_it_lacks_only_what_is_required() -> None:
 
 
 def test_every_setting_is_there_and_no_other() -> None:
-    settings = {name.upper() for program in (AuthSettings, TaskSettings, GatewaySettings) for name in program.model_fields}
+    settings = {name.upper() for program in (AuthSettings, TaskSettings, WorkerSettings, GatewaySettings) for name in program.model_fields}
     assert set(_example()) == settings | compose.required() | set(compose.defaults())
 
 
-@pytest.mark.parametrize("program", [AuthSettings, TaskSettings, GatewaySettings])
+@pytest.mark.parametrize("program", [AuthSettings, TaskSettings, WorkerSettings, GatewaySettings])
 def test_the_defaults_are_the_codes(program: type[BaseModel]) -> None:
     example = _example()
     for name, field in program.model_fields.items():
         if name.upper() in WITHOUT_DEFAULT or (program is GatewaySettings and name == "log_level"):
+            continue
+        if program is WorkerSettings and name.upper() in OF_THE_WORKER:
             continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         assert _same(default, example[name.upper()]), name

@@ -26,12 +26,12 @@ SERVICEKIT_WIRE = frozenset(
 )
 SERVICE_WIRE = frozenset({"handler", "checks", "messages", "auth_events"})
 SERVICEKIT_STORES: Mapping[str, frozenset[str]] = {
-    "asyncpg": frozenset({"stores.postgres", "stores.migrate", "stores.distribute", "stores.wait", "process.telemetry"}),
+    "asyncpg": frozenset({"stores.postgres", "stores.migrate", "stores.rights", "stores.distribute", "stores.wait", "process.telemetry"}),
     "redis": frozenset({"stores.redis", "stores.redis_session", "stores.wakeups"}),
 }
 SERVICE_STORES: Mapping[str, frozenset[str]] = {"asyncpg": frozenset({"repository"}), "redis": frozenset({"values"})}
 STATEMENTS = frozenset({"repository", "list_statement", "values"})
-SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.session", "stores.migrate", "stores.distribute", "access.rate_limit"})
+SERVICEKIT_STATEMENTS = frozenset({"stores.postgres", "stores.session", "stores.migrate", "stores.rights", "stores.distribute", "access.rate_limit"})
 
 SQL = re.compile(
     r"^\s*(SELECT\s.+|INSERT\s+INTO\s.+|UPDATE\s+\w+[\w.]*\s+(AS\s+\w+\s+)?SET\s.+|DELETE\s+FROM\s.+|WITH\s+\w+\s+AS\s*\(.+|CREATE\s+(TABLE|SCHEMA|INDEX)\s.+)",

@@ -1,10 +1,14 @@
 """Logged-in clients of the running system, a transport with faults, and a place for profiles."""
 
 import asyncio
+import io
+import json
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -12,11 +16,14 @@ import pytest
 
 from devstack.stack import Stack
 from task_manager_client import AsyncClient, Client, MemoryStore
+from task_manager_client.cli.main import run
 from tests.support.accounts import PASSWORD
 
 NAME = "Ada"
 REFRESH = "/api/v1/auth/refresh"
 UNAVAILABLE, LOST_ANSWER, NO_CONNECTION = "unavailable", "lost answer", "no connection"
+
+Tm = Callable[..., tuple[int, str, str]]
 
 
 class Forwarding(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -81,6 +88,13 @@ def error_body(reason: str, delay: str = "") -> dict[str, object]:
     return {"code": 0, "message": reason, "details": details}
 
 
+def printed_json(result: tuple[int, str, str]) -> Any:
+    """Returns what a command printed with --json, if it succeeded."""
+    status, out, err = result
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
 @pytest.fixture
 def url(system: Stack) -> str:
     return system.state.url
@@ -122,3 +136,26 @@ def config(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("TM_TOKEN", "TM_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "task-manager"
+
+
+@pytest.fixture
+def tm(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Tm]:
+    """Runs the command in this process. Returns the exit status, the output and the error output."""
+    time.tzset()
+
+    def command(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        status = run(arguments)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    yield command
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def logged_in(tm: Tm, email: str) -> Tm:
+    status, _, err = tm("login", "--email", email, "--password-stdin", "--register", "--name", "Ada", stdin=f"{PASSWORD}\n")
+    assert (status, err) == (0, "")
+    return tm

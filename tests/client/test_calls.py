@@ -95,11 +95,19 @@ WITH_ID: list[Callable[[Client, str], object]] = [
     lambda client, text: client.replace_task(text, "x"),
     lambda client, text: client.delete_task(text),
     lambda client, text: client.undelete_task(text),
+    lambda client, text: client.move_task(text, parent_id=""),
+    lambda client, text: client.list_task_changes(text),
     lambda client, text: client.revoke_session(text),
+    lambda client, text: client.get_project(text),
+    lambda client, text: client.update_project(text, name="x"),
+    lambda client, text: client.delete_project(text, force=True),
+    lambda client, text: client.archive_project(text),
 ]
+NAMES = ["get", "update", "replace", "delete", "undelete", "move", "history", "revoke_session"]
+PROJECT_NAMES = ["get_project", "update_project", "delete_project", "archive_project"]
 
 
-@pytest.mark.parametrize("call", WITH_ID, ids=["get", "update", "replace", "delete", "undelete", "revoke_session"])
+@pytest.mark.parametrize("call", WITH_ID, ids=[*NAMES, *PROJECT_NAMES])
 def test_an_id_is_one_segment_of_the_path(call: Callable[[Client, str], object]) -> None:
     paths = []
 

@@ -1,11 +1,7 @@
 """The command tm on the running system: its verbs, exit statuses and outputs."""
 
-import io
 import json
 import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,55 +10,24 @@ from typing import Any
 import pytest
 
 from task_manager_client import Client, Tokens
-from task_manager_client.cli.main import run
 from task_manager_client.profiles import Login, Profile
+from tests.client.conftest import Tm, printed_json
 from tests.support.accounts import PASSWORD
-
-Tm = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tm(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Tm]:
-    """Runs the command in this process. Returns the exit status, the output and the error output."""
-    time.tzset()
-
-    def command(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        status = run(arguments)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    yield command
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture
-def logged_in(tm: Tm, email: str) -> Tm:
-    status, _, err = tm("login", "--email", email, "--password-stdin", "--register", "--name", "Ada", stdin=f"{PASSWORD}\n")
-    assert (status, err) == (0, "")
-    return tm
-
-
-def _json(result: tuple[int, str, str]) -> Any:
-    status, out, err = result
-    assert (status, err) == (0, "")
-    return json.loads(out)
 
 
 def test_from_login_to_logout(tm: Tm, email: str, url: str, config: Path) -> None:
     status, out, _ = tm("login", "--email", email, "--password-stdin", "--register", "--name", "Ada", stdin=f"{PASSWORD}\n")
     assert (status, out) == (0, f"Logged in to {url} as Ada ({email}).\n")
     assert tm("whoami") == (0, f"Ada ({email}) at {url}\n", "")
-    assert _json(tm("whoami", "--json"))["user"]["email"] == email
+    assert printed_json(tm("whoami", "--json"))["user"]["email"] == email
     assert tm("--profile", "work", "whoami")[0] == 3
     assert tm("logout") == (0, "Logged out.\n", "")
     assert tm("whoami") == tm("logout") == (3, "", f"tm: you are not logged in\nLog in to {url} with: tm login\n")
     status, out, err = tm("login", "--email", email, "--password-stdin", stdin="not this one")
     assert (status, out) == (3, "")
     assert "tm login --register" in err
-    assert _json(tm("login", "--email", email, "--password-stdin", "--json", stdin=PASSWORD))["url"] == url
-    assert _json(tm("logout", "--json")) == {"url": url, "profile": "default"}
+    assert printed_json(tm("login", "--email", email, "--password-stdin", "--json", stdin=PASSWORD))["url"] == url
+    assert printed_json(tm("logout", "--json")) == {"url": url, "profile": "default"}
     status, _, err = tm("logout", "--json")
     assert (status, json.loads(err)["error"]["message"]) == (3, "you are not logged in")
 
@@ -110,7 +75,7 @@ def test_a_task_from_add_to_undelete(logged_in: Tm) -> None:
     assert (status, out) == (0, f"Added {end} Buy milk  due tomorrow 09:00\n")
     assert tm("ls") == (0, f"ID         P  DUE             TITLE     LABELS   \n{end}  ○  4  tomorrow 09:00  Buy milk  home shop\n", "")
     assert tm("edit", end, "--title", "Buy bread", "-u", "shop", "-l", "today", "--due", "none", "--start") == (0, f"Changed {end} Buy bread\n", "")
-    task = _json(tm("show", end, "--json"))
+    task = printed_json(tm("show", end, "--json"))
     assert (task["labels"], task["status"], task["priority"], "due_date" in task) == (["home", "today"], "IN_PROGRESS", 4, False)
     assert "in progress" in tm("show", end)[1]
     assert tm("done", end) == (0, f"Done: {end} Buy bread\n", "")
@@ -129,10 +94,10 @@ def test_lists(logged_in: Tm) -> None:
     tm = logged_in
     for title, *options in [("a", "-p", "5"), ("b", "-l", 'x "y"'), ("c", "-d", "2027-01-01"), ("d", "-p", "1")]:
         assert tm("add", title, *options)[0] == 0
-    tm("done", _json(tm("ls", "--filter", "title = d", "--json"))[0]["id"])
+    tm("done", printed_json(tm("ls", "--filter", "title = d", "--json"))[0]["id"])
 
     def titles(*options: str) -> list[str]:
-        return [task["title"] for task in _json(tm("ls", "--json", *options))]
+        return [task["title"] for task in printed_json(tm("ls", "--json", *options))]
 
     assert titles() == ["a", "c", "b"]
     assert titles("--all", "--order-by", "title desc") == ["d", "c", "b", "a"]
@@ -149,20 +114,20 @@ def test_lists(logged_in: Tm) -> None:
 def test_many_tasks_from_the_standard_input(logged_in: Tm) -> None:
     lines = "".join(f"task {number}\n\n" for number in range(250))
     assert logged_in("add", "-", "-l", "bulk", stdin=lines) == (0, "Added 250 tasks.\n", "")
-    tasks = _json(logged_in("ls", "--json", "--label", "bulk"))
+    tasks = printed_json(logged_in("ls", "--json", "--label", "bulk"))
     assert len(tasks) == 250
     assert len(logged_in("ls")[1].splitlines()) == 1 + 50
     both = [tasks[0]["id"], tasks[1]["id"][-12:]]
-    assert [task["status"] for task in _json(logged_in("done", "--json", *both))] == ["COMPLETED"] * 2
+    assert [task["status"] for task in printed_json(logged_in("done", "--json", *both))] == ["COMPLETED"] * 2
 
 
 def test_a_change_can_require_an_etag(logged_in: Tm) -> None:
-    task = _json(logged_in("add", "x", "--json"))
+    task = printed_json(logged_in("add", "x", "--json"))
     assert logged_in("edit", task["id"], "--title", "y", "--etag", "1")[0] == 0
     for verb in (["edit", "--title", "z"], ["edit", "--label", "l"], ["done"], ["reopen"], ["rm"]):
         status, out, err = logged_in(*verb, task["id"], "--etag", '"1"')
         assert (status, out) == (5, "")
-        assert 'The task\'s etag is now "2".' in err
+        assert 'Its etag is now "2".' in err
     assert logged_in("done", task["id"], task["id"], "--etag", "2")[0] == 2
 
 
@@ -179,7 +144,7 @@ def test_the_profile_is_not_used_for_another_address(logged_in: Tm, monkeypatch:
     assert logged_in("ls")[::2] == (3, "tm: you are not logged in\nLog in to http://127.0.0.1:9 with: tm login\n")
 
 
-def test_errors_as_json(logged_in: Tm) -> None:
+def test_errors_asprinted_json(logged_in: Tm) -> None:
     status, out, err = logged_in("ls", "--json", "--filter", "priority >")
     assert (status, out) == (2, "")
     assert json.loads(err)["error"]["reason"] == "INVALID_FIELD"
@@ -230,7 +195,7 @@ def test_a_damaged_profile(logged_in: Tm, config: Path) -> None:
 
 def test_texts_cannot_control_the_terminal(logged_in: Tm) -> None:
     assert logged_in("add", "red \x1b[31m [bold]x[/] \u202e", "-m", "\x1b]0;title\x07", "-l", "\x9b1m")[0] == 0
-    (task,) = _json(logged_in("ls", "--json"))
+    (task,) = printed_json(logged_in("ls", "--json"))
     for shown in (logged_in("ls")[1], logged_in("show", task["id"])[1], logged_in("done", task["id"])[1]):
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
         assert "[bold]x[/]" in shown

@@ -10,17 +10,27 @@ from typing import Any, get_type_hints
 import pytest
 from taskmanager.auth.v1 import auth_service_pb2, user_pb2
 from taskmanager.rpc.v1.error_reason_pb2 import ErrorReason
-from taskmanager.task.v1 import task_pb2, task_service_pb2
+from taskmanager.task.v1 import project_pb2, project_service_pb2, task_pb2, task_service_pb2
 
 import task_manager_client
 from task_manager_client import (
+    Actor,
+    Anchor,
     AsyncClient,
     Change,
     ChangeKind,
     Client,
+    NewTask,
+    Project,
+    ProjectFields,
+    ProjectPage,
+    Recurrence,
+    Reminder,
     Session,
     Status,
     Task,
+    TaskChange,
+    TaskChangePage,
     TaskFields,
     TaskManagerError,
     TaskPage,
@@ -29,14 +39,14 @@ from task_manager_client import (
 )
 from task_manager_client.errors import BY_REASON
 from task_manager_client.values import TokenAnswer
-from tests.support.descriptors import is_output_only, rpcs
+from tests.support.descriptors import is_immutable, is_output_only, rpcs
 from tests.support.tour import ROOT
 
 # The client refreshes its tokens by itself. Both watches have a name without the noun, because there is only one stream.
 OTHER_NAMES = {"refresh_token": None, "watch_tasks": "watch"}
 METHODS = [name for rpc in rpcs() if rpc.verb and (name := OTHER_NAMES.get(rpc.snake_name, rpc.snake_name))]
-# It makes several calls of one RPC.
-OTHER_METHODS = {"iter_tasks"}
+# Each makes several calls of one RPC.
+OTHER_METHODS = {"iter_tasks", "iter_projects", "iter_task_changes"}
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -62,7 +72,14 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     [
         (Task, task_pb2.Task),
         (TaskPage, task_service_pb2.ListTasksResponse),
+        (Recurrence, task_pb2.Recurrence),
+        (Reminder, task_pb2.Reminder),
         (Change, task_service_pb2.WatchTasksResponse),
+        (TaskChange, task_service_pb2.TaskChange),
+        (TaskChangePage, task_service_pb2.ListTaskChangesResponse),
+        (Actor, task_service_pb2.TaskChange.Actor),
+        (Project, project_pb2.Project),
+        (ProjectPage, project_service_pb2.ListProjectsResponse),
         (User, user_pb2.User),
         (Session, auth_service_pb2.Session),
         (TokenAnswer, auth_service_pb2.TokenResponse),
@@ -73,20 +90,44 @@ def test_a_value_has_the_fields_of_its_message(value: Any, message: Any) -> None
 
 
 def test_a_client_can_set_every_field_that_the_server_does_not_set() -> None:
-    settable = {field.name for field in task_pb2.Task.DESCRIPTOR.fields if not is_output_only(field)}
-    which = {"id", "etag"}
-    assert (set(get_type_hints(TaskUpdate)), set(get_type_hints(TaskFields))) == (settable | which, settable - which)
-    parameters = set(inspect.signature(Client.list_tasks).parameters) - {"self"}
-    assert parameters == set(task_service_pb2.ListTasksRequest.DESCRIPTOR.fields_by_name)
+    settable = {field.name for field in task_pb2.Task.DESCRIPTOR.fields if not is_output_only(field)} - {"etag"}
+    later = settable - {field.name for field in task_pb2.Task.DESCRIPTOR.fields if is_immutable(field)}
+    assert (set(get_type_hints(NewTask)), set(get_type_hints(TaskFields))) == (settable, later)
+    assert set(get_type_hints(TaskUpdate)) == later | {"id", "etag"}
+    of_project = {field.name for field in project_pb2.Project.DESCRIPTOR.fields if not is_output_only(field)} - {"etag"}
+    assert set(get_type_hints(ProjectFields)) == of_project
+
+
+@pytest.mark.parametrize(
+    ("method", "request_type", "more"),
+    [
+        ("list_tasks", task_service_pb2.ListTasksRequest, set()),
+        ("list_task_changes", task_service_pb2.ListTaskChangesRequest, set()),
+        ("move_task", task_service_pb2.MoveTaskRequest, {"idempotency_key"}),
+        ("list_projects", project_service_pb2.ListProjectsRequest, set()),
+        ("delete_project", project_service_pb2.DeleteProjectRequest, {"idempotency_key"}),
+        ("undelete_project", project_service_pb2.UndeleteProjectRequest, {"idempotency_key"}),
+        ("archive_project", project_service_pb2.ArchiveProjectRequest, {"idempotency_key"}),
+        ("unarchive_project", project_service_pb2.UnarchiveProjectRequest, {"idempotency_key"}),
+        ("move_project", project_service_pb2.MoveProjectRequest, {"idempotency_key"}),
+        ("watch", task_service_pb2.WatchTasksRequest, {"checkpoints"}),
+    ],
+)
+def test_a_method_takes_every_field_of_its_request(method: str, request_type: Any, more: set[str]) -> None:
+    parameters = set(inspect.signature(getattr(Client, method)).parameters) - {"self"}
+    assert parameters == set(request_type.DESCRIPTOR.fields_by_name) | more
 
 
 @pytest.mark.slow("it runs mypy")
 def test_a_type_checker_knows_arguments_and_results(tmp_path: Path) -> None:
     program = """
 from typing import assert_type
-from task_manager_client import AsyncClient, Change, Client, Task, TaskPage
+from task_manager_client import AsyncClient, Change, Client, Project, Recurrence, Task, TaskChange, TaskPage
 client = Client()
-assert_type(client.create_task("x", priority=4, labels=["a"]), Task)
+assert_type(client.create_task("x", priority=4, labels=["a"], project_id="p", recurrence=Recurrence("FREQ=DAILY")), Task)
+assert_type(client.create_project("x", color="#00ff00"), Project)
+for change in client.iter_task_changes("x"):
+    assert_type(change, TaskChange)
 for task in client.iter_tasks(filter="x"):
     assert_type(task, Task)
 async def use(client: AsyncClient) -> None:
@@ -94,7 +135,13 @@ async def use(client: AsyncClient) -> None:
     async for change in client.watch():
         assert_type(change, Change)
 """
-    wrong = ["create_task('x', priorty=4)", "update_task('x', title=3)", "create_task()", "create_task('x').titel"]
+    wrong = [
+        "create_task('x', priorty=4)",
+        "update_task('x', title=3)",
+        "update_task('x', project_id='y')",
+        "create_task()",
+        "create_task('x').titel",
+    ]
     path = tmp_path / "program.py"
     path.write_text(program + "".join(f"client.{call}\n" for call in wrong))
     checked = subprocess.run([sys.executable, "-m", "mypy", "--strict", path], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -106,8 +153,10 @@ async def use(client: AsyncClient) -> None:
 def test_every_enum_value_and_no_other_is_known() -> None:
     assert set(Status) - {Status.UNKNOWN} == set(task_pb2.Task.Status.keys()) - {"STATUS_UNSPECIFIED"}
     assert set(ChangeKind) - {ChangeKind.UNKNOWN} == set(task_service_pb2.WatchTasksResponse.Kind.keys()) - {"KIND_UNSPECIFIED"}
+    assert set(Anchor) - {Anchor.UNKNOWN} == set(task_pb2.Recurrence.Anchor.keys()) - {"ANCHOR_UNSPECIFIED"}
     assert Status("SOMEDAY") is Status.UNKNOWN
-    assert ChangeKind("REMINDER") is ChangeKind.UNKNOWN
+    assert ChangeKind("SNOOZED") is ChangeKind.UNKNOWN
+    assert Anchor("CREATION") is Anchor.UNKNOWN
 
 
 def test_every_reason_has_a_class_of_its_own() -> None:

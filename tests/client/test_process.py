@@ -52,13 +52,15 @@ async def test_the_lines_of_a_stream_are_for_people(profile: Profile, client: Cl
     since = client.list_tasks().resume_token
     made = client.create_task("first")
     client.delete_task(made.id)
+    project = client.create_project("Home")
     process = await asyncio.create_subprocess_exec(TM, "watch", "--since", since, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     async with asyncio.timeout(WITHIN_SECONDS):
-        lines = [(await process.stdout.readline()).decode().split()[1:] for _ in range(2)]
+        lines = [(await process.stdout.readline()).decode().split()[1:] for _ in range(3)]
         process.send_signal(signal.SIGINT)
         await process.wait()
-    assert lines == [["created", made.id[-6:], "○", "first"], ["deleted", made.id[-6:], "○", "first"]]
+    assert lines[:2] == [["created", made.id[-6:], "○", "first"], ["deleted", made.id[-6:], "○", "first"]]
+    assert lines[2] == ["created", project.id[-6:], "●", "Home", "(project)"]
 
 
 async def test_a_reader_that_ends_early_is_no_error(profile: Profile, client: Client) -> None:
@@ -84,6 +86,11 @@ async def test_the_shell_completes_verbs_and_tasks(profile: Profile, client: Cli
     _, out, _ = await _run(_TM_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="tm done ")
     assert f'"{task.id[-6:]}":"Buy milk"' in out
     assert "over" not in out
+    client.create_project("Home")
+    spaced = client.create_project("Two words")
+    _, out, _ = await _run(_TM_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="tm add x --project ")
+    assert '"Home"' in out
+    assert f'"{spaced.id[-6:]}":"Two words"' in out
     _, out, err = await _run(_TM_COMPLETE="complete_bash", COMP_WORDS="tm done ", COMP_CWORD="2", TM_URL="http://127.0.0.1:9")
     assert (out.strip(), err) == ("", "")
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -69,6 +70,8 @@ class Bound:
         inner = message
         for name in parents:
             inner = _inner(inner, name)
+        for other in EXCLUSIVE.get(last, ()):
+            inner.ClearField(other)
         if isinstance(value, Copies):
             value = [_inner(inner, last)] * value.count
         inner.ClearField(last)
@@ -104,8 +107,41 @@ PASSWORD = (
     Pair("max-nfc", ACCENTED_8 * 16, ACCENTED_8 * 16 + "e\u0301", "128"),
     Pair("bytes", None, "x" * 4097, "4096 bytes"),
 )
-# Bounds that the service checks itself, because the descriptors cannot express them. They replace the descriptors' bounds.
+
+
+def _rule(characters: int) -> str:
+    """Returns a valid rule with that number of characters."""
+    days = [str(day) for day in (*range(1, 32), *range(-1, -32, -1))]
+    rules = (f"FREQ=YEARLY;INTERVAL={10**n};BYMONTHDAY={','.join(days[:count])}" for n in range(3) for count in range(1, len(days)))
+    return next(rule for rule in rules if len(rule) == characters)
+
+
+# By field: others that must not be beside its values at the bounds.
+EXCLUSIVE: Mapping[str, Sequence[str]] = {"due_date": ("recurrence",), "before_id": ("after_id",)}
+# The bounds of other fields than texts.
+DAY = tuple(Pair(f"day-{beyond}", None, beyond, "calendar") for beyond in ("2030-02-30", "2030-1-2", "9999-12-31", "0000-01-01", "today"))
+# Of a field that may be empty, and of one that a rule in CEL bounds.
+ID = tuple(Pair(f"uuid-{beyond}", at, beyond, "UUID") for at, beyond in (("", "not-an-id"), (None, UUID[:-1]), (None, f"{{{UUID}}}")))
+COLOR = tuple(
+    Pair(f"color-{beyond}", at, beyond, "pattern") for at, beyond in (("", "red"), ("#00ff7F", "#00ff7"), (None, "#00ff7g"), (None, "#00ff7F0"))
+)
+# Bounds that the service checks itself, because the descriptors cannot express them, or in another form. They replace the descriptors' bounds.
 NARROWER: Mapping[str, Sequence[Pair]] = {
+    "taskmanager.task.v1.Task.due_on": (*DAY, Pair("max_len", None, "2030-01-020", "10")),
+    "taskmanager.task.v1.Task.time_zone": (
+        Pair("zone", "America/Argentina/ComodRivadavia", "Mars/Olympus", "IANA"),
+        Pair("max_len", None, "x" * 65, "64"),
+    ),
+    "taskmanager.task.v1.Recurrence.rrule": (
+        Pair("min_len", "FREQ=DAILY", "", "1"),
+        Pair("max_len", _rule(200), _rule(201), "200"),
+        Pair("rule", None, "FREQ=HOURLY", "FREQ"),
+    ),
+    "taskmanager.task.v1.Project.color": COLOR,
+    "taskmanager.task.v1.ListProjectsRequest.order_by": (Pair("max_len", "name".ljust(200), "name".ljust(201), "200"),),
+    **dict.fromkeys(
+        (f"taskmanager.task.v1.{message}.{name}" for message in ("MoveTaskRequest", "ListTasksRequest") for name in ("project_id", "parent_id")), ID
+    ),
     "taskmanager.auth.v1.RegisterRequest.password": PASSWORD,
     "taskmanager.auth.v1.ChangePasswordRequest.new_password": PASSWORD,
 }
@@ -203,6 +239,10 @@ def _of_known_message(rpc: Rpc, path: tuple[str, ...], name: str) -> Iterator[Pa
             yield Pair("extreme", None, Timestamp(seconds=2**63 - 1, nanos=2**31 - 1), "9999-12-31", in_json=False)
             yield Pair("nanos", Timestamp(nanos=999_999_999), Timestamp(nanos=1_000_000_000), "nanos", in_json=False)
             yield Pair("negative-nanos", None, Timestamp(nanos=-1), "nanos", in_json=False)
+        case "Duration":
+            yield Pair("duration", Duration(seconds=366 * 86_400), Duration(seconds=366 * 86_400 + 1), "31622400s", in_json=False)
+            yield Pair("negative", Duration(), Duration(seconds=-1), "0", in_json=False)
+            yield Pair("fraction", None, Duration(nanos=1000), "whole", in_json=False)
         case "FieldMask":
             mask: Any = message_of(rpc, filled(row_of(rpc.name).message, NOWHERE))
             for part in path:

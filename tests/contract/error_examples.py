@@ -13,6 +13,7 @@ from tests.support import rawhttp
 from tests.support.accounts import Account
 
 TASKS: Final = "/api/v1/tasks"
+PROJECTS: Final = "/api/v1/projects"
 # What differs from run to run.
 VARYING: Final = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "…id…"),
@@ -95,6 +96,58 @@ async def _page_token(scene: Scene) -> httpx.Response:
     return await scene.call("GET", f"{TASKS}:watch?resume_token={page['next_page_token']}")
 
 
+async def _archived_project(scene: Scene) -> httpx.Response:
+    await scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:archive", {})
+    return await scene.call("POST", TASKS, {"title": "One more", "project_id": scene.world.project_id})
+
+
+async def _subtasks(scene: Scene, parent_id: str, count: int) -> list[str]:
+    """Creates subtasks and returns their ids."""
+    requests = [{"task": {"title": "A subtask", "parent_id": parent_id}}] * count
+    return [task["id"] for task in (await scene.call("POST", f"{TASKS}:batchCreate", {"requests": requests})).json()["tasks"]]
+
+
+async def _project_with_a_task(scene: Scene) -> httpx.Response:
+    await scene.call("POST", TASKS, {"title": "A task", "project_id": scene.world.project_id})
+    return await scene.call("DELETE", f"{PROJECTS}/{scene.world.project_id}")
+
+
+async def _task_of_a_deleted_project(scene: Scene) -> httpx.Response:
+    task = (await scene.call("POST", TASKS, {"title": "A task", "project_id": scene.world.project_id})).json()
+    await scene.call("DELETE", f"{PROJECTS}/{scene.world.project_id}?force=true")
+    return await scene.call("POST", f"{TASKS}/{task['id']}:undelete", {})
+
+
+async def _subtask_of_a_deleted_parent(scene: Scene) -> httpx.Response:
+    (subtask,) = await _subtasks(scene, scene.world.task_id, 1)
+    await scene.call("DELETE", f"{TASKS}/{scene.world.task_id}")
+    return await scene.call("POST", f"{TASKS}/{subtask}:undelete", {})
+
+
+async def _own_subtask(scene: Scene) -> httpx.Response:
+    (subtask,) = await _subtasks(scene, scene.world.task_id, 1)
+    return await scene.call("POST", f"{TASKS}/{scene.world.task_id}:move", {"parent_id": subtask})
+
+
+async def _sixth_level(scene: Scene) -> httpx.Response:
+    task_id = scene.world.task_id
+    for _ in range(4):
+        (task_id,) = await _subtasks(scene, task_id, 1)
+    return await scene.call("POST", TASKS, {"title": "Too deep", "parent_id": task_id})
+
+
+async def _one_subtask_more(scene: Scene) -> httpx.Response:
+    await _subtasks(scene, scene.world.task_id, 500)
+    return await scene.call("POST", TASKS, {"title": "One more", "parent_id": scene.world.task_id})
+
+
+async def _many_descendants(scene: Scene) -> httpx.Response:
+    for subtask in await _subtasks(scene, scene.world.task_id, 3):
+        await _subtasks(scene, subtask, 333)
+    await _subtasks(scene, scene.world.task_id, 1)
+    return await scene.call("DELETE", f"{TASKS}/{scene.world.task_id}")
+
+
 EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "INVALID_FIELD": lambda scene: scene.call("POST", TASKS, {"title": "", "priority": 9}),
     "MALFORMED_REQUEST": lambda scene: scene.call("GET", f"{TASKS}?page_size=many"),
@@ -118,6 +171,18 @@ EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "ANSWER_TOO_LARGE": _large_answer,
     "INVALID_RESUME_TOKEN": _page_token,
     "REQUEST_TOO_LARGE": _large_request,
+    "PROJECT_NOT_FOUND": lambda scene: scene.call("GET", f"{PROJECTS}/{NO_ID}"),
+    "PROJECT_ARCHIVED": _archived_project,
+    "PROJECT_NOT_EMPTY": _project_with_a_task,
+    "PROJECT_NOT_DELETED": lambda scene: scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:undelete", {}),
+    "PROJECT_DELETED": _task_of_a_deleted_project,
+    "PARENT_NOT_FOUND": lambda scene: scene.call("POST", TASKS, {"title": "A subtask", "parent_id": scene.world.binned_task_id}),
+    "PARENT_DELETED": _subtask_of_a_deleted_parent,
+    "PARENT_CYCLE": _own_subtask,
+    "TOO_DEEP": _sixth_level,
+    "TOO_MANY_SUBTASKS": _one_subtask_more,
+    "TOO_MANY_DESCENDANTS": _many_descendants,
+    "SIBLING_NOT_FOUND": lambda scene: scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:move", {"after_id": NO_ID}),
 }
 # The reasons that one call of one client cannot provoke on a system that works.
 NOT_PROVOKED: Final[Mapping[str, str]] = {
@@ -132,6 +197,7 @@ NOT_PROVOKED: Final[Mapping[str, str]] = {
     "TOO_MANY_REGISTRATIONS": "needs more accounts than one address may register",
     "TOO_MANY_WATCHES": "needs more open streams than a user may have",
     "SLOW_READER": "needs a client that stops reading",
+    "LIMIT_REACHED": "needs as many objects as an account may have",
     "TOO_MANY_REQUESTS": "needs a gateway with a rate limit",
 }
 

@@ -19,7 +19,10 @@ TEXTS: Final = (
     *("", " ", "a", "Write the plan", "é", "e\u0301", "𝄞", "\u00a0", "\u200b", "a\0b", "a\nb", "<b>", "%2F", "a/b", "..", "null", "-1", "0190b5a0"),
     *("x" * 200, "x" * 201, "ß" * 51, "0190b5a0-0000-7000-8000-000000000001", "2026-01-01T00:00:00Z", "PENDING", "ΔΡΌΜΟΣ"),
 )
-NAMES: Final = ("$task_id", "$second_task_id", "$binned_task_id", "$session_id", "$email", "$resume_token")
+NAMES: Final = (
+    *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
+    *("$session_id", "$email", "$resume_token"),
+)
 FILTERS: Final = (
     *("", "status = PENDING", "priority >= 3 AND NOT labels:work", 'title:"task"', "due_date < 2027-01-01", "title", "status = ", "(priority = 1"),
     *(
@@ -31,9 +34,41 @@ FILTERS: Final = (
         "due_date = 2026-02-30",
     ),
 )
-ORDERS: Final = ("", "title", "priority desc, title", "due_date", "created_at", "title desc,", "title asc", "unknown", "title,title", "Title")
+ORDERS: Final = (
+    "position",
+    "name",
+    "name desc",
+    "position, name",
+    "",
+    "title",
+    "priority desc, title",
+    "due_date",
+    "created_at",
+    "title desc,",
+    "title asc",
+    "unknown",
+    "title,title",
+    "Title",
+)
 # In JSON, paths are in camel case and joined by commas.
-MASKS: Final = ("title", "title,labels", "dueDate", "*", "status,priority,description", "id", "noSuch", "title,title", "task.title", "name", "email")
+MASKS: Final = (
+    "dueOn,timeZone",
+    "recurrence",
+    "reminders",
+    "dueDate,recurrence",
+    "name,color",
+    "title",
+    "title,labels",
+    "dueDate",
+    "*",
+    "status,priority,description",
+    "id",
+    "noSuch",
+    "title,title",
+    "task.title",
+    "name",
+    "email",
+)
 NUMBERS: Final = (0, 1, 3, 5, 6, 20, 100, 101, -1, 2**31 - 1, -(2**31))
 TIMES: Final = (
     "2026-12-01T00:00:00Z",
@@ -42,6 +77,7 @@ TIMES: Final = (
     "9999-12-31T23:59:59.999999999Z",
     "2030-01-02T03:04:05.678901Z",
 )
+DURATIONS: Final = ("0s", "3600s", "31622400s", "31622401s", "1.5s", "-1s")
 KEYS: Final = ("key-1", "key-2", "key-3", "k" * 255, "k" * 256)
 IF_MATCHES: Final = ('"1"', '"2"', "*", '"x"', 'W/"1"', "1", '"1", "2"')
 # Texts that no other field has: a test of the whole run looks for passwords in stores and logs.
@@ -49,6 +85,10 @@ PASSWORDS: Final = ("", "seven77", "y" * 129, "\u00a0 only blanks \u00a0", "anot
 BY_NAME: Final[Mapping[str, Sequence[Any]]] = {
     "filter": FILTERS,
     "order_by": ORDERS,
+    "color": ("", "#00ff7F", "#0f7", "red"),
+    "due_on": ("", "2030-01-02", "2030-02-30", "9999-12-30", "9999-12-31"),
+    "time_zone": ("", "UTC", "Europe/Berlin", "europe/berlin"),
+    "rrule": ("FREQ=DAILY", "FREQ=MONTHLY;BYMONTHDAY=31", "FREQ=WEEKLY;COUNT=1", "FREQ=HOURLY", "FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30"),
     **dict.fromkeys(("password", "current_password", "new_password"), PASSWORDS),
 }
 
@@ -103,7 +143,8 @@ def _vary(chance: random.Random, values: dict[str, Any], message: Any, share: fl
     """Drops, replaces or adds about that share of the fields."""
     for each in message.fields:
         if chance.random() < share:
-            values.pop(each.name, None)
+            for name in _alternatives(each):
+                values.pop(name, None)
             if chance.random() < 0.7:
                 values[each.name] = _value(chance, each)
         elif isinstance(values.get(each.name), dict):
@@ -139,6 +180,17 @@ def _message(chance: random.Random, message: Any) -> Any:
     match message.full_name:
         case "google.protobuf.Timestamp":
             return chance.choice(TIMES)
+        case "google.protobuf.Duration":
+            return chance.choice(DURATIONS)
         case "google.protobuf.FieldMask":
             return chance.choice(MASKS)
-    return {each.name: _value(chance, each) for each in message.fields if chance.random() < (0.1 if is_output_only(each) else 0.5)}
+    values: dict[str, Any] = {}
+    for each in message.fields:
+        if chance.random() < (0.1 if is_output_only(each) else 0.5) and not values.keys() & _alternatives(each):
+            values[each.name] = _value(chance, each)
+    return values
+
+
+def _alternatives(each: FieldDescriptor) -> set[str]:
+    """Returns the names of the fields of which at most one may be present, with the field's own."""
+    return {each.name} if each.containing_oneof is None else {other.name for other in each.containing_oneof.fields}

@@ -19,11 +19,14 @@ AUTH = "taskmanager.auth.v1.AuthService"
 USER = "taskmanager.auth.v1.UserService"
 EVENT = "taskmanager.auth.v1.EventService"
 TASK = "taskmanager.task.v1.TaskService"
+PROJECT = "taskmanager.task.v1.ProjectService"
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The data that calls refer to: an account with two tasks, a third in the bin, and a second session; and an email without an account."""
+    """The data that calls refer to: an account with two tasks and two projects, the second of which is archived, one more of each in the bin,
+    and a second session; and an email without an account.
+    """
 
     email: str
     free_email: str
@@ -33,6 +36,9 @@ class World:
     task_id: str
     second_task_id: str
     binned_task_id: str
+    project_id: str
+    second_project_id: str
+    binned_project_id: str
     # After all changes of the tasks so far.
     resume_token: str
 
@@ -59,16 +65,28 @@ FULL_TASK: Mapping[str, Any] = {
     "priority": 4,
     "due_date": "2030-01-02T03:04:05.678901Z",
     "labels": ["work", "später"],
+    "time_zone": "Europe/Berlin",
+    "recurrence": {"rrule": "FREQ=MONTHLY;BYMONTHDAY=1", "anchor": "COMPLETION"},
+    "reminders": [{"before_due": "3600s"}],
 }
+NEW_TASK: Mapping[str, Any] = {**FULL_TASK, "project_id": "$project_id"}
+FULL_PROJECT: Mapping[str, Any] = {"name": "Home", "description": "All about the house.", "color": "#00ff7f"}
 REGISTRATION = {"email": "$free_email", "password": PASSWORD, "name": "Ada"}
 LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
 CHANGE = {"current_password": "$password", "new_password": "another horse, another battery"}
 CONFIRMATION = {"password": "$password"}
-CREATIONS = {"requests": [{"task": FULL_TASK}, {"task": {"title": "Write another"}}]}
-UPDATES = {
-    "requests": [{"task": {"id": "$task_id", "title": "Changed"}, "update_mask": "title"}, {"task": {"id": "$second_task_id", "status": "COMPLETED"}}]
+CREATIONS = {"requests": [{"task": NEW_TASK}, {"task": {"title": "Write another"}}]}
+CHANGES: Mapping[str, Any] = {
+    "title": "Changed",
+    "labels": ["new"],
+    "due_date": "2040-01-02T03:04:05Z",
+    "recurrence": {"rrule": "FREQ=DAILY"},
+    "reminders": [{"at": "2040-01-01T03:04:05Z"}],
 }
+# In JSON the paths of a mask are in camel case.
+MASK = "title,labels,dueDate,recurrence,reminders"
+UPDATES = {"requests": [{"task": {"id": "$task_id", **CHANGES}, "update_mask": MASK}, {"task": {"id": "$second_task_id", "status": "COMPLETED"}}]}
 DELETIONS = {"requests": [{"id": "$task_id"}, {"id": "$second_task_id"}]}
 
 ROWS = (
@@ -89,7 +107,7 @@ ROWS = (
         body={"name": "Grace"},
     ),
     Row(f"{USER}.DeleteMe", "POST", "/api/v1/users/me:delete", 200, CONFIRMATION, body=CONFIRMATION),
-    Row(f"{TASK}.CreateTask", "POST", "/api/v1/tasks", 201, {"task": FULL_TASK}, body=FULL_TASK),
+    Row(f"{TASK}.CreateTask", "POST", "/api/v1/tasks", 201, {"task": NEW_TASK}, body=NEW_TASK),
     Row(f"{TASK}.GetTask", "GET", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
     Row(
         f"{TASK}.ListTasks",
@@ -110,19 +128,63 @@ ROWS = (
     Row(
         f"{TASK}.UpdateTask",
         "PATCH",
-        "/api/v1/tasks/$task_id?update_mask=title,labels",
+        f"/api/v1/tasks/$task_id?update_mask={MASK}",
         200,
-        {"task": {"id": "$task_id", "title": "Changed", "labels": ["new"]}, "update_mask": "title,labels"},
-        body={"title": "Changed", "labels": ["new"]},
+        {"task": {"id": "$task_id", **CHANGES}, "update_mask": MASK},
+        body=CHANGES,
     ),
     Row(f"{TASK}.ReplaceTask", "PUT", "/api/v1/tasks/$task_id", 200, {"task": {"id": "$task_id", **FULL_TASK}}, body=FULL_TASK),
     Row(f"{TASK}.DeleteTask", "DELETE", "/api/v1/tasks/$task_id", 200, {"id": "$task_id"}),
     Row(f"{TASK}.UndeleteTask", "POST", "/api/v1/tasks/$binned_task_id:undelete", 200, {"id": "$binned_task_id"}, body={}),
+    Row(
+        f"{TASK}.MoveTask",
+        "POST",
+        "/api/v1/tasks/$task_id:move",
+        200,
+        {"id": "$task_id", "project_id": "$project_id", "parent_id": ""},
+        body={"project_id": "$project_id", "parent_id": ""},
+    ),
+    Row(f"{TASK}.ListTaskChanges", "GET", "/api/v1/tasks/$task_id/history?page_size=2", 200, {"id": "$task_id", "page_size": 2}),
     Row(f"{TASK}.BatchGetTasks", "GET", "/api/v1/tasks:batchGet?ids=$task_id&ids=$second_task_id", 200, {"ids": ["$task_id", "$second_task_id"]}),
     Row(f"{TASK}.BatchCreateTasks", "POST", "/api/v1/tasks:batchCreate", 200, CREATIONS, body=CREATIONS),
     Row(f"{TASK}.BatchUpdateTasks", "POST", "/api/v1/tasks:batchUpdate", 200, UPDATES, body=UPDATES),
     Row(f"{TASK}.BatchDeleteTasks", "POST", "/api/v1/tasks:batchDelete", 200, DELETIONS, body=DELETIONS),
-    Row(f"{TASK}.WatchTasks", "GET", "/api/v1/tasks:watch?resume_token=$resume_token", 200, {"resume_token": "$resume_token"}),
+    Row(
+        f"{TASK}.WatchTasks",
+        "GET",
+        "/api/v1/tasks:watch?resume_token=$resume_token&show_projects=true",
+        200,
+        {"resume_token": "$resume_token", "show_projects": True},
+    ),
+    Row(f"{PROJECT}.CreateProject", "POST", "/api/v1/projects", 201, {"project": FULL_PROJECT}, body=FULL_PROJECT),
+    Row(f"{PROJECT}.GetProject", "GET", "/api/v1/projects/$project_id", 200, {"id": "$project_id"}),
+    Row(
+        f"{PROJECT}.ListProjects",
+        "GET",
+        "/api/v1/projects?page_size=2&order_by=name desc&show_archived=true&show_deleted=true",
+        200,
+        {"page_size": 2, "order_by": "name desc", "show_archived": True, "show_deleted": True},
+    ),
+    Row(
+        f"{PROJECT}.UpdateProject",
+        "PATCH",
+        "/api/v1/projects/$project_id?update_mask=name,color",
+        200,
+        {"project": {"id": "$project_id", "name": "Changed", "color": "#ffffff"}, "update_mask": "name,color"},
+        body={"name": "Changed", "color": "#ffffff"},
+    ),
+    Row(f"{PROJECT}.DeleteProject", "DELETE", "/api/v1/projects/$project_id?force=true", 200, {"id": "$project_id", "force": True}),
+    Row(f"{PROJECT}.UndeleteProject", "POST", "/api/v1/projects/$binned_project_id:undelete", 200, {"id": "$binned_project_id"}, body={}),
+    Row(f"{PROJECT}.ArchiveProject", "POST", "/api/v1/projects/$project_id:archive", 200, {"id": "$project_id"}, body={}),
+    Row(f"{PROJECT}.UnarchiveProject", "POST", "/api/v1/projects/$second_project_id:unarchive", 200, {"id": "$second_project_id"}, body={}),
+    Row(
+        f"{PROJECT}.MoveProject",
+        "POST",
+        "/api/v1/projects/$project_id:move",
+        200,
+        {"id": "$project_id", "after_id": "$second_project_id"},
+        body={"after_id": "$second_project_id"},
+    ),
 )
 
 # The requests of the internal methods.
@@ -148,10 +210,19 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     made = await rest.post("/api/v1/tasks:batchCreate", json={"requests": requests}, headers=account.headers)
     assert made.status_code == httpx.codes.OK, made.text
     ids = [task["id"] for task in made.json()["tasks"]]
-    binned = await rest.delete(f"/api/v1/tasks/{ids[-1]}", headers=account.headers)
-    assert binned.status_code == httpx.codes.OK, binned.text
+    projects = []
+    for name in ("The project", "The second project", "The binned project"):
+        answer = await rest.post("/api/v1/projects", json={"name": name}, headers=account.headers)
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        projects.append(answer.json()["id"])
+    for path in (f"/api/v1/tasks/{ids[-1]}", f"/api/v1/projects/{projects[-1]}"):
+        binned = await rest.delete(path, headers=account.headers)
+        assert binned.status_code == httpx.codes.OK, binned.text
+    archived = await rest.post(f"/api/v1/projects/{projects[1]}:archive", headers=account.headers)
+    assert archived.status_code == httpx.codes.OK, archived.text
     session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
-    return World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, session_id, *ids, resume_token), account
+    objects = (session_id, *ids, *projects)
+    return World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, *objects, resume_token), account
 
 
 async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
@@ -162,4 +233,4 @@ async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"
-NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 4, "no-token")
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 7, "no-token")

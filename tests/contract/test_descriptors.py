@@ -25,6 +25,16 @@ UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
 # Fields that have no bound, or no bound on one side, each with the reason.
 UNBOUNDED = {
     "taskmanager.task.v1.ListTasksRequest.page_size": "AIP-158: a page size above the maximum counts as the maximum",
+    "taskmanager.task.v1.ListTaskChangesRequest.page_size": "the same",
+    "taskmanager.task.v1.ListProjectsRequest.page_size": "the same",
+    **dict.fromkeys(
+        (f"taskmanager.task.v1.{message}.{name}" for message in ("ListTasksRequest", "MoveTaskRequest") for name in ("project_id", "parent_id")),
+        "a rule in CEL bounds it: a UUID, or empty",
+    ),
+    "taskmanager.task.v1.Task.project_id": "the checks of creations bound it; the other methods ignore it",
+    "taskmanager.task.v1.Task.parent_id": "the same",
+    "taskmanager.task.v1.Project.color": "its pattern bounds it",
+    "taskmanager.task.v1.Project.etag": "the handler of updates bounds it; creations ignore it",
     "taskmanager.task.v1.Task.etag": "the handlers of updates bound it; creations ignore it",
     "taskmanager.auth.v1.ListEventsRequest.after": "after the last event there are no events",
 }

@@ -21,7 +21,7 @@ from tests.contract.generated import Case, cases
 from tests.contract.table import World, make_world
 from tests.support.accounts import Account
 from tests.support.answers import Answer, by_grpc, by_rest
-from tests.support.calls import as_dict, rpc_call
+from tests.support.calls import as_dict, message_of, rpc_call
 from tests.support.descriptors import named
 from tests.support.errors import ApiError
 from tests.support.tiers import SLOW
@@ -30,8 +30,12 @@ CASES: Final = 50
 # 6 seeds make 300 cases in `make test`, all make 5300.
 QUICK_SEEDS, SEEDS = 6, 106
 # What two accounts never have in common.
-UNLIKE: Final = ("created_at", "updated_at", "completed_at", "deleted_at", "last_used_at", "expires_at", "user_agent", "address", "access_token")
+UNLIKE: Final = (
+    *("created_at", "updated_at", "completed_at", "deleted_at", "archived_at", "at", "last_used_at", "expires_at", "user_agent", "address"),
+    "access_token",
+)
 TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
+EVERY_PROJECT: Final = {"page_size": 100, "show_archived": True, "show_deleted": True}
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
 
@@ -124,5 +128,6 @@ async def _state(channel: grpc.aio.Channel, twin: Twin) -> Any:
     for name, value in everything.items():
         setattr(request, name, value)
     tasks = await by_grpc(channel, named("ListTasks"), request, twin.account, {})
+    projects = await by_grpc(channel, named("ListProjects"), message_of(named("ListProjects"), EVERY_PROJECT), twin.account, {})
     user = await by_grpc(channel, named("GetMe"), named("GetMe").request(), twin.account, {})
-    return _seen(twin, tasks), _seen(twin, user)
+    return _seen(twin, tasks), _seen(twin, projects), _seen(twin, user)

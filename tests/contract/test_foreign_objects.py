@@ -38,7 +38,7 @@ UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (
     for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
 )
 # The World's fields that name an object, and those that only their owner may use, with the error that other users get.
-OBJECTS = ("$task_id", "$second_task_id", "$binned_task_id", "$session_id")
+OBJECTS = (*("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id", "$session_id"),)
 PROOFS = {"$password": (DENIED, "WRONG_PASSWORD"), "$resume_token": (INVALID, "INVALID_RESUME_TOKEN")}
 
 
@@ -57,11 +57,16 @@ async def owner(rest: httpx.AsyncClient) -> Owner:
     """The owner of the objects."""
     world, account = await make_world(rest)
     name, title = f"Owner {uuid7()}", f"Title {uuid7()}"
-    for path, body in (("/api/v1/users/me", {"name": name}), (f"/api/v1/tasks/{world.task_id}", {"title": title, "description": title})):
+    named = {
+        "/api/v1/users/me": {"name": name},
+        f"/api/v1/tasks/{world.task_id}": {"title": title, "description": title},
+        f"/api/v1/projects/{world.project_id}": {"name": title, "description": title},
+    }
+    for path, body in named.items():
         assert (await rest.patch(path, json=body, headers=account.headers)).status_code == httpx.codes.OK
     own = {account.id, account.email, str(account.claims["sid"]), world.session_id, world.refresh_token, account.access_token, world.resume_token}
-    tasks = {world.task_id, world.second_task_id, world.binned_task_id}
-    return Owner(world, account, frozenset(own | tasks | {name, title}), await _seen(rest, world, account))
+    objects = {getattr(world, placeholder.removeprefix("$")) for placeholder in OBJECTS}
+    return Owner(world, account, frozenset(own | objects | {name, title}), await _seen(rest, world, account))
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ async def stranger(rest: httpx.AsyncClient) -> Account:
 def test_a_row_names_its_objects_by_their_place_in_the_world(rpc: Rpc) -> None:
     """Otherwise a stranger's call would not refer to the owner's objects."""
     message = row_of(rpc.name).message
-    for path in {*_ids_of(rpc.request.DESCRIPTOR), *VARIABLE.findall(rpc.template)}:
+    for path in {*_required_ids_of(rpc.request.DESCRIPTOR), *VARIABLE.findall(rpc.template)}:
         found = list(_values_at(message, path.split(".")))
         assert found, f"the row must have {path}"
         assert set(found) <= set(OBJECTS), f"{path} must be one of {OBJECTS}"
@@ -183,13 +188,14 @@ async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
     await log_in(rest, owner.account)
     refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": owner.world.refresh_token})
     assert refreshed.status_code == httpx.codes.OK, refreshed.text
-    # The API does not show tasks in the bin. The undeletion proves that the task is still there, and its etag that it is unchanged.
-    path, headers = f"/api/v1/tasks/{owner.world.binned_task_id}:undelete", {**owner.account.headers, "if-match": '"2"'}
-    assert (await rest.post(path, headers=headers)).status_code == httpx.codes.OK
+    # The API does not show what is in the bin. The undeletion proves that it is still there, and its etag that it is unchanged.
+    headers = {**owner.account.headers, "if-match": '"2"'}
+    for path in (f"/api/v1/tasks/{owner.world.binned_task_id}", f"/api/v1/projects/{owner.world.binned_project_id}"):
+        assert (await rest.post(f"{path}:undelete", headers=headers)).status_code == httpx.codes.OK
 
 
 async def _seen(rest: httpx.AsyncClient, world: World, account: Account) -> list[Any]:
-    paths = ("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/tasks", f"/api/v1/tasks/{world.task_id}")
+    paths = ("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/tasks", f"/api/v1/tasks/{world.task_id}", "/api/v1/projects")
     seen = [await rest.get(path, headers=account.headers) for path in paths]
     assert [response.status_code for response in seen] == [httpx.codes.OK] * len(paths)
     # Each resume token has its own nonce.
@@ -202,14 +208,15 @@ def _placeholders(rpc: Rpc) -> set[str]:
     return {placeholder for placeholder in (f"${name}" for name in World.__dataclass_fields__) if placeholder in text}
 
 
-def _ids_of(message: Any, prefix: str = "") -> Iterator[str]:
-    """Yields the paths of the fields that must be an id."""
+def _required_ids_of(message: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the paths of the fields that must be an id, and may not be empty."""
     for field in message.fields:
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.type == FieldDescriptor.TYPE_STRING and (rules.repeated.items if field.is_repeated else rules).string.uuid:
-            yield prefix + field.name
+            if rules.ignore != validate_pb2.IGNORE_IF_ZERO_VALUE:
+                yield prefix + field.name
         elif field.message_type is not None and not is_output_only(field):
-            yield from _ids_of(field.message_type, f"{prefix}{field.name}.")
+            yield from _required_ids_of(field.message_type, f"{prefix}{field.name}.")
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:

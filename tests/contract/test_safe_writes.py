@@ -24,19 +24,34 @@ WITH_ETAG: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
     "UpdateTask": lambda id_, etag: {"task": {"id": id_, "title": "Changed", "etag": etag}, "update_mask": "title"},
     "ReplaceTask": lambda id_, etag: {"task": {"id": id_, "title": "Changed", "etag": etag}},
     "DeleteTask": lambda id_, etag: {"id": id_, "etag": etag},
-    "UndeleteTask": lambda id_, etag: {"id": id_, "etag": etag},
+    "UpdateProject": lambda id_, etag: {"project": {"id": id_, "name": "Changed", "etag": etag}, "update_mask": "name"},
+    **dict.fromkeys(
+        ("UndeleteTask", "MoveTask", "DeleteProject", "UndeleteProject", "ArchiveProject", "UnarchiveProject", "MoveProject"),
+        lambda id_, etag: {"id": id_, "etag": etag},
+    ),
 }
 with_etag = pytest.mark.parametrize("name", WITH_ETAG)
-without_if_match = pytest.mark.parametrize("name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks"])
-# The methods that name a task which is not in the bin.
-of_live_tasks = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.program == "task" and "$task_id" in str(row_of(rpc.name).message)])
+without_if_match = pytest.mark.parametrize("name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks", "CreateProject"])
+# The methods that name a task or a project which is not in the bin. The history of a task in the bin can be read.
+of_live_objects = pytest.mark.parametrize(
+    ("rpc", "kind"),
+    [
+        (rpc, kind)
+        for rpc in rpcs()
+        for kind in ("task", "project")
+        if rpc.program == "task" and f"${kind}_id" in str(row_of(rpc.name).message) and not rpc.name.endswith(".ListTaskChanges")
+    ],
+)
 
 
 async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[str, str, str]:
-    """Returns the method's target task, its etag, and an earlier etag."""
+    """Returns the method's target task or project, its etag, and an earlier etag."""
     world, account = acted
-    if name == "UndeleteTask":
-        return world.binned_task_id, '"2"', '"1"'
+    if name.startswith("Undelete"):
+        return world.binned_task_id if name.endswith("Task") else world.binned_project_id, '"2"', '"1"'
+    if name.endswith("Project"):
+        await call("UpdateProject", {"project": {"id": world.project_id, "description": "between"}}, account)
+        return world.project_id, '"2"', '"1"'
     await call("UpdateTask", {"task": {"id": world.task_id, "description": "between"}}, account)
     return world.task_id, '"2"', '"1"'
 
@@ -139,6 +154,8 @@ async def test_where_it_counts_an_etag_has_a_bound(call: Call, acted: tuple[Worl
             assert (error.code, list(error.fields)) == (code, ["task.etag"] if code == INVALID else [])
         error = refusal(await call("BatchUpdateTasks", {"requests": [{"task": task}]}, account))
         assert (error.code, list(error.fields)) == (code, ["requests[0].task.etag"] if code == INVALID else [])
+        error = refusal(await call("UpdateProject", {"project": {"id": world.project_id, "name": "Changed", "etag": etag}}, account))
+        assert (error.code, list(error.fields)) == (code, ["project.etag"] if code == INVALID else [])
 
 
 # Masks.
@@ -218,8 +235,7 @@ async def test_a_star_is_all_fields_and_what_is_absent_is_as_in_a_new_task(call:
     for name, mask in (("UpdateTask", {"update_mask": "*"}), ("ReplaceTask", {})):
         task = (await call("CreateTask", {"task": FULL}, account)).values
         changed = (await call(name, {"task": {"id": task["id"], "title": "Other"}, **mask}, account)).values
-        due = task.pop("due_date")
-        assert due
+        assert task.pop("due_date") == task.pop("due_at") == FULL["due_date"]
         assert changed == {**task, **FRESH, "title": "Other", "etag": '"2"', "updated_at": changed["updated_at"]}
         assert list(refusal(await call(name, {"task": {"id": task["id"]}, **mask}, account)).fields) == ["task.title"]
 
@@ -227,25 +243,24 @@ async def test_a_star_is_all_fields_and_what_is_absent_is_as_in_a_new_task(call:
 # The bin.
 
 
-@of_live_tasks
-async def test_a_task_in_the_bin_is_not_found(call: Call, acted: tuple[World, Account], rpc: Rpc) -> None:
+@of_live_objects
+async def test_what_is_in_the_bin_is_not_found(call: Call, acted: tuple[World, Account], rpc: Rpc, kind: str) -> None:
     world, account = acted
     short = rpc.name.rpartition(".")[2]
-    in_the_bin = replace(world, task_id=world.binned_task_id)
-    binned, never = [
-        refusal(await call(short, filled(row_of(rpc.name).message, about), account)) for about in (in_the_bin, replace(world, task_id=NO_ID))
-    ]
-    assert (binned.code, binned.reason) == (NOT_FOUND, "TASK_NOT_FOUND")
+    ids = (getattr(world, f"binned_{kind}_id"), NO_ID)
+    binned, never = [refusal(await call(short, filled(row_of(rpc.name).message, replace(world, **{f"{kind}_id": id_})), account)) for id_ in ids]
+    assert (binned.code, binned.reason) == (NOT_FOUND, f"{kind.upper()}_NOT_FOUND")
     assert binned == never
-    assert (await call("UndeleteTask", {"id": world.binned_task_id, "etag": '"2"'}, account)).error is None
+    assert (await call(f"Undelete{kind.title()}", {"id": ids[0], "etag": '"2"'}, account)).error is None
 
 
 async def test_what_is_not_in_the_bin_cannot_be_brought_back(call: Call, acted: tuple[World, Account]) -> None:
     """AIP-164, also if the request has a wrong etag."""
     world, account = acted
     for headers in ({}, {"if_match": '"9"'}):
-        error = refusal(await call("UndeleteTask", {"id": world.task_id}, account, **headers))
-        assert (error.code, error.reason) == (ALREADY_EXISTS, "TASK_NOT_DELETED")
+        for kind in ("task", "project"):
+            error = refusal(await call(f"Undelete{kind.title()}", {"id": getattr(world, f"{kind}_id")}, account, **headers))
+            assert (error.code, error.reason) == (ALREADY_EXISTS, f"{kind.upper()}_NOT_DELETED")
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}", b'{"no_such_field": 1}', b'{"etag": "\\"2\\""}'], ids=str)

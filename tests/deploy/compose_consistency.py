@@ -7,12 +7,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from auth_service.settings import Settings as AuthSettings
-from devstack.roles import MIGRATOR, SERVICES
+from devstack.roles import MIGRATOR, SERVICES, WORKER
 from gateway.settings import GatewaySettings, SettingsError
 from servicekit.process.commands import MigrationSettings
 from servicekit.process.runtime import CLOSE_TIMEOUT_SECONDS
-from servicekit.process.settings import ServiceSettings
+from servicekit.process.settings import ProcessSettings
 from task_service.settings import Settings as TaskSettings
+from task_service.settings import WorkerSettings
 from tests.deploy.consistency import GATEWAY_NOTICES_SECONDS
 
 Compose = Mapping[str, Any]
@@ -26,8 +27,11 @@ def _default(settings: Any, field: str) -> Any:
     return settings.model_fields[field].default
 
 
-PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth": AuthSettings, "task": TaskSettings}
-MIGRATIONS: Final = dict(zip(("migrate-auth", "migrate-task"), SERVICES, strict=True))
+PROGRAMS: Final[Mapping[str, type[ProcessSettings]]] = {"auth": AuthSettings, "task": TaskSettings, "task-worker": WorkerSettings}
+# The database role of each program.
+ROLES: Final = dict(zip(PROGRAMS, (*SERVICES, WORKER), strict=True))
+# The roles of the service and of its worker for which each migration makes the rights.
+MIGRATIONS: Final = {"migrate-auth": ("auth_service", None), "migrate-task": ("task_service", WORKER)}
 # The service that each address setting must name, and its port. The ports of our own services come from the code.
 ENDPOINTS: Final = {
     "AUTH_GRPC_ENDPOINTS": ("auth", _default(AuthSettings, "grpc_port")),
@@ -54,6 +58,7 @@ def differences(project: Compose, scrapes: Compose, dockerfile: str) -> list[str
         *_addresses(services),
         *_scraped(services, scrapes),
         *_health(dockerfile),
+        *_worker(services["task-worker"]),
     ]
 
 
@@ -74,16 +79,18 @@ def _services(services: Compose) -> Iterator[str]:
             yield f"{name}: is killed while it drains"
         if settings.drain_delay_seconds < GATEWAY_NOTICES_SECONDS:
             yield f"{name}: drains faster than the gateway notices"
-        if (user := _user(variables)) != f"{name}_service":
+        if (user := _user(variables)) != ROLES[name]:
             yield f"{name}: logs in as {user}"
 
 
 def _migrations(services: Compose) -> Iterator[str]:
-    for name, role in MIGRATIONS.items():
+    for name, roles in MIGRATIONS.items():
         variables = environment(services[name])
         yield from (f"{name}: migrate has no {variable}" for variable in sorted(variables.keys() - _names(MigrationSettings)))
-        if (variables.get("SERVICE_ROLE"), _user(variables), services[name].get("command")) != (role, MIGRATOR, ["migrate"]):
-            yield f"{name}: does not migrate for {role} as {MIGRATOR}"
+        if (variables.get("SERVICE_ROLE"), variables.get("WORKER_ROLE")) != roles:
+            yield f"{name}: does not migrate for {roles}"
+        if (_user(variables), services[name].get("command")) != (MIGRATOR, ["migrate"]):
+            yield f"{name}: does not migrate as {MIGRATOR}"
 
 
 def _gateway(services: Compose) -> Iterator[str]:
@@ -131,9 +138,17 @@ def _health(dockerfile: str) -> Iterator[str]:
     """Checks that each image's own health check, which compose uses, asks the port of its program."""
     checks = r'^HEALTHCHECK .*\bservicekit\.process\.healthcheck", "(\d+)"]\nENTRYPOINT \["python", "-m", "(\w+)"]$'
     asked = dict(re.findall(checks, dockerfile, re.MULTILINE))
-    wanted = {str(_default(program, "grpc_port")): program.__module__.partition(".")[0] for program in PROGRAMS.values()}
+    wanted = {str(_default(program, "grpc_port")): program.__module__.partition(".")[0] for program in (AuthSettings, TaskSettings)}
     if asked != wanted:
         yield f"the images ask {asked} for their health, and listen as {wanted}"
+
+
+def _worker(service: Compose) -> Iterator[str]:
+    """Checks that the worker's container runs `work`, and that the image's health check, which is that of the service, asks the worker's port."""
+    if service.get("command") != ["work"]:
+        yield "task-worker: does not run `work`"
+    if environment(service).get("GRPC_PORT") != str(_default(WorkerSettings, "grpc_port")):
+        yield "task-worker: the health check asks another port"
 
 
 def _user(variables: Mapping[str, str]) -> str:

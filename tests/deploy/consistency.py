@@ -12,21 +12,25 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from auth_service.settings import Settings as AuthSettings
-from devstack.roles import MIGRATOR, SERVICES
+from devstack.roles import MIGRATOR, SERVICES, WORKER
 from gateway.config import render
 from gateway.routes import read_routes
 from gateway.settings import GatewaySettings, SettingsError
 from helm.chart import Object
 from servicekit.process.commands import MigrationSettings
 from servicekit.process.runtime import CLOSE_TIMEOUT_SECONDS
-from servicekit.process.settings import ServiceSettings
+from servicekit.process.settings import ProcessSettings
 from servicekit.rpc.health import LIVENESS
 from task_service.settings import Settings as TaskSettings
+from task_service.settings import WorkerSettings
 from tests.deploy import rollouts
 from tests.deploy.rendered import component, environments, of_kind, pods, title
 
 DESCRIPTORS: Final = Path(__file__).resolve().parents[2] / "gen" / "descriptors.binpb"
-PROGRAMS: Final[Mapping[str, type[ServiceSettings]]] = {"auth-service": AuthSettings, "task-service": TaskSettings}
+SERVICE_PROGRAMS: Final[Mapping[str, type[ProcessSettings]]] = {"auth-service": AuthSettings, "task-service": TaskSettings}
+# Nobody calls the workers.
+WORKERS: Final[Mapping[str, type[ProcessSettings]]] = {"task-worker": WorkerSettings}
+PROGRAMS: Final = {**SERVICE_PROGRAMS, **WORKERS}
 # Variables that are only parts of a URL setting.
 PARTS: Final = frozenset({"DATABASE_PASSWORD", "REDIS_PASSWORD"})
 # Variables that an older version of the gateway does not have. It ignores them.
@@ -88,27 +92,28 @@ def _services(found: list[Object]) -> Iterator[str]:
             yield from (f"{where}: {line}" for line in _service(settings, deployment, container, name.replace("-", "_")))
 
 
-def _service(settings: ServiceSettings, deployment: Object, container: Mapping[str, Any], role: str) -> Iterator[str]:
+def _service(settings: ProcessSettings, deployment: Object, container: Mapping[str, Any], role: str) -> Iterator[str]:
     ports = {"grpc": settings.grpc_port, "ops": settings.ops_port}
     if {port["name"]: port["containerPort"] for port in container["ports"]} != ports:
         yield f"the code listens on {ports}"
     for probe, service in (("startupProbe", LIVENESS), ("readinessProbe", ""), ("livenessProbe", LIVENESS)):
         if container[probe].get("grpc") != {"port": settings.grpc_port, "service": service}:
             yield f"{probe} does not ask port {settings.grpc_port} for the health of {service!r}"
-    if container["args"] != ["run"]:
-        yield "does not run `run`"
+    worker = isinstance(settings, *WORKERS.values())
+    if container["args"] != [command := "work" if worker else "run"]:
+        yield f"does not run `{command}`"
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     before = rollouts.pre_stop_seconds(container)
     if grace < before + settings.drain_delay_seconds + settings.shutdown_grace_seconds + CLOSE_TIMEOUT_SECONDS:
         yield f"{grace} s of grace are less than the drain takes"
-    if settings.drain_delay_seconds < GATEWAY_NOTICES_SECONDS:
+    if settings.drain_delay_seconds < GATEWAY_NOTICES_SECONDS and not worker:
         yield "drains faster than the gateway notices"
     if (user := urlsplit(settings.database_url.get_secret_value()).username) != role:
         yield f"logs in as {user}, and not as {role}"
 
 
 def _migrations(found: list[Object]) -> Iterator[str]:
-    for name, role in zip(PROGRAMS, SERVICES, strict=True):
+    for name, role in zip(SERVICE_PROGRAMS, SERVICES, strict=True):
         jobs = list(environments(found, f"{name}-migrate", "Job"))
         if not jobs:
             yield f"nothing migrates {name}"
@@ -116,6 +121,8 @@ def _migrations(found: list[Object]) -> Iterator[str]:
             yield from (f"{title(job)}: migrate has no {variable}" for variable in sorted(variables.keys() - names(MigrationSettings) - PARTS))
             if variables.get("SERVICE_ROLE") != role:
                 yield f"{title(job)}: SERVICE_ROLE is not {role}"
+            if variables.get("WORKER_ROLE") != (worker := WORKER if name == "task-service" else None):
+                yield f"{title(job)}: WORKER_ROLE is not {worker}"
             if urlsplit(variables.get("DATABASE_URL", "")).username != MIGRATOR:
                 yield f"{title(job)}: logs in as another than {MIGRATOR}"
             if container["args"] != ["migrate"]:
@@ -187,7 +194,9 @@ def _behind(service: Object, found: list[Object]) -> Iterator[str]:
 
 # istiod's port for certificates and configuration (https://istio.io/latest/docs/ops/deployment/application-requirements/).
 ISTIOD_PORT: Final = 15012
-_GRPC_AND_OPS: Final = {name: {program.model_fields[port].default for port in ("grpc_port", "ops_port")} for name, program in PROGRAMS.items()}
+_GRPC_AND_OPS: Final = {
+    name: {program.model_fields[port].default for port in ("grpc_port", "ops_port")} for name, program in SERVICE_PROGRAMS.items()
+}
 # Which component connects to which, and the ports. No other connection is allowed.
 PATHS: Final[Mapping[tuple[str, str], set[int]]] = {
     ("gateway", "auth-service"): _GRPC_AND_OPS["auth-service"],  # calls, and the public keys
@@ -198,7 +207,7 @@ PATHS: Final[Mapping[tuple[str, str], set[int]]] = {
     ("backup-restore", "postgresql"): {5432},
     ("backup-restore", "redis"): {6379},
     **{(name, "redis"): {6379} for name in PROGRAMS},
-    **{(name, "postgresql"): {5432} for program in PROGRAMS for name in (program, f"{program}-migrate")},
+    **{(name, "postgresql"): {5432} for name in (*PROGRAMS, *(f"{program}-migrate" for program in SERVICE_PROGRAMS))},
 }
 
 

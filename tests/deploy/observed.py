@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +13,13 @@ import httpx
 import yaml
 
 from devstack.stack import Stack
+from devstack.state import kind_of
 from tests.deploy.promql import Labels
 from tests.support.ports import free_ports
 from tests.support.tools import required
 from tests.support.waiting import eventually
 
-JOBS: Final = {"auth": "auth-service", "task": "task-service", "gateway": "gateway"}
+JOBS: Final = {"auth": "auth-service", "task": "task-service", "task-worker": "task-worker", "gateway": "gateway"}
 HOW: Final = "the Debian package prometheus has it"
 STARTS_WITHIN_SECONDS: Final = 20
 # Not prometheus_client's parser, which appends `_total` to every counter: Envoy's counters have no such suffix, and Prometheus keeps names unchanged.
@@ -28,7 +30,7 @@ _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 def targets(system: Stack) -> Iterator[tuple[str, Labels]]:
     """Yields the address of each ops port, with the labels that a PodMonitor adds to the metrics scraped there."""
     for name, process in system.state.processes.items():
-        job = JOBS.get(name.partition("-")[0])
+        job = JOBS.get(kind_of(name))
         if job and process.ops_port:
             address = f"127.0.0.1:{process.ops_port}"
             yield address, {"namespace": "test", "release": "test", "job": job, "pod": name, "instance": address}
@@ -98,15 +100,19 @@ async def prometheus(system: Stack, rules: Sequence[Path], folder: Path) -> Asyn
 
 
 async def traffic(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Makes some calls of each kind that metrics count: successful and failing calls, a change of a task, and a stream that gets it."""
+    """Makes some calls of each kind that metrics count: successful and failing calls, a change of a task, a reminder, and a stream that gets both."""
     task = (await client.post("/api/v1/tasks", json={"title": "watched"}, headers=headers)).json()
     async with client.stream("GET", "/api/v1/tasks:watch", headers=headers) as watch:
         lines = watch.aiter_lines()
         assert "CHECKPOINT" in await anext(lines)
-        assert (await client.patch(f"/api/v1/tasks/{task['id']}", json={"title": "seen"}, headers=headers)).status_code == 200
+        changed = {"title": "seen", "reminders": [{"at": (datetime.now(UTC) + timedelta(seconds=1)).isoformat()}]}
+        assert (await client.patch(f"/api/v1/tasks/{task['id']}", json=changed, headers=headers)).status_code == 200
+        awaited = ["UPDATED", "REMINDER"]
         async for line in lines:
-            if line.startswith("data:") and json.loads(line.removeprefix("data:"))["kind"] == "UPDATED":
-                break
+            if line.startswith("data:") and json.loads(line.removeprefix("data:"))["kind"] == awaited[0]:
+                awaited.pop(0)
+                if not awaited:
+                    break
     for _ in range(3):
         assert (await client.get(f"/api/v1/tasks/{task['id']}", headers=headers)).status_code == 200
     assert (await client.get("/api/v1/tasks", headers=headers)).status_code == 200

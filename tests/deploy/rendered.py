@@ -17,7 +17,9 @@ GIVEN: Final = {
     "service-token": "0123456789abcdef" * 2,
     "page-token-key": "fedcba9876543210" * 2,
     "key-encryption-key": base64.b64encode(bytes(range(32))).decode(),
-    **{f"{name}-password": f"{name}.password~0123456789" for name in ("postgres", "migrator", "auth-service", "task-service", "redis")},
+    **{
+        f"{name}-password": f"{name}.password~0123456789" for name in ("postgres", "migrator", "auth-service", "task-service", "task-worker", "redis")
+    },
 }
 
 

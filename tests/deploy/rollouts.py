@@ -14,13 +14,15 @@ CLUSTER_DNS_TTL_SECONDS: Final = 5.0
 # For proxies in front of the gateway: kube-proxy collects changes of endpoints for 1 s (minSyncPeriod) and applies them in less than 1 s. Ingress
 # controllers do the same.
 PROXIES_LEARN_SECONDS: Final = 2.0
+# A cache: without it, the services read PostgreSQL. And the worker, which nobody calls.
+NOT_CALLED: Final = ("redis", "task-worker")
 
 
 def differences(found: list[Object], envoy: str) -> Iterator[str]:
     """Yields the Deployments that stop a pod before its callers know the pod that replaces it."""
     for one in of_kind(found, "Deployment"):
-        if component(one) == "redis":
-            continue  # a cache: without it, the services read PostgreSQL
+        if component(one) in NOT_CALLED:
+            continue
         learn = PROXIES_LEARN_SECONDS if component(one) == "gateway" else gateway_learns_seconds(envoy)
         if one["spec"].get("minReadySeconds", 0) < learn:
             yield f"{title(one)}: a roll-out goes on before callers know of a new pod, which takes {learn:g} s"

@@ -13,6 +13,7 @@ from tests.deploy import restricted, validity
 from tests.deploy.rendered import SCENARIOS, component, environments, get, objects, of_kind, pods, title
 
 SERVICES = ("auth-service", "task-service", "gateway")
+DEPLOYED = (*SERVICES, "task-worker")
 VERSION = yaml.safe_load((ROOT / "Chart.yaml").read_text())["appVersion"]
 OPERATIONS, MANIFESTS = ROOT.parents[1] / "docs" / "operations.md", ROOT.parents[1] / "manifests" / "README.md"
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
@@ -34,8 +35,8 @@ GIVEN = {
 
 
 def ours(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the Deployments of the services and the gateway."""
-    return [one for one in of_kind(found, "Deployment") if component(one) in SERVICES]
+    """Returns the Deployments of the services, the gateway and the worker."""
+    return [one for one in of_kind(found, "Deployment") if component(one) in DEPLOYED]
 
 
 @EVERY
@@ -153,7 +154,8 @@ def test_a_long_migration_has_a_longer_roll_out() -> None:
     found = render({"task-service": {"migration": {"deadlineSeconds": 7200}}})
     (job,) = [one for one in of_kind(found, "Job") if component(one) == "task-service-migrate"]
     assert job["spec"]["activeDeadlineSeconds"] == 7200
-    assert get(found, "Deployment", "task-manager-task-service")["spec"]["progressDeadlineSeconds"] == 7320
+    for name in ("task-service", "task-worker"):
+        assert get(found, "Deployment", f"task-manager-{name}")["spec"]["progressDeadlineSeconds"] == 7320
 
 
 def test_a_canary_of_the_stable_image_has_no_migration_of_its_own() -> None:
@@ -181,11 +183,27 @@ def test_either_the_autoscaler_or_the_deployment_says_how_many(scenario: str) ->
 @EVERY
 def test_each_of_ours_has_its_guards(scenario: str) -> None:
     found = objects(scenario)
-    for kind in ("PodDisruptionBudget", "ServiceAccount", "NetworkPolicy", "Service"):
-        assert {f"task-manager-{name}" for name in SERVICES} <= {one["metadata"]["name"] for one in of_kind(found, kind)}
+    for kind in ("PodDisruptionBudget", "ServiceAccount", "NetworkPolicy"):
+        assert {f"task-manager-{name}" for name in DEPLOYED} <= {one["metadata"]["name"] for one in of_kind(found, kind)}
+    assert {f"task-manager-{name}" for name in SERVICES} <= {one["metadata"]["name"] for one in of_kind(found, "Service")}
     for one in of_kind(found, "PodDisruptionBudget"):
         # With 0, no node with such a pod could be drained.
         assert one["spec"]["maxUnavailable"] == 1
+
+
+@EVERY
+def test_nothing_can_call_the_worker(scenario: str) -> None:
+    found = objects(scenario)
+    (policy,) = [one["spec"] for one in of_kind(found, "NetworkPolicy") if component(one) == "task-worker"]
+    assert (policy["policyTypes"], "ingress" in policy) == (["Ingress", "Egress"], False)
+    assert [title(one) for one in of_kind(found, "Service", "HorizontalPodAutoscaler", "Ingress") if component(one) == "task-worker"] == []
+
+
+@EVERY
+def test_the_worker_has_only_the_secrets_that_it_needs(scenario: str) -> None:
+    ((_, container, _),) = environments(objects(scenario), "task-worker")
+    keys = {variable["valueFrom"]["secretKeyRef"]["key"] for variable in container["env"] if "valueFrom" in variable}
+    assert keys - {"redis-password"} == {"task-worker-password"}
 
 
 @EVERY

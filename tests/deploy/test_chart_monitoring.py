@@ -44,7 +44,7 @@ def test_jobs_that_alerts_and_dashboards_name_are_scraped() -> None:
         for container in template["spec"]["containers"]
         if endpoint["port"] in {port["name"] for port in container.get("ports", [])}
     }
-    assert scraped == {"auth-service", "task-service", "gateway"}
+    assert scraped == {"auth-service", "task-service", "task-worker", "gateway"}
     named = {job for file in (*RULES, *DASHBOARDS) for job in re.findall(r'job=\\?"([^"\\]+)', file.read_text())}
     assert named <= scraped
 

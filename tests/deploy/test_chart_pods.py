@@ -35,7 +35,7 @@ POD: Final[dict[str, Any]] = {
     "runAsUser": 1234,
     "spec": {"dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}},
 }
-NAMES: Final = ("auth-service", "task-service", "gateway", "postgresql", "redis", "backup")
+NAMES: Final = ("auth-service", "task-service", "task-worker", "gateway", "postgresql", "redis", "backup")
 
 
 def with_pod(pod: dict[str, Any]) -> list[Object]:
@@ -64,7 +64,7 @@ def test_the_schema_has_what_is_tested_here() -> None:
 
 def test_every_value_arrives_in_every_workload() -> None:
     found = list(workloads(with_pod(POD)))
-    assert len(found) == 13
+    assert len(found) == 14
     for name, kind, template, before in found:
         labels, annotations, spec = template["metadata"]["labels"], template["metadata"]["annotations"], template["spec"]
         assert labels == {"team": "a"} | before["metadata"]["labels"], name
@@ -169,7 +169,7 @@ def test_a_disruption_budget_is_what_the_operator_says(budget: dict[str, Any], e
 
 
 def test_each_role_can_have_a_secret_of_its_own() -> None:
-    passwords = {name: {"secret": f"{name}-owner", "key": "password"} for name in ("migrator", "auth-service", "task-service")}
+    passwords = {name: {"secret": f"{name}-owner", "key": "password"} for name in ("migrator", "auth-service", "task-service", "task-worker")}
     database = {"host": "db.example.com", "passwords": passwords}
     found = render({"postgresql": {"enabled": False}, "global": {"database": database}, "backup": {"enabled": True}})
     read = {
@@ -181,6 +181,7 @@ def test_each_role_can_have_a_secret_of_its_own() -> None:
     assert read == {
         ("auth-service", "auth-service-owner", "password"),
         ("task-service", "task-service-owner", "password"),
+        ("task-worker", "task-worker-owner", "password"),
         *((name, "migrator-owner", "password") for name in ("auth-service-migrate", "task-service-migrate", "backup", "backup-claim")),
     }
 
@@ -189,7 +190,7 @@ def test_two_ip_families() -> None:
     found = render({"global": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]}})
     for one in of_kind(found, "Service"):
         assert (one["spec"]["ipFamilyPolicy"], one["spec"]["ipFamilies"]) == ("PreferDualStack", ["IPv6", "IPv4"]), title(one)
-    for name in ("auth-service", "task-service", "gateway"):
+    for name in ("auth-service", "task-service", "task-worker", "gateway"):
         assert get(found, "ConfigMap", f"task-manager-{name}")["data"]["BIND_HOST"] == "::"
     assert "BIND_HOST" not in get(render({"global": {"ipFamilyPolicy": "SingleStack"}}), "ConfigMap", "task-manager-gateway")["data"]
 
@@ -198,14 +199,14 @@ def test_dns_on_other_ports_and_pods() -> None:
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
     found = render(EVERYTHING | {"global": {"networkPolicy": {"dns": [peer], "dnsPorts": [5353]}}})
     rules = [rule for one in of_kind(found, "NetworkPolicy") for rule in one["spec"].get("egress", []) if rule.get("to") == [peer]]
-    assert len(rules) == 8
+    assert len(rules) == 9
     assert all([(port["protocol"], port["port"]) for port in rule["ports"]] == [("UDP", 5353), ("TCP", 5353)] for rule in rules)
 
 
 @pytest.mark.parametrize(("endpoint", "port"), [("http://c:4317", 4317), ("https://otlp.example.com:443", 443)])
 def test_traces_may_leave_by_tls(endpoint: str, port: int) -> None:
     found = render({"global": {"tracing": {"endpoint": endpoint}}})
-    for name in ("auth-service", "task-service", "gateway"):
+    for name in ("auth-service", "task-service", "task-worker", "gateway"):
         assert get(found, "ConfigMap", f"task-manager-{name}")["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
         egress = get(found, "NetworkPolicy", f"task-manager-{name}")["spec"]["egress"]
         assert {"ports": [{"protocol": "TCP", "port": port}]} in egress

@@ -7,9 +7,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from devstack.roles import MIGRATOR, SERVICES
+from devstack.roles import MIGRATOR, PROGRAMS
 from devstack.stack import Stack
 from servicekit.stores.migrate import packaged
+from servicekit.stores.rights import WorkerRights
 from tests.deploy.rendered import environment, get, objects
 from tests.deploy.roles_script import run_roles_script
 from tests.support.databases import as_role, with_database
@@ -39,7 +40,7 @@ async def variables(superuser: "asyncpg.Connection[asyncpg.Record]") -> AsyncIte
     }
     yield given | {"MARK": mark, "MIGRATOR_PASSWORD": PASSWORD}
     await superuser.execute(f"DROP DATABASE IF EXISTS {given['POSTGRES_DB']} WITH (FORCE)")
-    for role in (MIGRATOR, *SERVICES, "administrator"):
+    for role in (MIGRATOR, *PROGRAMS, "administrator"):
         await superuser.execute(f"DROP ROLE IF EXISTS {role}_{mark}")
 
 
@@ -58,7 +59,7 @@ async def test_the_script_makes_the_roles_that_devstack_makes(
         assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
     if managed:
         await superuser.execute(f"REVOKE CONNECT ON DATABASE taskmanager FROM administrator_{mark}")
-    for role in (MIGRATOR, *SERVICES):
+    for role in (MIGRATOR, *PROGRAMS):
         assert await superuser.fetchrow(ATTRIBUTES, f"{role}_{mark}") == await superuser.fetchrow(ATTRIBUTES, role)
     ours, theirs = [str(await superuser.fetchval(RIGHTS, name)) for name in (database, "taskmanager")]
     assert ours.replace(f"_{mark}", "") == theirs
@@ -66,20 +67,23 @@ async def test_the_script_makes_the_roles_that_devstack_makes(
     assert await superuser.fetchval(MEMBERS, f"{MIGRATOR}_{mark}") == 0
     # The migrations run with these roles.
     migrator = as_role(with_database(url, database), f"{MIGRATOR}_{mark}", PASSWORD)
-    applied = await packaged("task", "task_service").apply(migrator, f"task_service_{mark}")
+    rights = WorkerRights(reads=("reminders",), calls=("fire_reminders(uuid, integer, boolean)",))
+    applied = await packaged("task", "task_service", rights).apply(migrator, f"task_service_{mark}", f"task_worker_{mark}")
     assert applied
-    service = await asyncpg.connect(as_role(with_database(url, database), f"task_service_{mark}", variables["TASK_SERVICE_PASSWORD"]))
-    assert await service.fetchval("SELECT max(version) FROM task.schema_migrations") == len(applied)
-    await service.close()
+    for role in ("task_service", "task_worker"):
+        program = await asyncpg.connect(as_role(with_database(url, database), f"{role}_{mark}", variables[f"{role.upper()}_PASSWORD"]))
+        assert await program.fetchval("SELECT max(version) FROM task.schema_migrations") == len(applied)
+        await program.close()
 
 
+@pytest.mark.parametrize("password", ["TASK_SERVICE_PASSWORD", "TASK_WORKER_PASSWORD"])
 async def test_a_missing_password_is_named_and_nothing_is_created(
-    system: Stack, superuser: "asyncpg.Connection[asyncpg.Record]", variables: dict[str, str]
+    system: Stack, superuser: "asyncpg.Connection[asyncpg.Record]", variables: dict[str, str], password: str
 ) -> None:
-    del variables["TASK_SERVICE_PASSWORD"]
+    del variables[password]
     ended = await asyncio.to_thread(run_roles_script, system.state.database_url, variables)
     assert ended.returncode == 3
-    assert "TASK_SERVICE_PASSWORD is not set" in ended.stderr
+    assert f"{password} is not set" in ended.stderr
     assert await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE $1", f"%{variables['MARK']}") == 0
 
 

@@ -13,10 +13,18 @@ from deploy import env
 from gateway.settings import GatewaySettings
 from servicekit.process.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
+from task_service.settings import WorkerSettings
 from tests.deploy.compose import FILE, ROOT, defaults, filled, passed_on, project, required, services
 from tests.support import tools
 
-OURS = {"gateway": GatewaySettings, "auth": AuthSettings, "task": TaskSettings, "migrate-auth": MigrationSettings, "migrate-task": MigrationSettings}
+OURS = {
+    "gateway": GatewaySettings,
+    "auth": AuthSettings,
+    "task": TaskSettings,
+    "task-worker": WorkerSettings,
+    "migrate-auth": MigrationSettings,
+    "migrate-task": MigrationSettings,
+}
 # Settings that the images and the networks fix: listening addresses, names, and files that are in no image.
 SETTLED = {
     "BIND_HOST",
@@ -34,7 +42,7 @@ ONE_SHOT = {"migrate-auth", "migrate-task", "kibana-setup"}
 # Their images contain no program for a health check.
 NOTHING_TO_ASK_WITH = {"otel-collector", "log-collector", "jaeger"}
 PROFILES = {
-    "": {"gateway", "auth", "task", "migrate-auth", "migrate-task", "postgres", "redis"},
+    "": {"gateway", "auth", "task", "task-worker", "migrate-auth", "migrate-task", "postgres", "redis"},
     "observability": {"otel-collector", "jaeger", "prometheus", "grafana"},
     "logging": {"log-collector", "elasticsearch", "kibana-setup", "kibana"},
 }
@@ -71,7 +79,7 @@ def test_a_service_says_how_it_is_or_ends(name: str) -> None:
         assert health == {"disable": True}
     elif name in OURS:
         # The image defines the test.
-        assert "HEALTHCHECK" in (ROOT / services()[name]["build"].get("dockerfile", "Dockerfile")).read_text()
+        assert "HEALTHCHECK" in (ROOT / services()[name].get("build", {}).get("dockerfile", "Dockerfile")).read_text()
         assert "test" not in health
     else:
         assert health["test"][0] in {"CMD", "CMD-SHELL"}
@@ -96,6 +104,7 @@ def test_the_order_is_stores_then_migrations_then_services_then_gateway() -> Non
         "migrate-task": {"postgres"},
         "auth": {"postgres", "redis", "migrate-auth"},
         "task": {"postgres", "redis", "migrate-task", "auth"},
+        "task-worker": {"postgres", "redis", "migrate-task"},
         "gateway": {"auth", "task"},
     }
     assert services()["task"]["deploy"] == {"replicas": 2}
@@ -103,8 +112,12 @@ def test_the_order_is_stores_then_migrations_then_services_then_gateway() -> Non
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_of_a_program_can_be_given_to_it_and_no_other(name: str) -> None:
-    fields = {field.upper() for field in OURS[name].model_fields}
-    assert set(services()[name]["environment"]) == fields - SETTLED
+    fields = {field.upper() for field in OURS[name].model_fields} - SETTLED
+    if name == "migrate-auth":
+        fields -= {"WORKER_ROLE"}  # auth_service has no worker
+    if name == "task-worker":
+        fields |= {"GRPC_PORT"}  # for the health check of the image, which otherwise asks the port of the service
+    assert set(services()[name]["environment"]) == fields
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -29,7 +29,7 @@ def test_the_charts_images_are_of_no_registry() -> None:
 def test_compose_builds_our_images_and_never_pulls_them() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     ours = {name: one for name, one in services.items() if "task-manager/" in one["image"]}
-    assert len(ours) == 5
+    assert len(ours) == 6
     for name, one in ours.items():
         assert one["image"].startswith("localhost/task-manager/"), name
         assert one["pull_policy"] == ("build" if "build" in one else "never"), name

@@ -53,7 +53,13 @@ EXEMPT: Final = {
 # Panels that are empty in normal operation.
 EMPTY_WHEN_WELL: Final = {"Failing readiness checks", "Days until a certificate expires"}
 # Values for Grafana's variables. The interval is longer than this module's tests take, because their traffic must lie in it until the last query.
-VARIABLES: Final = {"$__rate_interval": "5m", "$namespace": ".*", "$release": ".*", "$job": "auth-service|task-service|gateway", "$pod": ".*"}
+VARIABLES: Final = {
+    "$__rate_interval": "5m",
+    "$namespace": ".*",
+    "$release": ".*",
+    "$job": "auth-service|task-service|task-worker|gateway",
+    "$pod": ".*",
+}
 
 
 def dashboards() -> list[tuple[str, dict[str, Any]]]:

@@ -23,7 +23,7 @@ TESTS: Final = sorted((RULES / "tests").glob("*.yaml"))
 # The name of the release and the namespace in the unit tests.
 OURS: Final = "tm"
 RUNBOOK: Final = "https://docs.example.com/runbook.md"
-JOBS: Final = ("auth-service", "task-service", "gateway")
+JOBS: Final = ("auth-service", "task-service", "task-worker", "gateway")
 
 each = pytest.mark.parametrize("file", first_quick(TESTS), ids=lambda file: file.stem)
 

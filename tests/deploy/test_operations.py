@@ -12,6 +12,7 @@ from gateway.settings import GatewaySettings
 from helm.chart import ROOT as CHART
 from helm.chart import read_values, render
 from helm.values_table import table
+from servicekit.process.commands import MigrationSettings
 from task_service.settings import Settings as TaskSettings
 from tests.deploy.consistency import names
 from tests.deploy.rendered import of_kind
@@ -42,7 +43,9 @@ def test_its_values_are_the_charts() -> None:
         f"{path}.requests.cpu" for path in known if path.endswith("resources")
     }
     # A path, alone or with a value: it begins with a component or with a value of the umbrella chart.
-    said = re.findall(r"(?<![\w/.-])((?:global|auth-service|task-service|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT)
+    said = re.findall(
+        r"(?<![\w/.-])((?:global|auth-service|task-service|task-worker|gateway|postgresql|redis|autoscaling)(?:\.\w+)+)(?==|`|,|\s)", TEXT
+    )
     assert len(set(said)) > 10
     assert set(said) <= parts
 
@@ -62,7 +65,9 @@ def _value(values: dict[str, Any], path: str) -> Any:
 
 def test_its_settings_are_the_programs() -> None:
     roles = set(re.findall(r"^\\getenv \w+ (\w+)$", SCRIPT.read_text(), re.MULTILINE))
-    known = names(AuthSettings) | names(TaskSettings) | names(GatewaySettings) | roles | {"IMAGE_TAG", "KUBECONFIG", "HELM_VALUES"}
+    known = names(AuthSettings) | names(TaskSettings) | names(GatewaySettings) | names(MigrationSettings) | roles
+    # Of the pipeline, and of the image of PostgreSQL.
+    known |= {"IMAGE_TAG", "KUBECONFIG", "HELM_VALUES", "POSTGRES_PASSWORD"}
     reasons = set(re.findall(r"^  ([A-Z_]+) = \d", (ROOT / "proto/taskmanager/rpc/v1/error_reason.proto").read_text(), re.MULTILINE))
     codes = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "OUT_OF_RANGE"}
     said = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT))
@@ -70,7 +75,11 @@ def test_its_settings_are_the_programs() -> None:
 
 
 def test_its_metrics_are_there() -> None:
-    said = set(re.findall(r"\b((?:grpc_server|db|redis|auth_security|task)_[a-z_]+)(?:\{|`|\[)", TEXT)) - {"task_service", "task_labels"}
+    said = set(re.findall(r"\b((?:grpc_server|db|redis|auth_security|task)_[a-z_]+)(?:\{|`|\[)", TEXT)) - {
+        "task_service",
+        "task_worker",
+        "task_labels",
+    }
     assert len(said) > 4
     assert {name for name in said if f'"{name}"' not in CODE} == set()
     for event in re.findall(r'event="(\w+)"', TEXT):
@@ -100,7 +109,7 @@ def test_a_restore_stops_all_that_writes() -> None:
     found = render({"task-service": {"canary": {"enabled": True, "image": {"tag": "1"}}}})
     step = text.partition("1. Stop the services")[2].partition("2. ")[0]
     writers = [one["metadata"]["name"] for one in of_kind(found, "Deployment") if "DATABASE_URL" in repr(one)]
-    assert len(writers) == 3
+    assert len(writers) == 4
     assert set(re.findall(r"\bRELEASE-[a-z-]+", step)) == {name.replace("task-manager-", "RELEASE-", 1) for name in writers}
 
 
@@ -119,7 +128,7 @@ def test_its_tables_of_the_schema_are_led_by_the_user() -> None:
 
 def _connections(component: str) -> str:
     text = (CHART / "charts" / component / "values.yaml").read_text()
-    found = re.search(r"holds up to (\d+) connections to PostgreSQL with DATABASE_POOL_MAX_SIZE at 10", text)
+    found = re.search(r"olds up to (\d+) connections to PostgreSQL with\s+#? ?DATABASE_POOL_MAX_SIZE at (\d+)", text)
     assert found is not None
     return found[1]
 
@@ -128,7 +137,8 @@ def test_the_budget_is_that_of_the_postgres_inside() -> None:
     values: dict[str, Any] = yaml.safe_load((CHART / "charts" / "postgresql" / "values.yaml").read_text())
     assert f"(`postgresql.maxConnections`, {values['maxConnections']}," in TEXT
     pods = {name: _component(name)["autoscaling"]["maxReplicas"] for name in ("task-service", "auth-service")}
-    # As in the table: the new pods while both services roll, and as many stopping ones; plus ten connections.
+    pods["task-worker"] = _component("task-worker")["replicas"]
+    # As in the table: the new pods while all roll, and as many stopping ones; plus ten connections.
     most = sum((count + 2 * math.ceil(count / 4)) * int(_connections(name)) for name, count in pods.items())
     assert most + 10 <= values["maxConnections"]
     assert f"({most} with the default maxima)" in (CHART / "charts" / "postgresql" / "values.yaml").read_text()

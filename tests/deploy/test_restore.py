@@ -18,7 +18,7 @@ import redis.asyncio
 from devstack.config import StackConfig
 from devstack.keys import load_or_create
 from devstack.postgres import DATABASE
-from devstack.roles import MIGRATOR, SERVICES, ensure_database, ensure_roles
+from devstack.roles import MIGRATOR, PROGRAMS, ensure_database, ensure_roles
 from devstack.stack import Stack
 from tests.deploy.restored import (
     BACK_WITHIN_SECONDS,
@@ -305,7 +305,7 @@ async def _to_the_end(stream: Any) -> None:
 async def _lose_everything(stack: Stack) -> None:
     async with superuser(stack, "postgres") as sql:
         await sql.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-        await sql.execute(f"DROP ROLE {MIGRATOR}, {', '.join(SERVICES)}")
+        await sql.execute(f"DROP ROLE {MIGRATOR}, {', '.join(PROGRAMS)}")
 
 
 async def _make_roles_and_database(stack: Stack) -> None:

@@ -25,15 +25,15 @@ from tests.support.databases import as_role
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
-PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks"}
+PASSWORDS = {"migrator": "of the migrator", "auth_service": 'it\'s "quoted" \\ $1', "task_service": "of tasks", "task_worker": "of reminders"}
 DATABASES = ("postgres", "template1", "taskmanager")
 
 # Undoes everything that devstack creates: then the cluster is as the image has it when it runs 10-roles.sql.
 AS_NEW = """
     ALTER DATABASE taskmanager OWNER TO postgres;
-    REVOKE ALL ON DATABASE postgres, template1, taskmanager FROM migrator, auth_service, task_service;
+    REVOKE ALL ON DATABASE postgres, template1, taskmanager FROM migrator, auth_service, task_service, task_worker;
     GRANT CONNECT, TEMPORARY ON DATABASE postgres, template1, taskmanager TO PUBLIC;
-    DROP ROLE migrator; DROP ROLE auth_service; DROP ROLE task_service;
+    DROP ROLE migrator; DROP ROLE auth_service; DROP ROLE task_service; DROP ROLE task_worker;
 """
 RIGHTS = """
     SELECT datname AS name, concat_ws(' ', datdba::regrole, ARRAY(SELECT acl::text FROM unnest(datacl) AS acl ORDER BY 1)) AS what

@@ -22,7 +22,7 @@ def test_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_PORT", raising=False)
     config = _read()
     assert config.data_dir == Path(".data")
-    assert config.ports == Ports(8080, 9094, 9901, 15432, 16379, 50051, 9091, 50052, 9092)
+    assert config.ports == Ports(8080, 9094, 9901, 15432, 16379, 50051, 9091, 50052, 9092, 50053, 9093)
 
 
 def test_every_port_has_a_switch() -> None:
@@ -42,6 +42,7 @@ def test_the_variable_is_the_gateway_ports_default(monkeypatch: pytest.MonkeyPat
         (("--gateway-port", "http"), "'http' is not a number from 0 to 65535"),
         (("--postgres-port", "65536"), "'65536' is not a number from 0 to 65535"),
         (("--task-replicas", "0"), "'0' is not a number from 1 to 100"),
+        (("--task-workers", "0"), "'0' is not a number from 1 to 100"),
         (("--tls-port", "8443"), "--tls-port, --tls-cert and --tls-key must be given together"),
         (("--ephemeral", "--data-dir", "x"), "not allowed with"),
     ],
@@ -61,18 +62,20 @@ def test_a_wrong_variable_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_free_ports_are_distinct_and_free() -> None:
-    allocation = ports.allocate(StackConfig(task_replicas=5, auth_replicas=3))
-    replicas = [*allocation.auth, *allocation.task]
+    allocation = ports.allocate(StackConfig(task_replicas=5, auth_replicas=3, task_workers=2))
+    replicas = [*allocation.auth, *allocation.task, *allocation.task_worker]
     found = [getattr(allocation, name) for name in ("gateway", "gateway_ops", "admin", "postgres", "valkey")]
     found += [port for replica in replicas for port in (replica.grpc, replica.ops)]
-    assert len(set(found)) == len(found) == 5 + 2 * 8
-    assert [replica.name for replica in replicas] == ["auth-1", "auth-2", "auth-3", "task-1", "task-2", "task-3", "task-4", "task-5"]
+    assert len(set(found)) == len(found) == 5 + 2 * 10
+    names = {"auth": 3, "task": 5, "task-worker": 2}
+    assert [replica.name for replica in replicas] == [f"{kind}-{number}" for kind, count in names.items() for number in range(1, count + 1)]
 
 
 def test_a_port_stays_reserved_as_long_as_its_stack_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ten ports that no other run of this test uses at the same time, outside of those that stacks pick from.
-    first_port = 10_000 + os.getpid() % 900 * 10
-    few = range(first_port, first_port + 10)
+    # As many ports as a stack has, which no other run of this test uses at the same time, outside of those that stacks pick from.
+    count = len(Ports.__slots__)
+    first_port = 10_000 + os.getpid() % 900 * count
+    few = range(first_port, first_port + count)
     monkeypatch.setattr(ports, "_FREE_RANGE", few)
     first = ports.allocate(StackConfig())
     with pytest.raises(PortsTaken, match=f"no free port between {few.start} and {few.stop}"):

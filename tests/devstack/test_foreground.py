@@ -28,9 +28,9 @@ def test_a_signal_stops_everything_in_order_and_counts_as_success(supervise: Sup
     status, output, messages = supervisor.ended()
     assert status == 0, messages
     assert output.startswith(f"ready: {state['url']}\n")
-    assert supervisor.journal.read_text().split() == ["gateway", "task", "auth"]
+    assert supervisor.journal.read_text().split() == ["gateway", "task-worker", "task", "auth"]
     stopped = [line.split()[1] for line in messages.splitlines() if " stopped (" in line]
-    assert stopped == ["gateway", "task-1", "auth-1", "valkey", "postgres"]
+    assert stopped == ["gateway", "task-worker-1", "task-1", "auth-1", "valkey", "postgres"]
     assert all_gone(processes)
     assert not supervisor.state_file.exists()
     assert not Path(state["data_dir"]).exists()
@@ -41,7 +41,7 @@ def test_the_state_file_is_its_owners_alone_and_complete(supervise: Supervise) -
     supervisor = supervise()
     state = supervisor.ready()
     assert stat.S_IMODE(supervisor.state_file.stat().st_mode) == 0o600
-    assert set(state["processes"]) == {"postgres", "valkey", "auth-1", "task-1", "gateway"}
+    assert set(state["processes"]) == {"postgres", "valkey", "auth-1", "task-1", "task-worker-1", "gateway"}
     assert state["supervisor_pid"] == supervisor.running.pid
     assert state["url"] == f"http://localhost:{state['processes']['gateway']['port']}"
     for process in state["processes"].values():
@@ -61,7 +61,7 @@ def test_a_killed_supervisor_leaves_no_process_and_its_data_can_be_used_at_once(
     assert list((tmp_path / "data" / "logs").glob("gateway.log.1"))
 
 
-@pytest.mark.parametrize("name", first_quick(["task-1", "postgres", "valkey", "auth-1", "gateway"]))
+@pytest.mark.parametrize("name", first_quick(["task-1", "postgres", "valkey", "auth-1", "task-worker-1", "gateway"]))
 def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, name: str) -> None:
     supervisor = supervise()
     state = supervisor.ready()
@@ -81,8 +81,8 @@ def test_a_process_that_dies_takes_the_rest_down_by_name(supervise: Supervise, n
 def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervise, tmp_path: Path, number: signal.Signals) -> None:
     supervisor = supervise(data_dir=tmp_path / "data", fault="task=unready")
     # A stand-in installs its signal handler before it writes this line. Before that it would end without an entry in the journal.
-    logs = [tmp_path / "data" / "logs" / f"{name}.log" for name in ("auth-1", "task-1")]
-    until(lambda: all(log.exists() and "stand-in" in log.read_text() for log in logs), "the start of both services")
+    logs = [tmp_path / "data" / "logs" / f"{name}.log" for name in ("auth-1", "task-1", "task-worker-1")]
+    until(lambda: all(log.exists() and "stand-in" in log.read_text() for log in logs), "the start of all services")
     processes = [int(path.read_text()) for path in (tmp_path / "data" / "run").glob("*.pid")]
     assert len(processes) >= 3
     supervisor.running.send_signal(number)
@@ -90,7 +90,7 @@ def test_a_signal_while_starting_stops_what_had_been_started(supervise: Supervis
     assert status == 0, messages
     assert output == ""
     assert all_gone(processes)
-    assert supervisor.journal.read_text().split() == ["task", "auth"]
+    assert supervisor.journal.read_text().split() == ["task-worker", "task", "auth"]
 
 
 @SUPERVISOR
@@ -111,7 +111,7 @@ def test_a_second_signal_hurries_and_says_who_was_killed(supervise: Supervise) -
     processes = pids(supervisor.ready())
     began = time.monotonic()
     supervisor.running.send_signal(signal.SIGINT)
-    until(lambda: supervisor.journal.exists() and "task" in supervisor.journal.read_text(), "the stop of the task service")
+    until(lambda: supervisor.journal.exists() and "task" in supervisor.journal.read_text().split(), "the stop of the task service")
     supervisor.running.send_signal(signal.SIGINT)
     status, _, messages = supervisor.ended()
     assert status == 1

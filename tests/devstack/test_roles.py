@@ -16,8 +16,8 @@ from tests.support.databases import as_role, login, with_database
 
 STACK = pytest.mark.slow("starts a stack of its own; test_least_privilege.py checks the rights of the roles in `make test`")
 
-ROLES = ("auth_service", "migrator", "task_service")
-SERVICES = ("auth_service", "task_service")
+ROLES = ("auth_service", "migrator", "task_service", "task_worker")
+PROGRAMS = ("auth_service", "task_service", "task_worker")
 
 # Roles with an attribute other than LOGIN, without LOGIN, or with a membership in another role.
 BEYOND_LOGIN = """
@@ -86,6 +86,7 @@ async def test_the_roles_can_log_in_and_are_nothing_more(config: StackConfig) ->
             "migrator",
             "postgres",
             "task_service",
+            "task_worker",
         ]
         assert await _column(state.database_url, "SHOW password_encryption") == ["scram-sha-256"]
 
@@ -103,7 +104,7 @@ async def test_nobody_else_comes_in_and_they_go_nowhere_else(config: StackConfig
             for elsewhere in ("postgres", "template1"):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for database"):
                     await _as(with_database(login(state, role), elsewhere))
-        for role in SERVICES:
+        for role in PROGRAMS:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await _execute(login(state, role), "CREATE TEMPORARY TABLE mine (id int)")
         await _execute(login(state, "migrator"), "CREATE SCHEMA made; DROP SCHEMA made")

@@ -39,7 +39,7 @@ def test_the_versions_are_those_of_the_programs() -> None:
     assert version_of("postgres").startswith("18.")
     assert version_of("valkey").count(".") == 2
     assert version_of("gateway").startswith("1.")
-    assert version_of("task-2") == version_of("auth-1") != ""
+    assert version_of("task-2") == version_of("task-worker-1") == version_of("auth-1") != ""
     assert version_of("migrations") == ""
 
 

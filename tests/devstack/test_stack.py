@@ -69,7 +69,7 @@ async def test_data_survives_a_restart_and_the_cache_does_not(config: StackConfi
 
 
 KEYS = {"key_encryption_key", "page_token_key", "service_token"}
-PASSWORDS = {"postgres_password", "migrator_password", "auth_service_password", "task_service_password"}
+PASSWORDS = {"postgres_password", "migrator_password", "auth_service_password", "task_service_password", "task_worker_password"}
 
 
 async def test_secrets_stay_and_are_private(config: StackConfig) -> None:
@@ -88,12 +88,13 @@ async def test_secrets_stay_and_are_private(config: StackConfig) -> None:
 
 async def test_each_process_is_given_the_secrets_that_it_needs(config: StackConfig) -> None:
     async with Stack(replace(config, inherited={"PATH": os.environ["PATH"]})) as stack:
-        environments = {name: _environment_of(stack, name) for name in ("auth-1", "task-1")}
+        environments = {name: _environment_of(stack, name) for name in ("auth-1", "task-1", "task-worker-1")}
         kept = {path.name: path.read_text() for path in (Path(stack.state.data_dir) / "secrets").iterdir()}
     seen = {name: {key for key, value in kept.items() if value in json.dumps(environment)} for name, environment in environments.items()}
     assert seen == {
         "auth-1": {"key_encryption_key", "service_token", "auth_service_password"},
         "task-1": {"page_token_key", "service_token", "task_service_password"},
+        "task-worker-1": {"task_worker_password"},
     }
     assert len(base64.b64decode(environments["auth-1"]["KEY_ENCRYPTION_KEY"], validate=True)) == 32
     assert environments["auth-1"]["SERVICE_TOKEN"] == environments["task-1"]["SERVICE_TOKEN"]
@@ -101,12 +102,12 @@ async def test_each_process_is_given_the_secrets_that_it_needs(config: StackConf
 
 @OWN_STACK
 async def test_a_migration_is_given_its_own_login_and_the_services_role(config: StackConfig, tmp_path: Path) -> None:
-    inherited = {"PATH": os.environ["PATH"], "SERVICE_ROLE": "elsewhere", "STANDIN_ENVIRONMENTS": str(tmp_path)}
+    inherited = {"PATH": os.environ["PATH"], "SERVICE_ROLE": "elsewhere", "WORKER_ROLE": "elsewhere", "STANDIN_ENVIRONMENTS": str(tmp_path)}
     async with Stack(replace(config, inherited=inherited)) as stack:
         for kind in ("auth", "task"):
             environment = json.loads((tmp_path / f"{kind}.json").read_text())
             assert environment["DATABASE_URL"] == login(stack.state, "migrator")
-            assert environment["SERVICE_ROLE"] == f"{kind}_service"
+            assert (environment["SERVICE_ROLE"], environment["WORKER_ROLE"]) == (f"{kind}_service", {"task": "task_worker"}.get(kind, ""))
             assert not {"SERVICE_TOKEN", "KEY_ENCRYPTION_KEY", "PAGE_TOKEN_KEY", "REDIS_URL"} & set(environment)
 
 
@@ -127,7 +128,7 @@ async def test_an_ephemeral_stack_leaves_no_directory(config: StackConfig, monke
     assert _files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "auth-1", "task-2", "gateway"])
+@pytest.mark.parametrize("name", ["postgres", "valkey", "auth-1", "task-2", "task-worker-1", "gateway"])
 async def test_a_process_can_be_killed_and_revived_on_its_port(shared: Stack, name: str) -> None:
     before = shared.state.processes[name]
     await shared.kill(name)
@@ -187,17 +188,17 @@ async def test_the_callers_settings_reach_the_services_and_its_addresses_do_not(
     inherited = {**os.environ, "LOG_LEVEL": "DEBUG", "GRPC_PORT": "1", "DATABASE_URL": "postgresql://elsewhere/", "PGOPTIONS": "-c fsync=off"}
     async with Stack(replace(config, inherited=inherited, environment={"BCRYPT_COST": "4"}, auth_replicas=2)) as stack:
         seen = _environment_of(stack, "task-1")
-        databases = {name: _environment_of(stack, f"{name}-1")["DATABASE_URL"] for name in ("auth", "task")}
+        databases = {name: _environment_of(stack, f"{name}-1")["DATABASE_URL"] for name in ("auth", "task", "task-worker")}
         state = stack.state
     assert (seen["LOG_LEVEL"], seen["BCRYPT_COST"], seen["ENVIRONMENT"], seen["BIND_HOST"]) == ("DEBUG", "4", "development", "127.0.0.1")
-    assert databases == {"auth": login(state, "auth_service"), "task": login(state, "task_service")}
+    assert databases == {"auth": login(state, "auth_service"), "task": login(state, "task_service"), "task-worker": login(state, "task_worker")}
     assert seen["REDIS_URL"] == state.redis_url
     assert seen["GRPC_PORT"] == str(state.processes["task-1"].grpc_port)
     assert seen["JWKS_URL"] == f"http://127.0.0.1:{state.processes['auth-1'].ops_port}/.well-known/jwks.json"
     ports = [state.processes[name].grpc_port for name in ("auth-1", "auth-2")]
     assert seen["AUTH_GRPC_ENDPOINT"] == f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
     assert "PGOPTIONS" not in seen
-    assert set(state.processes) == {"postgres", "valkey", "auth-1", "auth-2", "task-1", "gateway"}
+    assert set(state.processes) == {"postgres", "valkey", "auth-1", "auth-2", "task-1", "task-worker-1", "gateway"}
 
 
 async def test_without_descriptors_it_says_make_proto(config: StackConfig, tmp_path: Path) -> None:

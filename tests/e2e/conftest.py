@@ -31,7 +31,8 @@ REFUSED_WITHIN_SECONDS, REFUSED_AT_LAST_SECONDS = 2.0, 10.0
 
 @pytest.fixture(scope="package")
 async def _breakable() -> AsyncIterator[Stack]:
-    async with Stack(StackConfig(auth_replicas=2, task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as stack:
+    config = StackConfig(auth_replicas=2, task_replicas=2, task_workers=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)
+    async with Stack(config) as stack:
         yield stack
 
 

@@ -1,7 +1,7 @@
 """Scenes for tests of idempotency keys: a write in its own world, the ways to call it, and access to the database."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,16 @@ OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
 KEY: Mapping[str, str] = {"idempotency-key": "the key"}
 WITHIN_SECONDS = 5.0
 # The error of a write that is executed a second time, for the methods that then fail.
-SECOND_TIME = {"DeleteTask": "TASK_NOT_FOUND", "BatchDeleteTasks": "TASK_NOT_FOUND", "UndeleteTask": "TASK_NOT_DELETED"}
+SECOND_TIME = {
+    "DeleteTask": "TASK_NOT_FOUND",
+    "BatchDeleteTasks": "TASK_NOT_FOUND",
+    "UndeleteTask": "TASK_NOT_DELETED",
+    "DeleteProject": "PROJECT_NOT_FOUND",
+    "UndeleteProject": "PROJECT_NOT_DELETED",
+}
+# Other values of fields that do not take every text, and the fields that must not be beside a field.
+ANOTHER: Mapping[str, str] = {"rrule": "FREQ=WEEKLY", "due_on": "2030-01-02", "time_zone": "UTC", "color": "#123456"}
+EXCLUSIVE: Mapping[str, Sequence[str]] = {"due_on": ("due_date", "recurrence"), "before_id": ("after_id",)}
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
 
 # Makes a call by one way into the system.
@@ -145,16 +154,21 @@ def others(message: Any) -> Iterator[tuple[str, Any]]:
 
 def _change(message: Any, field: FieldDescriptor) -> None:
     """Sets a field to another valid value."""
+    for other in EXCLUSIVE.get(field.name, ()):
+        message.ClearField(other)
     name, value = field.name, getattr(message, field.name)
     rules: Any = field.GetOptions().Extensions[validate_pb2.field]  # type: ignore[index]  # the stubs do not know custom options
     if field.is_repeated:
         value.append("another")
     elif field.message_type is not None and field.message_type.name == "FieldMask":
-        value.paths[:] = ["priority"]
+        value.paths[:] = ["description"]
     elif field.message_type is not None:
         value.seconds += 1
     elif field.type == FieldDescriptor.TYPE_STRING:
-        setattr(message, name, OTHER_ID if rules.string.uuid or name == "id" else "another")
+        is_id = rules.string.uuid or name == "id" or name.endswith("_id")
+        setattr(message, name, OTHER_ID if is_id else ANOTHER.get(name, "another"))
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        setattr(message, name, not value)
     else:
         # Value 1: the lowest priority, or the first status.
         assert value != 1

@@ -134,10 +134,13 @@ async def test_another_users_key_is_another_key(rpc: Rpc, scene_of: SceneFactory
     other = await done(ways["first"], theirs)
     assert (other.outcome, other.replayed) == ("OK", None)
     await require_replays(ways, mine, first)
-    # Also with exactly the same request, which names no task of the other user.
+    # Also with exactly the same request.
     same = await done(ways["first"], replace(mine, account=(await scene_of(rpc)).account))
     assert same.replayed is None
-    assert same.outcome == ("OK" if "CreateTask" in rpc.name else "TASK_NOT_FOUND")
+    # A new task names a project of the other user.
+    assert same.outcome == (
+        "OK" if "CreateProject" in rpc.name else "PROJECT_NOT_FOUND" if "Project" in rpc.name or "Create" in rpc.name else "TASK_NOT_FOUND"
+    )
 
 
 # What the key remembers, and for how long.
@@ -147,22 +150,20 @@ async def test_another_users_key_is_another_key(rpc: Rpc, scene_of: SceneFactory
 async def test_a_refusal_is_not_remembered(rpc: Rpc, rest: httpx.AsyncClient, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
     """The service executes the same request with the same key again, and then it succeeds."""
     scene = await scene_of(rpc)
-    about, binned = scene.world.task_id, scene.world.binned_task_id
-    to_bin = [about, scene.world.second_task_id]
-    if "$" not in str(row_of(rpc.name).message):
+    kind, target = rpc.name.split(".")[-2].removesuffix("Service"), _target_of(scene.message)
+    path = f"/api/v1/{kind.lower()}s"
+    if "Create" in rpc.name:
         # No state of the data makes a creation fail. So use an invalid header, and an invalid request.
         refused = [await done(ways["first"], scene, {**KEY, "if-match": "*"}), await ways["first"](rpc, rpc.request(), scene.account, KEY)]
         assert [answer.outcome for answer in refused] == ["INVALID_FIELD"] * 2
-    elif "$binned_task_id" in str(row_of(rpc.name).message):
-        assert (await rest.post(f"/api/v1/tasks/{binned}:undelete", headers=scene.account.headers)).is_success
-        assert (await done(ways["first"], scene)).outcome == "TASK_NOT_DELETED"
-        assert (await rest.delete(f"/api/v1/tasks/{binned}", headers=scene.account.headers)).is_success
+    elif "Undelete" in rpc.name:
+        assert (await rest.post(f"{path}/{target}:undelete", headers=scene.account.headers)).is_success
+        assert (await done(ways["first"], scene)).outcome == f"{kind.upper()}_NOT_DELETED"
+        assert (await rest.delete(f"{path}/{target}", headers=scene.account.headers)).is_success
     else:
-        # The last item of a batch, so that the items before it are executed and rolled back.
-        last = to_bin[scene.changes - 1]
-        assert (await rest.delete(f"/api/v1/tasks/{last}", headers=scene.account.headers)).is_success
-        assert (await done(ways["first"], scene)).outcome == "TASK_NOT_FOUND"
-        assert (await rest.post(f"/api/v1/tasks/{last}:undelete", headers=scene.account.headers)).is_success
+        assert (await rest.delete(f"{path}/{target}", headers=scene.account.headers)).is_success
+        assert (await done(ways["first"], scene)).outcome == f"{kind.upper()}_NOT_FOUND"
+        assert (await rest.post(f"{path}/{target}:undelete", headers=scene.account.headers)).is_success
     before = await scene.logged()
     first = await done(ways["second"], scene)
     assert (first.outcome, first.replayed) == ("OK", None)
@@ -190,3 +191,13 @@ async def test_after_a_day_the_key_is_a_new_one(rpc: Rpc, swept: bool, scene_of:
         assert (await ways["first"](create, other, scene.account, KEY)).replayed is None
     else:
         await require_replays(ways, scene, again)
+
+
+def _target_of(message: Any) -> str:
+    """Returns the id of the task or project that a write is about; of a batch the last one, so that the others are executed and rolled back."""
+    if "requests" in message.DESCRIPTOR.fields_by_name:
+        return _target_of(message.requests[-1])
+    for name in ("task", "project"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            return str(getattr(message, name).id)
+    return str(message.id)

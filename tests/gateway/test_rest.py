@@ -22,7 +22,19 @@ LIMIT = 3 * MEBIBYTE
 
 def test_answers_are_snake_case_with_defaults_and_enum_names(gateway: Gateway, stack: Stack) -> None:
     stack.behave(GET_TASK, lambda request, _: stack.messages.response(GET_TASK)(id=request.id, status=2))
-    assert gateway.request("GET", f"{TASKS}/7").json() == {"id": "7", "user_id": "", "status": "IN_PROGRESS", "labels": [], "etag": ""}
+    assert gateway.request("GET", f"{TASKS}/7").json() == {
+        "id": "7",
+        "user_id": "",
+        "status": "IN_PROGRESS",
+        "labels": [],
+        "etag": "",
+        "project_id": "",
+        "parent_id": "",
+        "position": "",
+        "previous_id": "",
+        "next_id": "",
+        "reminders": [],
+    }
 
 
 @pytest.mark.parametrize("status", ["in_progress", "IN_PROGRESS", "In_Progress"])

@@ -51,7 +51,7 @@ def test_what_is_no_descriptor_set_is_refused() -> None:
 
 
 def test_the_creating_rpcs_of_the_contract() -> None:
-    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask"}
+    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask", "CreateProject"}
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_a_package_names_its_cluster() -> None:
 def test_the_times_of_a_request_are_those_that_a_client_sets() -> None:
     times = {rpc.name: rpc.times for rpc in routes().rpcs if rpc.times}
     assert set(times) == {"CreateTask", "UpdateTask", "ReplaceTask", "BatchCreateTasks", "BatchUpdateTasks"}
-    assert set(times.values()) == {("dueDate", "due_date")}
+    assert set(times.values()) == {("at", "dueDate", "due_date")}

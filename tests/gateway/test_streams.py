@@ -150,7 +150,8 @@ def test_over_rest_it_is_server_sent_events_as_they_come(streaming: Gateway, *, 
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     assert {"content-length", "grpc-status", "grpc-message", "content-encoding"}.isdisjoint(answer.headers)
     assert [event["id"] for event in _events("".join(parts))] == ["0", "1", "2"]
-    assert _events(parts[0])[0] == {"id": "0", "user_id": "", "title": "line 1\nline 2 ☂", "labels": [], "etag": ""}
+    told = {name: value for name, value in _events(parts[0])[0].items() if value}
+    assert told == {"id": "0", "title": "line 1\nline 2 ☂"}
     # Each event arrives alone and before the service sends the next one: the gateway does not wait for further events.
     assert [len(_events(part)) for part in parts] == [1, 1, 1]
 

@@ -178,8 +178,8 @@ CACHE_BUGS: Final = (
     Bug(
         "a write sets no fence",
         CACHE,
-        "begin_write(lambda state: self._fence(state, actor.user_id, task_ids))",
-        """begin_write(lambda state: asyncio.sleep(0, Fence(state, actor.user_id, task_ids, new_token())))""",
+        "begin_write(partial(self._fence, user_id=user_id, task_ids=task_ids))",
+        """begin_write(lambda state: asyncio.sleep(0, Fence(state, user_id, task_ids, new_token())))""",
         (*LINEARIZABILITY, "-k", "that_died"),
     ),
     Bug(

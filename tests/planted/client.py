@@ -43,4 +43,11 @@ CLIENT_BUGS: Final = (
         "    return text\n",
         ("tests/client/test_calls.py", "-k", "one_segment"),
     ),
+    Bug(
+        "a day without a time is due at its end in UTC",
+        "client/task_manager_client/cli/details.py",
+        '{"due_on": at, "time_zone": zone} if zone',
+        '{"due_on": at} if zone',
+        ("tests/client/test_command_projects.py", "-k", "task_that_repeats"),
+    ),
 )

@@ -19,7 +19,7 @@ JWKS: Final = "servicekit/access/jwks.py"
 TOKENS: Final = "servicekit/access/tokens.py"
 REVOCATIONS: Final = "servicekit/access/revocations.py"
 RATE_LIMIT: Final = "servicekit/access/rate_limit.py"
-MIGRATE: Final = "servicekit/stores/migrate.py"
+RIGHTS: Final = "servicekit/stores/rights.py"
 WRITES: Final = "task_service/migrations/0006_write_cost.sql"
 AUTH_EVENTS: Final = "task_service/accounts/auth_events.py"
 DELETED_ACCOUNTS: Final = "task_service/accounts/service.py"
@@ -358,14 +358,14 @@ _SECRETS: Final = (
     ),
     Bug(
         "a service can read the other service's tables",
-        MIGRATE,
-        "        GRANT USAGE ON SCHEMA {schema} TO {role};\n",
-        "        GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;\n",
+        RIGHTS,
+        "        REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {role};\n        GRANT SELECT, INSERT",
+        "        GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;\n        GRANT SELECT, INSERT",
         ("tests/e2e/test_least_privilege.py",),
     ),
     Bug(
         "a service can truncate its tables",
-        MIGRATE,
+        RIGHTS,
         "        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};\n",
         "        GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};\n",
         ("tests/e2e/test_least_privilege.py",),

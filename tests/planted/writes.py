@@ -88,26 +88,27 @@ WRITES_BUGS: Final = (
         "a rejected request uses up its idempotency key",
         REPOSITORY,
         """            raise _refusal(error.sqlstate or "", str(error)) or error from error
-        return _written(request.operations, bool(rows)""",
+        if rows and rows[0][1]""",
         """            if key is not None:
                 keep = "INSERT INTO task.idempotency_keys VALUES ($1, $2, $3, '[]', now())"
                 await self._database.fetchrow(keep, user_id, key, request_hash)
             raise _refusal(error.sqlstate or "", str(error)) or error from error
-        return _written(request.operations, bool(rows)""",
+        if rows and rows[0][1]""",
         (IDEMPOTENCY, "-k", "refusal"),
     ),
     Bug(
         "an answer is stored after the write, in another transaction",
         REPOSITORY,
-        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
+        """            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, request.fenced, on_failed=on_failed)
 """,
         """            find = "SELECT FROM task.idempotency_keys WHERE user_id = $1 AND key = $2"
             kept = key is None or await self._database.fetchrow(find, user_id, key) is not None
-            rows = await self._database.fetch(WRITE, *(args if kept else (*args[:5], None, None)), MAX_ANSWER_BYTES, *expected, on_failed=on_failed)
+            args = args if kept else (*args[:6], None, None)
+            rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, request.fenced, on_failed=on_failed)
             if not kept:
                 answer = "SELECT $1, $2, $3, coalesce(jsonb_agg(to_jsonb(t)), '[]'), now() FROM task.tasks AS t WHERE user_id = $1 AND id = ANY ($4)"
                 keep = f"INSERT INTO task.idempotency_keys {answer}"
-                await self._database.fetchrow(keep, user_id, key, request_hash, [row[2] for row in rows])
+                await self._database.fetchrow(keep, user_id, key, request_hash, [row[3] for row in rows])
 """,
         (LOST_ANSWERS, "-k", "postgres and after"),
     ),

@@ -155,6 +155,12 @@ def is_output_only(field: FieldDescriptor) -> bool:
     return field_behavior_pb2.OUTPUT_ONLY in behavior
 
 
+def is_immutable(field: FieldDescriptor) -> bool:
+    """Whether a client can set the field only at the creation."""
+    behavior: Any = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]  # type: ignore[index]  # the stubs do not know custom options
+    return field_behavior_pb2.IMMUTABLE in behavior
+
+
 def _method(name: str) -> Any:
     files()
     return descriptor_pool.Default().FindMethodByName(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from devstack.stack import Stack
+from devstack.state import kind_of
 from tests.support.observed import hosts_in_use, metric, ops
 from tests.support.waiting import eventually
 
@@ -55,7 +56,7 @@ async def restored(stack: Stack) -> AsyncIterator[None]:
 
 async def require_whole(stack: Stack) -> None:
     """Fails unless every process is ready, the gateway uses every replica, and every task replica uses Redis."""
-    for name in replicas(stack, "auth", "task"):
+    for name in replicas(stack, "auth", "task", "task-worker"):
         assert (await ops(stack, name, "/readyz")).status_code == httpx.codes.OK, f"{name} is not ready"
     for name in replicas(stack, "task"):
         assert await metric(stack, name, "redis_breaker_open") == 0, f"{name} does not use Redis"
@@ -67,7 +68,7 @@ async def require_whole(stack: Stack) -> None:
 
 def replicas(stack: Stack, *kinds: str) -> list[str]:
     """Returns the names of the processes of these services."""
-    return [name for name in stack.state.processes if name.partition("-")[0] in kinds]
+    return [name for name in stack.state.processes if kind_of(name) in kinds]
 
 
 def _signal(stack: Stack, process: str, number: signal.Signals) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,9 +18,10 @@ from task_service.cache.domain import WAIT_SECONDS, Mode
 from task_service.cache.repository import PostgresCacheState
 from task_service.cache.service import CacheState
 from task_service.cache.values import CachedValues
+from task_service.due.domain import Anchor
 from task_service.query.domain import Status
 from task_service.tasks.cache import CachedTasks, FencedTasks
-from task_service.tasks.domain import Actor, Encoded, Task, TaskFields, version_of
+from task_service.tasks.domain import Actor, Encoded, Recurrence, Reminder, Task, TaskFields, version_of
 from task_service.tasks.errors import TaskNotFound
 from task_service.tasks.messages import encode
 from task_service.tasks.repository import PostgresTasks
@@ -101,9 +102,13 @@ def decode(encoded: Encoded) -> Task:
     message = task_pb2.Task.FromString(encoded)
     version = version_of(message.etag)
     assert version is not None
-    due_date, created_at, updated_at, completed_at, deleted_at = (
+    due_at, created_at, updated_at, completed_at, deleted_at = (
         getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
-        for name in ("due_date", "created_at", "updated_at", "completed_at", "deleted_at")
+        for name in ("due_at", "created_at", "updated_at", "completed_at", "deleted_at")
+    )
+    assert message.HasField("due_date") == (due_at is not None and not message.due_on)
+    project_id, parent_id, previous_id, next_id = (
+        UUID(value) if (value := getattr(message, name)) else None for name in ("project_id", "parent_id", "previous_id", "next_id")
     )
     return Task(
         user_id=UUID(message.user_id),
@@ -112,13 +117,25 @@ def decode(encoded: Encoded) -> Task:
         description=message.description,
         status=Status(message.status),
         priority=message.priority,
-        due_date=due_date,
+        due_date=due_at,
         labels=tuple(message.labels),
         created_at=created_at,
         updated_at=updated_at,
         completed_at=completed_at,
         deleted_at=deleted_at,
         version=version,
+        project_id=project_id,
+        parent_id=parent_id,
+        position=message.position,
+        due_on=date.fromisoformat(message.due_on) if message.due_on else None,
+        time_zone=message.time_zone,
+        recurrence=Recurrence(message.recurrence.rrule, Anchor(message.recurrence.anchor)) if message.HasField("recurrence") else None,
+        previous_id=previous_id,
+        next_id=next_id,
+        reminders=tuple(
+            Reminder(at=each.at.ToDatetime(tzinfo=UTC)) if each.HasField("at") else Reminder(before_due=each.before_due.seconds)
+            for each in message.reminders
+        ),
     )
 
 

@@ -15,7 +15,7 @@ UID = 65532
 # Envoy's base image exposes 10000, and a Dockerfile cannot undo that. Nothing listens on this port.
 PORTS = {
     "auth-service": {"50051/tcp", "9091/tcp"},
-    "task-service": {"50052/tcp", "9092/tcp"},
+    "task-service": {"50052/tcp", "9092/tcp", "50053/tcp", "9093/tcp"},
     "gateway": {"8080/tcp", "8443/tcp", "9094/tcp", "10000/tcp"},
 }
 # Modules that an image must not contain: those of the other programs and, for the gateway, packages and modules that it does not use.

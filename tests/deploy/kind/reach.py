@@ -16,6 +16,7 @@ STRANGER: Final = "stranger"
 PORTS: Final[Mapping[str, Mapping[str, int]]] = {
     "auth-service": {"grpc": 50051, "ops": 9091},
     "task-service": {"grpc": 50052, "ops": 9092},
+    "task-worker": {"grpc": 50053, "ops": 9093},
     "gateway": {"http": 8080, "ops": 9094},
     "postgresql": {"postgresql": 5432},
     "redis": {"redis": 6379},
@@ -25,6 +26,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "gateway": frozenset({"auth-service.grpc", "auth-service.ops", "task-service.grpc"}),
     "auth-service": frozenset({"postgresql.postgresql", "redis.redis"}),
     "task-service": frozenset({"postgresql.postgresql", "redis.redis", "auth-service.grpc", "auth-service.ops"}),
+    "task-worker": frozenset({"postgresql.postgresql", "redis.redis"}),
     STRANGER: frozenset({"gateway.http"}),
 }
 # Every connection is tried at once. A packet that a policy drops has no answer, so only the time-out shows it.

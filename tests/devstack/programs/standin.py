@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-KIND, COMMAND = sys.argv[1], sys.argv[-1]
-PORT = int(os.environ["GATEWAY_PORT" if KIND == "gateway" else "OPS_PORT"]) if COMMAND == "run" else 0
+COMMAND = sys.argv[-1]
+KIND = f"{sys.argv[1]}-worker" if COMMAND == "work" else sys.argv[1]
+PORT = int(os.environ["GATEWAY_PORT" if KIND == "gateway" else "OPS_PORT"]) if COMMAND in {"run", "work"} else 0
 
 
 def fault() -> str:
@@ -43,7 +44,7 @@ def end(_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Runs the command `run` or `migrate`."""
+    """Runs the command `run`, `work` or `migrate`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN if fault() == "deaf" else end)
     sys.stdout.write(f"stand-in for {KIND} {COMMAND}\n")
     sys.stdout.flush()
@@ -53,7 +54,7 @@ def main() -> None:
         time.sleep(600)
     if COMMAND == "migrate" and "STANDIN_ENVIRONMENTS" in os.environ:
         Path(os.environ["STANDIN_ENVIRONMENTS"], f"{KIND}.json").write_text(json.dumps(dict(os.environ)))
-    if COMMAND == "run":
+    if COMMAND in {"run", "work"}:
         http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Answer).serve_forever()
 
 

@@ -19,6 +19,8 @@ from tests.gateway.stack import DESCRIPTORS, ROOT, routes
 
 DOCUMENT = document(DESCRIPTORS.read_bytes())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+# A path names the id of an update by the resource, and the document by itself.
+ID_OF_RESOURCE = re.compile(r"\{\w+\.id\}")
 # The rows of the catalogue: a reason and its HTTP statuses. And the lines of a response: a reason.
 ERRORS = ROOT / "docs" / "errors.md"
 CATALOGUED = re.compile(r"^\| `([A-Z_]+)` \| [A-Z_]+ \| ([^|]+) \|", re.MULTILINE)
@@ -47,7 +49,7 @@ def test_the_document_is_valid() -> None:
 
 
 def test_every_rest_path_of_every_rpc_is_an_operation() -> None:
-    wanted = {(rest.method.lower(), rest.template.replace("{task.id}", "{id}")) for rpc in routes().rpcs for rest in rpc.rest}
+    wanted = {(rest.method.lower(), ID_OF_RESOURCE.sub("{id}", rest.template)) for rpc in routes().rpcs for rest in rpc.rest}
     found = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item}
     assert wanted <= found
     assert {path for _, path in found - wanted} == {"/health", "/ready", "/.well-known/jwks.json"}
@@ -118,7 +120,7 @@ def test_headers_are_there_where_the_errors_say_so() -> None:
 def test_security_is_that_of_the_access_option() -> None:
     for rpc in routes().rpcs:
         for rest in rpc.rest:
-            security = operation(rest.template.replace("{task.id}", "{id}"), rest.method.lower())["security"]
+            security = operation(ID_OF_RESOURCE.sub("{id}", rest.template), rest.method.lower())["security"]
             assert security == ([] if rpc.public else [{"accessToken": []}]), rpc
 
 
@@ -140,7 +142,7 @@ def test_an_operation_describes_every_error_of_its_comment_under_the_http_status
     of_gateway = {(str(reply.becomes or reply.status), ErrorReason.Name(reply.reason)) for reply in LOCAL_REPLIES if reply.reason is not None}
     assert stated
     for rest in rpc.rest:
-        responses = operation(rest.template.replace("{task.id}", "{id}"), rest.method.lower())["responses"]
+        responses = operation(ID_OF_RESOURCE.sub("{id}", rest.template), rest.method.lower())["responses"]
         described = {(status, reason) for status, response in responses.items() for reason in DESCRIBED.findall(response["description"])}
         assert stated <= described
         assert described - stated <= of_gateway

@@ -47,7 +47,7 @@ def test_a_method_without_access_is_refused() -> None:
 
 def test_only_paths_that_name_fields_bind() -> None:
     bound = {name: method.path.fields for name, method in methods().items() if method.path}
-    by_id = dict.fromkeys(("GetTask", "DeleteTask", "UndeleteTask"), ("id",))
+    by_id = dict.fromkeys(("GetTask", "DeleteTask", "UndeleteTask", "MoveTask", "ListTaskChanges"), ("id",))
     assert bound == by_id | dict.fromkeys(("UpdateTask", "ReplaceTask"), ("task.id",))
 
 

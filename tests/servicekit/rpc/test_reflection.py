@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService"}
-TASK = {"taskmanager.task.v1.TaskService"}
+TASK = {"taskmanager.task.v1.TaskService", "taskmanager.task.v1.ProjectService"}
 VERSIONS = ("v1", "v1alpha")
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)

@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from servicekit.errors import DependencyUnavailable
 from servicekit.process import commands
-from servicekit.stores.migrate import Migrations, ServiceRoleRefused
+from servicekit.stores.migrate import Migrations
 from servicekit.stores.postgres import Database
+from servicekit.stores.rights import RoleRefused
 from tests.servicekit.stores.databases import options
 from tests.support.databases import as_role
 from tests.support.tiers import first_quick
@@ -287,7 +288,7 @@ async def test_many_at_once_do_not_stumble_over_each_others_grants(folder: Folde
 @pytest.mark.parametrize("name", ["nobody_of_that_name", 'quote"d', "x" * 100, "public", "0"])
 async def test_a_role_that_is_not_there_is_named_and_nothing_applied(folder: Folder, roles: Roles, name: str) -> None:
     migrations = folder.write(**EVERY_KIND)
-    with pytest.raises(ServiceRoleRefused, match=r"^SERVICE_ROLE: the database has no role '") as refusal:
+    with pytest.raises(RoleRefused, match=r"^SERVICE_ROLE: the database has no role '") as refusal:
         await migrations.apply(roles.migrator_url, name)
     assert repr(name) in str(refusal.value)
     assert await query(roles.migrator_url, f"SELECT to_regnamespace('{folder.schema}')") is None
@@ -296,10 +297,10 @@ async def test_a_role_that_is_not_there_is_named_and_nothing_applied(folder: Fol
 async def test_a_role_that_grants_cannot_bound_is_refused(folder: Folder, roles: Roles, database_url: str) -> None:
     migrations = folder.write(**EVERY_KIND)
     for unbounded in (roles.migrator, "postgres"):
-        with pytest.raises(ServiceRoleRefused, match=r"^SERVICE_ROLE: .* grants cannot bound it"):
+        with pytest.raises(RoleRefused, match=r"^SERVICE_ROLE: .* grants cannot bound it"):
             await migrations.apply(roles.migrator_url, unbounded)
     await query(database_url, f"GRANT {roles.migrator} TO {roles.service} WITH INHERIT FALSE, SET TRUE")
-    with pytest.raises(ServiceRoleRefused):
+    with pytest.raises(RoleRefused):
         await migrations.apply(roles.migrator_url, roles.service)
     await query(database_url, f"REVOKE {roles.migrator} FROM {roles.service}")
     assert await migrations.apply(roles.migrator_url, roles.service) == ["0001_every_kind"]
@@ -353,7 +354,8 @@ async def test_the_command_migrates_and_grants(folder: Folder, roles: Roles) -> 
 async def test_the_command_says_that_the_role_is_missing(folder: Folder, roles: Roles) -> None:
     folder.write(**EVERY_KIND)
     status, output = await command(folder, "migrate", DATABASE_URL=roles.migrator_url, SERVICE_ROLE="missing")
-    assert (status, output) == (2, "SERVICE_ROLE: the database has no role 'missing'\n")
+    assert status == 2
+    assert output.startswith("SERVICE_ROLE: the database has no role 'missing': ")
 
 
 async def test_an_empty_role_is_none(folder: Folder, roles: Roles) -> None:

@@ -17,7 +17,7 @@ async def test_a_read_returns_as_many_changes_as_fit_and_the_next_goes_on(databa
     await tasks.write(actor, [Creation(new_id(), FIELDS) for _ in range(20)])
     log, after, reads = PostgresChanges(database), 0, []
     while found := (await log.list(actor.user_id, after, 100)).changes:
-        assert sum(change.task.text_bytes for change in found) <= MAX_CHANGES_BYTES
+        assert sum(change.subject.text_bytes for change in found) <= MAX_CHANGES_BYTES
         assert [change.seq for change in found] == list(range(after + 1, after + 1 + len(found)))
         after = found[-1].seq
         reads.append(len(found))

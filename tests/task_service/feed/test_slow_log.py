@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from servicekit.errors import DependencyUnavailable, TimeLimitExceeded
 from servicekit.identity import Identity
-from servicekit.rpc.paging import PlaceTokens
+from servicekit.rpc.paging import PlaceTokens, page_tokens
 from servicekit.stores.postgres import Database
 from task_service.feed.domain import Changes, WatchEvent
 from task_service.feed.errors import InvalidResumeToken
@@ -38,7 +38,7 @@ def log(database: Database) -> SlowLog:
 def events(log: SlowLog) -> AsyncIterator[WatchEvent]:
     """The stream of a user."""
     watches = Watches(log, Channels(), lambda _: None, CollectorRegistry())
-    feed = FeedService(log, watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken))
+    feed = FeedService(log, watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken), page_tokens(SECRET))
     return feed.watch_tasks(Identity(uuid4(), uuid4(), "t", FAR), "")
 
 

@@ -101,7 +101,7 @@ async def _caught_up(changes: PostgresChanges, actor: Actor, page: Page, until: 
             assert change.seq == seq + 1
             seq = change.seq
             if change.kind is ChangeKind.DELETED:
-                state.pop(change.task.id, None)
+                state.pop(change.subject.id, None)
             else:
-                state[change.task.id] = change.task
+                state[change.subject.id] = change.subject
     return state

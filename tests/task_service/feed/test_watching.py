@@ -62,7 +62,7 @@ class Feed:
         log = PostgresChanges(database)
         self.registry = CollectorRegistry()
         self.watches = Watches(log, self.channels, self._check, self.registry)
-        self.service = FeedService(log, self.watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken))
+        self.service = FeedService(log, self.watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken), page_tokens(SECRET))
 
     def _check(self, identity: Identity) -> None:
         if identity.session_id in self.ended:
@@ -111,7 +111,7 @@ async def _told(events: AsyncIterator[WatchEvent], count: int) -> list[tuple[Cha
     """Returns the next changes. Fails unless each of them has a resume token of its own."""
     found = [await _next(events) for _ in range(count)]
     assert len({event.resume_token for event in found}) == count
-    return [(event.change.kind, event.change.task) for event in found if event.change is not None]
+    return [(event.change.kind, event.change.subject) for event in found if event.change is not None]
 
 
 async def _ended(events: AsyncIterator[WatchEvent], error: type[ServiceError]) -> None:
@@ -169,7 +169,7 @@ async def test_from_a_token_it_tells_all_that_came_after(feed: Feed, tasks: Post
     async with feed.watch(actor, token) as events:
         assert (await _next(events)).change is None
         told = [await _next(events) for _ in range(count)]
-        assert [event.change.task for event in told if event.change] == made.tasks
+        assert [event.change.subject for event in told if event.change] == made.tasks
         await insert(tasks, actor, FIELDS)
         feed.channels.say(actor.user_id)
         assert (await _told(events, 1))[0][0] is ChangeKind.CREATED

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from task_service.due.domain import Anchor
 from task_service.query.domain import Status
-from task_service.tasks.domain import Task
+from task_service.tasks.domain import Recurrence, Reminder, Task
 from task_service.tasks.messages import encode
 from tests.task_service.conftest import decode
 
@@ -27,9 +28,20 @@ tasks = st.builds(
     completed_at=st.none() | times,
     deleted_at=st.none() | times,
     version=st.integers(1, 2**53),
+    project_id=st.none() | st.uuids(),
+    parent_id=st.none() | st.uuids(),
+    position=st.text("0123456789abcdefghij", min_size=1, max_size=20),
+    due_on=st.none(),
+    time_zone=st.sampled_from(["", "Europe/Berlin"]),
+    recurrence=st.none() | st.builds(Recurrence, st.just("FREQ=DAILY"), st.sampled_from(Anchor), st.none()),
+    previous_id=st.none() | st.uuids(),
+    next_id=st.none() | st.uuids(),
+    reminders=st.lists(st.builds(Reminder, at=times) | st.builds(Reminder, before_due=st.integers(0, 31_622_400)), max_size=5).map(tuple),
 )
+# A task with due_on has the end of that day as its due_date.
+with_days = st.builds(lambda task, day, at: task._replace(due_on=day, due_date=at), tasks, st.dates(), times)
 
 
-@given(tasks)
+@given(tasks | with_days)
 def test_a_task_comes_back_as_it_went(task: Task) -> None:
     assert decode(encode(task)) == task

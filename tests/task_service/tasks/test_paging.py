@@ -1,7 +1,7 @@
 """Lists page by page: in any order, the pages together are the list without gaps or repeats, also while tasks come and go."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from servicekit.errors import InvalidField, InvalidPageToken
 from servicekit.rpc.paging import page_tokens
 from servicekit.stores.postgres import Database
-from task_service.query.domain import Status
+from task_service.query.domain import Field, Status
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery
 from task_service.query.order import OrderField, parse_order
@@ -123,6 +123,8 @@ async def test_a_token_is_good_for_its_own_query_only(service: TaskService, fill
         replace(query, order=parse_order("created_at")),
         replace(query, filter=parse_filter("priority:*")),
         replace(query, show_deleted=True),
+        replace(query, within=((Field.PROJECT_ID, None),)),
+        replace(query, within=((Field.PARENT_ID, new_id()),)),
     ]
     for other in others:
         with pytest.raises(InvalidPageToken):
@@ -197,13 +199,18 @@ def _key(query: ListQuery) -> "object":
     def key(task: Task) -> tuple[object, ...]:
         parts: list[object] = []
         for order in query.order:
-            value = getattr(task, order.field.name.lower())
-            if order.field is OrderField.DUE_DATE:
+            # In a task, due_date is the time at which it is due.
+            value = getattr(task, {"position": "place", "due_at": "due_date"}.get(order.field.name.lower(), order.field.name.lower()))
+            if order.field in {OrderField.DUE_DATE, OrderField.DUE_AT, OrderField.DUE_ON}:
                 parts.append(value is None)
             if order.field is OrderField.TITLE:
                 number: float = ord(value.casefold())
+            elif isinstance(value, str):
+                number = int.from_bytes(value.encode().ljust(40, b"\0"))
             elif isinstance(value, datetime):
                 number = value.timestamp()
+            elif isinstance(value, date):
+                number = value.toordinal()
             else:
                 number = float(value or 0)
             parts.append(-number if order.descending else number)

@@ -1,6 +1,6 @@
 """Two replicas with a cache that is ON, and a repository that stops at the moments at which races happen."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from uuid import UUID
 
 import pytest
@@ -44,11 +44,12 @@ class Stopping(PostgresTasks):
         idempotency: Idempotency | None = None,
         *,
         state: State | None = None,
+        fenced: Sequence[UUID] = (),
         on_failed: Callable[[], None] | None = None,
     ) -> Written:
         await _run(self.before_write)
         self.writes += 1
-        written = await super().write(actor, operations, idempotency, state=state, on_failed=on_failed)
+        written = await super().write(actor, operations, idempotency, state=state, fenced=fenced, on_failed=on_failed)
         await _run(self.after_commit)
         return written
 
