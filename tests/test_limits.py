@@ -12,6 +12,7 @@ from gateway.replies import LOCAL_REPLIES
 from gateway.settings import GatewaySettings
 from servicekit.errors import Overloaded, SlowReader
 from task_service.feed.errors import TooManyWatches
+from task_service.feed.pace import BYTES_PER_SECOND, CHANGE_SECONDS
 from task_service.feed.watching import MAX_WATCHES_PER_USER
 from task_service.settings import Settings as TaskSettings
 from task_service.tasks.domain import MAX_ANSWER_BYTES, MAX_PAGE_BYTES, MAX_PAGE_SIZE
@@ -55,6 +56,8 @@ def test_each_wait_in_the_table_is_the_one_in_the_error() -> None:
 def test_the_limits_without_a_setting_have_their_value() -> None:
     values = {row[0]: row[1] for row in ROWS}
     assert values["open streams of a user on one replica"] == str(MAX_WATCHES_PER_USER)
+    assert values["changes that the streams of a user send on one replica"] == f"{1 / CHANGE_SECONDS:.0f} a second"
+    assert values["text that the streams of a user send on one replica"] == f"{BYTES_PER_SECOND // 2**20} MiB a second"
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
     assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"
     assert values["text of the tasks in the answer of a batch"] == f"{MAX_ANSWER_BYTES // 2**20} MiB"

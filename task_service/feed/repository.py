@@ -27,7 +27,7 @@ SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change
   LEFT JOIN LATERAL (
     SELECT seq, kind, is_project, snapshot FROM (
         SELECT seq, kind, is_project, snapshot, sum(octet_length(snapshot::text)) OVER (ORDER BY seq) AS bytes, min(seq) OVER () AS first_seq FROM (
-            SELECT seq, kind, is_project, snapshot FROM task.changes WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+            SELECT seq, kind, is_project, snapshot FROM task.changes WHERE user_id = $1 AND seq > $2 AND seq <= $2 + $3 ORDER BY seq
         ) AS few
     ) AS measured WHERE bytes <= $4 OR seq = first_seq
   ) AS change ON true

@@ -5,7 +5,7 @@ Must not import grpc, protobuf, asyncpg or redis: Protocols describe what it nee
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from servicekit.errors import DependencyUnavailable, InvalidPageToken, TimeLimitExceeded
@@ -13,14 +13,17 @@ from servicekit.identity import Identity
 from servicekit.rpc.paging import Key
 from task_service.feed.domain import Change, Changes, History, TaskChange, WatchEvent
 from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired
+from task_service.feed.pace import Pace
 from task_service.feed.watching import ChangeLog, Watch
 from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Place, Task
 from task_service.tasks.errors import TaskNotFound
 from task_service.tasks.service import Tokens
 
-CHANGES_AT_ONCE = 100
+CHANGES_AT_ONCE: Final = 100
+# The first read of a stream. Most streams have fewer to read.
+FIRST_CHANGES: Final = 16
 # More than the number of any change.
-LAST_NUMBER = 2**62
+LAST_NUMBER: Final = 2**62
 
 
 class Streams(Protocol):
@@ -38,6 +41,7 @@ class FeedService:
         self._streams = streams
         self._resume_tokens = resume_tokens
         self._page_tokens = page_tokens
+        self._pace = Pace()
 
     async def watch_tasks(self, identity: Identity, resume_token: str, *, show_projects: bool = False) -> AsyncGenerator[WatchEvent, None]:
         """Yields a checkpoint, and then every change after the resume token, or from now on if the token is empty: in order, each exactly once.
@@ -51,23 +55,28 @@ class FeedService:
         with self._streams.watch(identity) as watch:
             place = await self._beginning(identity.user_id, place)
             yield self._event(identity.user_id, None, place)
+            limit = FIRST_CHANGES
             while True:
-                found = await self._next(identity.user_id, place.seq)
-                _require_whole(place, found)
-                watch.last_seq, watch.epoch = found.last_seq, found.epoch
-                for change in found.changes:
-                    watch.check()
-                    place = Place(place.epoch, change.seq)
-                    if show_projects or isinstance(change.subject, Task):
-                        yield self._event(identity.user_id, change, place)
+                async with self._pace.page(identity.user_id) as page:
+                    found = await self._next(identity.user_id, place.seq, limit)
+                    _require_whole(place, found)
+                    watch.last_seq, watch.epoch = found.last_seq, found.epoch
+                    for change in found.changes:
+                        watch.check()
+                        place = Place(place.epoch, change.seq)
+                        page.sends(change)
+                        if show_projects or isinstance(change.subject, Task):
+                            yield self._event(identity.user_id, change, place)
+                # If few changes fit into one read, PostgreSQL would look at a hundred for each of them.
+                limit = min(max(FIRST_CHANGES, 2 * len(found.changes)), CHANGES_AT_ONCE)
                 # A heartbeat needs no read of the log, because a new change wakes the watch.
                 while place.seq == found.last_seq and not await watch.wait():
                     yield self._event(identity.user_id, None, place)
 
-    async def _next(self, user_id: UUID, after: int) -> Changes:
+    async def _next(self, user_id: UUID, after: int, limit: int) -> Changes:
         """Reads the log for a stream that has begun. If a read takes too long, the stream ends with the status that means: resume."""
         try:
-            return await self._log.list(user_id, after, CHANGES_AT_ONCE)
+            return await self._log.list(user_id, after, limit)
         except TimeLimitExceeded as error:
             raise DependencyUnavailable("PostgreSQL") from error
 

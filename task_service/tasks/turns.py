@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,15 +15,39 @@ class Line:
     calls: int = 0
 
 
+class _Turn:
+    """A turn that has begun. Its end gives it to the next call, once."""
+
+    def __init__(self, *semaphores: asyncio.Semaphore) -> None:
+        self._semaphores = semaphores
+
+    @contextlib.contextmanager
+    def at_most(self, seconds: float | None) -> Iterator[None]:
+        """Ends the turn at the end of the block, or after `seconds`."""
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._end)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._end()
+
+    def _end(self) -> None:
+        for semaphore in self._semaphores:
+            semaphore.release()
+        self._semaphores = ()
+
+
 class Turns:
     """Gives at most `at_once` turns at a time to each user, and at most `of_all` to all of them together.
 
     Calls of the same user get their turns in the order of their arrival. For the turns of all, at most `at_once` calls of each user wait, so no user
-    waits behind many calls of another.
+    waits behind many calls of another. If `seconds` is given, a turn lasts at most so long: then the next call gets it, although the block goes on.
     """
 
-    def __init__(self, at_once: int, of_all: int) -> None:
+    def __init__(self, at_once: int, of_all: int, *, seconds: float | None = None) -> None:
         self._at_once = at_once
+        self._seconds = seconds
         self._of_all = asyncio.Semaphore(of_all)
         self._lines: dict[UUID, Line] = {}
 
@@ -35,7 +59,14 @@ class Turns:
             line = self._lines[user_id] = Line(asyncio.Semaphore(self._at_once))
         line.calls += 1
         try:
-            async with line.turns, self._of_all:
+            await line.turns.acquire()
+            try:
+                await self._of_all.acquire()
+            except BaseException:
+                line.turns.release()
+                raise
+            turn = _Turn(line.turns, self._of_all)
+            with turn.at_most(self._seconds):
                 yield
         finally:
             line.calls -= 1

@@ -22,6 +22,20 @@ FEED_BUGS: Final = (
         ("tests/task_service/feed/test_bytes.py",),
     ),
     Bug(
+        "the streams of one user read at the same time",
+        "task_service/feed/pace.py",
+        "Turns(1, USERS_AT_ONCE",
+        "Turns(100, USERS_AT_ONCE",
+        ("tests/task_service/feed/test_pace.py",),
+    ),
+    Bug(
+        "a stream whose client does not read keeps its turn",
+        "task_service/feed/pace.py",
+        "seconds=TURN_SECONDS)",
+        "seconds=3600)",
+        ("tests/task_service/feed/test_pace.py",),
+    ),
+    Bug(
         "a resume token is accepted from another user",
         SERVICE,
         '    return ["WatchTasks", str(user_id)]',
@@ -66,9 +80,9 @@ FEED_BUGS: Final = (
     Bug(
         "the first checkpoint is ahead of the sent changes",
         SERVICE,
-        "            yield self._event(identity.user_id, None, place)\n            while True:",
+        "            yield self._event(identity.user_id, None, place)\n            limit =",
         "            now = (await self._log.list(identity.user_id, None, 1)).last_seq\n"
-        "            yield self._event(identity.user_id, None, Place(place.epoch, now))\n            while True:",
+        "            yield self._event(identity.user_id, None, Place(place.epoch, now))\n            limit =",
         ("tests/e2e/test_feed.py",),
     ),
     Bug(
@@ -102,7 +116,7 @@ FEED_BUGS: Final = (
     Bug(
         "a stream sends all pending changes before it ends",
         SERVICE,
-        "                    watch.check()\n",
+        "                        watch.check()\n",
         "",
         ("tests/task_service/feed/test_watching.py", "-k", "much_to_tell"),
     ),

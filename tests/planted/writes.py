@@ -259,8 +259,8 @@ LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
     Bug(
         "expensive lists of many users use the whole pool",
         "task_service/tasks/turns.py",
-        "async with line.turns, self._of_all:",
-        "async with line.turns:",
+        "turn = _Turn(line.turns, self._of_all)",
+        "self._of_all.release()\n            turn = _Turn(line.turns)",
         ("tests/task_service/tasks/test_turns.py", "-k", "half_of_the_pool"),
     ),
     Bug(

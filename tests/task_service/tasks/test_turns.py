@@ -122,6 +122,33 @@ async def test_turns_come_in_the_order_of_arrival() -> None:
     assert len(turns) == 0
 
 
+async def test_a_turn_that_lasts_too_long_is_given_to_the_next_once() -> None:
+    turns, running = Turns(1, 2, seconds=0.02), set[int]()
+    begun = asyncio.Queue[int]()
+
+    async def call(number: int) -> None:
+        async with turns.turn(ONE):
+            running.add(number)
+            begun.put_nowait(number)
+            await asyncio.Event().wait()
+
+    calls = [asyncio.create_task(call(number)) for number in range(3)]
+    assert [await begun.get() for _ in calls] == [0, 1, 2]
+    await asyncio.sleep(0.1)
+    for each in calls:
+        each.cancel()
+    await asyncio.wait(calls)
+    # Each turn was given back once: only one call has a turn.
+    async with turns.turn(ONE):
+        waiting = asyncio.create_task(call(3))
+        await asyncio.sleep(0)
+        assert 3 not in running
+    assert await begun.get() == 3
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert len(turns) == 0
+
+
 CHEAP = [
     ("", None, None, ""),
     ("created_at", None, None, "status != COMPLETED"),
