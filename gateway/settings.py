@@ -106,6 +106,7 @@ class GatewaySettings(BaseModel):
     trusted_hops: Annotated[int, Field(ge=0)] = 0
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 15
     stream_idle_timeout_seconds: Annotated[int, Field(ge=1)] = 120  # more than twice the heartbeat interval of streams (45 s)
+    connection_idle_seconds: Annotated[int, Field(ge=1)] = 75  # a connection without a call; longer than load balancers keep theirs (often 60 s)
     max_request_bytes: Annotated[int, Field(ge=1)] = 3 * _MEBIBYTE
     max_heap_bytes: Annotated[int, Field(ge=64 * _MEBIBYTE)] = 512 * _MEBIBYTE
     max_connections: Annotated[int, Field(ge=1)] = 10_000

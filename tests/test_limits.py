@@ -11,6 +11,9 @@ from auth_service.settings import Settings as AuthSettings
 from gateway.replies import LOCAL_REPLIES
 from gateway.settings import GatewaySettings
 from servicekit.errors import Overloaded, SlowReader
+from servicekit.rpc.answers import AT_ONCE, UNSENT_BYTES
+from servicekit.rpc.answers import BYTES_PER_SECOND as ANSWER_BYTES_PER_SECOND
+from servicekit.rpc.budget import LARGE_BYTES, PROCESS_BYTES, USER_BYTES
 from task_service.feed.errors import TooManyWatches
 from task_service.feed.pace import BYTES_PER_SECOND, CHANGE_SECONDS
 from task_service.feed.watching import MAX_WATCHES_PER_USER
@@ -58,6 +61,16 @@ def test_the_limits_without_a_setting_have_their_value() -> None:
     assert values["open streams of a user on one replica"] == str(MAX_WATCHES_PER_USER)
     assert values["changes that the streams of a user send on one replica"] == f"{1 / CHANGE_SECONDS:.0f} a second"
     assert values["text that the streams of a user send on one replica"] == f"{BYTES_PER_SECOND // 2**20} MiB a second"
+    assert values["lists and batches of a user on one replica at once; one with an answer above 64 KiB counts until the client has read it"] == str(
+        AT_ONCE
+    )
+    sizes = {
+        name: int(value.removesuffix(" a second").removesuffix(" MiB")) * 2**20
+        for name, value in values.items()
+        if "above 64 KiB" in name and "MiB" in value
+    }
+    assert list(sizes.values()) == [USER_BYTES, PROCESS_BYTES, ANSWER_BYTES_PER_SECOND, UNSENT_BYTES]
+    assert LARGE_BYTES == 64 * 1024
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
     assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"
     assert values["text of the tasks in the answer of a batch"] == f"{MAX_ANSWER_BYTES // 2**20} MiB"

@@ -33,6 +33,8 @@ class Call:
     response_headers: dict[str, str] = field(default_factory=dict)
     # The size of the request. The validation sets it.
     request_bytes: int = 0
+    # What the server calls when a unary call has ended: its answer has been sent, or its client has gone.
+    at_end: tuple[Callable[[], None], ...] = ()
     # Of a stream: the messages that the transport has accepted.
     messages_sent: int = 0
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from google.api import annotations_pb2, http_pb2
-from google.protobuf import message_factory
+from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from taskmanager.rpc.v1 import access_pb2
@@ -36,6 +36,10 @@ class Method:
     path: "PathBinding | None"
     # The method answers with a stream of messages.
     streams: bool = False
+    # The method changes nothing.
+    only_reads: bool = False
+    # The answer has a repeated message, so it may be large.
+    answers_many: bool = False
 
     @property
     def snake_name(self) -> str:
@@ -76,6 +80,8 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
             request_type=message_factory.GetMessageClass(descriptor.input_type),
             path=_path_binding(descriptor),
             streams=descriptor.server_streaming,
+            only_reads=descriptor.GetOptions().idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+            answers_many=any(field.is_repeated and field.message_type is not None for field in descriptor.output_type.fields),
         )
 
 

@@ -2,7 +2,7 @@
 
 observe (request id, one log line, metrics: sees every outcome, including a failed authentication)
 → limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`)
-→ limit (bytes of large requests: `servicekit.rpc.budget`) → handler.
+→ limit (bytes of large requests: `servicekit.rpc.budget`; large answers: `servicekit.rpc.answers`) → handler.
 
 All layers of a call are one coroutine, in which each layer is a context. A coroutine for each layer would cost more than what the layers do.
 
@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -28,6 +29,7 @@ from uuid_utils import uuid4
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
 from servicekit.rpc.admission import Admission, Verifier, admission
+from servicekit.rpc.answers import Answers
 from servicekit.rpc.budget import LARGE_BYTES, ByteBudget
 from servicekit.rpc.call import Call, Check, Handler, Send, Stream, StreamHandler
 from servicekit.rpc.call_log import CallLog
@@ -59,6 +61,7 @@ class Pipeline:
     slow_reader_seconds: float
     limits: TimeLimits = field(default_factory=TimeLimits)
     budget: ByteBudget = field(default_factory=ByteBudget)
+    answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
@@ -69,6 +72,8 @@ class Pipeline:
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
         meter, call_log, at_most = self.metrics.of(method), self.call_log, self.limits.at_most
         default_seconds = self.default_deadline_seconds
+        if method.answers_many and method.access == access_pb2.ACCESS_AUTHENTICATED:
+            handler = self.answers.limit(method, handler)
 
         async def layered(request: Any, call: Call) -> Message | bytes:
             seconds = default_seconds if call.time_remaining is None else call.time_remaining
@@ -86,14 +91,19 @@ class Pipeline:
         return layered
 
     async def _run_large(self, handler: Handler, request: Any, call: Call) -> Message | bytes:
-        """Runs the handler of a large request. Raises Overloaded if the large requests that run already use up the budget."""
+        """Runs the handler of a large request. Raises Overloaded if the large requests of unfinished calls already use up the budget.
+
+        grpc keeps the request until the answer has been sent.
+        """
         user_id, size = None if call.caller is None else call.caller.user_id, call.request_bytes
         self.budget.take(user_id, size)
         try:
             answer: Message | bytes = await handler(request, call)
-            return answer
-        finally:
+        except BaseException:
             self.budget.give_back(user_id, size)
+            raise
+        call.at_end += (partial(self.budget.give_back, user_id, size),)
+        return answer
 
     def wrap_stream(self, method: Method, handler: StreamHandler, check: Check | None = None) -> Stream:
         """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""

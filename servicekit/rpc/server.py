@@ -136,6 +136,8 @@ def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitab
         except Exception as error:  # noqa: BLE001 - the pipeline raises Failure, and anything else is its fault
             await _abort(method, context, error)
             return None
+        if call.at_end:
+            _call_at_end(call, context)
         if call.response_headers:
             await _send_headers(call, context)
         return answer
@@ -197,6 +199,17 @@ def _call(context: Context) -> Call:
             # Two values together are not a valid token, so the call is rejected. Otherwise the last value would count. The gateway drops empty ones.
             metadata["authorization"] = ", ".join(value for key, value in entries if key == "authorization" and value.strip(" \t"))
     return call
+
+
+def _call_at_end(call: Call, context: Context) -> None:
+    """Calls what the pipeline wants to have called when the answer has been sent."""
+
+    def ended(_: Context) -> None:
+        for each in call.at_end:
+            each()
+
+    # A client that does not read ends its call by its deadline or connection. grpc.aio cannot: a cancelled task leaves the answer in grpc's core.
+    context.add_done_callback(ended)  # type: ignore[arg-type]  # the stubs demand a parameter with a name
 
 
 async def _send_headers(call: Call, context: Context) -> None:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 from uuid import UUID
 
+from servicekit.turns import Turns
 from task_service.feed.domain import Change
-from task_service.tasks.turns import Turns
 
 # Of all users together. Many streams begin at once when their replica has stopped and another one takes them over.
 USERS_AT_ONCE: Final = 16

@@ -16,6 +16,7 @@ from servicekit.errors import TokenInvalid
 from servicekit.rpc.retry import Idempotency
 from servicekit.stores.postgres import Database
 from servicekit.stores.upkeep import Removal
+from servicekit.turns import Turns
 from task_service.cache.domain import State
 from task_service.query.list_query import ListQuery, Position
 from task_service.query.list_statement import COLUMN_NAMES, is_expensive, list_statement
@@ -43,7 +44,6 @@ from task_service.tasks.errors import (
 )
 from task_service.tasks.joined import JoinedWrites
 from task_service.tasks.rows import created, of_snapshot, to_operation, to_task
-from task_service.tasks.turns import Turns
 from task_service.tasks.writes import Creation, Deletion, Move, Operations, Undeletion, Update, Written
 
 COLUMNS: Final = ", ".join(COLUMN_NAMES)

@@ -258,9 +258,9 @@ LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
     ),
     Bug(
         "expensive lists of many users use the whole pool",
-        "task_service/tasks/turns.py",
-        "turn = _Turn(line.turns, self._of_all)",
-        "self._of_all.release()\n            turn = _Turn(line.turns)",
+        "servicekit/turns.py",
+        "self._of_all = None if of_all is None else asyncio.Semaphore(of_all)",
+        "self._of_all: asyncio.Semaphore | None = None",
         ("tests/task_service/tasks/test_turns.py", "-k", "half_of_the_pool"),
     ),
     Bug(

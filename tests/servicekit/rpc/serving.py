@@ -153,9 +153,9 @@ def server_options() -> ServerOptions:
 
 
 @contextlib.asynccontextmanager
-async def serving(limits: Limits | None = None) -> AsyncIterator[Serving]:
+async def serving(limits: Limits | None = None, tasks: Tasks | None = None) -> AsyncIterator[Serving]:
     """Yields a running server with a channel to it."""
-    registry, tasks, log = CollectorRegistry(), Tasks(), Log()
+    registry, tasks, log = CollectorRegistry(), tasks or Tasks(), Log()
     health = Health([TASKS.full_name], (limits or Limits()).checks, registry)
     server = GrpcServer(server_options(), health, ())
     server.add(TASKS, [tasks], pipeline(registry, limits, log))

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from servicekit.stores.postgres import Database
+from servicekit.turns import Turns
 from task_service.query.domain import Status
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.list_query import ListQuery
@@ -16,7 +17,6 @@ from task_service.query.list_statement import CHEAP_SKIP, is_expensive
 from task_service.query.order import parse_order
 from task_service.tasks.domain import Actor
 from task_service.tasks.repository import EXPENSIVE_LISTS, PostgresTasks
-from task_service.tasks.turns import Turns
 from tests.servicekit.stores import databases
 from tests.task_service.conftest import FIELDS, WITHIN_SECONDS, insert, new_id
 
