@@ -1,6 +1,7 @@
 """Reads auth_service's events from its EventService over gRPC. Does not interpret them."""
 
 import asyncio
+import contextlib
 from typing import Any, Final
 from uuid import UUID
 
@@ -89,20 +90,27 @@ class AuthEvents:
 
     async def _ask(self, request: event_service_pb2.ListEventsRequest) -> event_service_pb2.ListEventsResponse:
         """Sends the request, and once more over a new connection if the first try fails. Raises DependencyUnavailable."""
-        for timeout in TIMEOUTS_SECONDS:
-            channel = self._channel
-            assert channel is not None
-            try:
-                stub: Any = event_service_pb2_grpc.EventServiceStub(channel)  # type: ignore[no-untyped-call]
-                response: event_service_pb2.ListEventsResponse = await stub.ListEvents(request, metadata=self._metadata, timeout=timeout)
-            except grpc.aio.AioRpcError as error:
-                # The server may have died without closing the connection. Without a new one, calls would wait for it for 15 minutes.
-                self._replace(channel)
-                failure = error
-            else:
-                self._has_answered = self._has_answered or self._channel is channel
-                return response
-        raise DependencyUnavailable("auth_service") from failure
+        first, second = TIMEOUTS_SECONDS
+        # Nothing keeps the first error: it refers to its call, and a channel whose call exists continues to connect, although it is closed.
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            return await self._try(request, first)
+        try:
+            return await self._try(request, second)
+        except grpc.aio.AioRpcError as error:
+            raise DependencyUnavailable("auth_service") from error
+
+    async def _try(self, request: event_service_pb2.ListEventsRequest, seconds: float) -> event_service_pb2.ListEventsResponse:
+        channel = self._channel
+        assert channel is not None
+        try:
+            stub: Any = event_service_pb2_grpc.EventServiceStub(channel)  # type: ignore[no-untyped-call]
+            response: event_service_pb2.ListEventsResponse = await stub.ListEvents(request, metadata=self._metadata, timeout=seconds)
+        except grpc.aio.AioRpcError:
+            # The server may have died without closing the connection. Without a new one, calls would wait for it for 15 minutes.
+            self._replace(channel)
+            raise
+        self._has_answered = self._has_answered or self._channel is channel
+        return response
 
 
 def _event(message: event_service_pb2.Event) -> Event:

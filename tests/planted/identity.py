@@ -183,6 +183,21 @@ _SESSIONS: Final = (
 
 _REVOCATION: Final = (
     Bug(
+        "a channel that is replaced continues to connect",
+        AUTH_EVENTS,
+        "        with contextlib.suppress(grpc.aio.AioRpcError):\n            return await self._try(request, first)\n",
+        "        try:\n            return await self._try(request, first)\n"
+        "        except grpc.aio.AioRpcError as error:\n            failed = error\n",
+        ("tests/task_service/accounts/test_rollout.py",),
+    ),
+    Bug(
+        "task_service asks the DNS rarely for the replicas of auth_service",
+        AUTH_EVENTS,
+        '("grpc.dns_min_time_between_resolutions_ms", 1000)',
+        '("grpc.dns_min_time_between_resolutions_ms", 30_000)',
+        ("tests/task_service/accounts/test_rollout.py",),
+    ),
+    Bug(
         "access tokens stay valid after their session has ended",
         REVOCATIONS,
         "        if identity.session_id in self._ended or identity.user_id in self._ended:\n            raise TokenInvalid\n",
