@@ -251,19 +251,30 @@ def _served(port: int) -> bytes:
 def test_a_rotated_certificate_is_served_without_a_restart(stack: Stack, tmp_path: Path) -> None:
     """As Kubernetes rotates a mounted Secret: the files are links through `..data`, a link to a folder that it replaces at once."""
     mounted = tmp_path / "tls"
-    for version in ("1", "2"):
+    for version in ("1", "2", "broken", "3"):
         (mounted / version).mkdir(parents=True)
         certificates.write(mounted / version)
+    (mounted / "broken" / "key.pem").write_bytes((mounted / "3" / "key.pem").read_bytes())
     (mounted / "..data").symlink_to("1")
     for name in ("cert.pem", "key.pem"):
         (mounted / name).symlink_to(f"..data/{name}")
-    first, second = (ssl.PEM_cert_to_DER_cert((mounted / version / "cert.pem").read_text()) for version in ("1", "2"))
+    first, second, third = (ssl.PEM_cert_to_DER_cert((mounted / version / "cert.pem").read_text()) for version in ("1", "2", "3"))
+
+    def rotate(version: str) -> None:
+        (mounted / "next").symlink_to(version)
+        (mounted / "next").rename(mounted / "..data")
+
     with gateway_behind(stack, tls_cert_file=mounted / "cert.pem", tls_key_file=mounted / "key.pem") as gateway:
         port = gateway.settings.tls_port
         assert _served(port) == first
-        (mounted / "next").symlink_to("2")
-        (mounted / "next").rename(mounted / "..data")
+        rotate("2")
         wait_until(lambda: _served(port) == second)
+        # A key that does not fit: the log tells it, and the last certificate that fits is served.
+        rotate("broken")
+        wait_until(lambda: "KEY_VALUES_MISMATCH" in gateway.log.read_text())
+        assert _served(port) == second
+        rotate("3")
+        wait_until(lambda: _served(port) == third)
 
 
 class _Collector(grpc.GenericRpcHandler):

@@ -257,6 +257,15 @@ LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
         ("tests/task_service/tasks/test_turns.py",),
     ),
     Bug(
+        "the CA of PostgreSQL is read once",
+        "servicekit/stores/postgres.py",
+        "            options.url,\n            min_size=0,",
+        "            options.url,\n"
+        '            ssl=__import__("ssl").create_default_context(cafile=options.url.rpartition("=")[2]) if "sslroot" in options.url else None,\n'
+        "            min_size=0,",
+        ("tests/e2e/test_ca_rotation.py",),
+    ),
+    Bug(
         "expensive lists of many users use the whole pool",
         "servicekit/turns.py",
         "self._of_all = None if of_all is None else asyncio.Semaphore(of_all)",
