@@ -33,7 +33,7 @@ class Page:
 
     def sends(self, change: Change) -> None:
         """Counts a change that the stream sends."""
-        self.seconds += CHANGE_SECONDS + change.task.text_bytes / BYTES_PER_SECOND
+        self.seconds += CHANGE_SECONDS + change.subject.text_bytes / BYTES_PER_SECOND
 
 
 class Pace:

@@ -45,3 +45,8 @@ class Project(NamedTuple):
     def etag(self) -> str:
         """A strong entity tag (RFC 9110 §8.8.3), which changes with every change of the project."""
         return etag_of(self.version)
+
+    @property
+    def text_bytes(self) -> int:
+        """The approximate size of the project on a page, in bytes."""
+        return len(self.name.encode()) + len(self.description.encode())
