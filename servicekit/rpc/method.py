@@ -38,7 +38,7 @@ class Method:
     streams: bool = False
     # The method changes nothing.
     only_reads: bool = False
-    # The answer has a repeated message, so it may be large.
+    # The answer is a list of messages, so it may be large: it has a repeated message, and is no resource itself.
     answers_many: bool = False
 
     @property
@@ -81,7 +81,8 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
             path=_path_binding(descriptor),
             streams=descriptor.server_streaming,
             only_reads=descriptor.GetOptions().idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
-            answers_many=any(field.is_repeated and field.message_type is not None for field in descriptor.output_type.fields),
+            answers_many=descriptor.output_type.name == f"{descriptor.name}Response"
+            and any(field.is_repeated and field.message_type is not None for field in descriptor.output_type.fields),
         )
 
 

@@ -66,12 +66,8 @@ CALLS_BUGS: Final = (
     Bug(
         "a large request keeps its bytes after its end",
         PIPELINE,
-        """        finally:
-            self.budget.give_back(user_id, size)
-""",
-        """        finally:
-            pass
-""",
+        "        call.at_end += (partial(self.budget.give_back, user_id, size),)\n",
+        "",
         BUDGET_TESTS,
     ),
     Bug(

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from servicekit.identity import Identity
-from servicekit.rpc.paging import PlaceTokens
+from servicekit.rpc.paging import PlaceTokens, page_tokens
 from servicekit.stores.postgres import Database
 from task_service.feed.domain import Changes, WatchEvent
 from task_service.feed.errors import InvalidResumeToken
@@ -57,7 +57,7 @@ def log(database: Database) -> CountedLog:
 @pytest.fixture
 def feed(log: CountedLog) -> FeedService:
     watches = Watches(log, Channels(), lambda _: None, CollectorRegistry())
-    return FeedService(log, watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken))
+    return FeedService(log, watches, PlaceTokens(SECRET, "resume token", InvalidResumeToken), page_tokens(SECRET))
 
 
 def _identity(actor: Actor) -> Identity:
