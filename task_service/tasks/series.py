@@ -49,6 +49,11 @@ def independent(update: Update) -> Update:
     return update if fields is update.fields else replace(update, fields=fields)
 
 
+def unplanned(update: Update) -> Update:
+    """Returns a plan that no task agrees with, so the write is refused, unless it is a repetition."""
+    return replace(update, fields=TaskFields(), mask=(), basis=0)
+
+
 def planned(
     updates: Sequence[Update], tasks: Mapping[UUID, Task], now: datetime, new_id: Callable[[], UUID], path: Callable[[int], str]
 ) -> Sequence[Update]:
@@ -62,7 +67,7 @@ def planned(
         task = known.get(update.id)
         if task is None:
             # The write refuses it. If the task is there by then, the basis differs.
-            plans.append(replace(update, fields=TaskFields(), mask=(), basis=0))
+            plans.append(unplanned(update))
             continue
         try:
             plan, known[update.id] = _planned(update, task, now, new_id)

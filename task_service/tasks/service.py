@@ -24,7 +24,7 @@ from task_service.tasks.domain import (
 )
 from task_service.tasks.errors import BasisChanged, TaskNotFound
 from task_service.tasks.pages import from_token, position_of, to_token
-from task_service.tasks.series import independent, needs_task, planned, stored
+from task_service.tasks.series import independent, needs_task, planned, stored, unplanned
 from task_service.tasks.writes import Creation, Deletion, Move, Operations, Undeletion, Update, Written
 
 
@@ -118,9 +118,12 @@ class TaskService:
 
         `path` returns the field of the request that has the task of an update. Raises InvalidField in addition.
         """
-        if not any(map(needs_task, updates)):
+        needs = any(map(needs_task, updates))
+        if idempotency is not None or not needs:
+            # A repetition gets the first answer, whatever the tasks are now. So a request with a key is not planned before that is known.
+            first = [unplanned(update) if needs else independent(update) for update in updates]
             with contextlib.suppress(BasisChanged):
-                return await self._write(actor, [independent(update) for update in updates], idempotency)
+                return await self._write(actor, first, idempotency)
         task_ids = list({update.id: None for update in updates})
         while True:
             tasks = await self._repository.find_all(actor.user_id, task_ids)

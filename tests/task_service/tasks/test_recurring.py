@@ -1,6 +1,7 @@
 """Due days, recurrence and the next task, by the service with the repository in PostgreSQL and with the cache over it."""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -9,6 +10,7 @@ import pytest
 
 from servicekit.errors import InvalidField
 from servicekit.rpc.paging import page_tokens
+from servicekit.rpc.retry import Idempotency
 from servicekit.stores.postgres import Database
 from task_service.due.domain import Anchor
 from task_service.query.domain import Status
@@ -166,6 +168,16 @@ async def test_a_recurrence_needs_a_due_date(service: TaskService, actor: Actor,
         await service.update_tasks(actor, updates, None, lambda index: f"requests[{index}].task")
     assert [each.field for each in refused.value.violations] == [field]
     assert (await get(service, actor, made.id)).title == "Pay rent"
+
+
+async def test_a_repetition_gets_the_first_answer_whatever_the_task_is_now(service: TaskService, actor: Actor) -> None:
+    made = await create(service, actor, replace(PAID, recurrence=None))
+    key = Idempotency("key", hashlib.sha256(b"a request").digest())
+    first = await service.update_tasks(actor, [Update(made.id, TaskFields(recurrence=DAILY), ["recurrence"])], key)
+    await update(service, actor, made.id, TaskFields(), "recurrence")
+    await update(service, actor, made.id, TaskFields(), "due_on")
+    again = await service.update_tasks(actor, [Update(made.id, TaskFields(recurrence=DAILY), ["recurrence"])], key)
+    assert (again.replayed, again.tasks) == (True, first.tasks)
 
 
 async def test_a_moved_due_date_moves_the_series(service: TaskService, actor: Actor) -> None:
