@@ -8,10 +8,11 @@ from tests.planted.calls import CALLS_BUGS
 from tests.planted.client import CLIENT_BUGS
 from tests.planted.feed import FEED_BUGS
 from tests.planted.identity import IDENTITY_BUGS
+from tests.planted.projects import PROJECTS_BUGS
 from tests.planted.recurrence import RECURRENCE_BUGS
 from tests.planted.reminders import REMINDER_BUGS
 from tests.planted.writes import WRITES_BUGS
 
-BUGS: Final = (*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *CLIENT_BUGS, *RECURRENCE_BUGS, *REMINDER_BUGS)
+BUGS: Final = (*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *CLIENT_BUGS, *RECURRENCE_BUGS, *REMINDER_BUGS, *PROJECTS_BUGS)
 
 __all__ = ["BUGS", "Bug"]
