@@ -17,6 +17,7 @@ from servicekit.rpc.budget import LARGE_BYTES, PROCESS_BYTES, USER_BYTES
 from task_service.feed.errors import TooManyWatches
 from task_service.feed.pace import BYTES_PER_SECOND, CHANGE_SECONDS
 from task_service.feed.watching import MAX_WATCHES_PER_USER
+from task_service.projects.domain import MAX_PROJECTS
 from task_service.settings import Settings as TaskSettings
 from task_service.tasks.domain import MAX_ANSWER_BYTES, MAX_PAGE_BYTES, MAX_PAGE_SIZE
 
@@ -71,6 +72,7 @@ def test_the_limits_without_a_setting_have_their_value() -> None:
     }
     assert list(sizes.values()) == [USER_BYTES, PROCESS_BYTES, ANSWER_BYTES_PER_SECOND, UNSENT_BYTES]
     assert LARGE_BYTES == 64 * 1024
+    assert values["projects of a user outside the bin"] == str(MAX_PROJECTS)
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
     assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"
     assert values["text of the tasks in the answer of a batch"] == f"{MAX_ANSWER_BYTES // 2**20} MiB"
