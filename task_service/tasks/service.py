@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
+from servicekit.errors import InvalidField
 from servicekit.rpc.paging import Key
 from servicekit.rpc.retry import Idempotency
 from task_service.query.list_query import ListQuery, Position
@@ -118,16 +119,20 @@ class TaskService:
 
         `path` returns the field of the request that has the task of an update. Raises InvalidField in addition.
         """
-        needs = any(map(needs_task, updates))
-        if idempotency is not None or not needs:
-            # A repetition gets the first answer, whatever the tasks are now. So a request with a key is not planned before that is known.
-            first = [unplanned(update) if needs else independent(update) for update in updates]
+        if not any(map(needs_task, updates)):
             with contextlib.suppress(BasisChanged):
-                return await self._write(actor, first, idempotency)
+                return await self._write(actor, [independent(update) for update in updates], idempotency)
         task_ids = list({update.id: None for update in updates})
         while True:
             tasks = await self._repository.find_all(actor.user_id, task_ids)
-            plans = planned(updates, tasks, datetime.now(UTC), self._new_id, path)
+            try:
+                plans = planned(updates, tasks, datetime.now(UTC), self._new_id, path)
+            except InvalidField:
+                if idempotency is not None:
+                    # A repetition gets the first answer, whatever the tasks are now.
+                    with contextlib.suppress(BasisChanged):
+                        return await self._write(actor, [unplanned(update) for update in updates], idempotency)
+                raise
             with contextlib.suppress(BasisChanged):
                 return await self._write(actor, plans, idempotency)
 
