@@ -15,7 +15,7 @@ from task_service.query.order import parse_order
 from task_service.tasks.repository import FIND, FIND_ALL
 
 KINDS = {
-    **dict.fromkeys(("changes", "counters", "idempotency_keys", "task_labels", "tasks"), "distributed"),
+    **dict.fromkeys(("changes", "counters", "idempotency_keys", "projects", "reminders", "task_labels", "tasks"), "distributed"),
     "feed": "reference",
     **dict.fromkeys(("account_removals", "cache_state", "deletions", "schema_migrations"), None),
 }
