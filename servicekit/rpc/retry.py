@@ -5,10 +5,12 @@ Sources: the Idempotency-Key header field (draft-ietf-httpapi-idempotency-key-he
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from servicekit.errors import InvalidField
+from servicekit.errors import InvalidField, Violation, collected
 from servicekit.rpc.call import Call
 
 IDEMPOTENCY_KEY: Final = "idempotency-key"
@@ -68,6 +70,16 @@ def required_etags(etag: str, call: Call) -> Etags:
     if etag and etag not in tags:
         raise InvalidField.of(IF_MATCH, "must have the etag that is in the message")
     return (etag,) if etag else tags
+
+
+def violations_of_write(etag: str, call: Call) -> Sequence[Violation]:
+    """Returns what is wrong with the metadata of a write that can require an etag."""
+    return collected(partial(required_etags, etag, call), partial(check_key, call))
+
+
+def violations_of_unconditional_write(call: Call) -> Sequence[Violation]:
+    """Returns what is wrong with the metadata of a write that does not accept If-Match."""
+    return collected(partial(refuse_if_match, call), partial(check_key, call))
 
 
 def refuse_if_match(call: Call) -> None:

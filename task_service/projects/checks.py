@@ -12,7 +12,7 @@ from taskmanager.task.v1 import project_pb2, project_service_pb2
 from servicekit.errors import InvalidField, Violation, collected
 from servicekit.rpc.call import Call
 from servicekit.rpc.field_mask import fields_to_set
-from servicekit.rpc.retry import check_key, refuse_if_match, required_etags
+from servicekit.rpc.retry import violations_of_unconditional_write, violations_of_write
 from task_service.projects.domain import WRITABLE_FIELDS
 from task_service.projects.messages import etag, project_id
 from task_service.projects.order import parse_project_order
@@ -25,7 +25,7 @@ class ProjectChecks:
 
     def check_create_project(self, request: project_service_pb2.CreateProjectRequest, call: Call) -> Sequence[Violation]:
         """CreateProject."""
-        found = collected(partial(refuse_if_match, call), partial(check_key, call))
+        found = violations_of_unconditional_write(call)
         return [*found, *_of_name(request.project)] if request.HasField("project") else found
 
     def check_list_projects(self, request: project_service_pb2.ListProjectsRequest, _: Call) -> Sequence[Violation]:
@@ -34,32 +34,28 @@ class ProjectChecks:
 
     def check_update_project(self, request: project_service_pb2.UpdateProjectRequest, call: Call) -> Sequence[Violation]:
         """UpdateProject."""
-        return [*_of_write(request.project.etag, call), *_of_update(request)]
+        return [*violations_of_write(request.project.etag, call), *_of_update(request)]
 
     def check_delete_project(self, request: project_service_pb2.DeleteProjectRequest, call: Call) -> Sequence[Violation]:
         """DeleteProject."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_undelete_project(self, request: project_service_pb2.UndeleteProjectRequest, call: Call) -> Sequence[Violation]:
         """UndeleteProject."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_archive_project(self, request: project_service_pb2.ArchiveProjectRequest, call: Call) -> Sequence[Violation]:
         """ArchiveProject."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_unarchive_project(self, request: project_service_pb2.UnarchiveProjectRequest, call: Call) -> Sequence[Violation]:
         """UnarchiveProject."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_move_project(self, request: project_service_pb2.MoveProjectRequest, call: Call) -> Sequence[Violation]:
         """MoveProject."""
         both = [Violation("before_id", "must not be set beside after_id")] if request.before_id and request.after_id else []
-        return [*_of_write(request.etag, call), *both]
-
-
-def _of_write(given: str, call: Call) -> Sequence[Violation]:
-    return collected(partial(required_etags, given, call), partial(check_key, call))
+        return [*violations_of_write(request.etag, call), *both]
 
 
 def _of_update(request: project_service_pb2.UpdateProjectRequest) -> Iterator[Violation]:

@@ -6,14 +6,13 @@ from uuid import UUID
 
 from taskmanager.task.v1 import project_pb2, project_service_pb2
 
-from servicekit.errors import InvalidField
 from servicekit.rpc.field_mask import fields_to_set
+from servicekit.rpc.resources import resource_etag, resource_id
 from servicekit.rpc.retry import Etags
 from servicekit.rpc.timestamps import to_timestamp
 from task_service.projects.domain import WRITABLE_FIELDS, Project, ProjectFields
 from task_service.projects.order import ProjectQuery, parse_project_order
 from task_service.projects.writes import ProjectMove, ProjectUpdate
-from task_service.tasks.messages import MAX_ETAG_CHARACTERS, UUID_PATTERN
 
 TIMES: Final = ("archived_at", "created_at", "updated_at", "deleted_at")
 
@@ -58,13 +57,9 @@ def to_move(request: project_service_pb2.MoveProjectRequest, etags: Etags) -> Pr
 
 def project_id(message: project_pb2.Project) -> UUID:
     """Returns the id of a project message. Raises InvalidField."""
-    if not UUID_PATTERN.fullmatch(message.id):
-        raise InvalidField.of("project.id", "must be a valid UUID")
-    return UUID(message.id)
+    return resource_id("project.id", message.id)
 
 
 def etag(message: project_pb2.Project) -> str:
     """Returns the etag of a project message. Raises InvalidField if it is too long. Creations do not call this: they ignore the etag."""
-    if len(message.etag) > MAX_ETAG_CHARACTERS:
-        raise InvalidField.of("project.etag", f"must be at most {MAX_ETAG_CHARACTERS} characters")
-    return message.etag
+    return resource_etag("project.etag", message.etag)

@@ -34,7 +34,7 @@ FencedWrite = Callable[[State | None, Sequence[UUID], Callable[[], None]], Await
 
 # What a value begins with: this, the generation, the user's id and the task's id. The last byte is the version of the encoding: it grows when the
 # bytes behind the ids get another meaning. A value with another beginning is a miss.
-VALUE: Final = b"value\x03"
+VALUE: Final = b"value\x04"
 OUTCOMES: Final = ("hit", "absent", "leased", "fenced", "generation", "off", "expired", "process", "unavailable")
 
 

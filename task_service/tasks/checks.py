@@ -4,6 +4,7 @@ The pipeline calls it before the handler and adds its violations to those of the
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -13,7 +14,8 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 from servicekit.errors import InvalidField, Violation, collected
 from servicekit.rpc.call import Call
 from servicekit.rpc.field_mask import fields_to_set
-from servicekit.rpc.retry import check_key, refuse_if_match, required_etags
+from servicekit.rpc.resources import resource_id
+from servicekit.rpc.retry import violations_of_unconditional_write, violations_of_write
 from servicekit.rpc.timestamps import check_nanos
 from task_service.due.dates import parse_day
 from task_service.due.rule_syntax import parse_rule
@@ -21,7 +23,7 @@ from task_service.due.zones import check_zone
 from task_service.query.filter_syntax import parse_filter
 from task_service.query.order import parse_order
 from task_service.tasks.domain import WRITABLE_FIELDS
-from task_service.tasks.messages import UUID_PATTERN, etag, task_id, to_fields
+from task_service.tasks.messages import etag, task_id, to_fields
 from task_service.tasks.series import stored
 
 MISSING_TITLE: Final = "must have 1 to 200 characters"
@@ -34,7 +36,7 @@ class TaskChecks:
 
     def check_create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> Sequence[Violation]:
         """CreateTask."""
-        return [*_of_unconditional(call), *_of_creation(request)]
+        return [*violations_of_unconditional_write(call), *_of_creation(request), *_of_lists(request)]
 
     def check_list_tasks(self, request: task_service_pb2.ListTasksRequest, _: Call) -> Sequence[Violation]:
         """ListTasks."""
@@ -42,44 +44,39 @@ class TaskChecks:
 
     def check_update_task(self, request: task_service_pb2.UpdateTaskRequest, call: Call) -> Sequence[Violation]:
         """UpdateTask."""
-        return [*_of_write(request.task.etag, call), *_of_update(request)]
+        return [*violations_of_write(request.task.etag, call), *_of_update(request)]
 
     def check_replace_task(self, request: task_service_pb2.ReplaceTaskRequest, call: Call) -> Sequence[Violation]:
         """ReplaceTask."""
-        return [*_of_write(request.task.etag, call), *_of_existing(request.task), *_of_creation(request)]
+        return [*violations_of_write(request.task.etag, call), *_of_existing(request.task), *_of_creation(request)]
 
     def check_delete_task(self, request: task_service_pb2.DeleteTaskRequest, call: Call) -> Sequence[Violation]:
         """DeleteTask."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_undelete_task(self, request: task_service_pb2.UndeleteTaskRequest, call: Call) -> Sequence[Violation]:
         """UndeleteTask."""
-        return _of_write(request.etag, call)
+        return violations_of_write(request.etag, call)
 
     def check_move_task(self, request: task_service_pb2.MoveTaskRequest, call: Call) -> Sequence[Violation]:
         """MoveTask."""
         both = [Violation("before_id", "must not be set beside after_id")] if request.before_id and request.after_id else []
-        return [*_of_write(request.etag, call), *both]
+        return [*violations_of_write(request.etag, call), *both]
 
     def check_batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchCreateTasks."""
-        return [*_of_unconditional(call), *_in_each(_of_creation(each) for each in request.requests)]
+        return [
+            *violations_of_unconditional_write(call),
+            *_in_each(itertools.chain(_of_creation(each), _of_lists(each)) for each in request.requests),
+        ]
 
     def check_batch_update_tasks(self, request: task_service_pb2.BatchUpdateTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchUpdateTasks."""
-        return [*_of_unconditional(call), *_in_each(_of_update(each) for each in request.requests)]
+        return [*violations_of_unconditional_write(call), *_in_each(_of_update(each) for each in request.requests)]
 
     def check_batch_delete_tasks(self, _: task_service_pb2.BatchDeleteTasksRequest, call: Call) -> Sequence[Violation]:
         """BatchDeleteTasks."""
-        return _of_unconditional(call)
-
-
-def _of_write(given: str, call: Call) -> Sequence[Violation]:
-    return collected(partial(required_etags, given, call), partial(check_key, call))
-
-
-def _of_unconditional(call: Call) -> Sequence[Violation]:
-    return collected(partial(refuse_if_match, call), partial(check_key, call))
+        return violations_of_unconditional_write(call)
 
 
 def _in_each(found: Iterator[Iterator[Violation]]) -> Iterator[Violation]:
@@ -93,7 +90,7 @@ def _of_creation(request: Any) -> Iterator[Violation]:
     if not request.HasField("task"):
         return
     task = request.task
-    found = [*_of_task(task, WRITABLE_FIELDS), *_of_lists(task)]
+    found = [*_of_task(task, WRITABLE_FIELDS)]
     yield from found
     # What is wrong with the fields together.
     if (task.due_on or task.HasField("recurrence")) and not found:
@@ -112,11 +109,10 @@ def _store(task: task_pb2.Task) -> None:
         stored(to_fields(schedule))
 
 
-def _of_lists(task: task_pb2.Task) -> Iterator[Violation]:
-    """The ids of the lists to which a new task is added. Updates ignore them."""
-    for name in ("project_id", "parent_id"):
-        if (value := getattr(task, name)) and not UUID_PATTERN.fullmatch(value):
-            yield Violation(f"task.{name}", "must be a valid UUID")
+def _of_lists(request: task_service_pb2.CreateTaskRequest) -> Sequence[Violation]:
+    """The ids of the lists to which a new task is added. Updates and replacements ignore them."""
+    given = {name: getattr(request.task, name) for name in ("project_id", "parent_id")}
+    return collected(*(partial(resource_id, f"task.{name}", value) for name, value in given.items() if value))
 
 
 def _of_update(request: task_service_pb2.UpdateTaskRequest) -> Iterator[Violation]:

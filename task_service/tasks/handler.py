@@ -11,7 +11,7 @@ from servicekit.rpc.call import Call
 from servicekit.rpc.retry import IDEMPOTENCY_REPLAYED, Etags, idempotency, required_etags
 from task_service.tasks.domain import Actor, Place, Task
 from task_service.tasks.errors import OperationRefused
-from task_service.tasks.messages import etag, to_fields, to_message, to_move, to_query, to_replacement, to_update
+from task_service.tasks.messages import etag, to_creation, to_message, to_move, to_query, to_replacement, to_update
 from task_service.tasks.service import TaskService
 from task_service.tasks.writes import Deletion, Undeletion, Written
 
@@ -34,7 +34,7 @@ class TaskHandler:
 
     async def create_task(self, request: task_service_pb2.CreateTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """CreateTask."""
-        return _task(await self._service.create_tasks(_actor(call), [to_fields(request.task)], idempotency(request, call)), call)
+        return _task(await self._service.create_tasks(_actor(call), [to_creation(request.task)], idempotency(request, call)), call)
 
     async def get_task(self, request: task_service_pb2.GetTaskRequest, call: Call) -> task_pb2.Task | bytes:
         """GetTask."""
@@ -86,7 +86,7 @@ class TaskHandler:
 
     async def batch_create_tasks(self, request: task_service_pb2.BatchCreateTasksRequest, call: Call) -> task_service_pb2.BatchCreateTasksResponse:
         """BatchCreateTasks."""
-        creations = [to_fields(creation.task) for creation in request.requests]
+        creations = [to_creation(creation.task) for creation in request.requests]
         with _one_of("requests"):
             written = await self._service.create_tasks(_actor(call), creations, idempotency(request, call))
         _note(written, call)

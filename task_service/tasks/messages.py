@@ -1,7 +1,7 @@
 """Converts messages of taskmanager.task.v1 to domain values and back. Must not access storage."""
 
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -9,8 +9,8 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from servicekit.errors import InvalidField
 from servicekit.rpc.field_mask import fields_to_set
+from servicekit.rpc.resources import resource_etag, resource_id
 from servicekit.rpc.retry import Etags
 from servicekit.rpc.timestamps import from_timestamp
 from task_service.due.dates import parse_day
@@ -25,11 +25,9 @@ from task_service.tasks.writes import Move, Update
 
 T = TypeVar("T")
 
-MAX_ETAG_CHARACTERS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A lookup in this mapping costs a quarter of Status(number).
 _STATUSES: Final = {task_pb2.Task.STATUS_UNSPECIFIED: Status.PENDING} | {status.value: status for status in Status}
-UUID_PATTERN: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def to_message(task: Task, new: Callable[[], task_pb2.Task] = task_pb2.Task) -> task_pb2.Task:
@@ -103,9 +101,12 @@ def to_fields(message: task_pb2.Task) -> TaskFields:
         time_zone=message.time_zone,
         recurrence=_to_recurrence(message.recurrence) if message.HasField("recurrence") else None,
         reminders=tuple(_to_reminder(index, each) for index, each in enumerate(message.reminders)),
-        project_id=_id_or_none(message.project_id),
-        parent_id=_id_or_none(message.parent_id),
     )
+
+
+def to_creation(message: task_pb2.Task) -> TaskFields:
+    """Returns the fields of a new task, with its project and its parent. Updates and replacements ignore these two."""
+    return replace(to_fields(message), project_id=_id_or_none(message.project_id), parent_id=_id_or_none(message.parent_id))
 
 
 def _to_recurrence(message: task_pb2.Recurrence) -> Recurrence:
@@ -167,17 +168,12 @@ def to_replacement(request: task_service_pb2.ReplaceTaskRequest, etags: Etags) -
 
 def task_id(message: task_pb2.Task) -> UUID:
     """Returns the id of a task message. Raises InvalidField."""
-    # Only the form that buf.validate accepts. UUID() also accepts braces, `urn:uuid:` and an id without hyphens.
-    if not UUID_PATTERN.fullmatch(message.id):
-        raise InvalidField.of("task.id", "must be a valid UUID")
-    return UUID(message.id)
+    return resource_id("task.id", message.id)
 
 
 def etag(message: task_pb2.Task) -> str:
     """Returns the etag of a task message. Raises InvalidField if it is too long. Creations do not call this: they ignore the etag."""
-    if len(message.etag) > MAX_ETAG_CHARACTERS:
-        raise InvalidField.of("task.etag", f"must be at most {MAX_ETAG_CHARACTERS} characters")
-    return message.etag
+    return resource_etag("task.etag", message.etag)
 
 
 def _set(message: Timestamp, time: datetime) -> None:

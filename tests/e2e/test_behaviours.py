@@ -193,6 +193,16 @@ async def test_a_put_replaces_all(call: Call, account: Account) -> None:
     assert (await call("ReplaceTask", {"task": {"id": task["id"]}}, account)).fields.keys() == {"task.title"}
 
 
+@pytest.mark.parametrize("name", ["UpdateTask", "ReplaceTask"])
+async def test_a_change_ignores_the_lists_that_the_task_names(call: Call, account: Account, name: str) -> None:
+    """MoveTask changes them. A client may send back the whole task, and text that is no id is ignored as all else there."""
+    task = await call("CreateTask", {"task": {"title": "Plan"}}, account)
+    for given in ("no id", task["id"]):
+        changed = await call(name, {"task": {"id": task["id"], "title": "Other", "project_id": given, "parent_id": given}}, account)
+        assert (changed["title"], changed["project_id"], changed["parent_id"]) == ("Other", "", "")
+    assert (await call("CreateTask", {"task": {"title": "Plan", "parent_id": "no id"}}, account)).fields.keys() == {"task.parent_id"}
+
+
 async def test_completed_at_comes_and_goes_with_the_status(call: Call, account: Account) -> None:
     task = await call("CreateTask", {"task": {"title": "Plan"}}, account)
     assert "completed_at" not in task
