@@ -11,12 +11,13 @@ from uuid import UUID
 from servicekit.errors import DependencyUnavailable, InvalidPageToken, TimeLimitExceeded
 from servicekit.identity import Identity
 from servicekit.rpc.paging import Key
-from task_service.feed.domain import Change, Changes, History, TaskChange, WatchEvent
+from task_service.feed.domain import Change, Changes, History, WatchEvent
 from task_service.feed.errors import InvalidResumeToken, ResumeTokenExpired
 from task_service.feed.pace import Pace
 from task_service.feed.watching import ChangeLog, Watch
-from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE, Place, Task
+from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Place, Task
 from task_service.tasks.errors import TaskNotFound
+from task_service.tasks.pages import fitting
 from task_service.tasks.service import Tokens
 
 CHANGES_AT_ONCE: Final = 100
@@ -97,7 +98,7 @@ class FeedService:
         found = await self._log.list_of_task(user_id, task_id, before, size + 1)
         if found is None:
             raise TaskNotFound
-        changes = _fitting(found[:size])
+        changes = fitting(found[:size], lambda change: change.task)
         return History(changes, "" if len(changes) == len(found) else self._page_tokens.seal([changes[-1].seq], query))
 
     def token(self, user_id: UUID, place: Place) -> str:
@@ -130,16 +131,6 @@ def _number(keys: Sequence[Key]) -> int:
         case [int(number)]:
             return number
     raise InvalidPageToken
-
-
-def _fitting(changes: Sequence[TaskChange]) -> Sequence[TaskChange]:
-    """Returns as many of the first changes as fit on a page of MAX_PAGE_BYTES, and at least the first one."""
-    size = 0
-    for count, change in enumerate(changes):
-        size += change.task.text_bytes
-        if size > MAX_PAGE_BYTES and count > 0:
-            return changes[:count]
-    return changes
 
 
 def _of(user_id: UUID) -> Sequence[Key]:

@@ -749,6 +749,27 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The answer of the request that had this key in the last 24 hours; null if there was none. Refuses another request than that one.
+CREATE FUNCTION task.kept_answer(p_user uuid, p_key text, p_hash bytea) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_kept task.idempotency_keys;
+BEGIN
+    SELECT * INTO v_kept FROM task.idempotency_keys
+     WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
+    IF v_kept.request_hash <> p_hash THEN
+        PERFORM task.refuse('TM005', 0);
+    END IF;
+    RETURN v_kept.answer;
+END $$;
+
+-- Keeps the answer of a request under its key.
+CREATE FUNCTION task.keep_answer(p_user uuid, p_key text, p_hash bytea, p_answer jsonb) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    INSERT INTO task.idempotency_keys (user_id, key, request_hash, answer, created_at)
+    VALUES (p_user, p_key, p_hash, p_answer, clock_timestamp())
+    ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, created_at = excluded.created_at;
+END $$;
+
 -- One write, after task.take_seqs has locked the counter: p_kind as in task.changes, or 10 for a move; all of p_operations or none. o_tasks: the tasks as
 -- they are then, in the order of the operations; of a deletion none, and of a creation without a key the first alone: the others are what was asked
 -- for, of the same moment.
@@ -762,7 +783,6 @@ CREATE FUNCTION task.execute(
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_id     xid8 := pg_current_xact_id();
-    v_kept   task.idempotency_keys;
     v_answer jsonb;
 BEGIN
     IF p_generation IS NOT NULL THEN
@@ -772,14 +792,10 @@ BEGIN
         END IF;
     END IF;
     IF p_key IS NOT NULL THEN
-        SELECT * INTO v_kept FROM task.idempotency_keys
-         WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
-        IF FOUND THEN
-            IF v_kept.request_hash <> p_hash THEN
-                RAISE EXCEPTION USING ERRCODE = 'TM005', MESSAGE = '0';
-            END IF;
+        v_answer := task.kept_answer(p_user, p_key, p_hash);
+        IF v_answer IS NOT NULL THEN
             o_replayed := true;
-            o_tasks := ARRAY(SELECT kept FROM jsonb_populate_recordset(NULL::task.tasks, v_kept.answer) AS kept);
+            o_tasks := ARRAY(SELECT kept FROM jsonb_populate_recordset(NULL::task.tasks, v_answer) AS kept);
             o_used := 0;
             RETURN;
         END IF;
@@ -801,9 +817,7 @@ BEGIN
     END IF;
     IF p_key IS NOT NULL AND o_missing IS NULL THEN
         v_answer := to_jsonb(o_tasks);
-        INSERT INTO task.idempotency_keys (user_id, key, request_hash, answer, created_at)
-        VALUES (p_user, p_key, p_hash, v_answer, clock_timestamp())
-        ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, created_at = excluded.created_at;
+        PERFORM task.keep_answer(p_user, p_key, p_hash, v_answer);
     END IF;
 END $$;
 

@@ -372,7 +372,6 @@ DECLARE
     v_id     xid8 := pg_current_xact_id();
     v_op     task.project_operation := jsonb_populate_record(NULL::task.project_operation, p_operation);
     v_used   integer := 1;
-    v_kept   task.idempotency_keys;
     v_answer jsonb;
     v_done   record;
 BEGIN
@@ -388,14 +387,10 @@ BEGIN
     o_replayed := false;
     o_more := false;
     IF p_key IS NOT NULL THEN
-        SELECT * INTO v_kept FROM task.idempotency_keys
-         WHERE user_id = p_user AND key = p_key AND created_at > clock_timestamp() - interval '24 hours';
-        IF FOUND THEN
-            IF v_kept.request_hash <> p_hash THEN
-                PERFORM task.refuse('TM005', 0);
-            END IF;
+        v_answer := task.kept_answer(p_user, p_key, p_hash);
+        IF v_answer IS NOT NULL THEN
             o_replayed := true;
-            SELECT kept.* INTO o_project FROM jsonb_populate_recordset(NULL::task.projects, v_kept.answer) AS kept;
+            SELECT kept.* INTO o_project FROM jsonb_populate_recordset(NULL::task.projects, v_answer) AS kept;
             PERFORM task.return_seqs(p_user, 1);
             RETURN;
         END IF;
@@ -420,8 +415,6 @@ BEGIN
     END IF;
     IF p_key IS NOT NULL AND o_missing IS NULL AND NOT o_more THEN
         v_answer := CASE WHEN p_kind = 3 THEN '[]' ELSE jsonb_build_array(to_jsonb(o_project)) END;
-        INSERT INTO task.idempotency_keys (user_id, key, request_hash, answer, created_at)
-        VALUES (p_user, p_key, p_hash, v_answer, clock_timestamp())
-        ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, created_at = excluded.created_at;
+        PERFORM task.keep_answer(p_user, p_key, p_hash, v_answer);
     END IF;
 END $$;

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from servicekit.errors import InvalidPageToken
 from servicekit.rpc.paging import Key
 from task_service.query.list_query import Position, SortValue
 from task_service.query.order import Order, OrderField, OrderKey
-from task_service.tasks.domain import Task
+from task_service.tasks.domain import MAX_BYTES_PER_CHARACTER, MAX_PAGE_BYTES, Task
+
+T = TypeVar("T")
 
 # Stand for "no due date", so that such tasks come last in both directions. In SQL these are infinity and -infinity.
 _LAST = {False: datetime.max.replace(tzinfo=UTC), True: datetime.min.replace(tzinfo=UTC)}
@@ -28,6 +30,19 @@ _VALUES: Final[Mapping[OrderField, Callable[[Task, bool], SortValue]]] = {
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def fitting(items: Sequence[T], task_of: Callable[[T], Task]) -> Sequence[T]:
+    """Returns as many of the first items as fit on a page of MAX_PAGE_BYTES, and at least the first one. `task_of` returns the task of an item."""
+    # Nearly every page is far below the limit, and to count its characters is cheaper than to encode them.
+    if MAX_BYTES_PER_CHARACTER * sum([task_of(item).characters for item in items]) <= MAX_PAGE_BYTES:
+        return items
+    size = 0
+    for count, item in enumerate(items):
+        size += task_of(item).text_bytes
+        if size > MAX_PAGE_BYTES and count > 0:
+            return items[:count]
+    return items
 
 
 def position_of(task: Task, order: Order) -> Position:

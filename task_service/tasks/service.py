@@ -11,20 +11,9 @@ from servicekit.errors import InvalidField
 from servicekit.rpc.paging import Key
 from servicekit.rpc.retry import Idempotency
 from task_service.query.list_query import ListQuery, Position
-from task_service.tasks.domain import (
-    DEFAULT_PAGE_SIZE,
-    MAX_BYTES_PER_CHARACTER,
-    MAX_PAGE_BYTES,
-    MAX_PAGE_SIZE,
-    Actor,
-    Encoded,
-    Listed,
-    Place,
-    Task,
-    TaskFields,
-)
+from task_service.tasks.domain import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Actor, Encoded, Listed, Place, Task, TaskFields
 from task_service.tasks.errors import BasisChanged, TaskNotFound
-from task_service.tasks.pages import from_token, position_of, to_token
+from task_service.tasks.pages import fitting, from_token, position_of, to_token
 from task_service.tasks.series import independent, needs_task, planned, stored, unplanned
 from task_service.tasks.writes import Creation, Deletion, Move, Operations, Undeletion, Update, Written
 
@@ -103,7 +92,7 @@ class TaskService:
         after = from_token(self._page_tokens.open(page_token, query.identity()), query.order) if page_token else None
         # Reads one task more than the page has, to know whether another page follows.
         listed = await self._repository.list(query, after, skip, size + 1, with_total=with_total)
-        tasks = _fitting(listed.tasks[:size])
+        tasks = fitting(listed.tasks[:size], lambda task: task)
         complete = len(tasks) == len(listed.tasks)
         token = "" if complete else self._page_tokens.seal(to_token(position_of(tasks[-1], query.order)), query.identity())
         return Page(tasks, token, listed.place, listed.total_size)
@@ -153,16 +142,3 @@ class TaskService:
         if not written.replayed:
             self._announce(actor.user_id)
         return written
-
-
-def _fitting(tasks: Sequence[Task]) -> Sequence[Task]:
-    """Returns as many of the first tasks as fit on a page of MAX_PAGE_BYTES, and at least the first one."""
-    # Nearly every page is far below the limit, and to count its characters is cheaper than to encode them.
-    if MAX_BYTES_PER_CHARACTER * sum([task.characters for task in tasks]) <= MAX_PAGE_BYTES:
-        return tasks
-    size = 0
-    for count, task in enumerate(tasks):
-        size += task.text_bytes
-        if size > MAX_PAGE_BYTES and count > 0:
-            return tasks[:count]
-    return tasks

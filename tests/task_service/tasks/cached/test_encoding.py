@@ -1,4 +1,4 @@
-"""A value of the cache is an answer. During a roll-out a replica of the old version may have encoded it, so its version must tell which fields it can have."""
+"""A value of the cache is an answer that a replica of the version before may have encoded, so its own version must tell which fields it can have."""
 
 from taskmanager.task.v1 import task_pb2
 
@@ -8,8 +8,8 @@ from task_service.tasks.cache import VALUE
 # without the field that a replica of the old version has cached.
 VERSION = 4
 FIELDS = """
-    id user_id title description status priority due_date labels created_at updated_at completed_at deleted_at etag project_id parent_id position due_on
-    time_zone due_at recurrence previous_id next_id reminders
+    id user_id title description status priority due_date labels created_at updated_at completed_at deleted_at etag project_id parent_id position
+    due_on time_zone due_at recurrence previous_id next_id reminders
 """
 
 
