@@ -2,22 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Self
 
-from task_manager_client.json_fields import Json, optional_duration_of, optional_time_of, sent_duration, sent_time
+from task_manager_client.json_fields import Json, OpenEnum, optional_duration_of, optional_time_of, sent_duration, sent_time
 
 
-class Anchor(StrEnum):
+class Anchor(OpenEnum):
     """What the next due date is counted from: the due date, or the completion. UNKNOWN stands for an anchor that a newer server has."""
 
     DUE = "DUE"
     COMPLETION = "COMPLETION"
     UNKNOWN = "UNKNOWN"
-
-    @classmethod
-    def _missing_(cls, value: object) -> "Anchor":  # noqa: ARG003 - the signature of Enum
-        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypeAlias
+from enum import StrEnum
+from typing import Any, Self, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
+
+
+class OpenEnum(StrEnum):
+    """An enum to which a newer server can add values: it has a member UNKNOWN, which stands for them."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:  # noqa: ARG003 - the signature of Enum
+        return cls["UNKNOWN"]
+
 
 _SECOND = timedelta(seconds=1)
 

@@ -1,16 +1,27 @@
 """Iterators over all pages of a list, and over the changes of a stream that resumes by itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from task_manager_client import projects, tasks
 from task_manager_client.core import Core
 from task_manager_client.errors import ConnectionFailed, TaskManagerError, UnexpectedAnswer, error_of
+from task_manager_client.operation import Operation
 from task_manager_client.project_values import Project
 from task_manager_client.steps import Emit, Emitting, NextLine, Open, Reply, Steps, Wait
 from task_manager_client.values import Change, ChangeKind, Status, Task, TaskChange
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+T = TypeVar("T")
+P = TypeVar("P", bound=_Page)
 
 # The largest page of the API.
 PAGE_SIZE: Final = 100
@@ -39,36 +50,27 @@ def iter_tasks(
         "project_id": project_id,
         "parent_id": parent_id,
     }
-    token = ""
-    while True:
-        page = yield from core.call(tasks.list_tasks(**query, page_size=PAGE_SIZE, page_token=token))
-        for task in page.tasks:
-            yield Emit(task)
-        token = page.next_page_token
-        if not token:
-            return
+    yield from _all(core, partial(tasks.list_tasks, **query), lambda page: page.tasks)
 
 
 def iter_projects(core: Core, *, order_by: str = "", show_archived: bool = False, show_deleted: bool = False) -> Emitting[Project]:
     """Returns the projects of all pages, each page when it is needed. Raises as list_projects."""
     query: Mapping[str, Any] = {"order_by": order_by, "show_archived": show_archived, "show_deleted": show_deleted}
-    token = ""
-    while True:
-        page = yield from core.call(projects.list_projects(**query, page_size=PAGE_SIZE, page_token=token))
-        for project in page.projects:
-            yield Emit(project)
-        token = page.next_page_token
-        if not token:
-            return
+    yield from _all(core, partial(projects.list_projects, **query), lambda page: page.projects)
 
 
 def iter_task_changes(core: Core, id: str) -> Emitting[TaskChange]:  # noqa: A002 - the API's name
     """Returns the whole history of a task, newest first, each page when it is needed. Raises TaskNotFound."""
+    yield from _all(core, partial(tasks.list_task_changes, id), lambda page: page.changes)
+
+
+def _all(core: Core, list_page: Callable[..., Operation[P]], items: Callable[[P], Sequence[T]]) -> Emitting[T]:
+    """Returns the items of all pages. `list_page` takes the size and the token of a page."""
     token = ""
     while True:
-        page = yield from core.call(tasks.list_task_changes(id, page_size=PAGE_SIZE, page_token=token))
-        for change in page.changes:
-            yield Emit(change)
+        page = yield from core.call(list_page(page_size=PAGE_SIZE, page_token=token))
+        for item in items(page):
+            yield Emit(item)
         token = page.next_page_token
         if not token:
             return

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Any, Self, TypedDict
 
 from task_manager_client.due_values import Recurrence, Reminder
-from task_manager_client.json_fields import Json, optional_day_of, optional_time_of, sent_time, time_of
+from task_manager_client.json_fields import Json, OpenEnum, optional_day_of, optional_time_of, sent_time, time_of
 from task_manager_client.project_values import Project
 
 
-class Status(StrEnum):
+class Status(OpenEnum):
     """The progress of a task. UNKNOWN stands for a status that a newer server has."""
 
     PENDING = "PENDING"
@@ -19,12 +18,8 @@ class Status(StrEnum):
     COMPLETED = "COMPLETED"
     UNKNOWN = "UNKNOWN"
 
-    @classmethod
-    def _missing_(cls, value: object) -> "Status":  # noqa: ARG003 - the signature of Enum
-        return cls.UNKNOWN
 
-
-class ChangeKind(StrEnum):
+class ChangeKind(OpenEnum):
     """What happened to a task or a project. A REMINDER changes nothing. UNKNOWN stands for a kind that a newer server has."""
 
     CREATED = "CREATED"
@@ -34,10 +29,6 @@ class ChangeKind(StrEnum):
     CHECKPOINT = "CHECKPOINT"
     REMINDER = "REMINDER"
     UNKNOWN = "UNKNOWN"
-
-    @classmethod
-    def _missing_(cls, value: object) -> "ChangeKind":  # noqa: ARG003 - the signature of Enum
-        return cls.UNKNOWN
 
 
 class TaskDetails(TypedDict, total=False):

@@ -96,6 +96,16 @@ def printed_json(result: tuple[int, str, str]) -> Any:
 
 
 @pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of this process is Europe/Berlin."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
 def url(system: Stack) -> str:
     return system.state.url
 

@@ -1,7 +1,5 @@
 """How a task repeats and when it reminds, as people type it, and back to text."""
 
-import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,14 +10,7 @@ from task_manager_client.cli import remind
 from task_manager_client.cli.every import UnclearRule, described, rule
 from task_manager_client.cli.zone import local_zone
 
-
-@pytest.fixture(autouse=True)
-def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("berlin")
 
 
 def _now() -> datetime:

@@ -1,21 +1,12 @@
 """Days and times as people type them, and back to text, in a zone with daylight saving time."""
 
-import time
-from collections.abc import Iterator
 from datetime import date, datetime
 
 import pytest
 
 from task_manager_client.cli.when import UnclearTime, due, end_of, late_on, shown
 
-
-@pytest.fixture(autouse=True)
-def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("berlin")
 
 
 def _now() -> datetime:
