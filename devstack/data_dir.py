@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from devstack.errors import DataDirBusy, UsageProblem
+from devstack.keys import write_private
 
 _PREFIX = "task-manager-"
 _LEFTOVERS_TIMEOUT_SECONDS = 15.0
@@ -69,7 +70,7 @@ class DataDir:
         if pid is None:
             path.unlink(missing_ok=True)
         else:
-            path.write_text(f"{pid}\n")
+            write_private(path, f"{pid}\n")
 
     def close(self) -> None:
         """Releases the locks, and removes the directory if it is ephemeral."""

@@ -30,11 +30,13 @@ HTTP_STATUS: Final[Mapping[str, int]] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-# The HTTP statuses of the errors that any request can get, that a request with a body can get, and that a request that needs a token can get.
+# The HTTP statuses of the errors that any request can get, that a request with a body can get, that a request that needs a token can get, and that a
+# custom method (`/projects/{id}:archive`) can get: `/projects/:archive` is the path of the project with the id ":archive".
 # The gateway's other replies need a client that breaks HTTP.
 _ANY: Final = (400, 429, 500, 503, 504)
 _WITH_BODY: Final = (408, 413)
 _WITH_TOKEN: Final = (401,)
+_CUSTOM: Final = (405,)
 _DETAILS: Final = ("google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo")
 _REASONS: Final = "taskmanager.rpc.v1.ErrorReason"
 _MEANINGS: Final[Mapping[int, str]] = {
@@ -42,6 +44,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     401: "The call has no valid access token or credentials.",
     403: "The caller may not do this.",
     404: "The object does not exist.",
+    405: "The id is empty, so the path is another one, and that one does not have this method.",
     408: "The request took too long to arrive.",
     409: "The state of the object does not allow this.",
     413: "The request is too large.",
@@ -50,7 +53,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     503: "A part of the system is unavailable.",
     504: "The call took longer than its deadline.",
 }
-_HEADERS: Final[Mapping[int, str]] = {401: "WWW-Authenticate", 429: "Retry-After"}
+_HEADERS: Final[Mapping[int, str]] = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
 
 
 class Errors:
@@ -59,13 +62,13 @@ class Errors:
     def __init__(self, descriptors: Descriptors) -> None:
         self._meanings = {reason: comment.partition(" Status ")[0] for reason, comment in descriptors.enums[_REASONS].values.items()}
 
-    def answers(self, stated: Iterable[StatedError], *, public: bool, has_body: bool) -> dict[str, Any]:
+    def answers(self, stated: Iterable[StatedError], *, public: bool, has_body: bool, custom: bool) -> dict[str, Any]:
         """Returns the error answers of an operation, by HTTP status. The operation's own text about a reason replaces the general one."""
         cases: dict[int, dict[str, str]] = {}
         for error in stated:
             for reason in error.reasons:
                 cases.setdefault(HTTP_STATUS[error.status], {})[reason] = error.when
-        for status in (*_ANY, *(() if public else _WITH_TOKEN), *(_WITH_BODY if has_body else ())):
+        for status in (*_ANY, *(() if public else _WITH_TOKEN), *(_WITH_BODY if has_body else ()), *(_CUSTOM if custom else ())):
             own = cases.setdefault(status, {})
             for reason in _reasons(status):
                 own.setdefault(reason, self._meanings[reason])

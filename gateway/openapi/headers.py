@@ -4,6 +4,7 @@ from typing import Any, Final
 
 # The headers of answers, by name.
 HEADERS: Final[dict[str, Any]] = {
+    "Allow": {"description": "The methods that the path has.", "schema": {"type": "string"}},
     "Idempotency-Replayed": {
         "description": "`true` if this is the stored answer to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},

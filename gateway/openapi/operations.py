@@ -64,7 +64,7 @@ class Operations:
             operation["requestBody"] = self._body(request, rest, examples)
         operation["responses"] = {
             **self._success(rpc, method, replays=_TAKES_KEY in reasons, examples=examples),
-            **self._errors.answers(errors_of(method.comment), public=rpc.public, has_body=bool(rest.body)),
+            **self._errors.answers(errors_of(method.comment), public=rpc.public, has_body=bool(rest.body), custom=_is_custom(rest)),
         }
         return operation
 
@@ -134,6 +134,11 @@ def _method(descriptors: Descriptors, rpc: Rpc) -> Method:
 
 def _variables(rest: RestPath) -> tuple[str, ...]:
     return tuple(match["name"] for match in _VARIABLE.finditer(rest.template))
+
+
+def _is_custom(rest: RestPath) -> bool:
+    """Returns whether the path ends with a verb behind a variable (AIP-136)."""
+    return rest.variable and ":" in rest.template.rpartition("}")[2]
 
 
 def _path(rest: RestPath) -> str:

@@ -16,6 +16,7 @@ from devstack.postgres import program
 from devstack.process import Process, Spec
 from devstack.roles import SUPERUSER
 from devstack.stack import Stack
+from task_service.cache.domain import VALID_SECONDS
 from tests.support.backups import Connection, superuser
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
@@ -85,9 +86,14 @@ class Standby:
             await eventually(require_cut_off, within=WITHIN_SECONDS)
 
     async def take_over(self) -> None:
-        """Kills the primary, and starts the standby on its port, where it stays a standby until `promote`."""
+        """Kills the primary, and starts the standby on its port, where it stays a standby until `promote`.
+
+        The port is closed in between for as long as a replica may rely on the last answer of the primary: a standby that answers sooner is no fenced
+        failover (ADR 23).
+        """
         assert self._process is not None
         await self._stack.kill("postgres")
+        await asyncio.sleep(VALID_SECONDS)
         await self._process.stop()
         await asyncio.to_thread(self._data.postgres.rename, self._folder.with_name(f"before-{self._folder.name}"))
         await asyncio.to_thread(self._folder.rename, self._data.postgres)

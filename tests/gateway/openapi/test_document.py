@@ -110,6 +110,14 @@ def test_errors_are_those_of_the_comment_and_of_the_gateway() -> None:
     assert "`TOKEN_MISSING`" not in public["401"]["description"]
 
 
+def test_a_verb_behind_an_id_can_meet_the_path_of_an_empty_id() -> None:
+    for path, item in DOCUMENT["paths"].items():
+        for method in item:
+            other = operation(path, method)["responses"].get("405", {})
+            assert bool(other) == ("}:" in path), path
+            assert not other or "Allow" in other["headers"]
+
+
 def test_headers_are_there_where_the_errors_say_so() -> None:
     assert {"Idempotency-Key", "If-Match"} <= set(parameters("/api/v1/tasks/{id}", "put"))
     assert set(parameters("/api/v1/tasks", "post")) == {"Idempotency-Key"}
