@@ -1,10 +1,9 @@
-"""Turns: how many calls of one user, and of all users, may do the same expensive work at once, in this process."""
+"""Turns: how many calls of one user, and of all users, may do the same expensive work at once, in this process. Any value can name a user."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
-from uuid import UUID
 
 
 @dataclass(slots=True)
@@ -44,22 +43,22 @@ class Turns:
         self._at_once = at_once
         self._seconds = seconds
         self._of_all = None if of_all is None else asyncio.Semaphore(of_all)
-        self._lines: dict[UUID, Line] = {}
+        self._lines: dict[Hashable, Line] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, user_id: UUID) -> AsyncIterator[None]:
+    async def turn(self, user: Hashable) -> AsyncIterator[None]:
         """Waits for a turn, which lasts as long as the block. A call that waits ends at its deadline like any other: the pipeline cancels it."""
-        turn = await self.begin(user_id)
+        turn = await self.begin(user)
         try:
             yield
         finally:
             turn.end()
 
-    async def begin(self, user_id: UUID) -> Turn:
+    async def begin(self, user: Hashable) -> Turn:
         """Waits for a turn, which the caller must end."""
-        line = self._lines.get(user_id)
+        line = self._lines.get(user)
         if line is None:
-            line = self._lines[user_id] = Line(asyncio.Semaphore(self._at_once))
+            line = self._lines[user] = Line(asyncio.Semaphore(self._at_once))
         line.calls += 1
         try:
             await line.turns.acquire()
@@ -70,21 +69,21 @@ class Turns:
                 line.turns.release()
                 raise
         except BaseException:
-            self._leave(user_id, line)
+            self._leave(user, line)
             raise
 
         def end() -> None:
             line.turns.release()
             if self._of_all is not None:
                 self._of_all.release()
-            self._leave(user_id, line)
+            self._leave(user, line)
 
         return Turn(end, self._seconds)
 
-    def _leave(self, user_id: UUID, line: Line) -> None:
+    def _leave(self, user: Hashable, line: Line) -> None:
         line.calls -= 1
         if line.calls == 0:
-            del self._lines[user_id]
+            del self._lines[user]
 
     def __len__(self) -> int:
         """The number of users with a turn."""

@@ -1,6 +1,6 @@
 """Decides whether a call may reach its handler. Unary methods and streaming methods have the same checks.
 
-authenticate → authorize (by the method's `access`; before validation, AIP-211) → validate.
+authenticate → authorize (by the method's `access`; before validation, AIP-211), then, with the request, → validate.
 """
 
 import hmac
@@ -22,9 +22,11 @@ THOROUGH_BYTES: Final = 8 * 1024
 # Of a metadata key, in an error.
 MAX_KEY_CHARACTERS: Final = 100
 
-# Returns None if the call may proceed, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied,
-# MalformedRequest, InvalidField or DependencyUnavailable. Only a token that is not known yet needs the wait.
-Admission: TypeAlias = Callable[[Any, Call], Awaitable[None] | None]
+# Returns None if the caller may call the method, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied or
+# DependencyUnavailable. Only a token that is not known yet needs the wait.
+Authorization: TypeAlias = Callable[[Call], Awaitable[None] | None]
+# Raises MalformedRequest for None, and InvalidField.
+Validation: TypeAlias = Callable[[Any, Call], None]
 
 
 class Verifier(Protocol):
@@ -49,62 +51,58 @@ class NoTokens:
         raise TokenInvalid
 
 
-def admission(method: Method, verifier: Verifier, service_tokens: Sequence[str], check: Check | None = None) -> Admission:
-    """Returns the checks of a method, selected once at its registration. `check` is the method's own check of its requests.
+def authorization(method: Method, verifier: Verifier, service_tokens: Sequence[str]) -> Authorization:
+    """Returns the check of a method's callers, selected once at its registration.
 
     Public methods ignore tokens. Internal methods accept only service tokens. All other methods require a valid access token.
     """
-    validate = _validation(method, check)
     if method.access == access_pb2.ACCESS_PUBLIC:
-
-        def public(request: Any, call: Call) -> None:
-            validate(request, call)
-
-        return public
+        return _anybody
     if method.access == access_pb2.ACCESS_INTERNAL:
-        return _internal(service_tokens, validate)
+        return _internal(service_tokens)
     if method.access != access_pb2.ACCESS_AUTHENTICATED:
         return _denied
     known, verify = verifier.known, verifier.verify
 
-    def authenticated(request: Any, call: Call) -> Awaitable[None] | None:
+    def authenticated(call: Call) -> Awaitable[None] | None:
         token = bearer_token(call.metadata.get("authorization"))
         identity = known(token)
         if identity is None:
-            return verified(token, request, call)
+            return verified(token, call)
         call.caller = identity
         acting_user.set(identity.user_id)
-        validate(request, call)
         return None
 
-    async def verified(token: str, request: Any, call: Call) -> None:
+    async def verified(token: str, call: Call) -> None:
         call.caller = await verify(token)
         acting_user.set(call.caller.user_id)
-        validate(request, call)
 
     return authenticated
 
 
-def _internal(service_tokens: Sequence[str], validate: Callable[[Any, Call], None]) -> Admission:
+def _internal(service_tokens: Sequence[str]) -> Authorization:
     accepted = [token.encode() for token in service_tokens]
 
-    def internal(request: Any, call: Call) -> None:
+    def internal(call: Call) -> None:
         given = bearer_token(call.metadata.get("authorization")).encode()
         if not any(hmac.compare_digest(given, token) for token in accepted):
             raise AccessDenied
-        validate(request, call)
 
     return internal
 
 
-def _denied(_: Any, __: Call) -> None:
+def _anybody(_: Call) -> None:
+    pass
+
+
+def _denied(_: Call) -> None:
     raise AccessDenied
 
 
-def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], None]:
+def validation(method: Method, check: Check | None = None) -> Validation:
     """Returns the validation of a request: protovalidate's rules, the method's own check, and that body and query do not contradict the path.
 
-    The error names the fields of all violations.
+    `check` is the method's own check of its requests. The error names the fields of all violations.
     """
     collect = protovalidate.Validator().collect_violations
     path = method.path
@@ -112,7 +110,6 @@ def _validation(method: Method, check: Check | None) -> Callable[[Any, Call], No
     def validate(request: Any, call: Call) -> None:
         if request is None:
             raise MalformedRequest
-        call.request_bytes = request.ByteSize()
         # A large message can violate a rule once every few bytes, so only its first violation is reported.
         found = [_violation(each) for each in collect(request, fail_fast=call.request_bytes > THOROUGH_BYTES)]
         # The method's own check reads the whole message, so a large one must be within its bounds first.

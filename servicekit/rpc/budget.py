@@ -1,9 +1,11 @@
 """The bytes of large requests that a process works on at the same time: a limit for each user, and one for all.
 
 A request takes several times its size while it is worked on: the message, the values, the statement's parameters, the answer. Nearly all requests are
-far below LARGE_BYTES and are not counted. A request beyond a limit is rejected at once, because it would take its memory also while it waits.
+far below LARGE_BYTES and are not counted. A request beyond a limit is rejected before it is parsed, because it would take its memory while it waits.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +37,18 @@ class ByteBudget:
             raise Overloaded
         self._taken[user_id] = taken + size
         self._taken_by_all += size
+
+    @contextlib.contextmanager
+    def hold(self, user_id: UUID | None, size: int) -> Iterator[None]:
+        """Takes the bytes of a large request for the block, and nothing for a small one. Raises Overloaded as `take`."""
+        if size <= LARGE_BYTES:
+            yield
+            return
+        self.take(user_id, size)
+        try:
+            yield
+        finally:
+            self.give_back(user_id, size)
 
     def give_back(self, user_id: UUID | None, size: int) -> None:
         """Gives the bytes back."""

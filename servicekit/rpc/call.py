@@ -31,7 +31,7 @@ class Call:
     # What the handler sends beside its response (REST: as headers): lower-case keys, printable ASCII values. They are sent before the first message,
     # so a stream's handler must set them before it. They are not sent with an error.
     response_headers: dict[str, str] = field(default_factory=dict)
-    # The size of the request. The validation sets it.
+    # The size of the request. The pipeline sets it.
     request_bytes: int = 0
     # What the server calls when a unary call has ended: its answer has been sent, or its client has gone.
     at_end: tuple[Callable[[], None], ...] = ()
@@ -63,5 +63,3 @@ StreamHandler = Callable[[Any, Call], AsyncGenerator[Any, None]]
 Check = Callable[[Any, Call], Sequence[Violation]]
 # Returns when the transport has accepted the message. Raises CancelledError after the client has disconnected.
 Send = Callable[[Any], Awaitable[None]]
-# A streaming handler with the pipeline around it.
-Stream = Callable[[Any, Call, Send], Awaitable[None]]

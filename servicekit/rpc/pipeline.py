@@ -1,8 +1,8 @@
 """The layers around every handler. They are applied once, at registration, and are the same for unary and streaming methods.
 
 observe (request id, one log line, metrics: sees every outcome, including a failed authentication)
-→ limit (number of running calls, duration of a call) → admit (authenticate, authorize, validate: `servicekit.rpc.admission`)
-→ limit (bytes of large requests: `servicekit.rpc.budget`; large answers: `servicekit.rpc.answers`) → handler.
+→ limit (number of running calls, duration of a call) → authenticate and authorize (`servicekit.rpc.admission`) → receive (`servicekit.rpc.receiving`)
+→ limit (bytes of large requests: `servicekit.rpc.budget`; large answers: `servicekit.rpc.answers`) → validate → handler.
 
 All layers of a call are one coroutine, in which each layer is a context. A coroutine for each layer would cost more than what the layers do.
 
@@ -16,10 +16,12 @@ Outside of the pipeline, `servicekit.rpc.server` adapts grpc's context, traces, 
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import grpc
 from google.protobuf.message import Message
@@ -28,19 +30,27 @@ from uuid_utils import uuid4
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Overloaded, SlowReader
-from servicekit.rpc.admission import Admission, Verifier, admission
+from servicekit.rpc.admission import Authorization, Verifier, authorization, validation
 from servicekit.rpc.answers import Answers
 from servicekit.rpc.budget import LARGE_BYTES, ByteBudget
-from servicekit.rpc.call import Call, Check, Handler, Send, Stream, StreamHandler
+from servicekit.rpc.call import Call, Check, Handler, Send, StreamHandler
 from servicekit.rpc.call_log import CallLog
 from servicekit.rpc.method import Method
 from servicekit.rpc.metrics import CallMetrics, MethodMeter, UnderWay
+from servicekit.rpc.receiving import Read, Receiving
 from servicekit.rpc.status import failure_of
+from servicekit.rpc.text import parser
 from servicekit.rpc.time_limits import TimeLimits
 
 # The largest difference between the timers of two clocks.
 DEADLINE_MARGIN_SECONDS: Final = 0.02
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+# A handler with the layers around it. It raises any error of the handler as Failure, and CancelledError unchanged.
+Unary: TypeAlias = Callable[[Read, Call], Awaitable[Message | bytes]]
+Stream: TypeAlias = Callable[[Read, Call, Send], Awaitable[None]]
+# Returns the validated request of bytes. Raises MalformedRequest and InvalidField.
+_Open: TypeAlias = Callable[[bytes, Call], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +70,52 @@ class Pipeline:
     max_concurrent_streams: int
     slow_reader_seconds: float
     limits: TimeLimits = field(default_factory=TimeLimits)
+    receiving: Receiving = field(default_factory=Receiving)
     budget: ByteBudget = field(default_factory=ByteBudget)
     answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         self.metrics.bound(self.max_concurrent_calls, self.max_concurrent_streams)
 
-    def wrap(self, method: Method, handler: Handler, check: Check | None = None) -> Handler:
-        """Returns the handler with all layers around it. It raises any error of the handler as Failure, and CancelledError unchanged."""
-        admit = admission(method, self.verifier, self.service_tokens, check)
+    def wrap(self, method: Method, handler: Handler, check: Check | None = None) -> Unary:
+        """Returns the handler with all layers around it. `check` is the method's own check of its requests."""
+        authorize, open_ = authorization(method, self.verifier, self.service_tokens), _opening(method, check)
         place = _Places(self.metrics.under_way, _most(method, self.max_concurrent_calls))
-        meter, call_log, at_most = self.metrics.of(method), self.call_log, self.limits.at_most
+        meter, call_log, at_most, receive = self.metrics.of(method), self.call_log, self.limits.at_most, self.receiving.receive
         default_seconds = self.default_deadline_seconds
         if method.answers_many and method.access == access_pb2.ACCESS_AUTHENTICATED:
             handler = self.answers.limit(method, handler)
 
-        async def layered(request: Any, call: Call) -> Message | bytes:
+        async def layered(read: Read, call: Call) -> Message | bytes:
             seconds = default_seconds if call.time_remaining is None else call.time_remaining
             with _Observed(method, meter, call_log, call), place:
                 deadline.begin(seconds)
                 with at_most(seconds, DeadlineExceeded):
-                    waiting = admit(request, call)
+                    waiting = authorize(call)
                     if waiting is not None:
                         await waiting
+                    data = await receive(read, call)
+                    call.request_bytes = len(data)
                     if call.request_bytes > LARGE_BYTES:
-                        return await self._run_large(handler, request, call)
-                    answer: Message | bytes = await handler(request, call)
+                        # This frame keeps no reference, since an error's traceback would keep the frame.
+                        received, data = [data], b""
+                        return await self._run_large(handler, open_, received, call)
+                    answer: Message | bytes = await handler(open_(data, call), call)
                     return answer
 
         return layered
 
-    async def _run_large(self, handler: Handler, request: Any, call: Call) -> Message | bytes:
-        """Runs the handler of a large request. Raises Overloaded if the large requests of unfinished calls already use up the budget.
+    async def _run_large(self, handler: Handler, open_: _Open, received: list[bytes], call: Call) -> Message | bytes:
+        """Runs the handler of the large request that is in `received`, and takes it from there.
 
-        grpc keeps the request until the answer has been sent.
+        Raises Overloaded if the large requests of unfinished calls already use up the budget.
         """
-        user_id, size = None if call.caller is None else call.caller.user_id, call.request_bytes
+        data = received.pop()
+        user_id, size = _user_of(call), len(data)
         self.budget.take(user_id, size)
         try:
+            request = open_(data, call)
+            del data
             answer: Message | bytes = await handler(request, call)
         except BaseException:
             self.budget.give_back(user_id, size)
@@ -107,30 +125,49 @@ class Pipeline:
 
     def wrap_stream(self, method: Method, handler: StreamHandler, check: Check | None = None) -> Stream:
         """As `wrap`, for a streaming method. However a stream ends, its handler is closed before the end is logged and sent to the client."""
-        admit = admission(method, self.verifier, self.service_tokens, check)
+        authorize, open_ = authorization(method, self.verifier, self.service_tokens), _opening(method, check)
         place = _Places(self.metrics.streams_under_way, _most(method, self.max_concurrent_streams))
         meter, at_most = self.metrics.of(method), self.limits.at_most
 
-        async def layered(request: Any, call: Call, send: Send) -> None:
+        async def layered(read: Read, call: Call, send: Send) -> None:
             with _Observed(method, meter, self.call_log, call), place, at_most(call.time_remaining, DeadlineExceeded):
-                await self._admit(admit, request, call)
-                async with contextlib.aclosing(handler(request, call)) as messages:
-                    async for message in messages:
-                        with at_most(self.slow_reader_seconds, SlowReader):
-                            await send(message)
-                        call.messages_sent += 1
-                        meter.sent()
+                data = await self._admit(authorize, read, call)
+                with self.budget.hold(_user_of(call), call.request_bytes):
+                    async with contextlib.aclosing(handler(open_(data, call), call)) as messages:
+                        async for message in messages:
+                            with at_most(self.slow_reader_seconds, SlowReader):
+                                await send(message)
+                            call.messages_sent += 1
+                            meter.sent()
 
         return layered
 
-    async def _admit(self, admit: Admission, request: Any, call: Call) -> None:
-        """Admits a stream within the default deadline. After that, only the database's own timeout limits each statement of the stream."""
+    async def _admit(self, authorize: Authorization, read: Read, call: Call) -> bytes:
+        """Returns the request of a stream, within the default deadline. After that, only the database's own timeout limits each of its statements."""
         deadline.begin(self.default_deadline_seconds)
         with self.limits.at_most(self.default_deadline_seconds, DeadlineExceeded):
-            waiting = admit(request, call)
+            waiting = authorize(call)
             if waiting is not None:
                 await waiting
+            data = await self.receiving.receive(read, call)
         deadline.clear()
+        call.request_bytes = len(data)
+        return data
+
+
+def _user_of(call: Call) -> UUID | None:
+    return None if call.caller is None else call.caller.user_id
+
+
+def _opening(method: Method, check: Check | None) -> _Open:
+    parse, validate = parser(method.request_type), validation(method, check)
+
+    def open_(data: bytes, call: Call) -> Any:
+        request = parse(data)
+        validate(request, call)
+        return request
+
+    return open_
 
 
 class _Observed:
@@ -155,6 +192,9 @@ class _Observed:
             failure = failure_of(error)
             self._meter.handled(failure.code, seconds)
             self._call_log.failed(self._method, self._call, failure.code, failure.reason, seconds, error)
+            if self._call.request_bytes > LARGE_BYTES:
+                # grpc's own error refers to itself, so it keeps the frames, and what they refer to, until a garbage collection.
+                traceback.clear_frames(error.__traceback__)
             raise failure from error
         code = grpc.StatusCode.OK
         if error is not None:

@@ -11,16 +11,15 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from servicekit.access.tokens import MAX_LIFETIME_SECONDS
-from servicekit.rpc.call import Call, Check, Handler, Stream
+from servicekit.rpc.call import Call, Check
 from servicekit.rpc.health import Health
 from servicekit.rpc.method import Method, methods_of
-from servicekit.rpc.pipeline import Pipeline
+from servicekit.rpc.pipeline import Pipeline, Stream, Unary
 from servicekit.rpc.reflection import add_reflection
 from servicekit.rpc.status import Failure, failure_of
-from servicekit.rpc.text import normalization
 
 # The gateway's limit, plus room for the message around the body.
 MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024 + 64 * 1024
@@ -33,6 +32,9 @@ CONNECTION_GRACE_SECONDS: Final = MAX_LIFETIME_SECONDS + 60
 # The server sends a ping on each connection, and closes the connection if the ping is not answered in time: the client may have vanished.
 PING_SECONDS: Final = 30.0
 PING_TIMEOUT_SECONDS: Final = 10.0
+
+# What grpc keeps of a request before the service receives it. By itself, grpc raises this to several MiB.
+WINDOW_BYTES: Final = 64 * 1024
 
 # Calls that have arrived and that Python has not accepted yet. When a replica drains, all its watching clients reconnect at once. Beyond this number,
 # grpc's core rejects some calls with CANCELLED, which clients do not retry. The pipeline rejects with OVERLOADED instead. grpc's default is 1000.
@@ -63,6 +65,8 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+                ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+                ("grpc.http2.bdp_probe", 0),
                 # More than the gateway's limit plus a second copy of the path. With its default, grpc rejects calls at random from 8 KiB on.
                 ("grpc.max_metadata_size", 80 * 1024),
                 ("grpc.absolute_max_metadata_size", 96 * 1024),
@@ -118,21 +122,21 @@ def _check(method: Method, handlers: Sequence[object]) -> Check | None:
 
 
 def _handler_of(method: Method, handler: Any, check: Check | None, pipeline: Pipeline) -> "grpc.RpcMethodHandler[Any, Any]":
-    deserialize = _deserializer(method)
+    """Returns the method as one whose request is a stream, so that grpc receives nothing before the pipeline asks. Clients see no difference."""
     if not method.streams:
         unary = _unary(method, pipeline.wrap(method, handler, check))
-        return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=deserialize, response_serializer=_serialize)
+        return grpc.stream_unary_rpc_method_handler(unary, response_serializer=_serialize)
     if not inspect.isasyncgenfunction(handler):
         raise TypeError(f"{method.service}.{method.name} streams: its handler must be an async generator")
     stream = _stream(method, pipeline.wrap_stream(method, handler, check))
-    return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=deserialize, response_serializer=_serialize)
+    return grpc.stream_stream_rpc_method_handler(stream, response_serializer=_serialize)
 
 
-def _unary(method: Method, handler: Handler) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
-    async def unary(request: Message | None, context: Context) -> Message | bytes | None:
+def _unary(method: Method, handler: Unary) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
+    async def unary(_: object, context: Context) -> Message | bytes | None:
         call = _call(context)
         try:
-            answer: Message | bytes = await handler(request, call)
+            answer = await handler(context.read, call)
         except Exception as error:  # noqa: BLE001 - the pipeline raises Failure, and anything else is its fault
             await _abort(method, context, error)
             return None
@@ -152,7 +156,7 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
     also not measure how long its message has waited.
     """
 
-    async def stream(request: Message | None, context: Context) -> AsyncIterator[Message]:
+    async def stream(_: object, context: Context) -> AsyncIterator[Message]:
         call = _call(context)
 
         async def send(message: Message) -> None:
@@ -165,7 +169,7 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
                 raise asyncio.CancelledError from error
 
         try:
-            await handler(request, call, send)
+            await handler(context.read, call, send)
         except Exception as error:  # noqa: BLE001 - as above
             await _abort(method, context, error)
             return
@@ -214,23 +218,6 @@ def _call_at_end(call: Call, context: Context) -> None:
 
 async def _send_headers(call: Call, context: Context) -> None:
     await context.send_initial_metadata(tuple(call.response_headers.items()))
-
-
-def _deserializer(method: Method) -> Callable[[bytes], Message | None]:
-    parse, normalize = method.request_type.FromString, normalization(method.request_type)
-
-    def deserialize(data: bytes) -> Message | None:
-        """Returns None for bytes that are not a message. An exception here would send INTERNAL, although the caller is at fault."""
-        try:
-            request = parse(data)
-        except DecodeError:
-            return None
-        # ASCII is in NFC. To look at all bytes at once is cheaper than to look at each field.
-        if normalize is not None and not data.isascii():
-            normalize(request)
-        return request
-
-    return deserialize
 
 
 def _serialize(response: Message | bytes) -> bytes:

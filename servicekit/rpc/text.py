@@ -1,4 +1,4 @@
-"""Keeps text in Unicode NFC: of a request's message, the fields with the option `taskmanager.rpc.v1.text`.
+"""Parses requests, and keeps text in Unicode NFC: of a request's message, the fields with the option `taskmanager.rpc.v1.text`.
 
 It runs before the validation, so a field's limits count the characters that are stored, and labels that look alike are equal.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from taskmanager.rpc.v1 import text_pb2
 
 FORM: Final = "NFC"
@@ -20,6 +20,23 @@ class _Texts(NamedTuple):
     single: list[str]
     repeated: list[str]
     messages: "list[tuple[FieldDescriptor, _Texts]]"
+
+
+def parser(message: type[Message]) -> Callable[[bytes], Any]:
+    """Returns the function that makes such a message of bytes, with its text in NFC. It returns None for bytes that are not such a message."""
+    from_bytes, normalize = message.FromString, normalization(message)
+
+    def parse(data: bytes) -> Any:
+        try:
+            request = from_bytes(data)
+        except DecodeError:
+            return None
+        # ASCII is in NFC. To look at all bytes at once is cheaper than to look at each field.
+        if normalize is not None and not data.isascii():
+            normalize(request)
+        return request
+
+    return parse
 
 
 def normalization(message: type[Message]) -> Callable[[Any], None] | None:

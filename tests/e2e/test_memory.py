@@ -13,27 +13,28 @@ import grpc
 import grpc.aio
 import httpx
 import pytest
-from taskmanager.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
+from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from devstack.config import HOST, StackConfig
 from devstack.stack import Stack
 from tests.support.accounts import Account, make_account
 from tests.support.errors import of_rpc
+from tests.support.observed import metric
+from tests.support.unread import STREAMS
+from tests.support.uploads import BATCH
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.alone("loads a system, and measures its memory and times")
 
 # The memory limit of task-service in the chart.
 LIMIT_MIB = 384
-BATCHES, WATCHES = 40, 60
+BATCHES, WATCHES, CONNECTIONS = 40, 60, 3
 MEASURED_SECONDS = 5.0
 ROOT = Path(__file__).parents[2]
 # The 99th percentile of the other user's calls: at most three times that of an idle system, or so much, because a single one is a matter of chance.
 TIMES, LEAST_SECONDS = 3, 0.1
 # A gateway with so little memory is full after a few seconds.
 HEAP_MIB, UNREAD_SECONDS = 160, 0.5
-# 2.9 MB: a batch just below the limit of the gateway.
-LARGE = task_pb2.Task(title="t" * 200, description="ж" * 10_000)
-BATCH = task_service_pb2.BatchCreateTasksRequest(requests=[task_service_pb2.CreateTaskRequest(task=LARGE)] * 144)
 
 
 @pytest.fixture
@@ -71,6 +72,19 @@ async def test_many_large_batches_at_once(stack: Stack, rest: httpx.AsyncClient,
     codes = Counter(await asyncio.gather(*batches))
     print(f"{codes}, p99 {idle:.3f} s idle, {busy:.3f} s busy, at most {_peak_mib(stack)} MiB")  # noqa: T201 - the figures of docs/performance.md
     assert set(codes) == {"OK", "OVERLOADED"}
+    assert _peak_mib(stack) < LIMIT_MIB
+    assert busy < max(TIMES * idle, LEAST_SECONDS)
+
+
+@pytest.mark.parametrize("left_out", [0, 1], ids=["whole", "without-the-last-byte"])
+async def test_hundreds_of_large_requests_at_once(stack: Stack, rest: httpx.AsyncClient, left_out: int) -> None:
+    attacker, other = await make_account(rest), await make_account(rest)
+    idle = await _p99(rest, other)
+    environment = {"UPLOADS_AUTHORIZATION": attacker.headers["authorization"]}
+    async with _program("tests.support.uploads", stack.state.url, str(CONNECTIONS), str(left_out), **environment):
+        await eventually(lambda: _require_uploads(stack, is_whole=not left_out), within=30)
+        busy = await _p99(rest, other)
+    print(f"p99 {idle:.3f} s idle, {busy:.3f} s busy, at most {_peak_mib(stack)} MiB")  # noqa: T201 - as above
     assert _peak_mib(stack) < LIMIT_MIB
     assert busy < max(TIMES * idle, LEAST_SECONDS)
 
@@ -135,6 +149,14 @@ async def _program(*command: str, **environment: str) -> AsyncIterator[None]:
         with contextlib.suppress(ProcessLookupError):
             running.kill()
         await running.wait()
+
+
+async def _require_uploads(stack: Stack, *, is_whole: bool) -> None:
+    """Requires that the server has rejected many whole requests, or that many requests that never end have begun."""
+    if is_whole:
+        assert await metric(stack, "task-1", "grpc_server_handled_total", grpc_method="BatchCreateTasks", grpc_code="ResourceExhausted") > STREAMS
+    else:
+        assert await metric(stack, "task-1", "grpc_server_calls_in_flight") > STREAMS
 
 
 async def _end_of_log(stub: task_service_pb2_grpc.TaskServiceStub, account: Account) -> str:

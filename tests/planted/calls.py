@@ -8,6 +8,7 @@ LIMITS: Final = "servicekit/rpc/time_limits.py"
 LIMITS_TESTS: Final = ("tests/servicekit/rpc/test_time_limits.py",)
 PIPELINE: Final = "servicekit/rpc/pipeline.py"
 BUDGET_TESTS: Final = ("tests/servicekit/rpc/test_budget.py",)
+RECEIVING_TESTS: Final = ("tests/servicekit/rpc/test_receiving.py",)
 PIPELINE_TESTS: Final = ("tests/servicekit/rpc/test_pipeline.py",)
 
 CALLS_BUGS: Final = (
@@ -62,7 +63,30 @@ CALLS_BUGS: Final = (
         "",
         BUDGET_TESTS,
     ),
-    Bug("large requests run without the byte budget", PIPELINE, "if call.request_bytes > LARGE_BYTES:", "if False:", BUDGET_TESTS),
+    Bug(
+        "large requests run without the byte budget",
+        PIPELINE,
+        "                    if call.request_bytes > LARGE_BYTES:",
+        "                    if False:",
+        BUDGET_TESTS,
+    ),
+    Bug("any number of requests is received at once", "servicekit/rpc/receiving.py", "if self._free > 0:", "if True:", RECEIVING_TESTS),
+    Bug(
+        "grpc keeps as much of a request as its client sends",
+        "servicekit/rpc/server.py",
+        """                ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+                ("grpc.http2.bdp_probe", 0),
+""",
+        "",
+        RECEIVING_TESTS,
+    ),
+    Bug(
+        "an error keeps its large request in memory",
+        PIPELINE,
+        "                traceback.clear_frames(error.__traceback__)\n",
+        "                pass\n",
+        BUDGET_TESTS,
+    ),
     Bug(
         "a large request keeps its bytes after its end",
         PIPELINE,
@@ -75,10 +99,10 @@ CALLS_BUGS: Final = (
         PIPELINE,
         """                    if waiting is not None:
                         await waiting
-                    if call.request_bytes""",
+                    data""",
         """                    if waiting is not None:
                         waiting.close()
-                    if call.request_bytes""",
+                    data""",
         PIPELINE_TESTS,
     ),
     Bug(

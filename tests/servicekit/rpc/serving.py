@@ -22,6 +22,7 @@ from servicekit.rpc.health import Check, Health
 from servicekit.rpc.method import methods_of
 from servicekit.rpc.metrics import CallMetrics
 from servicekit.rpc.pipeline import Pipeline
+from servicekit.rpc.receiving import Read, Receiving
 from servicekit.rpc.server import GrpcServer, ServerOptions
 from tests.support.calls import rpc_call
 from tests.support.descriptors import named
@@ -114,6 +115,7 @@ class Limits:
     concurrent_streams: int = 10
     slow_reader_seconds: float = 30.0
     checks: Mapping[str, Check] = field(default_factory=dict)
+    receiving: Receiving = field(default_factory=Receiving)
     budget: ByteBudget = field(default_factory=ByteBudget)
 
 
@@ -143,8 +145,19 @@ def pipeline(registry: CollectorRegistry, limits: Limits | None = None, log: Log
         max_concurrent_calls=given.concurrent_calls,
         max_concurrent_streams=given.concurrent_streams,
         slow_reader_seconds=given.slow_reader_seconds,
+        receiving=given.receiving,
         budget=given.budget,
     )
+
+
+def reading(request: Message | bytes) -> Read:
+    """Returns the function that receives this request."""
+    data = request if isinstance(request, bytes) else request.SerializeToString()
+
+    async def read() -> bytes:
+        return data
+
+    return read
 
 
 def server_options() -> ServerOptions:

@@ -8,20 +8,9 @@ import pytest
 from taskmanager.task.v1 import task_service_pb2
 
 from servicekit.errors import InvalidField, Violation
-from servicekit.identity import Identity
-from servicekit.rpc.admission import THOROUGH_BYTES, admission
+from servicekit.rpc.admission import THOROUGH_BYTES, validation
 from servicekit.rpc.call import Call
 from tests.servicekit.rpc.test_method import methods
-
-
-class Everybody:
-    """A verifier that knows every token."""
-
-    def known(self, _: str) -> Identity:
-        return Identity(uuid4(), uuid4(), "", 0)
-
-    async def verify(self, token: str) -> Identity:
-        return self.known(token)
 
 
 def _violations(rpc: str, request: Any) -> tuple[list[str], int]:
@@ -33,9 +22,8 @@ def _violations(rpc: str, request: Any) -> tuple[list[str], int]:
         called += 1
         return [Violation("own", "is wrong")]
 
-    admit = admission(methods()[rpc], Everybody(), [], check)
     with pytest.raises(InvalidField) as refused:
-        admit(request, Call({"authorization": "Bearer token"}, None))
+        validation(methods()[rpc], check)(request, Call({}, None, request_bytes=request.ByteSize()))
     return [violation.field for violation in refused.value.violations], called
 
 

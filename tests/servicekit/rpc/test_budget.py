@@ -1,21 +1,27 @@
 """The bytes of large requests: a limit for each user and one for all, and every byte is given back."""
 
 import asyncio
+import sys
 from typing import Any
 from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.errors import Overloaded
 from servicekit.rpc.budget import LARGE_BYTES, ByteBudget
 from servicekit.rpc.call import Call
-from tests.servicekit.rpc.serving import GOOD, OTHER, OTHER_USER_ID, TASK_ID, USER_ID, Limits, Serving, serving
+from servicekit.rpc.method import methods_of
+from servicekit.rpc.status import Failure
+from tests.servicekit.rpc.serving import GOOD, OTHER, OTHER_USER_ID, TASK_ID, TASKS, USER_ID, Limits, Serving, pipeline, reading, serving
 from tests.support.waiting import eventually
 
 LARGE = LARGE_BYTES + 1000
 WITHIN_SECONDS = 5.0
+METHODS = {method.name: method for method in methods_of(TASKS)}
 ADA, BOB, EVE = (UUID(int=number) for number in (1, 2, 3))
 
 
@@ -41,6 +47,27 @@ def test_one_request_is_never_too_large() -> None:
     budget.take(None, 100)
     with pytest.raises(Overloaded):
         budget.take(None, 1)
+
+
+@pytest.mark.parametrize("fault", ["no budget", "no message", "the handler"])
+async def test_an_error_keeps_nothing_of_a_large_request(fault: str) -> None:
+    """grpc keeps the error, and so the frames in its traceback, until a garbage collection."""
+    data = of_size(LARGE) if fault != "no message" else b"\xff" * LARGE
+    budget = ByteBudget(user_bytes=LARGE, process_bytes=LARGE)
+    if fault == "no budget":
+        budget.take(USER_ID, LARGE)
+
+    async def fail(_: Any, __: Call) -> Message:
+        held = data
+        raise ZeroDivisionError(len(held))
+
+    handler = pipeline(CollectorRegistry(), Limits(budget=budget)).wrap(METHODS["GetTask"], fail)
+    read, references = reading(data), sys.getrefcount(data)
+    # For people, the log shows the variables of the frames, which keeps them.
+    with capture_logs(), pytest.raises(Failure) as failure:
+        await handler(read, Call({"authorization": "Bearer good"}, None))
+    assert failure.value.reason == {"no budget": "OVERLOADED", "no message": "MALFORMED_REQUEST", "the handler": "INTERNAL_ERROR"}[fault]
+    assert sys.getrefcount(data) == references
 
 
 class Held:

@@ -21,10 +21,11 @@ from servicekit.rpc.method import Method, methods_of
 from servicekit.rpc.pipeline import DEADLINE_MARGIN_SECONDS
 from servicekit.rpc.status import Failure
 from tests.servicekit.rpc.feeds import feed_service
-from tests.servicekit.rpc.serving import GOOD, SERVICE_TOKENS, TASK_ID, TASKS, USER_ID, Limits, Serving, Tasks, pipeline, serving
+from tests.servicekit.rpc.serving import GOOD, SERVICE_TOKENS, TASK_ID, TASKS, USER_ID, Limits, Serving, Tasks, pipeline, reading, serving
 from tests.support.errors import ApiError
 from tests.support.waiting import eventually
 
+GOOD_REQUEST = task_service_pb2.GetTaskRequest(id=TASK_ID)
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
 WITHIN_SECONDS = 5.0
 
@@ -107,7 +108,7 @@ async def test_a_call_without_a_deadline_gets_the_default() -> None:
     handler = pipeline(CollectorRegistry(), Limits(deadline_seconds=0.1)).wrap(method("GetTask"), tasks.get_task)
     began = time.monotonic()
     with pytest.raises(Failure) as failure:
-        await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with())
+        await handler(reading(GOOD_REQUEST), call_with())
     assert time.monotonic() - began < 4.0
     assert failure.value.reason == "DEADLINE_EXCEEDED"
 
@@ -124,7 +125,7 @@ class Waiting:
     async def call(self, kind: str, time_remaining: float) -> None:
         """Makes a call of the method of this kind."""
         (found,) = (m for m in methods_of(feed_service()) if m.streams == (kind == "stream"))
-        request, call = task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=time_remaining)
+        request, call = reading(GOOD_REQUEST), call_with(time_remaining=time_remaining)
         if kind == "stream":
             await self._pipeline.wrap_stream(found, self._watch)(request, call, self._send)
         else:
@@ -208,8 +209,8 @@ async def test_the_clients_deadline_goes_all_the_way_down() -> None:
     tasks = Tasks()
     tasks.behaviour = look
     handler = pipeline(CollectorRegistry(), Limits(deadline_seconds=60.0)).wrap(method("GetTask"), tasks.get_task)
-    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=30.0))
-    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(time_remaining=None))
+    await handler(reading(GOOD_REQUEST), call_with(time_remaining=30.0))
+    await handler(reading(GOOD_REQUEST), call_with(time_remaining=None))
     assert 20.0 < left[0] <= 30.0
     assert 50.0 < left[1] <= 60.0
 
@@ -221,7 +222,7 @@ async def test_a_handlers_own_timeout_is_not_the_calls() -> None:
     tasks = Tasks()
     tasks.behaviour = times_out
     with pytest.raises(Failure) as failure:
-        await pipeline(CollectorRegistry()).wrap(method("GetTask"), tasks.get_task)(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with())
+        await pipeline(CollectorRegistry()).wrap(method("GetTask"), tasks.get_task)(reading(GOOD_REQUEST), call_with())
     assert failure.value.reason == "INTERNAL_ERROR"
 
 
@@ -286,7 +287,7 @@ async def test_internal_methods_are_open_to_no_user(authorization: str, expected
     tasks = Tasks()
     handler = pipeline(CollectorRegistry()).wrap(internal_method(), tasks.get_task)
     with pytest.raises(Failure) as failure:
-        await handler(INVALID, call_with(authorization=authorization))
+        await handler(reading(INVALID), call_with(authorization=authorization))
     assert failure.value.reason == expected
     assert tasks.calls == []
 
@@ -295,12 +296,12 @@ async def test_internal_methods_are_open_to_no_user(authorization: str, expected
 async def test_internal_methods_are_open_to_the_services_by_any_of_their_tokens(token: str) -> None:
     tasks = Tasks()
     handler = pipeline(CollectorRegistry()).wrap(internal_method(), tasks.get_task)
-    await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(authorization=f"Bearer {token}"))
+    await handler(reading(GOOD_REQUEST), call_with(authorization=f"Bearer {token}"))
     with pytest.raises(RuntimeError, match="open to anybody"):
         _ = tasks.calls[0].identity
     # Requests of the system's own services are validated too.
     with pytest.raises(Failure) as failure:
-        await handler(INVALID, call_with(authorization=f"Bearer {token}"))
+        await handler(reading(INVALID), call_with(authorization=f"Bearer {token}"))
     assert failure.value.reason == "INVALID_FIELD"
 
 
@@ -313,7 +314,7 @@ async def test_without_service_tokens_internal_methods_are_open_to_nobody() -> N
     tasks = Tasks()
     handler = replace(pipeline(CollectorRegistry()), service_tokens=()).wrap(internal_method(), tasks.get_task)
     with pytest.raises(Failure) as failure:
-        await handler(task_service_pb2.GetTaskRequest(id=TASK_ID), call_with(authorization=f"Bearer {SERVICE_TOKENS[0]}"))
+        await handler(reading(GOOD_REQUEST), call_with(authorization=f"Bearer {SERVICE_TOKENS[0]}"))
     assert failure.value.reason == AccessDenied.reason
 
 
@@ -322,7 +323,7 @@ async def test_public_methods_look_at_no_token() -> None:
     public = Method(given.service, given.name, access_pb2.ACCESS_PUBLIC, given.request_type, given.path)
     tasks = Tasks()
     call = call_with(authorization="Bearer bad")
-    await pipeline(CollectorRegistry()).wrap(public, tasks.get_task)(task_service_pb2.GetTaskRequest(id=TASK_ID), call)
+    await pipeline(CollectorRegistry()).wrap(public, tasks.get_task)(reading(GOOD_REQUEST), call)
     with pytest.raises(RuntimeError, match="open to anybody"):
         _ = tasks.calls[0].identity
 
