@@ -12,10 +12,16 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry, Gauge
 
+from servicekit.errors import MalformedRequest
+
 Check = Callable[[], Awaitable[None]]
+# Returns the bytes of the request of a call, which grpc's context stands for. Raises MalformedRequest.
+Receive = Callable[[Any], Awaitable[bytes]]
+NAME: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 INTERVAL_SECONDS: Final = 1.0
 # The first interval until all checks have passed for the first time. It is short, because a deployment waits for the start. It doubles up to
 # INTERVAL_SECONDS, because each check may ask the DNS for names that do not exist yet.
@@ -55,9 +61,23 @@ class Health:
         """Whether load balancers should route calls to this replica."""
         return not self._draining and not self._failing
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Registers grpc.health.v1.Health."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, _Unregistered(server))
+    def add_to(self, server: grpc.aio.Server, receive: Receive) -> None:
+        """Registers grpc.health.v1.Health. The requests of Check, which anybody can call through the gateway, are received by `receive`."""
+
+        async def check(_: object, context: Any) -> Any:
+            try:
+                request = health_pb2.HealthCheckRequest.FromString(await receive(context))
+            except (DecodeError, MalformedRequest):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, MalformedRequest.message)
+            return await self._servicer.Check(request, context)
+
+        request, serialize = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
+        handlers = {
+            "Check": grpc.stream_unary_rpc_method_handler(check, response_serializer=serialize),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._servicer.Watch, request, serialize),
+        }
+        # Only generic handlers: if a server has a registered method too, grpc.aio is slower with every call of any method.
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
 
     async def start(self) -> None:
         """Reports NOT_SERVING, then runs the checks until `stop`. Must be called before the server listens."""
@@ -125,13 +145,3 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health
         except Exception:  # noqa: BLE001 - a check may fail with any exception
             return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
-
-
-class _Unregistered:
-    """A server that takes only generic handlers. If a server has a registered method too, grpc.aio is slower with every call of any method."""
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Does nothing."""

@@ -3,18 +3,21 @@
 It describes the listed services and nothing else that the process has imported, such as a service for the system's own services.
 """
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from servicekit.rpc.health import NAME as HEALTH
+
 V1: Final = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
-HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+# Streams at once. Anybody can open one through the gateway, and send it a request of the largest size.
+MAX_STREAMS: Final = 8
 
 
 def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
@@ -33,6 +36,22 @@ def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
 
 class _Servicer(ReflectionServicer):  # type: ignore[misc]  # grpc_reflection has no types
     """Also finds the file of a method, which `grpcurl describe` asks for. protobuf's pool knows methods only by their services."""
+
+    def __init__(self, services: Sequence[str], pool: DescriptorPool) -> None:
+        super().__init__(services, pool)
+        self._streams = 0
+
+    async def ServerReflectionInfo(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the RPC's name
+        """The RPC. Rejects streams beyond MAX_STREAMS before it reads a request."""
+        if self._streams >= MAX_STREAMS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many clients read the descriptors; try again later.")
+        self._streams += 1
+        context.add_done_callback(self._end)
+        async for answer in super().ServerReflectionInfo(request_iterator, context):
+            yield answer
+
+    def _end(self, _: object) -> None:
+        self._streams -= 1
 
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
         service, _, method = fully_qualified_name.rpartition(".")

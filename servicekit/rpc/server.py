@@ -18,6 +18,7 @@ from servicekit.rpc.call import Call, Check
 from servicekit.rpc.health import Health
 from servicekit.rpc.method import Method, methods_of
 from servicekit.rpc.pipeline import Pipeline, Stream, Unary
+from servicekit.rpc.receiving import Receiving
 from servicekit.rpc.reflection import add_reflection
 from servicekit.rpc.status import Failure, failure_of
 
@@ -84,7 +85,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        health.add_to(self._server)
+        health.add_to(self._server, _receiver(Receiving()))
         if options.reflected_services:
             add_reflection(self._server, options.reflected_services)
         self._address = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
@@ -191,6 +192,10 @@ async def _abort(method: Method, context: Context, error: Exception) -> None:
     # If the client has disconnected, it cannot receive the failure. grpc then ignores what the method returns.
     with contextlib.suppress(grpc.aio.InternalError):
         await context.abort(end.code, end.message, end.trailing_metadata)
+
+
+def _receiver(receiving: Receiving) -> Callable[[Context], Awaitable[bytes]]:
+    return lambda context: receiving.receive(context.read, _call(context))
 
 
 def _call(context: Context) -> Call:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from servicekit.errors import DependencyUnavailable
 from servicekit.rpc import health as module
 from servicekit.rpc.health import Health
+from servicekit.rpc.receiving import AT_ONCE, OF_CALLER
 from servicekit.rpc.server import GrpcServer
 from tests.servicekit.rpc.serving import TASKS, Limits, Serving, server_options, serving
 
@@ -192,3 +193,28 @@ async def test_before_the_first_readiness_the_checks_grow_rarer(part: Part, monk
         await health.stop()
     # After 0, 0.05, 0.15, 0.35, 0.75, 1.55 and 2.55 s.
     assert 4 <= part.asked <= 7
+
+
+async def never() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def test_calls_whose_requests_never_arrive_do_not_delay_the_checks_of_others(server: Serving) -> None:
+    await becomes(server, ready=True)
+    check = server.channel.stream_unary("/grpc.health.v1.Health/Check")
+    metadata = grpc.aio.Metadata(("x-envoy-external-address", "192.0.2.1"))
+    begun = [check(never(), metadata=metadata, timeout=10) for _ in range(AT_ONCE + OF_CALLER + 1)]
+    await asyncio.sleep(0.3)
+    assert await status(server.channel, "") == SERVING
+    assert not any(each.done() for each in begun)
+    for each in begun:
+        each.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+
+
+@pytest.mark.parametrize("messages", [[], [b"\xff"]], ids=["none", "other bytes"])
+async def test_a_check_needs_a_request(server: Serving, messages: list[bytes]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await server.channel.stream_unary("/grpc.health.v1.Health/Check")(messages, timeout=5)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,11 +1,20 @@
 """Reflection on the running services, in both versions, with raw calls."""
 
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client import CollectorRegistry
+
+from servicekit.rpc.health import Health
+from servicekit.rpc.reflection import MAX_STREAMS, V1
+from servicekit.rpc.server import GrpcServer
+from tests.servicekit.rpc.serving import TASKS, server_options
+from tests.support.waiting import eventually
 
 AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService"}
 TASK = {"taskmanager.task.v1.TaskService", "taskmanager.task.v1.ProjectService"}
@@ -91,3 +100,26 @@ async def test_a_service_is_described(version: str, task_channel: grpc.aio.Chann
 async def test_what_is_not_there_is_not_found(version: str, task_channel: grpc.aio.Channel) -> None:
     (answer,) = await ask(task_channel, version, reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.such.Thing"))
     assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+async def test_streams_beyond_the_limit_are_rejected_until_another_ends() -> None:
+    server = GrpcServer(replace(server_options(), reflected_services=(TASKS.full_name,)), Health([], {}, CollectorRegistry()), ())
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        open_ = [channel.stream_stream(f"/{V1}/ServerReflectionInfo")() for _ in range(MAX_STREAMS)]
+        for each in open_:
+            await each.write(reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString())
+            await each.read()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await listed(channel, "v1alpha")
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        open_[0].cancel()
+
+        async def accepted() -> None:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                assert TASKS.full_name in await listed(channel, "v1")
+                return
+            raise AssertionError
+
+        await eventually(accepted, within=5)
+    await server.stop(0)
