@@ -25,6 +25,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.images
 
+# The containers of the image of task_service: those that serve, and the worker.
+SERVING, WORKING = 2, 1
 # How long a running write waits after its server was told to stop.
 HELD_SECONDS = 1.0
 
@@ -49,7 +51,7 @@ async def test_a_user_registers_logs_in_and_uses_tasks_over_grpc(gateway_channel
 
 
 async def test_each_image_is_healthy_by_its_own_check(system: Stack, containers: Containers) -> None:
-    for program, count in (("auth_service", 1), ("task_service", 2), ("gateway", 1)):
+    for program, count in (("auth_service", 1), ("task_service", SERVING + WORKING), ("gateway", 1)):
         image = IMAGES[program]
         found = containers.inspect(image)
         check = found["HealthCheck" if "HealthCheck" in found else "Healthcheck"]["Test"][1:]
