@@ -35,7 +35,10 @@ UNLIKE: Final = (
     "access_token",
 )
 TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
+# The methods that return what an account has, by the service that can change it, with their requests.
+EVERY_TASK: Final = {"page_size": 100, "show_deleted": True, "order_by": "created_at", "include_total_size": True}
 EVERY_PROJECT: Final = {"page_size": 100, "show_archived": True, "show_deleted": True}
+STATES: Final[Mapping[str, Mapping[str, Any]]] = {"task": {"ListTasks": EVERY_TASK, "ListProjects": EVERY_PROJECT}, "auth": {"GetMe": {}}}
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
 
@@ -95,7 +98,7 @@ async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_c
                 # The passwords and sessions of the two are other ones now.
                 twins = None
                 continue
-            states = await asyncio.gather(*(_state(gateway_channel, twin) for twin in twins))
+            states = await asyncio.gather(*(_state(gateway_channel, twin, case.rpc.program) for twin in twins))
             assert states[0] == states[1], f"{where}: another effect"
 
 
@@ -122,12 +125,7 @@ def _seen(twin: Twin, answer: Answer) -> Mapping[str, Any]:
     return {"code": error.code, "reason": error.reason, "fields": twin.common(error.fields), "metadata": twin.common(error.metadata)}
 
 
-async def _state(channel: grpc.aio.Channel, twin: Twin) -> Any:
-    everything = {"page_size": 100, "show_deleted": True, "order_by": "created_at", "include_total_size": True}
-    request = named("ListTasks").request()
-    for name, value in everything.items():
-        setattr(request, name, value)
-    tasks = await by_grpc(channel, named("ListTasks"), request, twin.account, {})
-    projects = await by_grpc(channel, named("ListProjects"), message_of(named("ListProjects"), EVERY_PROJECT), twin.account, {})
-    user = await by_grpc(channel, named("GetMe"), named("GetMe").request(), twin.account, {})
-    return _seen(twin, tasks), _seen(twin, projects), _seen(twin, user)
+async def _state(channel: grpc.aio.Channel, twin: Twin, program: str) -> Any:
+    """Returns everything of the account that calls of this service can change."""
+    calls = (by_grpc(channel, named(name), message_of(named(name), query), twin.account, {}) for name, query in STATES[program].items())
+    return [_seen(twin, answer) for answer in await asyncio.gather(*calls)]
