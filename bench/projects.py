@@ -54,7 +54,7 @@ class Project:
 
 async def _project(channel: grpc.aio.Channel, account: Account, number: int) -> Project:
     create: Any = channel.unary_unary(CREATE_PROJECT)
-    request = project_service_pb2.CreateProjectRequest(project={"title": f"Project {number}"})
+    request = project_service_pb2.CreateProjectRequest(project={"name": f"Project {number}"})
     answer = await create(request.SerializeToString(), metadata=account.metadata, timeout=20)
     project_id = project_pb2.Project.FromString(answer).id
     ids = await seed(channel, account, [_task(number, project_id) for number in range(REPEATING + OTHERS)])
