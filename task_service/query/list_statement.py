@@ -171,6 +171,10 @@ def _is_of_project(condition: Condition) -> bool:
     return (condition.operator, condition.negated) in {(Operator.EQUAL, False), (Operator.PRESENT, True)}
 
 
+def _is_of_inbox(condition: Condition) -> bool:
+    return _is_of_project(condition) and isinstance(condition, Comparison) and condition.operator is Operator.PRESENT
+
+
 def _is_served(condition: Condition) -> bool:
     """Whether an index has the tasks for which the condition is true, in the order of `created_at`."""
     if not isinstance(condition, Comparison) or condition.negated:
@@ -223,11 +227,24 @@ def _merged(shape: Shape, sources: Sequence[Source], keys: Sequence[Key], names:
     A generic plan does not know the value of a parameter: the planner assumes that an unknown LIMIT returns a tenth of the rows, and prefers to sort.
     So each source also has a literal LIMIT, which shows how few rows are needed. It is a power of ten, so that there are few different statements.
     """
-    columns = [*names, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
+    ahead = _ahead(shape, keys)
+    plain = [*names, *(key.name for key in ahead if key.name not in names)]
+    columns = [*plain, *(f"{key.sql} AS {key.name}" for key in keys if key.name not in COLUMN_NAMES)]
     position = parameters.of_position()
     each = [source.rows(columns, *_behind(keys, position, source.place)) for source in sources]
-    few = " UNION ALL ".join(f"({source} ORDER BY {_order(keys)} LIMIT {shape.rows})" for source in each)
-    return f"SELECT * FROM ({few}) AS found ORDER BY {_order(keys)}"  # noqa: S608
+    order = _order([*ahead, *keys])
+    few = " UNION ALL ".join(f"({source} ORDER BY {order} LIMIT {shape.rows})" for source in each)
+    return f"SELECT * FROM ({few}) AS found ORDER BY {order}"  # noqa: S608
+
+
+def _ahead(shape: Shape, keys: Sequence[Key]) -> list[Key]:
+    """Returns a key before the others that is NULL in all rows, if the list is the inbox in the order of positions.
+
+    PostgreSQL takes the index for ordered by position only if the statement names the column before it; one that equals a value needs no naming.
+    """
+    if keys[0].sql == PLACE_KEY and any(map(_is_of_inbox, shape.conditions)):
+        return [Key("project_id", "project_id", keys[0].descending)]
+    return []
 
 
 def _order(keys: Sequence[Key]) -> str:

@@ -111,6 +111,8 @@ LISTINGS = [
     Listing("", "labels:work status = COMPLETED", "task_labels_pkey"),
     Listing("", "priority = 5", "tasks_by_status_and_priority"),
     Listing("", "priority = 5 AND status = COMPLETED", "tasks_by_status_and_priority"),
+    Listing("position", "NOT project_id:*", "tasks_by_project_and_position"),
+    Listing("position desc", "NOT project_id:*", "tasks_by_project_and_position"),
     Listing("", "", "deleted_tasks_by_created_at", show_deleted=True),
     Listing("", "", "tasks_by_status", show_deleted=True),
 ]

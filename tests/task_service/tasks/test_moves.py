@@ -265,3 +265,14 @@ async def _replayed(database: Database, actor: Actor) -> Sequence[str]:
                                 " WHERE user_id = $1 ORDER BY seq", actor.user_id)  # fmt: skip
     last = {row["task_id"]: (row["position"], str(row["task_id"]), row["title"]) for row in rows}
     return [title for _, _, title in sorted(last.values())]
+
+
+@pytest.mark.parametrize("order", ["position", "position desc"])
+async def test_the_inbox_is_listed_in_its_order_from_any_place(order: str, repository: TaskRepository, actor: Actor) -> None:
+    made = [task.title for task in await make(repository, actor, 6)]
+    wanted = made if order == "position" else made[::-1]
+    query = ListQuery(actor.user_id, None, None, parse_order(order), within=((Field.PROJECT_ID, None),))
+    for skip in range(7):
+        found = await repository.list(query, None, skip, 2, with_total=True)
+        assert [task.title for task in found.tasks] == wanted[skip : skip + 2]
+        assert found.total_size == 6
