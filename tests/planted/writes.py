@@ -234,7 +234,7 @@ LOCK TABLE task.tasks IN SHARE ROW EXCLUSIVE MODE;
         (COUNTS, "-k", "migration"),
     ),
     Bug("a list omits the tasks of one status", LISTS, "for status in sorted(statuses)]", "for status in sorted(statuses)[:2]]", MODEL),
-    Bug("a merged list is not sorted", LISTS, 'AS found ORDER BY {_order(keys)}"', 'AS found"', ("tests/task_service/tasks/test_paging.py",)),
+    Bug("a merged list is not sorted", LISTS, 'AS found ORDER BY {order}"', 'AS found"', ("tests/task_service/tasks/test_paging.py",)),
     Bug(
         "a list that is read from its end misses a task",
         LISTS,
