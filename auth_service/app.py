@@ -5,9 +5,17 @@ from functools import partial
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from taskmanager.auth.v1 import auth_service_pb2, event_service_pb2, user_pb2
+from taskmanager.auth.v1 import api_token_service_pb2, auth_service_pb2, event_service_pb2, user_pb2
 from uuid_utils.compat import uuid7
 
+from auth_service.api_tokens import endpoint as exchange_http
+from auth_service.api_tokens import repository as api_token_rows
+from auth_service.api_tokens.checks import ApiTokenChecks
+from auth_service.api_tokens.exchange import Exchange
+from auth_service.api_tokens.guesses import Guesses
+from auth_service.api_tokens.handler import ApiTokenHandler, ExchangeHandler
+from auth_service.api_tokens.repository import PostgresApiTokens
+from auth_service.api_tokens.service import ApiTokenService
 from auth_service.events import repository as event_rows
 from auth_service.events.handler import EventHandler
 from auth_service.events.repository import PostgresEvents
@@ -43,6 +51,7 @@ from servicekit.stores.wakeups import Wakeups, announce
 # How long verifiers may cache the key set. A key must be published for longer than this before it signs.
 JWKS_MAX_AGE_SECONDS = 60
 EVENT_CONNECTIONS = 2
+REMOVALS = (*session_rows.REMOVALS, *api_token_rows.REMOVALS, *event_rows.REMOVALS)
 
 
 async def run(settings: Settings) -> None:
@@ -68,31 +77,41 @@ def parts(settings: Settings) -> app.Parts:
     reading = Periodic("events", revocations.refresh, interval_seconds=POLL_SECONDS, retry_seconds=RETRY_SECONDS)
     wakeups = Wakeups(settings.redis_url.get_secret_value())
     wakeups.subscribe(CHANNEL, reading.wake)
-    upkeep = Periodic("upkeep", Upkeep(database, (*session_rows.REMOVALS, *event_rows.REMOVALS)).round, interval_seconds=INTERVAL_SECONDS)
+    upkeep = Periodic("upkeep", Upkeep(database, REMOVALS).round, interval_seconds=INTERVAL_SECONDS)
     issuer, audience = settings.token_issuer, settings.token_audience
-    both = _parts(settings, metrics, passwords, redis, partial(announce, redis, CHANNEL))
+    limiter = RateLimiter(redis, metrics, prefix="login")
+    shared = _parts(settings, metrics, passwords, limiter, partial(announce, redis, CHANNEL))
     access_tokens = AccessTokens(ring, issuer=issuer, audience=audience, ttl_seconds=settings.access_token_ttl_seconds)
-    checks = UserChecks(both.rules)
-    users = UserHandler(UserService(PostgresUsers(database), both))
-    sessions = SessionHandler(SessionService(PostgresSessions(database), both, access_tokens, settings.session_lifetime))
+    verifier = TokenVerifier(ring, revocations, issuer=issuer, audience=audience)
+    checks = UserChecks(shared.rules)
+    users = UserHandler(UserService(PostgresUsers(database), shared))
+    sessions = SessionHandler(SessionService(PostgresSessions(database), shared, access_tokens, settings.session_lifetime))
+    api_tokens = PostgresApiTokens(database)
+    guesses = Guesses(limiter, settings.api_token_limit)
+    exchange = Exchange(api_tokens, access_tokens, verifier, guesses, shared.security_log, metrics)
     return app.Parts(
         handlers=[
-            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], [users, sessions, checks]),
+            (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], [users, sessions, ExchangeHandler(exchange), checks]),
             (user_pb2.DESCRIPTOR.services_by_name["UserService"], [users, checks]),
+            (
+                api_token_service_pb2.DESCRIPTOR.services_by_name["ApiTokenService"],
+                [ApiTokenHandler(ApiTokenService(api_tokens, shared)), ApiTokenChecks()],
+            ),
             (event_service_pb2.DESCRIPTOR.services_by_name["EventService"], [EventHandler(events)]),
         ],
-        verifier=TokenVerifier(ring, revocations, issuer=issuer, audience=audience),
+        verifier=verifier,
         registry=metrics,
         resources=[probe, database, events_database, redis, passwords, keys, reading, wakeups, upkeep],
         checks={"postgres": schema_is_there, "signing keys": ring.ready, "events": revocations.ready},
-        endpoints={"/.well-known/jwks.json": jwks_endpoint(ring)},
+        endpoints=[web.get("/.well-known/jwks.json", jwks_endpoint(ring)), web.get(exchange_http.PATH, exchange_http.exchange_endpoint(exchange))],
+        shortcut=exchange_http.exchange_shortcut(exchange),
     )
 
 
 def _parts(
-    settings: Settings, metrics: CollectorRegistry, passwords: PasswordHasher, redis: Redis, announcing: Callable[[], Awaitable[None]]
+    settings: Settings, metrics: CollectorRegistry, passwords: PasswordHasher, limiter: RateLimiter, announcing: Callable[[], Awaitable[None]]
 ) -> Parts:
-    guard = LoginGuard(RateLimiter(redis, metrics, prefix="login"), settings.login_limits)
+    guard = LoginGuard(limiter, settings.login_limits)
     return Parts(passwords, PasswordRules(), guard, SecurityLog(metrics), announcing, uuid7)
 
 

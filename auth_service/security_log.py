@@ -25,6 +25,10 @@ class SecurityEvent(StrEnum):
     LOGGED_OUT = "logged_out"
     SESSION_REVOKED = "session_revoked"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name
+    API_TOKEN_CREATED = "api_token_created"  # noqa: S105 - a name
+    API_TOKEN_DELETED = "api_token_deleted"  # noqa: S105 - a name
+    API_TOKENS_REVOKED = "api_tokens_revoked"
+    API_TOKEN_REFUSED = "api_token_refused"  # noqa: S105 - a name
     ACCOUNT_DELETED = "account_deleted"
 
 
@@ -41,7 +45,10 @@ class SecurityLog:
         self._counts = {event: total.labels(event) for event in SecurityEvent}
 
     def record(self, event: SecurityEvent, client: Client, *, user_id: UUID | None = None, session_id: UUID | None = None) -> None:
-        """Logs and counts one event. A failed or limited login has no `user_id`: the log does not say whether the email has an account."""
+        """Logs and counts one event. For an API token, `session_id` is its id.
+
+        A failed or limited login has no `user_id`: the log does not say whether the email has an account.
+        """
         self._counts[event].inc()
         ids = {"user_id": user_id, "session_id": session_id}
         fields = {name: str(value) for name, value in ids.items() if value is not None}

@@ -40,6 +40,10 @@ class Settings(KeySettings, ServiceSettings):
     register_address_burst: Count = 100
     register_address_interval_seconds: Seconds = 60.0
 
+    # The limit of different unknown API tokens per client address: a burst, then one per interval.
+    api_token_address_burst: Count = 50
+    api_token_address_interval_seconds: Seconds = 10.0
+
     # 2^cost rounds. Cost 12 takes about 0.25 s. OWASP requires at least 10.
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
     # Fewer than the number of cores, because otherwise a burst of logins slows down other calls (for measurements, see README.md).
@@ -51,7 +55,9 @@ class Settings(KeySettings, ServiceSettings):
     def _bcrypt_cost_is_enough(cls, value: int, info: ValidationInfo) -> int:
         return _at_least(MIN_PRODUCTION_BCRYPT_COST, value, info)
 
-    @field_validator("login_account_interval_seconds", "login_address_interval_seconds", "register_address_interval_seconds")
+    @field_validator(
+        "login_account_interval_seconds", "login_address_interval_seconds", "register_address_interval_seconds", "api_token_address_interval_seconds"
+    )
     @classmethod
     def _limit_can_be_kept(cls, value: float, info: ValidationInfo) -> float:
         assert info.field_name is not None
@@ -72,6 +78,11 @@ class Settings(KeySettings, ServiceSettings):
     def session_lifetime(self) -> SessionLifetime:
         """How long sessions last."""
         return SessionLifetime(self.session_idle_seconds, self.session_lifetime_seconds)
+
+    @property
+    def api_token_limit(self) -> Limit:
+        """The limit of unknown API tokens per client address."""
+        return Limit(self.api_token_address_burst, self.api_token_address_interval_seconds)
 
     @property
     def login_limits(self) -> LoginLimits:

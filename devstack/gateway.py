@@ -46,6 +46,7 @@ def _told(config: StackConfig, ports: Allocation) -> dict[str, str]:
         "AUTH_GRPC_ENDPOINTS": _endpoints(ports.auth),
         "TASK_GRPC_ENDPOINTS": _endpoints(ports.task),
         "JWKS_ENDPOINT": f"{HOST}:{ports.auth[0].ops}",
+        "EXCHANGE_ENDPOINTS": ",".join(f"{HOST}:{replica.ops}" for replica in ports.auth),
         "DESCRIPTORS": str(config.descriptors),
     }
     if config.tls is not None and ports.tls is not None:

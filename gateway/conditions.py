@@ -61,6 +61,8 @@ UNUSUAL: Final = only_if(
     [_header("Request", "content-encoding", {"safe_regex": {"google_re2": {}, "regex": ".*"}})],
     [_header("Request", "content-type", {"safe_regex": {"google_re2": {}, "regex": "(?i).*charset.*"}})],
 )
+# The requests with an API token. The Lua filter has run before, so the scheme is written `Bearer`.
+API_TOKEN: Final = only_if([_header("Request", "authorization", {"prefix": "Bearer tm_"})])
 # A header that marks the transcoder's errors until the Lua filter has cleaned their text.
 FROM_TRANSCODER: Final = "x-from-transcoder"
 TRANSCODER_ERROR: Final = only_if([_header("Response", FROM_TRANSCODER, {"exact": "1"})])

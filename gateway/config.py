@@ -1,6 +1,7 @@
 """Renders Envoy's configuration from the template, the settings and the descriptor set."""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -61,6 +62,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
         times_lua=_times_lua(routes),
+        exchange_request=_exchange_request(settings.exchanges[0].host),
         transcoder_errors=(_HERE / "transcoder_errors.lua").read_text(encoding="utf-8"),
         no_query=NO_QUERY,
     )
@@ -74,6 +76,16 @@ def _lua() -> str:
 def _times_lua(routes: RouteTable) -> str:
     names = sorted({name for rpc in routes.rpcs for name in rpc.times})
     return f"local TIMES = {{ {', '.join(f'{name} = true' for name in names)} }}\n" + (_HERE / "times.lua").read_text(encoding="utf-8")
+
+
+def _exchange_request(host: str) -> str:
+    authority = json.dumps(f"[{host}]" if ":" in host else host)
+    return (
+        "function envoy_on_request(handle)\n"
+        f'  handle:headers():replace(":authority", {authority})\n'
+        '  handle:headers():replace(":method", "GET")\n'
+        "end\n"
+    )
 
 
 def envoy_arguments(settings: GatewaySettings, config_file: Path) -> list[str]:

@@ -25,7 +25,7 @@ _OVER_TLS: Final = {"strict-transport-security": "max-age=31536000; includeSubDo
 _CACHING: Final = {"cache-control": "no-cache", "vary": "accept-encoding"}
 _DISABLED: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 # The filters that would require a token, or refuse a path that belongs to no RPC.
-_WITHOUT: Final = dict.fromkeys(("envoy.filters.http.jwt_authn", "envoy.filters.http.grpc_json_transcoder"), _DISABLED)
+_WITHOUT: Final = dict.fromkeys(("api_tokens", "envoy.filters.http.jwt_authn", "envoy.filters.http.grpc_json_transcoder"), _DISABLED)
 _READS: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
 _TAKES_GZIP: Final = (
     {"name": "accept-encoding", "string_match": {"contains": "gzip"}},

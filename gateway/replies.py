@@ -122,6 +122,9 @@ _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
 # The transcoder's text says what is wrong with a body or a query. Other filters have no text, or one about their internals.
 _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
 
+# The exchange of API tokens. A limit that it reaches is auth_service's (see auth_service.api_tokens.guesses), whose interval is 10 s by default.
+_EXCHANGE: Final = _cel("response.code_details.contains('ext_authz')")
+
 # A direct response, which is an answer of a route. Its body stays as it is.
 DIRECT_RESPONSE: Final = _cel("response.code_details == 'direct_response'")
 # The routes whose requests have no answer have no cluster, so that the filters run. Their names say which answer the client gets.
@@ -190,6 +193,15 @@ LOCAL_REPLIES: Final = (
     ),
     LocalReply(422, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, becomes=400),  # times.lua
     LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
+    LocalReply(
+        429,
+        code_pb2.RESOURCE_EXHAUSTED,
+        "Too many failed attempts. Try again later.",
+        error_reason_pb2.TOO_MANY_ATTEMPTS,
+        retry_seconds=10,
+        condition=_EXCHANGE,
+        more_headers={"retry-after": "10"},
+    ),
     LocalReply(
         429, code_pb2.RESOURCE_EXHAUSTED, "Too many requests from this address; try again later.", error_reason_pb2.TOO_MANY_REQUESTS, retry_seconds=1
     ),

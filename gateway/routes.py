@@ -60,6 +60,7 @@ class Rpc:
     creates: the method creates a resource, so the status of its REST answer is 201.
     streams: at least one side sends more than one message, so the whole call has no time limit.
     times: the names, in JSON too, of the fields of the request that a client sets to a time.
+    scope: the scope that an API token needs; empty if the method takes no API token.
     """
 
     service: str
@@ -71,6 +72,7 @@ class Rpc:
     streams: bool
     rest: tuple[RestPath, ...]
     times: tuple[str, ...]
+    scope: str
 
     @property
     def path(self) -> str:
@@ -179,6 +181,7 @@ def _rpc(package: str, service: str, method: descriptor_pb2.MethodDescriptorProt
         streams=method.client_streaming or method.server_streaming,
         rest=rest,
         times=times,
+        scope=_option(method, access_pb2.scope),
     )
 
 

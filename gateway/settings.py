@@ -95,6 +95,8 @@ class GatewaySettings(BaseModel):
     task_canary_endpoints: Annotated[tuple[Endpoint, ...], _split(Endpoint.parse)] = ()
     task_canary_weight: Annotated[int, Field(ge=0, le=100)] = 0
     jwks_endpoint: Annotated[Endpoint, _from_text(Endpoint.parse)] = Endpoint("localhost", 9091)
+    # The ops ports of auth_service's replicas, which exchange API tokens. Empty: the host of JWKS_ENDPOINT, which can be a name with many addresses.
+    exchange_endpoints: Annotated[tuple[Endpoint, ...], _split(Endpoint.parse)] = ()
     jwks_refresh_seconds: Annotated[int, Field(ge=1, le=60)] = 30  # shorter than auth_service's KEY_LEAD_SECONDS, in production at least 120
     token_issuer: str = "https://task-manager.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "task-manager"  # noqa: S105 - a name, not a secret
@@ -149,6 +151,11 @@ class GatewaySettings(BaseModel):
     def canary_weights(self) -> dict[str, int]:
         """The percentage of calls that the canary of each service gets. Services without a canary are left out."""
         return {"task_service": self.task_canary_weight} if self.task_canary_weight else {}
+
+    @property
+    def exchanges(self) -> tuple[Endpoint, ...]:
+        """The endpoints that exchange API tokens."""
+        return self.exchange_endpoints or (self.jwks_endpoint,)
 
     @property
     def upstreams(self) -> dict[str, tuple[Endpoint, ...]]:

@@ -121,6 +121,24 @@ class AccessDenied(ServiceError):
     message = "This method is not open to you."
 
 
+class SessionRequired(ServiceError):
+    """The method takes no API token."""
+
+    kind = Kind.DENIED
+    reason = "SESSION_REQUIRED"
+    message = "This method is not open to API tokens: send the access token of a login."
+
+
+class ScopeMissing(ServiceError):
+    """The caller's API token lacks the scope that the method needs."""
+
+    kind = Kind.DENIED
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This method needs an API token with the scope {scope}.", metadata={"scope": scope})
+
+
 class Overloaded(ServiceError):
     """The service has reached a limit of concurrent work."""
 

@@ -14,12 +14,22 @@ acting_user: Final[ContextVar[UUID | None]] = ContextVar("acting_user", default=
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified caller. `expires_at` is the token's `exp`, in seconds since 1970."""
+    """A verified caller. `expires_at` is the token's `exp`, in seconds since 1970.
+
+    `scopes` is None for a session, which may call every method. A caller with an API token has the scopes that servicekit.scopes grants it, and
+    `session_id` is then the API token's id.
+    """
 
     user_id: UUID
     session_id: UUID
     token_id: str
     expires_at: int
+    scopes: frozenset[str] | None = None
+
+    @property
+    def by_api_token(self) -> bool:
+        """Whether the caller has an API token, whose id `session_id` then is."""
+        return self.scopes is not None
 
 
 def bearer_token(authorization: str | None) -> str:

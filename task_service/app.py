@@ -2,7 +2,7 @@
 
 from uuid import UUID, uuid4
 
-from taskmanager.auth.v1 import auth_service_pb2, user_pb2
+from taskmanager.auth.v1 import api_token_service_pb2, auth_service_pb2, user_pb2
 from taskmanager.task.v1 import project_service_pb2, task_service_pb2
 from uuid_utils.compat import uuid7
 
@@ -51,7 +51,11 @@ from task_service.tasks.service import TaskService
 
 # The gateway routes reflection and health checks to task_service only, so task_service also describes the public services of auth_service, and asks
 # for their health.
-NEIGHBOURS = (auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"], user_pb2.DESCRIPTOR.services_by_name["UserService"])
+NEIGHBOURS = (
+    auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
+    user_pb2.DESCRIPTOR.services_by_name["UserService"],
+    api_token_service_pb2.DESCRIPTOR.services_by_name["ApiTokenService"],
+)
 
 
 async def start(settings: Settings | WorkerSettings) -> None:

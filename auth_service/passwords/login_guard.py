@@ -63,7 +63,7 @@ class Attempt:
 
         Raises TooManyRegistrations, TooManyAttempts, AttemptsUnderWay.
         """
-        network = _hashed(network_of(address))
+        network = hashed(network_of(address))
         self._for_success.append(await self._take(f"registration:{network}", self._limits.registrations, TooManyRegistrations))
         await self._from_address(network)
 
@@ -73,7 +73,7 @@ class Attempt:
         If the address is `known` to the account, the attempt counts only in the account's bucket for this address. It does not count for the address
         itself, because other users may share the address with the owner.
         """
-        key, network = f"account:{_hashed(email_key)}", _hashed(network_of(address))
+        key, network = f"account:{hashed(email_key)}", hashed(network_of(address))
         if known:
             await self._on_account(f"{key}:{network}")
         else:
@@ -162,6 +162,6 @@ def network_of(address: str) -> str:
     return address
 
 
-def _hashed(text: str) -> str:
-    """Hashes a key, because Redis must hold no readable emails and addresses."""
+def hashed(text: str) -> str:
+    """Returns the hash of a key, because Redis must hold no readable emails and addresses."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -35,15 +35,16 @@ class AccessTokens:
         """Raises NoSigningKey if there is no key to sign with. Call it before any work that ends in a token."""
         self._keys.current()
 
-    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime) -> tuple[str, int]:
+    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime, scopes: Sequence[str] | None = None) -> tuple[str, int]:
         """Returns an access token for the user's session and its lifetime in seconds. Raises NoSigningKey.
 
-        The token does not outlive the session, except that its lifetime is at least 1 second.
+        The token does not outlive the session, except that its lifetime is at least 1 second. For an API token, `scopes` are its scopes; without
+        them, the access token has no `scope` and allows everything.
         """
         kid, key = self._keys.current()
         issued_at = int(self._now())
         seconds = max(1, min(self._ttl_seconds, int(session_expires_at.timestamp()) - issued_at))
-        claims = {
+        claims: dict[str, str | int] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": str(user_id),
@@ -52,6 +53,8 @@ class AccessTokens:
             "exp": issued_at + seconds,
             "jti": secrets.token_urlsafe(16),
         }
+        if scopes is not None:
+            claims["scope"] = " ".join(scopes)
         return jwt.encode(claims, key, ALGORITHM, headers={"typ": TOKEN_TYPE, "kid": kid}), seconds
 
 

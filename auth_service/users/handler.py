@@ -23,7 +23,11 @@ class UserHandler:
     async def change_password(self, request: auth_service_pb2.ChangePasswordRequest, call: Call) -> auth_service_pb2.ChangePasswordResponse:
         """ChangePassword."""
         await self._service.change_password(
-            call.identity, current_password=request.current_password, new_password=request.new_password, client=client_of(call)
+            call.identity,
+            current_password=request.current_password,
+            new_password=request.new_password,
+            revoke_api_tokens=request.revoke_api_tokens,
+            client=client_of(call),
         )
         return auth_service_pb2.ChangePasswordResponse()
 

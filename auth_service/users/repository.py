@@ -22,7 +22,7 @@ UPDATE auth.users SET name = $2, updated_at = CASE WHEN name = $2 THEN updated_a
  WHERE id = $1 RETURNING {USER_COLUMNS}
 """  # noqa: S608
 FIND_CREDENTIALS: Final = f"SELECT {CREDENTIALS_COLUMNS} FROM auth.users WHERE id = $1"  # noqa: S608
-CHANGE_PASSWORD: Final = "SELECT auth.change_password($1, $2, $3, $4)"  # noqa: S105
+CHANGE_PASSWORD: Final = "SELECT auth.change_password($1, $2, $3, $4, $5)"  # noqa: S105
 DELETE_USER: Final = "SELECT auth.delete_user($1, $2)"
 
 
@@ -54,9 +54,10 @@ class PostgresUsers:
         row = await self._database.fetchrow(FIND_CREDENTIALS, user_id)
         return None if row is None else Credentials(*row)
 
-    async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID) -> bool:
+    async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID, *, revoke_api_tokens: bool = False) -> bool:
         """See UserRepository.change_password."""
-        return await self._done(CHANGE_PASSWORD, credentials.user_id, credentials.password_version, password_hash, session_id)
+        user_id, version = credentials.user_id, credentials.password_version
+        return await self._done(CHANGE_PASSWORD, user_id, version, password_hash, session_id, revoke_api_tokens)
 
     async def delete_user(self, credentials: Credentials) -> bool:
         """See UserRepository.delete_user."""

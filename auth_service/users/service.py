@@ -35,11 +35,11 @@ class UserRepository(Protocol):
     async def find_credentials(self, user_id: UUID) -> Credentials | None:
         """Returns the account's credentials, or None."""
 
-    async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID) -> bool:
-        """Stores the hash of a new password and ends all sessions except `session_id`. Returns whether it did."""
+    async def change_password(self, credentials: Credentials, password_hash: str, session_id: UUID, *, revoke_api_tokens: bool = False) -> bool:
+        """Stores the hash of a new password, ends all sessions except `session_id` and, if told, deletes all API tokens. Returns whether it did."""
 
     async def delete_user(self, credentials: Credentials) -> bool:
-        """Deletes the account and all its sessions. Returns whether it did."""
+        """Deletes the account with all its sessions and API tokens. Returns whether it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +94,24 @@ class UserService:
             return await self.get_me(identity)
         return _found(await self._repository.update_name(identity.user_id, name))
 
-    async def change_password(self, identity: Identity, *, current_password: str, new_password: str, client: Client) -> None:
-        """Changes the password and ends all other sessions. Raises InvalidField and the errors of _confirmed."""
+    async def change_password(
+        self, identity: Identity, *, current_password: str, new_password: str, client: Client, revoke_api_tokens: bool = False
+    ) -> None:
+        """Changes the password and ends all other sessions, and all API tokens if told. Raises InvalidField and the errors of _confirmed."""
         credentials = await self._confirmed(identity, current_password, client)
         self._parts.rules.check("new_password", new_password, email=credentials.email, name=credentials.name)
         password_hash = await self._parts.passwords.hash(new_password)
-        await run_to_completion(self._change(credentials, password_hash, identity, client))
+        await run_to_completion(self._change(credentials, password_hash, identity, client, revoke_api_tokens=revoke_api_tokens))
 
-    async def _change(self, credentials: Credentials, password_hash: str, identity: Identity, client: Client) -> None:
-        if not await self._repository.change_password(credentials, password_hash, identity.session_id):
+    async def _change(self, credentials: Credentials, password_hash: str, identity: Identity, client: Client, *, revoke_api_tokens: bool) -> None:
+        if not await self._repository.change_password(credentials, password_hash, identity.session_id, revoke_api_tokens=revoke_api_tokens):
             raise WrongPassword
-        self._parts.security_log.record(SecurityEvent.PASSWORD_CHANGED, client, user_id=identity.user_id, session_id=identity.session_id)
+        for event in (SecurityEvent.PASSWORD_CHANGED, *((SecurityEvent.API_TOKENS_REVOKED,) if revoke_api_tokens else ())):
+            self._parts.security_log.record(event, client, user_id=identity.user_id, session_id=identity.session_id)
         await self._parts.announce()
 
     async def delete_me(self, identity: Identity, password: str, client: Client) -> None:
-        """Deletes the account and ends its sessions; task_service then deletes its tasks. Raises the errors of _confirmed."""
+        """Deletes the account and ends its sessions and API tokens; task_service then deletes its tasks. Raises the errors of _confirmed."""
         credentials = await self._confirmed(identity, password, client)
         await run_to_completion(self._delete(credentials, identity, client))
 

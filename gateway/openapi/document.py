@@ -10,7 +10,7 @@ from gateway.openapi import system
 from gateway.openapi.descriptors import Descriptors
 from gateway.openapi.errors import SCHEMA, error_schema
 from gateway.openapi.headers import HEADERS, PARAMETERS
-from gateway.openapi.operations import SECURITY, Operations, addressed_by_paths, tag_of
+from gateway.openapi.operations import API_TOKEN, SECURITY, Operations, addressed_by_paths, tag_of
 from gateway.openapi.schemas import Schemas
 from gateway.routes import read_routes
 
@@ -20,7 +20,8 @@ EXAMPLES: Final = Path(__file__).with_name("examples.json")
 
 _DESCRIPTION: Final = """Tasks of users, over REST. The same methods exist in gRPC and gRPC-Web on the same port.
 
-Log in with `POST /api/v1/auth/login` and send the `access_token` of the answer as `Authorization: Bearer …`.
+Log in with `POST /api/v1/auth/login` and send the `access_token` of the answer as `Authorization: Bearer …`. A script sends an API token instead
+(`POST /api/v1/auth/tokens`).
 
 - Names are in snake_case, enum values are names, times are RFC 3339 in UTC.
 - The server ignores unknown fields of a body and refuses unknown query parameters.
@@ -49,6 +50,12 @@ def document(descriptors: bytes, examples: Mapping[str, Any] | None = None) -> d
         "bearerFormat": "JWT",
         "description": "The access_token of a login. It expires after `expires_in` seconds.",
     }
+    api_token = {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "tm_…",
+        "description": "The token of `POST /api/v1/auth/tokens`, for scripts. A method that takes it names the scope that it needs.",
+    }
     return {
         "openapi": "3.1.0",
         "info": _info(),
@@ -59,7 +66,7 @@ def document(descriptors: bytes, examples: Mapping[str, Any] | None = None) -> d
             "schemas": {**schemas.found, SCHEMA: error},
             "parameters": PARAMETERS,
             "headers": HEADERS,
-            "securitySchemes": {SECURITY: bearer},
+            "securitySchemes": {SECURITY: bearer, API_TOKEN: api_token},
         },
         "security": [{SECURITY: []}],
     }

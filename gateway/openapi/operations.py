@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from gateway.openapi.bounds import Schema
-from gateway.openapi.comments import description_of, errors_of, summary_of
+from gateway.openapi.comments import StatedError, description_of, errors_of, summary_of
 from gateway.openapi.descriptors import Descriptors, Field, Message, Method
 from gateway.openapi.errors import Errors
 from gateway.openapi.headers import header, parameter
@@ -15,6 +15,7 @@ from gateway.routes import RestPath, RouteTable, Rpc
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 SECURITY: Final = "accessToken"
+API_TOKEN: Final = "apiToken"  # noqa: S105 - a name
 # A method whose comment lists these reasons takes the headers Idempotency-Key and If-Match.
 _TAKES_KEY: Final = "IDEMPOTENCY_KEY_REUSED"
 _TAKES_ETAG: Final = "ETAG_MISMATCH"
@@ -55,8 +56,8 @@ class Operations:
             "operationId": rpc.name[0].lower() + rpc.name[1:],
             "tags": [tag_of(rpc.service)],
             "summary": summary_of(method.comment),
-            "description": description_of(method.comment),
-            "security": [] if rpc.public else [{SECURITY: []}],
+            "description": "\n\n".join([description_of(method.comment), *_access(rpc)]),
+            "security": [] if rpc.public else [{SECURITY: []}, *([{API_TOKEN: [rpc.scope]}] if rpc.scope else [])],
         }
         if parameters := [*self._parameters(request, rest), *_headers(reasons, addresses=bool(_variables(rest)))]:
             operation["parameters"] = parameters
@@ -64,7 +65,9 @@ class Operations:
             operation["requestBody"] = self._body(request, rest, examples)
         operation["responses"] = {
             **self._success(rpc, method, replays=_TAKES_KEY in reasons, examples=examples),
-            **self._errors.answers(errors_of(method.comment), public=rpc.public, has_body=bool(rest.body), custom=_is_custom(rest)),
+            **self._errors.answers(
+                [*errors_of(method.comment), *_refusals(rpc)], public=rpc.public, has_body=bool(rest.body), custom=_is_custom(rest)
+            ),
         }
         return operation
 
@@ -107,6 +110,20 @@ class Operations:
             }
         content = {EVENTS: {"schema": _event(schema)} | example}
         return {"200": {"description": f"A stream. {description}", "headers": headers, "content": content}}
+
+
+def _access(rpc: Rpc) -> Iterator[str]:
+    """Yields what a client with an API token must know."""
+    if not rpc.public:
+        yield f"An API token needs the scope `{rpc.scope}`." if rpc.scope else "Takes no API token, only the access token of a session."
+
+
+def _refusals(rpc: Rpc) -> Iterator[StatedError]:
+    """Yields the error with which the method refuses an API token."""
+    if rpc.scope:
+        yield StatedError("PERMISSION_DENIED", ("SCOPE_MISSING",), f"the API token does not have the scope `{rpc.scope}`.")
+    elif not rpc.public:
+        yield StatedError("PERMISSION_DENIED", ("SESSION_REQUIRED",), "the caller sent an API token.")
 
 
 def _event(message: Schema) -> Schema:

@@ -17,6 +17,7 @@ from jwt.utils import base64url_decode
 
 from servicekit.errors import TokenInvalid
 from servicekit.identity import Identity
+from servicekit.scopes import granted
 
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 §2.1)
@@ -165,7 +166,15 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     subject, session, token_id = claims["sub"], claims["sid"], claims["jti"]
     if not (isinstance(subject, str) and isinstance(session, str) and isinstance(token_id, str) and token_id):
         raise TokenInvalid
-    return Identity(user_id=_id(subject), session_id=_id(session), token_id=token_id, expires_at=expires_at)
+    scopes = _scopes(claims["scope"]) if "scope" in claims else None
+    return Identity(user_id=_id(subject), session_id=_id(session), token_id=token_id, expires_at=expires_at, scopes=scopes)
+
+
+def _scopes(claim: Any) -> frozenset[str]:
+    """Returns what the claim `scope` (RFC 8693 §4.2) grants. Only the access tokens of API tokens have the claim."""
+    if not isinstance(claim, str):
+        raise TokenInvalid
+    return granted(claim.split(" "))
 
 
 def _id(text: str) -> UUID:

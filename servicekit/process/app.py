@@ -4,15 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from aiohttp import web
 from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
 from servicekit.process import abandoned, logging
 from servicekit.process.memory import return_freed_memory
-from servicekit.process.ops import Endpoint, OpsServer
+from servicekit.process.ops import OpsServer
 from servicekit.process.periodic import Periodic, measure
 from servicekit.process.runtime import Drain, Resource, serve
 from servicekit.process.settings import ProcessSettings
+from servicekit.process.shortcut import Shortcut
 from servicekit.process.telemetry import Tracing
 from servicekit.rpc.admission import Verifier
 from servicekit.rpc.call_log import CallLog
@@ -37,7 +39,8 @@ class Parts:
     registry: CollectorRegistry
     resources: Sequence[Resource]
     checks: Mapping[str, Check]
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    endpoints: Sequence[web.RouteDef] = ()
+    shortcut: Shortcut = lambda _: None
     # The services of other processes that clients reach through the same gateway: described by reflection, each with a check of its health.
     neighbours: Mapping[ServiceDescriptor, Check] = field(default_factory=dict)
     drains: Sequence[Drain] = ()
@@ -105,5 +108,5 @@ async def _serve(settings: ProcessSettings, parts: Parts, tracing: Tracing, call
     server = GrpcServer(options, health, tracing.interceptors)
     for service, handlers in parts.handlers:
         server.add(service, handlers, pipeline)
-    ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints)
+    ops = OpsServer(settings.bind_host, settings.ops_port, health, parts.registry, parts.endpoints, parts.shortcut)
     await serve(settings, server=server, ops=ops, health=health, tracing=tracing, resources=list(parts.resources), drains=parts.drains)

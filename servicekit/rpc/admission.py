@@ -1,6 +1,6 @@
 """Decides whether a call may reach its handler. Unary methods and streaming methods have the same checks.
 
-authenticate → authorize (by the method's `access`; before validation, AIP-211), then, with the request, → validate.
+authenticate → authorize (by the method's `access` and, for API tokens, its `scope`; before validation, AIP-211), then, with the request, → validate.
 """
 
 import hmac
@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import protovalidate
 from taskmanager.rpc.v1 import access_pb2
 
-from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, TokenInvalid, Violation
+from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, ScopeMissing, SessionRequired, TokenInvalid, Violation
 from servicekit.identity import Identity, acting_user, bearer_token
 from servicekit.rpc.call import Call, Check
 from servicekit.rpc.method import Method
@@ -22,8 +22,8 @@ THOROUGH_BYTES: Final = 8 * 1024
 # Of a metadata key, in an error.
 MAX_KEY_CHARACTERS: Final = 100
 
-# Returns None if the caller may call the method, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied or
-# DependencyUnavailable. Only a token that is not known yet needs the wait.
+# Returns None if the caller may call the method, or something to wait for first. It, or the wait, raises TokenMissing, TokenInvalid, AccessDenied,
+# SessionRequired, ScopeMissing or DependencyUnavailable. Only a token that is not known yet needs the wait.
 Authorization: TypeAlias = Callable[[Call], Awaitable[None] | None]
 # Raises MalformedRequest for None, and InvalidField.
 Validation: TypeAlias = Callable[[Any, Call], None]
@@ -62,7 +62,7 @@ def authorization(method: Method, verifier: Verifier, service_tokens: Sequence[s
         return _internal(service_tokens)
     if method.access != access_pb2.ACCESS_AUTHENTICATED:
         return _denied
-    known, verify = verifier.known, verifier.verify
+    known, verify, scope = verifier.known, verifier.verify, method.scope
 
     def authenticated(call: Call) -> Awaitable[None] | None:
         token = bearer_token(call.metadata.get("authorization"))
@@ -71,13 +71,25 @@ def authorization(method: Method, verifier: Verifier, service_tokens: Sequence[s
             return verified(token, call)
         call.caller = identity
         acting_user.set(identity.user_id)
+        if identity.scopes is not None:
+            _require_scope(scope, identity.scopes)
         return None
 
     async def verified(token: str, call: Call) -> None:
         call.caller = await verify(token)
         acting_user.set(call.caller.user_id)
+        if call.caller.scopes is not None:
+            _require_scope(scope, call.caller.scopes)
 
     return authenticated
+
+
+def _require_scope(scope: str, granted: frozenset[str]) -> None:
+    """Raises SessionRequired if the method takes no API token, ScopeMissing if the API token does not grant its scope."""
+    if not scope:
+        raise SessionRequired
+    if scope not in granted:
+        raise ScopeMissing(scope)
 
 
 def _internal(service_tokens: Sequence[str]) -> Authorization:

@@ -13,12 +13,17 @@ from google.protobuf.message import Message
 from taskmanager.rpc.v1 import access_pb2
 
 from servicekit.errors import Violation
+from servicekit.scopes import SCOPES
 
 _VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 
 
 class MissingAccess(Exception):
     """A method does not declare who may call it. The server must not start."""
+
+
+class WrongScope(Exception):
+    """A method declares a scope that does not exist, or that its access does not need. The server must not start."""
 
 
 class ClientStreams(Exception):
@@ -40,6 +45,8 @@ class Method:
     only_reads: bool = False
     # The answer is a list of messages, so it may be large: it has a repeated message, and is no resource itself.
     answers_many: bool = False
+    # The scope that an API token needs. Empty: the method takes no API token.
+    scope: str = ""
 
     @property
     def snake_name(self) -> str:
@@ -66,13 +73,19 @@ class PathBinding:
 
 
 def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
-    """Yields the methods of a service. Raises MissingAccess if one has no `access` option, ClientStreams if one takes a stream."""
+    """Yields the methods of a service.
+
+    Raises MissingAccess if one has no `access` option, WrongScope if one has a wrong `scope` option, ClientStreams if one takes a stream.
+    """
     for descriptor in service.methods:
         if descriptor.client_streaming:
             raise ClientStreams(f"{descriptor.full_name} takes a stream of requests: let it take one")
         access: Any = descriptor.GetOptions().Extensions[access_pb2.access]  # type: ignore[index]  # the stubs do not know custom options
         if access == access_pb2.ACCESS_UNSPECIFIED:
             raise MissingAccess(f"{descriptor.full_name} does not say who may call it: set (taskmanager.rpc.v1.access)")
+        scope: str = descriptor.GetOptions().Extensions[access_pb2.scope]  # type: ignore[index]  # as above
+        if scope and (scope not in SCOPES or access != access_pb2.ACCESS_AUTHENTICATED):
+            raise WrongScope(f"{descriptor.full_name} has the scope {scope}: only authenticated methods have one, of {', '.join(SCOPES)}")
         yield Method(
             service=service.full_name,
             name=descriptor.name,
@@ -83,6 +96,7 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
             only_reads=descriptor.GetOptions().idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
             answers_many=descriptor.output_type.name == f"{descriptor.name}Response"
             and any(field.is_repeated and field.message_type is not None for field in descriptor.output_type.fields),
+            scope=scope,
         )
 
 

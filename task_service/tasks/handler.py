@@ -110,7 +110,7 @@ class TaskHandler:
 
 def _actor(call: Call) -> Actor:
     identity = call.identity
-    return Actor(identity.user_id, identity.session_id, call.request_id)
+    return Actor(identity.user_id, identity.session_id, call.request_id, by_api_token=identity.by_api_token)
 
 
 def _etags(given: str) -> Etags:

@@ -10,10 +10,11 @@ UPDATE task.cache_state SET mode = 1, generation = gen_random_uuid(), process = 
 -- New events get numbers above all numbers that were ever read, so a replica that had read further than the backup misses none of them.
 UPDATE auth.event_counter SET last_number = last_number + 1000000000;
 
--- End all sessions: refresh tokens that were used or revoked after the backup would be valid again. Delete all signing keys: keys that were withdrawn
--- after the backup would be valid again, access tokens of accounts that no longer exist would still be valid, and the keys may be encrypted under a
--- KEY_ENCRYPTION_KEY that has changed since.
+-- End all sessions and delete all API tokens: refresh tokens that were used or revoked, and API tokens that were deleted, after the backup would be valid
+-- again. Delete all signing keys: keys that were withdrawn after the backup would be valid again, access tokens of accounts that no longer exist would
+-- still be valid, and the keys may be encrypted under a KEY_ENCRYPTION_KEY that has changed since.
 UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;
+DELETE FROM auth.api_tokens;
 DELETE FROM auth.signing_keys;
 
 \if :with_deleted_accounts

@@ -10,7 +10,7 @@
 # --recovered: another tool has already recovered the database to a point in time. The script only makes the changes that must follow.
 #
 # It reads the same libpq variables as backup.sh: the migration role, and PostgreSQL's own host. If REDIS_HOST is set, it also empties Redis: see
-# flush-redis.sh. The database roles must exist. After a restore, the state from after the backup must not be used. So the script ends every session,
+# flush-redis.sh. The database roles must exist. After a restore, the state from after the backup must not be used. So the script ends every session, deletes every API token,
 # withdraws every signing key (auth_service creates a new one), and gives the feed another epoch, so that clients that watch list again.
 set -eu
 
