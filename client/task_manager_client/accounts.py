@@ -47,9 +47,10 @@ def revoke_session(session_id: str) -> Operation[None]:
     return Operation(Request("DELETE", f"{_AUTH}/sessions/{segment(session_id)}"), nothing, repeatable=False)
 
 
-def change_password(current_password: str, new_password: str) -> Operation[None]:
-    """Changes the password and ends all other sessions. Raises WrongPassword, InvalidField."""
-    request = _Call(f"{_AUTH}/password", body={"current_password": current_password, "new_password": new_password})
+def change_password(current_password: str, new_password: str, *, revoke_api_tokens: bool = False) -> Operation[None]:
+    """Changes the password and ends all other sessions, and all API tokens if told. Raises WrongPassword, InvalidField."""
+    body = {"current_password": current_password, "new_password": new_password}
+    request = _Call(f"{_AUTH}/password", body=body | ({"revoke_api_tokens": True} if revoke_api_tokens else {}))
     return Operation(request, nothing, repeatable=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from task_manager_client import accounts, lists, projects, tasks, wire
+from task_manager_client import accounts, api_tokens, lists, projects, tasks, wire
 from task_manager_client.core import Core
 from task_manager_client.described import described
 from task_manager_client.errors import TaskManagerError
@@ -84,6 +84,11 @@ class Client:
     get_me = _call(accounts.get_me)
     update_me = _call(accounts.update_me)
     delete_me = _steps(Core.delete_me)
+
+    create_api_token = _call(api_tokens.create_api_token)
+    list_api_tokens = _call(api_tokens.list_api_tokens)
+    delete_api_token = _call(api_tokens.delete_api_token)
+    exchange_api_token = _call(api_tokens.exchange_api_token)
 
     create_task = _call(tasks.create_task)
     get_task = _call(tasks.get_task)

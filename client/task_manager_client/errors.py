@@ -124,6 +124,14 @@ class WrongPassword(PermissionDenied):
     """The password that must confirm the call is wrong."""
 
 
+class SessionRequired(PermissionDenied):
+    """The method takes no API token: log in."""
+
+
+class ScopeMissing(PermissionDenied):
+    """The API token lacks the scope that the method needs: `metadata` has the `scope`."""
+
+
 class EmailTaken(Conflict):
     """An account with this email exists."""
 
@@ -138,6 +146,10 @@ class TaskNotFound(NotFound):
 
 class SessionNotFound(NotFound):
     """The caller has no such session."""
+
+
+class ApiTokenNotFound(NotFound):
+    """The caller has no such API token, or it has expired."""
 
 
 class EtagMismatch(Conflict):
@@ -300,6 +312,9 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "TOO_MANY_DESCENDANTS": TooManyDescendants,
     "SIBLING_NOT_FOUND": SiblingNotFound,
     "LIMIT_REACHED": LimitReached,
+    "SCOPE_MISSING": ScopeMissing,
+    "SESSION_REQUIRED": SessionRequired,
+    "API_TOKEN_NOT_FOUND": ApiTokenNotFound,
 }
 # For an answer without a reason, or with one that this version does not know.
 _BY_STATUS: Final[Mapping[int, type[TaskManagerError]]] = {

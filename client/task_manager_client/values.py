@@ -294,6 +294,66 @@ class TokenAnswer:
         return cls(raw["access_token"], raw["token_type"], raw["expires_in"], raw["refresh_token"])
 
 
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An API token of the account, without its text. `hint` is how the text begins; `last_used_at` is None if the token was never used."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    hint: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+    raw: Json = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the API token in the API's JSON."""
+        return cls(
+            id=raw["id"],
+            name=raw["name"],
+            scopes=tuple(raw["scopes"]),
+            hint=raw["hint"],
+            created_at=time_of(raw["created_at"]),
+            last_used_at=optional_time_of(raw.get("last_used_at")),
+            expires_at=time_of(raw["expires_at"]),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiToken:
+    """A new API token. `token` is its text, which no other answer contains."""
+
+    api_token: ApiToken
+    token: str = field(repr=False)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the API token in the API's JSON."""
+        return cls(ApiToken.from_json(raw["api_token"]), raw["token"])
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangedToken:
+    """The answer of ExchangeApiToken. `expires_in` is in seconds."""
+
+    access_token: str = field(repr=False)
+    token_type: str
+    expires_in: int
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Self:
+        """Returns the access token in the API's JSON."""
+        return cls(raw["access_token"], raw["token_type"], raw["expires_in"])
+
+
+def api_tokens_of(raw: Json) -> tuple[ApiToken, ...]:
+    """Returns the API tokens of an answer of ListApiTokens."""
+    return tuple(ApiToken.from_json(token) for token in raw.get("api_tokens", ()))
+
+
 def tasks_of(raw: Json) -> tuple[Task, ...]:
     """Returns the tasks of an answer that has the field `tasks`."""
     return tuple(Task.from_json(task) for task in raw.get("tasks", ()))

@@ -98,6 +98,7 @@ WITH_ID: list[Callable[[Client, str], object]] = [
     lambda client, text: client.move_task(text, parent_id=""),
     lambda client, text: client.list_task_changes(text),
     lambda client, text: client.revoke_session(text),
+    lambda client, text: client.delete_api_token(text),
     lambda client, text: client.get_project(text),
     lambda client, text: client.update_project(text, name="x"),
     lambda client, text: client.delete_project(text, force=True),
@@ -107,7 +108,7 @@ NAMES = ["get", "update", "replace", "delete", "undelete", "move", "history", "r
 PROJECT_NAMES = ["get_project", "update_project", "delete_project", "archive_project"]
 
 
-@pytest.mark.parametrize("call", WITH_ID, ids=[*NAMES, *PROJECT_NAMES])
+@pytest.mark.parametrize("call", WITH_ID, ids=[*NAMES, "delete_api_token", *PROJECT_NAMES])
 def test_an_id_is_one_segment_of_the_path(call: Callable[[Client, str], object]) -> None:
     paths = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from taskmanager.auth.v1 import auth_service_pb2, user_pb2
+from taskmanager.auth.v1 import api_token_service_pb2, auth_service_pb2, user_pb2
 from taskmanager.rpc.v1.error_reason_pb2 import ErrorReason
 from taskmanager.task.v1 import project_pb2, project_service_pb2, task_pb2, task_service_pb2
 
@@ -16,10 +16,13 @@ import task_manager_client
 from task_manager_client import (
     Actor,
     Anchor,
+    ApiToken,
     AsyncClient,
     Change,
     ChangeKind,
     Client,
+    ExchangedToken,
+    NewApiToken,
     NewTask,
     Project,
     ProjectFields,
@@ -83,6 +86,9 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
         (User, user_pb2.User),
         (Session, auth_service_pb2.Session),
         (TokenAnswer, auth_service_pb2.TokenResponse),
+        (ApiToken, api_token_service_pb2.ApiToken),
+        (NewApiToken, api_token_service_pb2.CreateApiTokenResponse),
+        (ExchangedToken, auth_service_pb2.ExchangeApiTokenResponse),
     ],
 )
 def test_a_value_has_the_fields_of_its_message(value: Any, message: Any) -> None:

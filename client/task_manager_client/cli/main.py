@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from task_manager_client.cli import access, changes, failures, moves, projects, views
+from task_manager_client.cli import access, changes, failures, moves, projects, tokens, views
 from task_manager_client.cli.output import output
 from task_manager_client.cli.place import Place
 from task_manager_client.errors import TaskManagerError
@@ -51,6 +51,7 @@ for panel, commands in {
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(projects.app, name="projects", rich_help_panel="Tasks")
+app.add_typer(tokens.app, name="tokens", rich_help_panel="Account")
 
 
 def run(arguments: Sequence[str]) -> int:
