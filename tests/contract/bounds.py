@@ -1,5 +1,6 @@
 """The bounds of every field of every request, each with a value at the bound and a value beyond it."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -144,6 +145,10 @@ NARROWER: Mapping[str, Sequence[Pair]] = {
     ),
     "taskmanager.auth.v1.RegisterRequest.password": PASSWORD,
     "taskmanager.auth.v1.ChangePasswordRequest.new_password": PASSWORD,
+    "taskmanager.auth.v1.ApiToken.expires_at": (
+        Pair("past", None, Timestamp(seconds=int(time.time()) - 1), "future"),
+        Pair("days", Timestamp(seconds=int(time.time()) + 366 * 86_400), Timestamp(seconds=int(time.time()) + 367 * 86_400), "366 days"),
+    ),
 }
 FAR_PAST = Timestamp(seconds=-62135596799)
 FAR_FUTURE = Timestamp(seconds=253402300799)
@@ -173,9 +178,11 @@ def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound
 
 def _of_list(rules: validate_pb2.RepeatedRules) -> Iterator[Pair]:
     if rules.unique:
-        many = [f"{i}" for i in range(rules.max_items + 1)]
+        # A list of given values may be as long as there are values.
+        allowed = list(getattr(rules.items.string, "in"))
+        many = [*allowed, allowed[0]] if allowed else [f"{i}" for i in range(rules.max_items + 1)]
         yield Pair("items", many[:-1], many, str(rules.max_items))
-        yield Pair("unique", ["a", "b"], ["a", "a"], "unique")
+        yield Pair("unique", many[:2], many[:1] * 2, "unique")
     else:
         yield Pair("items", Copies(rules.max_items), Copies(rules.max_items + 1), str(rules.max_items))
     if rules.HasField("min_items"):
@@ -206,6 +213,9 @@ def _of_string(text: Callable[[int], str], rules: Any) -> Iterator[Pair]:
     if rules.uuid:
         for beyond in ("not-an-id", UUID[:-1], UUID + "0", UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}", f" {UUID}", "../tasks", "\0"):
             yield Pair(f"uuid-{beyond.encode().hex()[:24]}", UUID, beyond, "UUID")
+    if allowed := list(getattr(rules, "in")):
+        for beyond in ("", allowed[0].upper(), f"{allowed[0]} ", allowed[0].partition(":")[0]):
+            yield Pair(f"in-{beyond.encode().hex()}", allowed[-1], beyond, "in list")
     if rules.email:
         for beyond in ("nobody", "@example.com", "a@", "a b@example.com", "a@b@example.com", "a\0@example.com"):
             yield Pair(f"email-{beyond.encode().hex()}", TEXTS["email"](20), beyond, "email")

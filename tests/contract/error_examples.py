@@ -91,6 +91,13 @@ async def _large_request(scene: Scene) -> httpx.Response:
     return httpx.Response(answer.status_code, content=answer.content, request=request)
 
 
+async def _one_too_many(scene: Scene) -> httpx.Response:
+    while True:
+        answer = await scene.call("POST", "/api/v1/auth/tokens", {"name": "A script", "scopes": ["tasks:read"]})
+        if answer.is_error:
+            return answer
+
+
 async def _page_token(scene: Scene) -> httpx.Response:
     page = (await scene.call("GET", f"{TASKS}?page_size=1")).json()
     return await scene.call("GET", f"{TASKS}:watch?resume_token={page['next_page_token']}")
@@ -183,6 +190,10 @@ EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "TOO_MANY_SUBTASKS": _one_subtask_more,
     "TOO_MANY_DESCENDANTS": _many_descendants,
     "SIBLING_NOT_FOUND": lambda scene: scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:move", {"after_id": NO_ID}),
+    "SCOPE_MISSING": lambda scene: scene.public("POST", TASKS, {"title": "Write the plan"}, authorization=f"Bearer {scene.world.api_token}"),
+    "SESSION_REQUIRED": lambda scene: scene.public("GET", "/api/v1/auth/sessions", authorization=f"Bearer {scene.world.api_token}"),
+    "LIMIT_REACHED": _one_too_many,
+    "API_TOKEN_NOT_FOUND": lambda scene: scene.call("DELETE", f"/api/v1/auth/tokens/{NO_ID}"),
 }
 # The reasons that one call of one client cannot provoke on a system that works.
 NOT_PROVOKED: Final[Mapping[str, str]] = {
@@ -197,7 +208,6 @@ NOT_PROVOKED: Final[Mapping[str, str]] = {
     "TOO_MANY_REGISTRATIONS": "needs more accounts than one address may register",
     "TOO_MANY_WATCHES": "needs more open streams than a user may have",
     "SLOW_READER": "needs a client that stops reading",
-    "LIMIT_REACHED": "needs as many objects as an account may have",
     "TOO_MANY_REQUESTS": "needs a gateway with a rate limit",
 }
 

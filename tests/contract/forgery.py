@@ -233,6 +233,7 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "sid-empty": _claim("sid", ""),
     "sid-no-id": _claim("sid", "1"),
     "jti-empty": _claim("jti", ""),
+    **{f"scope-{name}": _claim("scope", value) for name, value in {"null": None, "list": ["tasks:read"], "object": {}, "true": True}.items()},
     "jti-number": _claim("jti", 1),
     "claims-list": lambda forge: forge.raw(_json(forge.header), b"[]"),
     "claims-text": lambda forge: forge.raw(_json(forge.header), b'"sub"'),
@@ -271,7 +272,8 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
 GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "made-anew": lambda forge: forge.good(),
     "typ-upper-case": _header("typ", "AT+JWT"),
-    "scope": _claim("scope", "all"),
+    "scope": _claim("scope", "account:read tasks:write"),
+    "scope-unknown-among-others": _claim("scope", "tasks:read all  account:read"),
     "nbf-past": _claim("nbf", 0),
     "headers-that-are-never-looked-at": lambda forge: forge.signed({"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": {}}),
     # Long enough for one call.
@@ -279,7 +281,7 @@ GOOD_TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "exp-as-far-as-can-be": lambda forge: _valid_for(forge, MAX_LIFETIME_SECONDS),
     "iat-by-a-clock-that-is-ahead": lambda forge: forge.signed(claims={"iat": _now(CLOCK_SKEW_SECONDS - 10)}),
     "iat-long-ago": lambda forge: forge.signed(claims={"iat": _now(-800), "exp": _now(60)}),
-    "claims-of-other-types": lambda forge: forge.signed(claims={"scope": ["a", 1, None], "extra": {"deep": [[{}]]}, "number": 1e300}),
+    "claims-of-other-types": lambda forge: forge.signed(claims={"roles": ["a", 1, None], "extra": {"deep": [[{}]]}, "number": 1e300}),
     "claims-not-ascii": lambda forge: forge.raw(_json(forge.header), json.dumps({**forge.claims, "name": "später 𝄞"}, ensure_ascii=False).encode()),
     "claims-in-lines": lambda forge: forge.raw(_json(forge.header), json.dumps(dict(forge.claims), indent=4).encode()),
     "claims-in-another-order": lambda forge: forge.raw(_json(forge.header), _json(dict(reversed(forge.claims.items())))),

@@ -21,7 +21,7 @@ TEXTS: Final = (
 )
 NAMES: Final = (
     *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
-    *("$session_id", "$email", "$resume_token"),
+    *("$session_id", "$email", "$resume_token", "$api_token_id", "$api_token"),
 )
 FILTERS: Final = (
     *("", "status = PENDING", "priority >= 3 AND NOT labels:work", 'title:"task"', "due_date < 2027-01-01", "title", "status = ", "(priority = 1"),

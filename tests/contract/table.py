@@ -13,10 +13,11 @@ from uuid import uuid4
 
 import httpx
 
-from tests.support.accounts import PASSWORD, Account, log_in, make_account
+from tests.support.accounts import PASSWORD, Account, log_in, make_account, make_api_token
 
 AUTH = "taskmanager.auth.v1.AuthService"
 USER = "taskmanager.auth.v1.UserService"
+API_TOKEN = "taskmanager.auth.v1.ApiTokenService"
 EVENT = "taskmanager.auth.v1.EventService"
 TASK = "taskmanager.task.v1.TaskService"
 PROJECT = "taskmanager.task.v1.ProjectService"
@@ -25,7 +26,7 @@ PROJECT = "taskmanager.task.v1.ProjectService"
 @dataclass(frozen=True, slots=True)
 class World:
     """The data that calls refer to: an account with two tasks and two projects, the second of which is archived, one more of each in the bin,
-    and a second session; and an email without an account.
+    a second session and an API token; and an email without an account.
     """
 
     email: str
@@ -39,6 +40,8 @@ class World:
     project_id: str
     second_project_id: str
     binned_project_id: str
+    api_token_id: str
+    api_token: str
     # After all changes of the tasks so far.
     resume_token: str
 
@@ -76,6 +79,8 @@ LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
 CHANGE = {"current_password": "$password", "new_password": "another horse, another battery"}
 CONFIRMATION = {"password": "$password"}
+EXCHANGE = {"api_token": "$api_token"}
+NEW_TOKEN = {"name": "A script", "scopes": ["tasks:read", "account:read"]}
 CREATIONS = {"requests": [{"task": NEW_TASK}, {"task": {"title": "Write another"}}]}
 CHANGES: Mapping[str, Any] = {
     "title": "Changed",
@@ -97,6 +102,10 @@ ROWS = (
     Row(f"{AUTH}.ListSessions", "GET", "/api/v1/auth/sessions", 200, {}),
     Row(f"{AUTH}.RevokeSession", "DELETE", "/api/v1/auth/sessions/$session_id", 200, {"session_id": "$session_id"}),
     Row(f"{AUTH}.ChangePassword", "POST", "/api/v1/auth/password", 200, CHANGE, body=CHANGE),
+    Row(f"{AUTH}.ExchangeApiToken", "POST", "/api/v1/auth/exchange", 200, EXCHANGE, body=EXCHANGE),
+    Row(f"{API_TOKEN}.CreateApiToken", "POST", "/api/v1/auth/tokens", 201, {"api_token": NEW_TOKEN}, body=NEW_TOKEN),
+    Row(f"{API_TOKEN}.ListApiTokens", "GET", "/api/v1/auth/tokens", 200, {}),
+    Row(f"{API_TOKEN}.DeleteApiToken", "DELETE", "/api/v1/auth/tokens/$api_token_id", 200, {"id": "$api_token_id"}),
     Row(f"{USER}.GetMe", "GET", "/api/v1/users/me", 200, {}),
     Row(
         f"{USER}.UpdateMe",
@@ -222,7 +231,9 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     assert archived.status_code == httpx.codes.OK, archived.text
     session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
     objects = (session_id, *ids, *projects)
-    return World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, *objects, resume_token), account
+    token_id, token = await make_api_token(rest, account, "tasks:read")
+    free_email = f"{uuid4().hex}@example.com"
+    return World(account.email, free_email, account.password, account.refresh_token, *objects, token_id, token, resume_token), account
 
 
 async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
@@ -233,4 +244,4 @@ async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"
-NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 7, "no-token")
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 8, "tm_none", "no-token")

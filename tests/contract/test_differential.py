@@ -32,7 +32,7 @@ QUICK_SEEDS, SEEDS = 6, 106
 # What two accounts never have in common.
 UNLIKE: Final = (
     *("created_at", "updated_at", "completed_at", "deleted_at", "archived_at", "at", "last_used_at", "expires_at", "user_agent", "address"),
-    "access_token",
+    *("access_token", "token", "hint"),
 )
 TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
 # The methods that return what an account has, by the service that can change it, with their requests.

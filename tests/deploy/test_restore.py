@@ -33,7 +33,7 @@ from tests.deploy.restored import (
     watch,
     without_set_anew,
 )
-from tests.support.accounts import PASSWORD, Account, make_account
+from tests.support.accounts import PASSWORD, Account, make_account, make_api_token
 from tests.support.backups import Operator, rows_of, sum_of, superuser
 from tests.support.clients import channel_of, rest_of
 from tests.support.errors import of_response, of_rpc
@@ -110,6 +110,7 @@ async def test_all_is_lost_and_comes_back_as_it_was(
 ) -> None:
     tasks = RestTasks(client, account)
     first = await tasks.create("as it was", "setup")
+    await make_api_token(client, account, "tasks:read")
     async with Load(_writers(client, channel, account)) as load:
         await eventually(lambda: _require_written(load, TASKS), within=BACK_WITHIN_SECONDS)
         async with superuser(stack) as sql, sql.transaction(isolation="repeatable_read", readonly=True):
@@ -135,6 +136,7 @@ async def test_all_is_lost_and_comes_back_as_it_was(
         assert without_set_anew(await rows_of(sql)) == without_set_anew(rows)
         assert await sql.fetch(SESSIONS) == sessions
         assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE ended_at IS NULL") == 0
+        assert await sql.fetchval("SELECT count(*) FROM auth.api_tokens") == 0
         assert await sql.fetchval("SELECT epoch::text FROM task.feed") not in str(rows["task.feed"])
         assert await sql.fetchval("SELECT last_number FROM auth.event_counter") > BEYOND_ALL_EVENTS
     assert await operator.schema() == schema, "owners and rights among it"
@@ -255,6 +257,9 @@ async def test_a_restore_that_breaks_off_leaves_nothing_behind(stack: Stack, ope
 
 async def test_a_database_that_was_recovered_by_other_means(stack: Stack, operator: Operator, client: httpx.AsyncClient, account: Account) -> None:
     await RestTasks(client, account).create("recovered", "setup")
+    _, token = await make_api_token(client, account, "tasks:read")
+    with_token = {"authorization": f"Bearer {token}"}
+    assert (await client.get("/api/v1/tasks", headers=with_token)).is_success
     async with superuser(stack) as sql:
         before, epoch = await rows_of(sql), await sql.fetchval("SELECT epoch FROM task.feed")
         generation = await sql.fetchval("SELECT generation FROM task.cache_state")
@@ -264,6 +269,13 @@ async def test_a_database_that_was_recovered_by_other_means(stack: Stack, operat
         assert await sql.fetchval("SELECT epoch FROM task.feed") != epoch
         assert await sql.fetchval("SELECT generation FROM task.cache_state") != generation
         assert await sql.fetchval("SELECT count(*) FROM auth.sessions WHERE ended_at IS NULL") == 0
+        assert await sql.fetchval("SELECT count(*) FROM auth.api_tokens") == 0
+
+    async def refused() -> None:
+        assert (await client.get("/api/v1/tasks", headers=with_token)).status_code == httpx.codes.UNAUTHORIZED
+
+    # auth_service keeps an access token for it until it has read that the signing keys are withdrawn.
+    await eventually(refused, within=BACK_WITHIN_SECONDS)
 
 
 async def test_a_restore_says_when_redis_was_not_emptied(operator: Operator, good: Path) -> None:

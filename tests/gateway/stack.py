@@ -88,6 +88,7 @@ class Stack:
         return [request for service in self.services for request in service.requests]
 
     def reset(self) -> None:
+        self.keys.reset()
         for service in self.services:
             service.reset()
 

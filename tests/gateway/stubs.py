@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -109,9 +110,14 @@ class StubService(grpc.GenericRpcHandler):
 
 
 class KeyServer:
-    """A stand-in for auth_service's ops HTTP server: /.well-known/jwks.json."""
+    """A stand-in for auth_service's ops HTTP server: /.well-known/jwks.json, /readyz, and /exchange, which `exchange` answers.
+
+    `exchange` gets the headers of a request, and returns the status and the headers of the answer. `exchanges` has the requests.
+    """
 
     def __init__(self) -> None:
+        self.exchanges: list[tuple[str, str, HTTPMessage]] = []
+        self.exchange: Callable[[HTTPMessage], tuple[int, dict[str, str]]] = lambda _: (401, {})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -130,13 +136,22 @@ class KeyServer:
         keys = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_HEAD(self) -> None:
                 self.do_GET()
 
             def do_GET(self) -> None:
-                found = self.path == "/.well-known/jwks.json"
-                body = keys._body if found else b""
-                self.send_response(200 if found else 404)
+                if self.path.startswith("/exchange"):
+                    keys.exchanges.append((self.command, self.path, self.headers))
+                    status, headers = keys.exchange(self.headers)
+                    self.send_response(status)
+                    for name, value in {**headers, "content-length": "0"}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    return
+                body = {"/.well-known/jwks.json": keys._body, "/readyz": b"{}"}.get(self.path, b"")
+                self.send_response(200 if body else 404)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -154,6 +169,11 @@ class KeyServer:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def reset(self) -> None:
+        """Refuses every API token again, and forgets the requests."""
+        self.exchanges.clear()
+        self.exchange = lambda _: (401, {})
 
     def token(self, **claims: Any) -> str:
         """Returns an access token in the form of auth_service's. A claim with the value None is left out."""

@@ -51,7 +51,7 @@ def test_what_is_no_descriptor_set_is_refused() -> None:
 
 
 def test_the_creating_rpcs_of_the_contract() -> None:
-    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask", "CreateProject"}
+    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask", "CreateProject", "CreateApiToken"}
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_a_package_names_its_cluster() -> None:
 
 def test_the_times_of_a_request_are_those_that_a_client_sets() -> None:
     times = {rpc.name: rpc.times for rpc in routes().rpcs if rpc.times}
-    assert set(times) == {"CreateTask", "UpdateTask", "ReplaceTask", "BatchCreateTasks", "BatchUpdateTasks"}
-    assert set(times.values()) == {("at", "dueDate", "due_date")}
+    tasks = dict.fromkeys(("CreateTask", "UpdateTask", "ReplaceTask", "BatchCreateTasks", "BatchUpdateTasks"), ("at", "dueDate", "due_date"))
+    assert times == tasks | {"CreateApiToken": ("expiresAt", "expires_at")}

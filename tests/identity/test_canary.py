@@ -20,6 +20,7 @@ import pytest
 import redis.asyncio
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
+from auth_service.api_tokens.tokens import new_api_token
 from devstack.config import StackConfig
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
@@ -35,10 +36,11 @@ from tests.support.waiting import eventually
 # Envoy exports its spans every five seconds.
 SENT_WITHIN_SECONDS = 10.0
 CHANGED, WRONG = "a password that is new", "a password that is wrong"
-RPCS = ("Register", "Login", "RefreshToken", "ChangePassword", "Logout", "ListSessions", "DeleteMe")
+RPCS = ("Register", "Login", "RefreshToken", "ChangePassword", "Logout", "ListSessions", "DeleteMe", "CreateApiToken", "ExchangeApiToken")
 
 KEY = os.urandom(32)
 TOKEN, PAYLOAD, SIGNATURE = (randomness.token_urlsafe(size) for size in (32, 150, 64))
+API_TOKEN = new_api_token()
 PLANTED = 'plänted; a "password" of ours'
 
 # Texts that contain a secret, each with the kind of the secret.
@@ -54,6 +56,9 @@ WRITTEN: Mapping[str, tuple[str, str]] = {
     "access token": (f"Bearer eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}", "access token"),
     "access token, payload alone": (PAYLOAD[:60], "access token"),
     "access token, signature alone": (SIGNATURE, "access token"),
+    "API token": (f"Bearer {API_TOKEN}", "API token"),
+    "API token, cut short": (f"{API_TOKEN[:20]}…", "API token"),
+    "API token, its end": (f"…{API_TOKEN[-16:]}", "API token"),
     "key in hex": (f"key {KEY.hex()}", "key"),
     "key in upper hex": (KEY.hex().upper(), "key"),
     "key in base64": (base64.b64encode(KEY).decode(), "key"),
@@ -79,6 +84,7 @@ def planted() -> Secrets:
     secrets = Secrets()
     secrets.add_password(PLANTED)
     secrets.add("refresh token", TOKEN)
+    secrets.add("API token", API_TOKEN)
     secrets.add_access_token(f"eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}")
     secrets.add_key("key", KEY)
     return secrets
@@ -122,10 +128,11 @@ async def test_a_secret_in_a_column_is_found(planted: Secrets, database_url: str
         (b"\0" + KEY, "key"),
         (KEY.hex().encode(), "key"),
         (TOKEN.encode(), "refresh token"),
+        (API_TOKEN.encode(), "API token"),
         (base64.urlsafe_b64decode(TOKEN + "="), "refresh token"),
         (PLANTED.encode(), "password"),
     ],
-    ids=["key", "key in hex", "token", "token as the bytes that it is", "password"],
+    ids=["key", "key in hex", "token", "API token", "token as the bytes that it is", "password"],
 )
 async def test_a_secret_in_a_column_of_bytes_is_found(planted: Secrets, database_url: str, data: bytes, kind: str) -> None:
     async with _user(database_url, key=data):
@@ -194,6 +201,15 @@ async def test_what_goes_over_rest_is_remembered(secrets: Secrets, account: Acco
         {"access token"},
     ]
     assert secrets.found_in(header) == {}
+
+
+async def test_an_api_token_is_remembered_and_its_hint_is_no_secret(secrets: Secrets, account: Account, rest: httpx.AsyncClient) -> None:
+    created = await rest.post("/api/v1/auth/tokens", json={"name": "A script", "scopes": ["tasks:read"]}, headers=account.headers)
+    token = created.json()["token"]
+    exchanged = (await rest.post("/api/v1/auth/exchange", json={"api_token": token})).json()
+    assert secrets.found_in(token).keys() == {"API token"}
+    assert secrets.found_in(exchanged["access_token"]).keys() == {"access token"}
+    assert secrets.found_in(created.json()["api_token"]["hint"]) == {}
 
 
 async def test_the_systems_own_secrets_are_known(system: Stack) -> None:
@@ -276,6 +292,9 @@ async def test_no_error_over_grpc_tells_a_secret(
         ("AuthService.Register", {"email": f"{uuid4().hex}@example.com", "password": PLANTED * 5, "name": "Ada"}),
         ("AuthService.RefreshToken", {"refresh_token": TOKEN}),
         ("AuthService.RefreshToken", {"refresh_token": TOKEN * 20}),
+        ("AuthService.ExchangeApiToken", {"api_token": API_TOKEN}),
+        ("AuthService.ExchangeApiToken", {"api_token": API_TOKEN[:-1]}),
+        ("AuthService.ExchangeApiToken", {"api_token": API_TOKEN * 20}),
         ("AuthService.ChangePassword", {"current_password": PLANTED, "new_password": PLANTED}),
         ("UserService.DeleteMe", {"password": PLANTED}),
     ]
@@ -332,7 +351,9 @@ async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
     other = await make_account(rest)
     wrong_refresh, (head, payload, _) = randomness.token_urlsafe(32), other.access_token.split(".")
     wrong_access = f"{head}.{payload}.{randomness.token_urlsafe(64)}"
+    wrong_api_token = new_api_token()
     secrets.add("refresh token", wrong_refresh)
+    secrets.add("API token", wrong_api_token)
     secrets.add_access_token(wrong_access)
     who = {"email": f"{uuid4().hex}@example.com"}
 
@@ -355,6 +376,17 @@ async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
     await call("POST", "tasks", 201, {"title": "a task", "due_date": None}, access)
     await call("POST", "tasks", 400, {"title": "", "description": "none"}, access)
     await call("GET", "tasks?filter=title:a", 200, token=access)
+    await call("POST", "auth/exchange", 401, {"api_token": wrong_api_token})
+    await call("POST", "auth/exchange", 401, {"api_token": wrong_api_token[:-1]})
+    await call("POST", "auth/exchange", 400, {"api_token": wrong_api_token * 20})
+    await call("POST", "auth/tokens", 400, {"name": "A script", "scopes": [wrong_api_token]}, access)
+    api_token = (await call("POST", "auth/tokens", 201, {"name": "A script", "scopes": ["tasks:read"]}, access))["token"]
+    await call("POST", "auth/exchange", 200, {"api_token": api_token})
+    await call("GET", "auth/tokens", 200, token=access)
+    await call("GET", "tasks", 200, token=api_token)
+    await call("POST", "tasks", 403, {"title": "a task"}, api_token)
+    for bad in (wrong_api_token, api_token[:-1], f"{api_token},{api_token}"):
+        await call("GET", "tasks", 401, token=bad)
     await call("POST", "auth/password", 403, {"current_password": WRONG, "new_password": CHANGED}, access)
     await call("POST", "auth/password", 200, {"current_password": PASSWORD, "new_password": CHANGED}, access)
     await call("POST", "auth/logout", 200, {"refresh_token": wrong_refresh})

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tests.planted.api_tokens import API_TOKEN_BUGS
 from tests.planted.bug import Bug
 from tests.planted.cache import CACHE_BUGS
 from tests.planted.calls import CALLS_BUGS
@@ -13,6 +14,9 @@ from tests.planted.recurrence import RECURRENCE_BUGS
 from tests.planted.reminders import REMINDER_BUGS
 from tests.planted.writes import WRITES_BUGS
 
-BUGS: Final = (*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *CLIENT_BUGS, *RECURRENCE_BUGS, *REMINDER_BUGS, *PROJECTS_BUGS)
+BUGS: Final = (
+    *(*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *API_TOKEN_BUGS, *CLIENT_BUGS),
+    *(*RECURRENCE_BUGS, *REMINDER_BUGS, *PROJECTS_BUGS),
+)
 
 __all__ = ["BUGS", "Bug"]

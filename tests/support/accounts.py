@@ -55,6 +55,13 @@ async def log_in(rest: httpx.AsyncClient, account: Account) -> Account:
     return replace(account, access_token=tokens["access_token"], refresh_token=tokens["refresh_token"])
 
 
+async def make_api_token(rest: httpx.AsyncClient, account: Account, *scopes: str, **chosen: str) -> tuple[str, str]:
+    """Creates an API token of the account. Returns its id and its text."""
+    created = await rest.post("/api/v1/auth/tokens", json={"name": "A test", "scopes": list(scopes), **chosen}, headers=account.headers)
+    assert created.status_code == 201, created.text
+    return created.json()["api_token"]["id"], created.json()["token"]
+
+
 async def log_in_rpc(channel: grpc.aio.Channel, email: str, password: str, address: tuple[str, str]) -> None:
     """Logs in over gRPC. `address` is the metadata with the client's address. Raises grpc.aio.AioRpcError."""
     stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -37,7 +37,8 @@ RUN = re.compile(r"(\\u[0-9a-f]{4}|.)\1{63,}", re.DOTALL)
 MIN_PASSWORD_CHARACTERS, MIN_DIFFERENT_CHARACTERS = 12, 6
 
 PASSWORD_FIELDS = ("password", "current_password", "new_password")
-TOKEN_PATHS = ("/api/v1/auth/login", "/api/v1/auth/refresh")
+TOKEN_PATHS = ("/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/exchange")
+API_TOKENS_PATH = "/api/v1/auth/tokens"
 
 COLUMNS = """
     SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.atttypid = 'bytea'::regtype AS is_bytes
@@ -123,7 +124,11 @@ class Secrets:
         elif path in TOKEN_PATHS and response.status_code == httpx.codes.OK:
             await response.aread()
             self.add_access_token(response.json()["access_token"])
-            self.add("refresh token", response.json()["refresh_token"])
+            if "refresh_token" in response.json():
+                self.add("refresh token", response.json()["refresh_token"])
+        elif path == API_TOKENS_PATH and response.status_code == httpx.codes.CREATED:
+            await response.aread()
+            self.add("API token", response.json()["token"])
 
     def found_in(self, text: str) -> dict[str, int]:
         """Returns the kinds of secrets in a text, each with the offset of one occurrence."""

@@ -38,7 +38,8 @@ class Element:
 class Rpc:
     """One method. `verb` and `template` come from its google.api.http rule, empty without one. `body` is the name of the body's field, or `*`.
 
-    `writes`: the method has side effects. `streams`: it answers with a stream of messages.
+    `writes`: the method has side effects. `streams`: it answers with a stream of messages. `scope`: the scope that an API token needs; empty if the
+    method takes no API token.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rpc:
     comment: str
     writes: bool
     streams: bool
+    scope: str
 
     @property
     def path(self) -> str:
@@ -132,6 +134,7 @@ def rpcs_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Rpc]:
                 comment=comments.get((SERVICES, i, METHODS, j), ""),
                 writes=method.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
                 streams=method.server_streaming,
+                scope=method.options.Extensions[access_pb2.scope],
             )
 
 

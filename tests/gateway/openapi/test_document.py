@@ -25,6 +25,7 @@ ID_OF_RESOURCE = re.compile(r"\{\w+\.id\}")
 ERRORS = ROOT / "docs" / "errors.md"
 CATALOGUED = re.compile(r"^\| `([A-Z_]+)` \| [A-Z_]+ \| ([^|]+) \|", re.MULTILINE)
 DESCRIBED = re.compile(r"^- `([A-Z_]+)`: \S", re.MULTILINE)
+SESSIONS_ONLY = "Takes no API token, only the access token of a session."
 COMMENT = """Moves a task. Takes its
  subtasks along.
 
@@ -102,7 +103,7 @@ def test_in_a_batch_the_body_has_what_the_path_has_otherwise() -> None:
 
 def test_errors_are_those_of_the_comment_and_of_the_gateway() -> None:
     responses = operation("/api/v1/tasks/{id}", "patch")["responses"]
-    assert set(responses) == {"200", "400", "401", "404", "408", "409", "413", "429", "500", "503", "504"}
+    assert set(responses) == {"200", "400", "401", "403", "404", "408", "409", "413", "429", "500", "503", "504"}
     assert "`ETAG_MISMATCH`: the task's etag has changed" in responses["409"]["description"]
     assert "`MALFORMED_REQUEST`" in responses["400"]["description"]
     public = operation("/api/v1/auth/login", "post")["responses"]
@@ -129,14 +130,24 @@ def test_security_is_that_of_the_access_option() -> None:
     for rpc in routes().rpcs:
         for rest in rpc.rest:
             security = operation(ID_OF_RESOURCE.sub("{id}", rest.template), rest.method.lower())["security"]
-            assert security == ([] if rpc.public else [{"accessToken": []}]), rpc
+            with_token = [{"apiToken": [rpc.scope]}] if rpc.scope else []
+            assert security == ([] if rpc.public else [{"accessToken": []}, *with_token]), rpc
+
+
+def test_an_operation_says_which_scope_it_needs() -> None:
+    created = operation("/api/v1/tasks", "post")
+    assert created["description"].endswith("\n\nAn API token needs the scope `tasks:write`.")
+    assert "- `SCOPE_MISSING`: the API token does not have the scope `tasks:write`." in created["responses"]["403"]["description"]
+    assert operation("/api/v1/auth/sessions", "get")["description"].endswith(SESSIONS_ONLY)
+    assert "API token" not in operation("/api/v1/auth/login", "post")["description"]
 
 
 def test_a_comment_is_split_into_its_parts() -> None:
     files = descriptor_pb2.FileDescriptorSet.FromString(planted(DESCRIPTORS.read_bytes()))
     files.file[-1].source_code_info.location.add(path=[6, 0, 2, 0], leading_comments=" " + COMMENT)
     thing = document(files.SerializeToString())["paths"]["/api/v1/things"]["post"]
-    assert (thing["summary"], thing["description"]) == ("Moves a task", "Moves a task. Takes its subtasks along.")
+    assert (thing["summary"], thing["description"]) == ("Moves a task", "Moves a task. Takes its subtasks along.\n\n" + SESSIONS_ONLY)
+    assert "- `SESSION_REQUIRED`: the caller sent an API token." in thing["responses"]["403"]["description"]
     assert "- `TASK_NOT_FOUND`: the caller has no task with this id." in thing["responses"]["404"]["description"]
     text = "A.\n\nErrors include:\n- ABORTED (ETAG_MISMATCH, X): why."
     assert (summary_of(text), description_of(text)) == ("A", "A.")
@@ -149,11 +160,13 @@ def test_an_operation_describes_every_error_of_its_comment_under_the_http_status
     stated = {(catalogue[reason], reason) for _, reason in errors_named(_comment(rpc.service, rpc.name))}
     of_gateway = {(str(reply.becomes or reply.status), ErrorReason.Name(reply.reason)) for reply in LOCAL_REPLIES if reply.reason is not None}
     assert stated
+    # The option says this, not the comment.
+    by_option = set() if rpc.public else {("403", "SCOPE_MISSING" if rpc.scope else "SESSION_REQUIRED")}
     for rest in rpc.rest:
         responses = operation(ID_OF_RESOURCE.sub("{id}", rest.template), rest.method.lower())["responses"]
         described = {(status, reason) for status, response in responses.items() for reason in DESCRIBED.findall(response["description"])}
-        assert stated <= described
-        assert described - stated <= of_gateway
+        assert stated | by_option <= described
+        assert described - stated - by_option <= of_gateway
 
 
 def _comment(service: str, method: str) -> str:

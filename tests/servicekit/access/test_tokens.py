@@ -4,6 +4,7 @@ tests/contract/test_tokens.py tests which tokens are rejected.
 """
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID, uuid4
@@ -16,6 +17,7 @@ from auth_service.sessions.tokens import AccessTokens
 from servicekit.access.tokens import TokenVerifier
 from servicekit.errors import DependencyUnavailable, TokenInvalid
 from servicekit.identity import Identity
+from servicekit.scopes import SCOPES, granted
 from tests.support.keys import key_ring
 
 ISSUER, AUDIENCE = "https://issuer.example", "audience"
@@ -71,9 +73,9 @@ class System:
         self.verifier = TokenVerifier(self.keys, self.sessions, issuer=ISSUER, audience=AUDIENCE, capacity=capacity)
         self._signing = signing
 
-    def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None) -> str:
+    def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None, scopes: Sequence[str] | None = None) -> str:
         tokens = AccessTokens(self._signing, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=ttl_seconds)
-        return tokens.issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1))[0]
+        return tokens.issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1), scopes)[0]
 
 
 async def test_a_good_token_says_who_calls() -> None:
@@ -81,6 +83,20 @@ async def test_a_good_token_says_who_calls() -> None:
     identity = await system.verifier.verify(system.issue(60, user_id))
     assert identity.user_id == user_id
     assert 55 < identity.expires_at - time.time() <= 60
+
+
+async def test_a_token_without_a_scope_may_do_everything_and_one_with_a_scope_only_that() -> None:
+    system = System()
+    assert (await system.verifier.verify(system.issue())).scopes is None
+    for scopes, grants in {
+        (): set(),
+        ("tasks:read",): {"tasks:read"},
+        ("tasks:write",): {"tasks:read", "tasks:write"},
+        ("account:read", "webhooks:manage"): {"account:read", "webhooks:manage"},
+        ("tasks:delete", "TASKS:READ", ""): set(),
+    }.items():
+        assert (await system.verifier.verify(system.issue(scopes=scopes))).scopes == grants
+    assert granted(SCOPES) == set(SCOPES)
 
 
 async def test_a_token_is_checked_once() -> None:

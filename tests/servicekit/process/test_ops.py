@@ -111,3 +111,42 @@ async def test_what_is_not_ready_is_named() -> None:
     finally:
         await ops.stop()
         await health.stop()
+
+
+async def test_a_shortcut_answers_its_requests_and_aiohttp_all_others() -> None:
+    """On one connection, in any order, whole or in pieces."""
+    health = Health([], {}, CollectorRegistry())
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nquick"
+    ops = OpsServer("127.0.0.1", 0, health, CollectorRegistry(), shortcut=lambda data: answer if data.startswith(b"GET /quick ") else None)
+    port = await ops.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for path, pieces, body in (
+            ("livez", 1, b"alive"),
+            ("quick", 1, b"quick"),
+            ("quick", 1, b"quick"),
+            ("livez", 3, b"alive"),
+            ("quick", 1, b"quick"),
+        ):
+            request = f"GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+            size = -(-len(request) // pieces)
+            for start in range(0, len(request), size):
+                writer.write(request[start : start + size])
+                await writer.drain()
+                await asyncio.sleep(0.02 if pieces > 1 else 0)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            (length,) = [int(line.partition(b":")[2]) for line in head.lower().splitlines() if line.startswith(b"content-length")]
+            assert body in await reader.readexactly(length)
+        # A connection that ends in the middle of a request disturbs nobody.
+        writer.write(b"GET /qui")
+        writer.close()
+        await writer.wait_closed()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/quick")).text == "quick"
+            assert (await client.get("/metrics")).status_code == 200
+            assert (await client.get("/nothing")).status_code == 404
+    finally:
+        await ops.stop()
+    with pytest.raises(OSError, match=r"refused|Connect"):
+        await asyncio.open_connection("127.0.0.1", port)

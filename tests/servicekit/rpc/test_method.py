@@ -8,7 +8,7 @@ from taskmanager.auth.v1 import auth_service_pb2
 from taskmanager.rpc.v1 import access_pb2
 from taskmanager.task.v1 import task_pb2, task_service_pb2
 
-from servicekit.rpc.method import ClientStreams, Method, MissingAccess, methods_of
+from servicekit.rpc.method import ClientStreams, Method, MissingAccess, WrongScope, methods_of
 
 TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
 A, B = "0190b5a0-0000-7000-8000-00000000000a", "0190b5a0-0000-7000-8000-00000000000b"
@@ -18,13 +18,15 @@ def methods() -> dict[str, Method]:
     return {method.name: method for method in methods_of(TASKS)}
 
 
-def service_without_access() -> ServiceDescriptor:
-    """Returns a service with one method, which has a REST path but no access option."""
+def service_with(access: int = 0, scope: str = "") -> ServiceDescriptor:
+    """Returns a service with one method, which has a REST path and these options."""
     pool = descriptor_pool.DescriptorPool()
     file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
     file.message_type.add(name="Nothing")
     method = file.service.add(name="Open").method.add(name="Call", input_type=".planted.Nothing", output_type=".planted.Nothing")
     method.options.Extensions[annotations_pb2.http].get = "/planted"
+    method.options.Extensions[access_pb2.access] = access
+    method.options.Extensions[access_pb2.scope] = scope
     pool.Add(file)
     return pool.FindServiceByName("planted.Open")
 
@@ -37,12 +39,31 @@ def test_access_and_names_are_read() -> None:
     assert found["GetTask"].request_type is task_service_pb2.GetTaskRequest
     auth = methods_of(auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"])
     public = {method.name for method in auth if method.access == access_pb2.ACCESS_PUBLIC}
-    assert public == {"Register", "Login", "RefreshToken", "Logout"}
+    assert public == {"Register", "Login", "RefreshToken", "Logout", "ExchangeApiToken"}
+    assert (found["GetTask"].scope, found["CreateTask"].scope) == ("tasks:read", "tasks:write")
+    (*_, sessions) = (m for m in methods_of(auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]) if m.name == "ListSessions")
+    assert sessions.scope == ""
 
 
 def test_a_method_without_access_is_refused() -> None:
     with pytest.raises(MissingAccess, match=r"planted\.Open\.Call"):
-        list(methods_of(service_without_access()))
+        list(methods_of(service_with()))
+
+
+@pytest.mark.parametrize(
+    ("access", "scope"),
+    [
+        (access_pb2.ACCESS_AUTHENTICATED, "tasks:delete"),
+        (access_pb2.ACCESS_AUTHENTICATED, "tasks:read tasks:write"),
+        (access_pb2.ACCESS_PUBLIC, "tasks:read"),
+        (access_pb2.ACCESS_INTERNAL, "tasks:read"),
+    ],
+)
+def test_a_scope_that_is_none_or_that_its_access_does_not_need_is_refused(access: int, scope: str) -> None:
+    with pytest.raises(WrongScope, match=r"planted\.Open\.Call"):
+        list(methods_of(service_with(access, scope)))
+    (method,) = methods_of(service_with(access_pb2.ACCESS_AUTHENTICATED, "tasks:read"))
+    assert method.scope == "tasks:read"
 
 
 def test_only_paths_that_name_fields_bind() -> None:

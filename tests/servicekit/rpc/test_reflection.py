@@ -16,7 +16,7 @@ from servicekit.rpc.server import GrpcServer
 from tests.servicekit.rpc.serving import TASKS, server_options
 from tests.support.waiting import eventually
 
-AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService"}
+AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService", "taskmanager.auth.v1.ApiTokenService"}
 TASK = {"taskmanager.task.v1.TaskService", "taskmanager.task.v1.ProjectService"}
 VERSIONS = ("v1", "v1alpha")
 

@@ -16,7 +16,7 @@ from servicekit.rpc.health import Health
 from servicekit.rpc.method import MissingAccess
 from servicekit.rpc.server import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, GrpcServer
 from tests.servicekit.rpc.serving import GOOD, TASK_ID, TASKS, Tasks, pipeline, server_options, serving
-from tests.servicekit.rpc.test_method import service_without_access
+from tests.servicekit.rpc.test_method import service_with
 from tests.support.errors import ApiError
 
 
@@ -26,7 +26,7 @@ def make_server() -> GrpcServer:
 
 async def test_a_method_that_does_not_say_who_may_call_it_is_refused() -> None:
     with pytest.raises(MissingAccess):
-        make_server().add(service_without_access(), [object()], pipeline(CollectorRegistry()))
+        make_server().add(service_with(), [object()], pipeline(CollectorRegistry()))
 
 
 async def test_a_method_without_a_handler_is_refused() -> None:
