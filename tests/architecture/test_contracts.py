@@ -77,6 +77,8 @@ PLANTED = [
     ("client-logic", "task_manager_client/core.py", "import httpx"),
     ("client-logic", "task_manager_client/retries.py", "import asyncio"),
     ("client-library", "task_manager_client/client.py", "import rich"),
+    ("client-library", "task_manager_client/transfer/importer.py", "import typer"),
+    ("client-files", "task_manager_client/transfer/ics.py", "from task_manager_client.transfer import importer"),
     ("client-command", "task_manager_client/cli/output.py", "from task_manager_client.cli.place import Place"),
 ]
 
