@@ -19,7 +19,7 @@ _PROJECT_FIELDS: Final = ("description", "color")
 def fit_tasks(batch: Sequence[TaskRecord], error: InvalidField, report: Report) -> None:
     """Leaves out the refused fields of the tasks of a batch. Raises the error if there is nothing to leave out."""
     changed = False
-    for path, description in sorted(error.violations, key=_behind_first):
+    for path, description in sorted(error.violations, key=_order):
         found = _TASK_FIELD.match(path)
         if found is None or int(found[1]) >= len(batch):
             continue
@@ -43,10 +43,10 @@ def fit_project(project: ProjectRecord, error: InvalidField, report: Report) -> 
         raise error
 
 
-def _behind_first(violation: tuple[str, str]) -> int:
-    """The order in which items can be removed from a list by their index."""
+def _order(violation: tuple[str, str]) -> tuple[int, int]:
+    """The tasks in their order, and of a list the last item first: so the others keep their indexes while it is removed."""
     found = _TASK_FIELD.match(violation[0])
-    return -int(found[3]) if found and found[3] else 0
+    return (int(found[1]), -int(found[3] or 0)) if found else (0, 0)
 
 
 def _leave_out(task: TaskRecord, name: str, index: str | None, description: str, report: Report) -> bool:

@@ -21,7 +21,15 @@ COLUMNS: Final = (
     *("id", "parent_id", "project", "title", "description", "status", "priority", "due", "time_zone", "recurrence", "repeats_from"),
     *("reminders", "labels", "created_at", "updated_at", "completed_at"),
 )
-_OTHER_NAMES: Final = {"due_date": "due", "due_on": "due", "rrule": "recurrence", "parent": "parent_id", "tags": "labels", "name": "title"}
+_OTHER_NAMES: Final = {
+    "due_date": "due",
+    "due_on": "due",
+    "rrule": "recurrence",
+    "parent": "parent_id",
+    "tags": "labels",
+    "name": "title",
+    "notes": "description",
+}
 _OUTPUT_ONLY: Final = frozenset({"created_at", "updated_at", "completed_at"})
 _EXECUTED: Final = tuple("=+-@\t\r'")
 _DELIMITERS: Final = ",;\t"
@@ -151,15 +159,20 @@ def _read_due(cells: Mapping[str, str], fields: NewTaskDetails, task: TaskRecord
     set_due(fields, at, "" if "time_zone" in cells else source.zone)
     if rule := cells.get("recurrence", "").strip():
         from_completion = cells.get("repeats_from", "").strip().upper() == Anchor.COMPLETION
-        fields["recurrence"] = Recurrence(rule, Anchor.COMPLETION if from_completion else Anchor.DUE)
-    reminders = []
-    for text in _split(cells.get("reminders", "")):
         try:
-            reminders.append(_reminder(text, source))
+            fields["recurrence"] = Recurrence(source.rule(rule), Anchor.COMPLETION if from_completion else Anchor.DUE)
+        except ValueError as error:
+            source.report.note(task.place, task.title, f"it does not repeat: {error}")
+    if reminders := list(_reminders(cells.get("reminders", ""), task, source)):
+        fields["reminders"] = reminders
+
+
+def _reminders(cell: str, task: TaskRecord, source: Source) -> Iterator[Reminder]:
+    for text in _split(cell):
+        try:
+            yield _reminder(text, source)
         except (ValueError, OverflowError):
             source.report.note(task.place, task.title, f"{text!r} is not a reminder such as 3600s or 2026-12-24T09:00:00Z: it is left out")
-    if reminders:
-        fields["reminders"] = reminders
 
 
 def day_or_time(text: str, source: Source) -> date:

@@ -50,7 +50,8 @@ def read(source: Source) -> Content:
             # The template of tasks that are in the file.
             continue
         else:
-            repeats = status == "recurring" or newest.get(str(raw.get("parent") or "")) == uuid
+            parent = str(raw.get("parent") or "")
+            repeats = newest.get(parent) == uuid if parent else status != "completed"
             content.tasks.append(_task(place, raw, content, source, repeats=repeats))
     return content
 

@@ -80,9 +80,9 @@ def _read_details(row: Mapping[str, str], task: TaskRecord, source: Source) -> N
     if text := row.get("date", "").strip():
         try:
             read_date(text, row.get("timezone", "").strip(), fields, source)
-        except UnclearDate as error:
+        except UnclearDate:
             language = row.get("date_lang", "").strip() or "en"
-            source.report.note(place, title, f"the date {text!r} ({language}) is left out: {error}")
+            source.report.note(place, title, f"the date {text!r} ({language}) is none that tm understands: it is left out")
     for name in _NOT_KEPT:
         if value := row.get(name, "").strip():
             source.report.note(place, title, f"{name} is left out: {value}")

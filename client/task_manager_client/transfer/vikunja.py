@@ -140,7 +140,7 @@ def _read_repetition(raw: Json, fields: NewTaskDetails, task: TaskRecord, source
     if mode == _MONTHLY:
         rule = "FREQ=MONTHLY"
     elif rest or not days:
-        source.report.note(task.place, task.title, f"it repeats every {timedelta(seconds=seconds)} hours: only whole days can be kept")
+        source.report.note(task.place, task.title, f"it repeats every {seconds} seconds: only whole days can be kept")
         return
     else:
         rule = every(days // 7, "WEEKLY") if days % 7 == 0 and days // 7 <= _LONGEST else every(days, "DAILY")
