@@ -153,7 +153,7 @@ def _advised() -> Iterator[None]:
         )
         raise
     except TaskManagerError as error:
-        error.message += ". The import is not complete: the same command continues it"
+        error.message = f"{error.message.rstrip('.')}. The import is not complete: the same command continues it."
         raise
     except KeyboardInterrupt:
         errors().print("The import is not complete: the same command continues it.", highlight=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Final, cast
 
 from task_manager_client.client import Client
@@ -25,6 +26,8 @@ Progress = Callable[[int, int], None]
 # The server's limit for a batch, and less than its limit for a request (3 MiB), which the text of the answer has too.
 BATCH_TASKS: Final = 1000
 BATCH_BYTES: Final = 2 * 1024 * 1024
+# A batch that an overloaded server did not finish in time is sent again: it is executed once.
+_SLOW_CALLS: Final = 5
 # To move a task to the bin takes up to 1000 subtasks along.
 _DELETIONS: Final = 100
 # The server moves the tasks of a large project in several calls.
@@ -97,8 +100,10 @@ class _Run:
         page = self.client.list_tasks(page_size=1, show_deleted=True)
         self.newest = page.tasks[0].created_at if page.tasks else _EARLIEST
         self._create_projects(planned.projects)
-        for number, batch in enumerate(_batches(planned.levels, self._to_create)):
-            self._create_tasks(batch, f"{self.key}-tasks-{number}")
+        for number, level in enumerate(planned.levels):
+            # One after the other: a new task comes last in its list, so this keeps the order of the file.
+            for part, batch in enumerate(_batches(level, self._to_create)):
+                self._create_tasks(batch, f"{self.key}-tasks-{number}-{part}")
         self._move_to_bin(planned)
         for number, project in enumerate(planned.projects):
             if project.deleted_at is not None:
@@ -144,12 +149,17 @@ class _Run:
         self.on_progress(self.done.tasks, self.total)
 
     def _created(self, batch: Sequence[TaskRecord], key: str) -> Sequence[Task]:
+        slow = 0
         while True:
             try:
                 return self.client.batch_create_tasks([self._to_create(task) for task in batch], idempotency_key=key)
             except InvalidField as error:
                 # A refused batch uses up no key.
                 refusals.fit_tasks(batch, error, self.report)
+            except DeadlineExceeded:
+                slow += 1
+                if slow == _SLOW_CALLS:
+                    raise
 
     def _move_to_bin(self, planned: Plan) -> None:
         """Moves the tasks to the bin that were there. Those that went there with their parent or their project go with it again."""
@@ -183,17 +193,23 @@ def _went_along(deleted_at: datetime, other: datetime | None, within: timedelta)
     return other is not None and abs(other - deleted_at) <= within
 
 
-def _batches(levels: Iterable[Sequence[TaskRecord]], request: Callable[[TaskRecord], Any]) -> Iterator[Sequence[TaskRecord]]:
-    """Yields the tasks in batches, each of one level. The levels above have been created by then."""
-    for level in levels:
-        batch: list[TaskRecord] = []
-        size = 0
-        for task in level:
-            length = len(json.dumps({"task": task_body(request(task))}, ensure_ascii=False).encode())
-            if batch and (len(batch) == BATCH_TASKS or size + length > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(task)
-            size += length
-        if batch:
+def _batches(level: Iterable[TaskRecord], request: Callable[[TaskRecord], Any]) -> Iterator[Sequence[TaskRecord]]:
+    """Yields the tasks of a level in batches, those of a list one after the other. The levels above have been created by then."""
+    lists: dict[tuple[str, str], list[TaskRecord]] = {}
+    for task in level:
+        lists.setdefault(_list(task), []).append(task)
+    batch: list[TaskRecord] = []
+    size = 0
+    for task in chain.from_iterable(lists.values()):
+        length = len(json.dumps({"task": task_body(request(task))}, ensure_ascii=False).encode())
+        if batch and (len(batch) == BATCH_TASKS or size + length > BATCH_BYTES):
             yield batch
+            batch, size = [], 0
+        batch.append(task)
+        size += length
+    if batch:
+        yield batch
+
+
+def _list(task: TaskRecord) -> tuple[str, str]:
+    return (task.parent, "") if task.parent else ("", task.project)
