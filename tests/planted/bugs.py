@@ -12,10 +12,11 @@ from tests.planted.identity import IDENTITY_BUGS
 from tests.planted.projects import PROJECTS_BUGS
 from tests.planted.recurrence import RECURRENCE_BUGS
 from tests.planted.reminders import REMINDER_BUGS
+from tests.planted.transfer import TRANSFER_BUGS
 from tests.planted.writes import WRITES_BUGS
 
 BUGS: Final = (
-    *(*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *API_TOKEN_BUGS, *CLIENT_BUGS),
+    *(*CALLS_BUGS, *CACHE_BUGS, *WRITES_BUGS, *FEED_BUGS, *IDENTITY_BUGS, *API_TOKEN_BUGS, *CLIENT_BUGS, *TRANSFER_BUGS),
     *(*RECURRENCE_BUGS, *REMINDER_BUGS, *PROJECTS_BUGS),
 )
 
