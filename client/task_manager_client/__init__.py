@@ -68,6 +68,7 @@ from task_manager_client.profiles import Profile, ProfileError
 from task_manager_client.project_values import Project, ProjectDetails, ProjectFields, ProjectPage
 from task_manager_client.retries import Retries
 from task_manager_client.tokens import MemoryStore, Tokens, TokenStore
+from task_manager_client.transfer.report import UnreadableFile
 from task_manager_client.values import (
     Actor,
     ApiToken,
@@ -182,6 +183,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnreadableFile",
     "User",
     "UserNotFound",
     "WrongPassword",
