@@ -178,10 +178,10 @@ def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound
 
 def _of_list(rules: validate_pb2.RepeatedRules) -> Iterator[Pair]:
     if rules.unique:
-        # A list of given values may be as long as there are values.
+        # A list of given values may be as long as there are values, so a longer one repeats one of them, which is the last violation of the field.
         allowed = list(getattr(rules.items.string, "in"))
         many = [*allowed, allowed[0]] if allowed else [f"{i}" for i in range(rules.max_items + 1)]
-        yield Pair("items", many[:-1], many, str(rules.max_items))
+        yield Pair("items", many[:-1], many, "unique" if allowed else str(rules.max_items))
         yield Pair("unique", many[:2], many[:1] * 2, "unique")
     else:
         yield Pair("items", Copies(rules.max_items), Copies(rules.max_items + 1), str(rules.max_items))
