@@ -12,6 +12,8 @@ from buf.validate import validate_pb2
 from taskmanager.auth.v1 import api_token_service_pb2
 from taskmanager.rpc.v1 import access_pb2
 
+from devstack.config import HOST
+from devstack.stack import Stack
 from servicekit.scopes import SCOPES, granted
 from tests.contract.conftest import Ways
 from tests.contract.generated import cases
@@ -98,6 +100,18 @@ async def test_two_headers_of_which_one_is_an_api_token_are_refused(first: bool,
     for other in ("Bearer nonsense", f"Bearer {account.access_token}", f"Bearer {token}"):
         pair = [("authorization", f"Bearer {token}"), ("authorization", other)]
         assert (await rest.get("/api/v1/tasks", headers=pair if first else pair[::-1])).status_code == httpx.codes.UNAUTHORIZED
+
+
+async def test_two_headers_are_refused_by_the_endpoint_itself(system: Stack, rest: httpx.AsyncClient) -> None:
+    """The gateway joins two headers to one, so only another client of the port sends two."""
+    _, account = await make_world(rest)
+    _, token = await make_api_token(rest, account, *SCOPES)
+    url = f"http://{HOST}:{system.state.processes['auth-1'].ops_port}/exchange"
+    header = ("authorization", f"Bearer {token}")
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(url, headers=[header])).status_code == httpx.codes.OK
+        for other in (header, ("authorization", "Bearer nonsense")):
+            assert (await client.get(url, headers=[header, other])).status_code == httpx.codes.UNAUTHORIZED
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < 2 else [SLOW]) for seed in range(20)])
