@@ -49,6 +49,18 @@ def test_one_request_is_never_too_large() -> None:
         budget.take(None, 1)
 
 
+def test_a_stream_holds_the_bytes_of_a_large_request_until_it_ends() -> None:
+    budget = ByteBudget(user_bytes=LARGE, process_bytes=LARGE)
+    with budget.hold(ADA, LARGE_BYTES), budget.hold(ADA, LARGE):
+        assert budget._taken == {ADA: LARGE}
+        with pytest.raises(Overloaded), budget.hold(ADA, LARGE):
+            raise AssertionError
+    assert not budget._taken
+    with pytest.raises(ZeroDivisionError), budget.hold(ADA, LARGE):
+        raise ZeroDivisionError
+    assert not budget._taken
+
+
 @pytest.mark.parametrize("fault", ["no budget", "no message", "the handler"])
 async def test_an_error_keeps_nothing_of_a_large_request(fault: str) -> None:
     """grpc keeps the error, and so the frames in its traceback, until a garbage collection."""
