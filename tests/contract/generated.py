@@ -19,9 +19,10 @@ TEXTS: Final = (
     *("", " ", "a", "Write the plan", "é", "e\u0301", "𝄞", "\u00a0", "\u200b", "a\0b", "a\nb", "<b>", "%2F", "a/b", "..", "null", "-1", "0190b5a0"),
     *("x" * 200, "x" * 201, "ß" * 51, "0190b5a0-0000-7000-8000-000000000001", "2026-01-01T00:00:00Z", "PENDING", "ΔΡΌΜΟΣ"),
 )
+# Names of the world for fields of any kind. None is a secret: the system keeps and logs what a field holds, and the canary searches there.
 NAMES: Final = (
     *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
-    *("$session_id", "$email", "$resume_token", "$api_token_id", "$api_token"),
+    *("$session_id", "$email", "$resume_token", "$api_token_id"),
 )
 FILTERS: Final = (
     *("", "status = PENDING", "priority >= 3 AND NOT labels:work", 'title:"task"', "due_date < 2027-01-01", "title", "status = ", "(priority = 1"),
