@@ -59,6 +59,7 @@ from task_manager_client.errors import (
     Unavailable,
     UnexpectedAnswer,
     UserNotFound,
+    WebhookNotFound,
     WrongPassword,
 )
 from task_manager_client.profiles import Profile, ProfileError
@@ -85,6 +86,7 @@ from task_manager_client.values import (
 from task_manager_client.wire import VERSION
 
 __version__ = VERSION
+from task_manager_client.webhook_values import NewWebhook, Webhook, WebhookDelivery, WebhookDetails, WebhookFailure, WebhookFields, WebhookState
 
 __all__ = [
     "AccessDenied",
@@ -113,6 +115,7 @@ __all__ = [
     "MemoryStore",
     "NewTask",
     "NewTaskDetails",
+    "NewWebhook",
     "NotConnected",
     "NotFound",
     "NotLoggedIn",
@@ -172,5 +175,12 @@ __all__ = [
     "UnexpectedAnswer",
     "User",
     "UserNotFound",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDetails",
+    "WebhookFailure",
+    "WebhookFields",
+    "WebhookNotFound",
+    "WebhookState",
     "WrongPassword",
 ]

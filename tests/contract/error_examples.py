@@ -182,6 +182,7 @@ EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "TOO_DEEP": _sixth_level,
     "TOO_MANY_SUBTASKS": _one_subtask_more,
     "TOO_MANY_DESCENDANTS": _many_descendants,
+    "WEBHOOK_NOT_FOUND": lambda scene: scene.call("GET", f"/api/v1/webhooks/{NO_ID}"),
     "SIBLING_NOT_FOUND": lambda scene: scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:move", {"after_id": NO_ID}),
 }
 # The reasons that one call of one client cannot provoke on a system that works.

@@ -21,7 +21,7 @@ TEXTS: Final = (
 )
 NAMES: Final = (
     *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
-    *("$session_id", "$email", "$resume_token"),
+    *("$session_id", "$email", "$resume_token", "$webhook_id"),
 )
 FILTERS: Final = (
     *("", "status = PENDING", "priority >= 3 AND NOT labels:work", 'title:"task"', "due_date < 2027-01-01", "title", "status = ", "(priority = 1"),
@@ -57,6 +57,8 @@ MASKS: Final = (
     "reminders",
     "dueDate,recurrence",
     "name,color",
+    "url,eventTypes",
+    "description,state",
     "title",
     "title,labels",
     "dueDate",
@@ -85,6 +87,8 @@ PASSWORDS: Final = ("", "seven77", "y" * 129, "\u00a0 only blanks \u00a0", "anot
 BY_NAME: Final[Mapping[str, Sequence[Any]]] = {
     "filter": FILTERS,
     "order_by": ORDERS,
+    "url": ("https://example.com/hook", "http://127.0.0.1:9/", "https://10.0.0.1/", "https://user@example.com", "example.com", ""),
+    "event_types": ("task.created", "task.reminder", "task.snoozed", ""),
     "color": ("", "#00ff7F", "#0f7", "red"),
     "due_on": ("", "2030-01-02", "2030-02-30", "9999-12-30", "9999-12-31"),
     "time_zone": ("", "UTC", "Europe/Berlin", "europe/berlin"),

@@ -15,7 +15,8 @@ from gateway.openapi.document import EXAMPLES
 WRITING: Final = os.environ.get("OPENAPI_EXAMPLES") == "write"
 # Tokens are cut, because their texts say nothing and scanners for secrets would report them.
 _TOKEN_CHARACTERS: Final = 12
-_TOKENS: Final = ("access_token", "refresh_token", "resume_token", "next_page_token")
+# Of the secret of a webhook only its prefix is left.
+_TOKENS: Final = {**dict.fromkeys(("access_token", "refresh_token", "resume_token", "next_page_token"), _TOKEN_CHARACTERS), "secret": len("whsec_")}
 # The random name in the email of an account that a test makes.
 _NAME: Final = re.compile(r"[0-9a-f]{32}@")
 # The parts of an example that differ in every run.
@@ -24,6 +25,8 @@ _CHANGING: Final = (
     (re.compile(r"\b202\d-\d\d-\d\dT[0-9:.]+Z"), "<time>"),
     (re.compile(r"[\w-]{12}…"), "<token>"),
     (re.compile(r"python-httpx/[0-9.]+"), "<client>"),
+    (re.compile(r"\bmsg_[0-9a-f]{32}\b"), "<message>"),
+    (re.compile(r'"duration": "[0-9.]+s"'), '"duration": <duration>'),
     (re.compile(r'"expires_in": \d+'), '"expires_in": <seconds>'),
 )
 
@@ -60,4 +63,4 @@ def _cut(value: Any) -> Any:
         return [_cut(part) for part in value]
     if not isinstance(value, dict):
         return value
-    return {name: f"{part[:_TOKEN_CHARACTERS]}…" if name in _TOKENS and part else _cut(part) for name, part in value.items()}
+    return {name: f"{part[: _TOKENS[name]]}…" if name in _TOKENS and part else _cut(part) for name, part in value.items()}

@@ -20,12 +20,13 @@ USER = "taskmanager.auth.v1.UserService"
 EVENT = "taskmanager.auth.v1.EventService"
 TASK = "taskmanager.task.v1.TaskService"
 PROJECT = "taskmanager.task.v1.ProjectService"
+WEBHOOK = "taskmanager.task.v1.WebhookService"
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The data that calls refer to: an account with two tasks and two projects, the second of which is archived, one more of each in the bin,
-    and a second session; and an email without an account.
+    a webhook, and a second session; and an email without an account.
     """
 
     email: str
@@ -39,6 +40,7 @@ class World:
     project_id: str
     second_project_id: str
     binned_project_id: str
+    webhook_id: str
     # After all changes of the tasks so far.
     resume_token: str
 
@@ -71,6 +73,13 @@ FULL_TASK: Mapping[str, Any] = {
 }
 NEW_TASK: Mapping[str, Any] = {**FULL_TASK, "project_id": "$project_id"}
 FULL_PROJECT: Mapping[str, Any] = {"name": "Home", "description": "All about the house.", "color": "#00ff7f"}
+# Nothing listens there, and nothing of the world's reminds.
+FULL_WEBHOOK: Mapping[str, Any] = {
+    "url": "http://127.0.0.1:9/hook?of=ada",
+    "description": "All about reminders.",
+    "event_types": ["task.reminder", "project.deleted"],
+    "state": "PAUSED",
+}
 REGISTRATION = {"email": "$free_email", "password": PASSWORD, "name": "Ada"}
 LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
@@ -185,6 +194,21 @@ ROWS = (
         {"id": "$project_id", "after_id": "$second_project_id"},
         body={"after_id": "$second_project_id"},
     ),
+    Row(f"{WEBHOOK}.CreateWebhook", "POST", "/api/v1/webhooks", 201, {"webhook": FULL_WEBHOOK}, body=FULL_WEBHOOK),
+    Row(f"{WEBHOOK}.GetWebhook", "GET", "/api/v1/webhooks/$webhook_id", 200, {"id": "$webhook_id"}),
+    Row(f"{WEBHOOK}.ListWebhooks", "GET", "/api/v1/webhooks", 200, {}),
+    Row(
+        f"{WEBHOOK}.UpdateWebhook",
+        "PATCH",
+        "/api/v1/webhooks/$webhook_id?update_mask=url,state",
+        200,
+        {"webhook": {"id": "$webhook_id", "url": "https://example.com/hook", "state": "PAUSED"}, "update_mask": "url,state"},
+        body={"url": "https://example.com/hook", "state": "PAUSED"},
+    ),
+    Row(f"{WEBHOOK}.DeleteWebhook", "DELETE", "/api/v1/webhooks/$webhook_id", 200, {"id": "$webhook_id"}),
+    Row(f"{WEBHOOK}.RotateWebhookSecret", "POST", "/api/v1/webhooks/$webhook_id:rotateSecret", 200, {"id": "$webhook_id"}, body={}),
+    Row(f"{WEBHOOK}.TestWebhook", "POST", "/api/v1/webhooks/$webhook_id:test", 200, {"id": "$webhook_id"}, body={}),
+    Row(f"{WEBHOOK}.ListWebhookDeliveries", "GET", "/api/v1/webhooks/$webhook_id/deliveries", 200, {"id": "$webhook_id"}),
 )
 
 # The requests of the internal methods.
@@ -221,7 +245,9 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     archived = await rest.post(f"/api/v1/projects/{projects[1]}:archive", headers=account.headers)
     assert archived.status_code == httpx.codes.OK, archived.text
     session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
-    objects = (session_id, *ids, *projects)
+    hook = await rest.post("/api/v1/webhooks", json={**FULL_WEBHOOK, "state": "ACTIVE"}, headers=account.headers)
+    assert hook.status_code == httpx.codes.CREATED, hook.text
+    objects = (session_id, *ids, *projects, hook.json()["webhook"]["id"])
     return World(account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token, *objects, resume_token), account
 
 
@@ -233,4 +259,4 @@ async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"
-NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 7, "no-token")
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 8, "no-token")
