@@ -78,12 +78,13 @@ class Services:
     def _own(self, kind: str) -> Mapping[str, str]:
         keys = self._keys
         stores = {"DATABASE_URL": self._database_url(_PROGRAMS[kind][2]), "REDIS_URL": self._redis_url}
+        sealing = {**stores, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
         if kind == "task-worker":
-            return stores
+            return sealing
         if kind == "auth":
-            return {**stores, "SERVICE_TOKEN": keys.service_token, "KEY_ENCRYPTION_KEY": keys.key_encryption_key}
+            return {**sealing, "SERVICE_TOKEN": keys.service_token}
         return {
-            **stores,
+            **sealing,
             "SERVICE_TOKEN": keys.service_token,
             "JWKS_URL": f"http://{HOST}:{self._ports.auth[0].ops}/.well-known/jwks.json",
             "AUTH_GRPC_ENDPOINT": _target(self._ports.auth),

@@ -7,7 +7,7 @@ from servicekit.process.settings import load
 from servicekit.process.untraced import leave_out_opentelemetry
 from servicekit.stores.distribute import Distribution
 from servicekit.stores.migrate import packaged
-from servicekit.stores.rights import WorkerRights
+from task_service.rights import WORKER_RIGHTS
 
 
 async def start(command: str) -> None:
@@ -22,8 +22,7 @@ async def start(command: str) -> None:
 
 
 if __name__ == "__main__":
-    # What a worker does beyond that, task.fire_reminders does with the rights of its owner.
-    migrations = packaged("task", "task_service", WorkerRights(reads=("reminders",), calls=("fire_reminders(uuid, integer, boolean)",)))
+    migrations = packaged("task", "task_service", WORKER_RIGHTS)
     # The queue of deleted accounts is read in one order for all users.
     distribution = Distribution(migrations, "user_id", reference=("feed",), local=("account_removals",))
     main("task_service", partial(start, "run"), migrations, distribution=distribution, work=partial(start, "work"))

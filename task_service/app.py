@@ -1,17 +1,17 @@
-"""Wires the parts of the task service by constructor and runs it. Only this module may import from all packages of task_service."""
+"""Wires the parts of the task service by constructor and runs it. Only this module and `worker` may import from all packages of task_service."""
 
 from uuid import UUID, uuid4
 
 from taskmanager.auth.v1 import api_token_service_pb2, auth_service_pb2, user_pb2
-from taskmanager.task.v1 import project_service_pb2, task_service_pb2
+from taskmanager.task.v1 import project_service_pb2, task_service_pb2, webhook_service_pb2
 from uuid_utils.compat import uuid7
 
 from servicekit.access.jwks import REFRESH_SECONDS, RemoteKeys
 from servicekit.access.revocations import CHANNEL, POLL_SECONDS, RETRY_SECONDS, Revocations
+from servicekit.access.seal import Seal
 from servicekit.access.tokens import TokenVerifier
 from servicekit.process import app
 from servicekit.process.periodic import Periodic
-from servicekit.rpc.admission import NoTokens
 from servicekit.rpc.metrics import registry
 from servicekit.rpc.paging import PlaceTokens, page_tokens
 from servicekit.stores.migrate import packaged
@@ -19,6 +19,7 @@ from servicekit.stores.postgres import Database
 from servicekit.stores.redis import Redis
 from servicekit.stores.upkeep import INTERVAL_SECONDS, Upkeep
 from servicekit.stores.wakeups import Announcements, Wakeups
+from task_service import worker
 from task_service.accounts import service as deleted_accounts
 from task_service.accounts.auth_events import AuthEvents
 from task_service.accounts.repository import PostgresAccountRows
@@ -38,9 +39,6 @@ from task_service.projects.checks import ProjectChecks
 from task_service.projects.handler import ProjectHandler
 from task_service.projects.repository import PostgresProjects
 from task_service.projects.service import ProjectService
-from task_service.reminders import service as reminding
-from task_service.reminders.repository import PostgresReminders
-from task_service.reminders.service import Reminders
 from task_service.settings import Settings, WorkerSettings
 from task_service.tasks.cache import CachedTasks
 from task_service.tasks.checks import TaskChecks
@@ -48,6 +46,12 @@ from task_service.tasks.handler import TaskHandler
 from task_service.tasks.messages import encode
 from task_service.tasks.repository import PostgresTasks, removals
 from task_service.tasks.service import TaskService
+from task_service.webhooks import service as webhooks
+from task_service.webhooks.checks import WebhookChecks
+from task_service.webhooks.handler import WebhookHandler
+from task_service.webhooks.repository import PostgresWebhooks
+from task_service.webhooks.service import WebhookService
+from task_service.webhooks.signing import WebhookSeal
 
 # The gateway routes reflection and health checks to task_service only, so task_service also describes the public services of auth_service, and asks
 # for their health.
@@ -61,27 +65,9 @@ NEIGHBOURS = (
 async def start(settings: Settings | WorkerSettings) -> None:
     """Serves, or does the work of a worker, until SIGTERM."""
     if isinstance(settings, WorkerSettings):
-        await app.run(settings, worker_parts)
+        await app.run(settings, worker.parts)
     else:
         await app.run(settings, parts)
-
-
-def worker_parts(settings: WorkerSettings) -> app.Parts:
-    """Returns the worker's own parts, wired. It serves nothing but its health."""
-    metrics = registry()
-    database = app.database(settings, metrics)
-    probe, schema_is_there = app.database_check(settings, packaged("task", "task_service"))
-    redis = Redis(settings.redis_url.get_secret_value(), metrics, traced=settings.otel_exporter_otlp_endpoint is not None)
-    announcements = Announcements(redis)
-    reminders = Reminders(PostgresReminders(database), lambda user_id: announcements.announce(channel_of(user_id)), metrics)
-    firing = Periodic("reminders", reminders.round, interval_seconds=reminding.INTERVAL_SECONDS)
-    return app.Parts(
-        handlers=[],
-        verifier=NoTokens(),
-        registry=metrics,
-        resources=[probe, redis, database, announcements, firing],
-        checks={"postgres": schema_is_there},
-    )
 
 
 def parts(settings: Settings) -> app.Parts:
@@ -112,12 +98,14 @@ def parts(settings: Settings) -> app.Parts:
     announcements = Announcements(redis)
     expired = removals(bin_days=settings.task_retention_days, change_days=settings.change_retention_days)
     upkeep = Periodic("upkeep", Upkeep(database, expired).round, interval_seconds=INTERVAL_SECONDS)
+    hooks = WebhookService(PostgresWebhooks(database), WebhookSeal(Seal(settings.key_encryption_keys)), uuid7)
+    resealing = Periodic("webhook secrets", hooks.reseal, interval_seconds=webhooks.RESEAL_INTERVAL_SECONDS)
     return app.Parts(
-        handlers=_handlers(settings, database, cache, watches, announcements),
+        handlers=[*_handlers(settings, database, cache, watches, announcements), *_of_webhooks(settings, hooks)],
         verifier=TokenVerifier(keys, revocations, issuer=settings.token_issuer, audience=settings.token_audience),
         registry=metrics,
         # Closed in reverse: the database first, because what it ends then removes its fences.
-        resources=[probe, redis, cache, following, database, fetching, events, removing, reading, wakeups, announcements, polling, upkeep],
+        resources=[probe, redis, cache, following, database, fetching, events, removing, reading, wakeups, announcements, polling, upkeep, resealing],
         checks={"postgres": schema_is_there, "signing keys": keys.ready, "events": revocations.ready},
         drains=[watches.drain],
         neighbours=dict.fromkeys(NEIGHBOURS, events.require_serving),
@@ -140,3 +128,8 @@ def _handlers(settings: Settings, database: Database, cache: CachedTasks, watche
         (task_service_pb2.DESCRIPTOR.services_by_name["TaskService"], (TaskHandler(tasks, feed.token), FeedHandler(feed), TaskChecks())),
         (project_service_pb2.DESCRIPTOR.services_by_name["ProjectService"], (ProjectHandler(projects), ProjectChecks())),
     ]
+
+
+def _of_webhooks(settings: Settings, service: WebhookService) -> app.Handlers:
+    checks = WebhookChecks(settings.allowed_networks(settings.environment), http=settings.environment == "development")
+    return [(webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"], (WebhookHandler(service), checks))]

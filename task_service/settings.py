@@ -1,18 +1,43 @@
 """The settings of the task service."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 
-from servicekit.process.settings import MIN_SECRET_CHARACTERS, Count, Port, ProcessSettings, Seconds, ServiceSettings, is_production
+from servicekit.process.settings import MIN_SECRET_CHARACTERS, Count, Port, ProcessSettings, SealSettings, Seconds, ServiceSettings, is_production
+from task_service.webhooks.targets import LOOPBACK, Network, parse_networks
 
 Days = Annotated[int, Field(ge=1, le=3650)]
 
 DEVELOPMENT_PAGE_TOKEN_KEY = "development only, not a secret at all"  # noqa: S105 - not a secret; production rejects it
 
 
-class Settings(ServiceSettings):
-    """The settings of the task service, in addition to those of every service."""
+class WebhookSettings(SealSettings):
+    """The settings of webhooks: of the service, which creates them, and of the worker, which sends to them."""
+
+    # Networks such as 10.1.0.0/16, separated by commas, whose addresses a webhook may have although they are not public.
+    webhook_allowed_networks: str = ""
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _networks_are_networks(cls, value: str) -> str:
+        try:
+            parse_networks(value)
+        except ValueError:
+            raise ValueError("must be networks such as 10.1.0.0/16, separated by commas") from None
+        return value
+
+    def allowed_networks(self, environment: str) -> Sequence[Network]:
+        """Returns the networks whose addresses a webhook may have: in development, also those of this machine."""
+        return (*parse_networks(self.webhook_allowed_networks), *(LOOPBACK if environment == "development" else ()))
+
+
+class Settings(WebhookSettings, ServiceSettings):
+    """The settings of the task service, in addition to those of every service.
+
+    The bases have this order because the validators need `environment` before the other settings.
+    """
 
     grpc_port: Port = 50052
     ops_port: Port = 9092
@@ -39,7 +64,7 @@ class Settings(ServiceSettings):
         return value
 
 
-class WorkerSettings(ProcessSettings):
+class WorkerSettings(WebhookSettings, ProcessSettings):
     """The settings of the worker. It calls no service and serves no calls, so it has neither the service token nor the page token key."""
 
     grpc_port: Port = 50053

@@ -2,37 +2,24 @@
 
 from typing import Annotated, Final
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationInfo, field_validator
 
 from auth_service.keys.domain import KeyPolicy
-from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.keys.seal import KeySeal
 from servicekit.access.tokens import MAX_LIFETIME_SECONDS
+from servicekit.process.settings import SealSettings
 
 YEAR_SECONDS: Final = 31_536_000
 
 
-class KeySettings(BaseSettings):
+class KeySettings(SealSettings):
     """The settings for the encryption and the lifetime of signing keys."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
-
-    # One or more keys of 32 bytes in base64, separated by commas. The first one encrypts, all decrypt. All replicas must have the same keys.
-    key_encryption_key: SecretStr
     key_rotation_seconds: Annotated[float, Field(ge=1, le=YEAR_SECONDS)] = 2_592_000.0
     # The time from a key's publication to its first signature. Longer than the gateway (JWKS_REFRESH_SECONDS) and the services (60 s) cache the set.
     key_lead_seconds: Annotated[float, Field(ge=0.5, le=86_400)] = 300.0
     # Access tokens (RFC 9068) cannot be revoked at all verifiers at once, so none lives longer than 15 minutes.
     access_token_ttl_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = MAX_LIFETIME_SECONDS
-
-    @field_validator("key_encryption_key")
-    @classmethod
-    def _key_encryption_key_is_one(cls, value: SecretStr) -> SecretStr:
-        try:
-            parse_key_encryption_keys(value.get_secret_value())
-        except ValueError:
-            raise ValueError("must be 32 random bytes in base64; make it with: openssl rand -base64 32") from None
-        return value
 
     @field_validator("key_lead_seconds")
     @classmethod
@@ -44,7 +31,7 @@ class KeySettings(BaseSettings):
     @property
     def key_seal(self) -> KeySeal:
         """Encrypts and decrypts the private keys."""
-        return KeySeal(parse_key_encryption_keys(self.key_encryption_key.get_secret_value()))
+        return KeySeal(self.key_encryption_keys)
 
     @property
     def key_policy(self) -> KeyPolicy:

@@ -62,6 +62,7 @@ from task_manager_client.errors import (
     Unavailable,
     UnexpectedAnswer,
     UserNotFound,
+    WebhookNotFound,
     WrongPassword,
 )
 from task_manager_client.profiles import Profile, ProfileError
@@ -92,6 +93,7 @@ from task_manager_client.values import (
 from task_manager_client.wire import VERSION
 
 __version__ = VERSION
+from task_manager_client.webhook_values import NewWebhook, Webhook, WebhookDelivery, WebhookDetails, WebhookFailure, WebhookFields, WebhookState
 
 __all__ = [
     "AccessDenied",
@@ -124,6 +126,7 @@ __all__ = [
     "NewApiToken",
     "NewTask",
     "NewTaskDetails",
+    "NewWebhook",
     "NotConnected",
     "NotFound",
     "NotLoggedIn",
@@ -186,5 +189,12 @@ __all__ = [
     "UnreadableFile",
     "User",
     "UserNotFound",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDetails",
+    "WebhookFailure",
+    "WebhookFields",
+    "WebhookNotFound",
+    "WebhookState",
     "WrongPassword",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from task_manager_client import accounts, api_tokens, lists, projects, tasks, wire
+from task_manager_client import accounts, api_tokens, lists, projects, tasks, webhooks, wire
 from task_manager_client.core import Core
 from task_manager_client.described import described
 from task_manager_client.errors import TaskManagerError
@@ -118,6 +118,14 @@ class AsyncClient:
     archive_project = _call(projects.archive_project)
     unarchive_project = _call(projects.unarchive_project)
     move_project = _call(projects.move_project)
+    create_webhook = _call(webhooks.create_webhook)
+    get_webhook = _call(webhooks.get_webhook)
+    list_webhooks = _call(webhooks.list_webhooks)
+    update_webhook = _call(webhooks.update_webhook)
+    delete_webhook = _call(webhooks.delete_webhook)
+    rotate_webhook_secret = _call(webhooks.rotate_webhook_secret)
+    test_webhook = _call(webhooks.test_webhook)
+    list_webhook_deliveries = _call(webhooks.list_webhook_deliveries)
 
     async def aclose(self) -> None:
         """Closes the connections, after the refreshes under way: their new tokens would be lost, and the old ones work only once."""

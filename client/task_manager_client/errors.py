@@ -212,6 +212,10 @@ class SiblingNotFound(NotFound):
     """The task or project before or after which to move is not in that list."""
 
 
+class WebhookNotFound(NotFound):
+    """The caller has no such webhook."""
+
+
 class LimitReached(Conflict):
     """The account has as many objects of this kind as it can have: `metadata` has the `limit`."""
 
@@ -299,6 +303,7 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "INVALID_RESUME_TOKEN": InvalidResumeToken,
     "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,
     "SERVICE_STOPPING": ServiceStopping,
+    "WEBHOOK_NOT_FOUND": WebhookNotFound,
     "PROJECT_NOT_FOUND": ProjectNotFound,
     "PROJECT_ARCHIVED": ProjectArchived,
     "PROJECT_NOT_EMPTY": ProjectNotEmpty,

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import Field, PostgresDsn, RedisDsn, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.access.seal import parse_key_encryption_keys
 from servicekit.stores.session import Pooler
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -99,6 +100,29 @@ class ServiceSettings(ProcessSettings):
     def service_tokens(self) -> list[str]:
         """All accepted service tokens. The first one is the one to send."""
         return split(self.service_token)
+
+
+class SealSettings(BaseSettings):
+    """The setting of a process that encrypts secrets for storage, or decrypts them (servicekit.access.seal)."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # One or more keys of 32 bytes in base64, separated by commas. The first one encrypts, all decrypt. All replicas must have the same keys.
+    key_encryption_key: SecretStr
+
+    @field_validator("key_encryption_key")
+    @classmethod
+    def _key_encryption_key_is_one(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_key_encryption_keys(value.get_secret_value())
+        except ValueError:
+            raise ValueError("must be 32 random bytes in base64; make it with: openssl rand -base64 32") from None
+        return value
+
+    @property
+    def key_encryption_keys(self) -> list[bytes]:
+        """The keys. The first one encrypts."""
+        return parse_key_encryption_keys(self.key_encryption_key.get_secret_value())
 
 
 def split(value: SecretStr) -> list[str]:

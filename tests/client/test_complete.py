@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 from taskmanager.auth.v1 import api_token_service_pb2, auth_service_pb2, user_pb2
 from taskmanager.rpc.v1.error_reason_pb2 import ErrorReason
-from taskmanager.task.v1 import project_pb2, project_service_pb2, task_pb2, task_service_pb2
+from taskmanager.task.v1 import project_pb2, project_service_pb2, task_pb2, task_service_pb2, webhook_pb2, webhook_service_pb2
 
 import task_manager_client
 from task_manager_client import (
@@ -24,6 +24,7 @@ from task_manager_client import (
     ExchangedToken,
     NewApiToken,
     NewTask,
+    NewWebhook,
     Project,
     ProjectFields,
     ProjectPage,
@@ -39,6 +40,11 @@ from task_manager_client import (
     TaskPage,
     TaskUpdate,
     User,
+    Webhook,
+    WebhookDelivery,
+    WebhookFailure,
+    WebhookFields,
+    WebhookState,
 )
 from task_manager_client.errors import BY_REASON
 from task_manager_client.values import TokenAnswer
@@ -83,6 +89,10 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
         (Actor, task_service_pb2.TaskChange.Actor),
         (Project, project_pb2.Project),
         (ProjectPage, project_service_pb2.ListProjectsResponse),
+        (Webhook, webhook_pb2.Webhook),
+        (WebhookFailure, webhook_pb2.Webhook.Failure),
+        (WebhookDelivery, webhook_pb2.WebhookDelivery),
+        (NewWebhook, webhook_service_pb2.CreateWebhookResponse),
         (User, user_pb2.User),
         (Session, auth_service_pb2.Session),
         (TokenAnswer, auth_service_pb2.TokenResponse),
@@ -102,6 +112,8 @@ def test_a_client_can_set_every_field_that_the_server_does_not_set() -> None:
     assert set(get_type_hints(TaskUpdate)) == later | {"id", "etag"}
     of_project = {field.name for field in project_pb2.Project.DESCRIPTOR.fields if not is_output_only(field)} - {"etag"}
     assert set(get_type_hints(ProjectFields)) == of_project
+    of_webhook = {field.name for field in webhook_pb2.Webhook.DESCRIPTOR.fields if not is_output_only(field)} - {"etag"}
+    assert set(get_type_hints(WebhookFields)) == of_webhook
 
 
 @pytest.mark.parametrize(
@@ -116,6 +128,8 @@ def test_a_client_can_set_every_field_that_the_server_does_not_set() -> None:
         ("archive_project", project_service_pb2.ArchiveProjectRequest, {"idempotency_key"}),
         ("unarchive_project", project_service_pb2.UnarchiveProjectRequest, {"idempotency_key"}),
         ("move_project", project_service_pb2.MoveProjectRequest, {"idempotency_key"}),
+        ("delete_webhook", webhook_service_pb2.DeleteWebhookRequest, {"idempotency_key"}),
+        ("rotate_webhook_secret", webhook_service_pb2.RotateWebhookSecretRequest, {"idempotency_key"}),
         ("watch", task_service_pb2.WatchTasksRequest, {"checkpoints"}),
     ],
 )
@@ -159,6 +173,7 @@ async def use(client: AsyncClient) -> None:
 def test_every_enum_value_and_no_other_is_known() -> None:
     assert set(Status) - {Status.UNKNOWN} == set(task_pb2.Task.Status.keys()) - {"STATUS_UNSPECIFIED"}
     assert set(ChangeKind) - {ChangeKind.UNKNOWN} == set(task_service_pb2.WatchTasksResponse.Kind.keys()) - {"KIND_UNSPECIFIED"}
+    assert set(WebhookState) - {WebhookState.UNKNOWN} == set(webhook_pb2.Webhook.State.keys()) - {"STATE_UNSPECIFIED"}
     assert set(Anchor) - {Anchor.UNKNOWN} == set(task_pb2.Recurrence.Anchor.keys()) - {"ANCHOR_UNSPECIFIED"}
     assert Status("SOMEDAY") is Status.UNKNOWN
     assert ChangeKind("SNOOZED") is ChangeKind.UNKNOWN

@@ -139,6 +139,21 @@ NARROWER: Mapping[str, Sequence[Pair]] = {
         Pair("rule", None, "FREQ=HOURLY", "FREQ"),
     ),
     "taskmanager.task.v1.Project.color": COLOR,
+    "taskmanager.task.v1.Webhook.url": (
+        Pair("min_len", "https://a", "", "1"),
+        Pair("max_len", "https://example.com/".ljust(2000, "x"), "https://example.com/".ljust(2001, "x"), "2000"),
+        Pair("ascii", None, "https://example.com/é", "ASCII"),
+        *(Pair(f"url-{beyond}", None, beyond, said) for beyond, said in (("https://10.0.0.1/", "public"), ("https://a@b.c/", "credentials"))),
+    ),
+    "taskmanager.task.v1.Webhook.state": (
+        Pair("defined", 2, 4, "defined"),
+        Pair("negative", 1, -1, "defined"),
+        Pair("disabled", None, 3, "ACTIVE or PAUSED"),
+    ),
+    "taskmanager.task.v1.Webhook.event_types": (
+        Pair("items", ["task.created"], [f"{number}" for number in range(21)], "20"),
+        Pair("unique", ["task.created", "task.deleted"], ["task.created", "task.created"], "unique"),
+    ),
     "taskmanager.task.v1.ListProjectsRequest.order_by": (Pair("max_len", "name".ljust(200), "name".ljust(201), "200"),),
     **dict.fromkeys(
         (f"taskmanager.task.v1.{message}.{name}" for message in ("MoveTaskRequest", "ListTasksRequest") for name in ("project_id", "parent_id")), ID
@@ -166,9 +181,10 @@ def _of_message(rpc: Rpc, message: Any, path: tuple[str, ...]) -> Iterator[Bound
         here = (*path, field.name)
         rules: Any = field.GetOptions().Extensions[validate_pb2.field]
         if field.is_repeated:
-            yield from (Bound(rpc, here, pair, element=False) for pair in _of_list(rules.repeated))
+            yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_list(rules.repeated))
             for pair in _of_value(rpc, field, here, rules.repeated.items):
-                at = None if pair.at is None else [pair.at]
+                # What the service accepts beyond the descriptors' bounds is unknown here.
+                at = None if pair.at is None or field.full_name in NARROWER else [pair.at]
                 yield Bound(rpc, here, Pair(pair.what, at, [pair.beyond], pair.said), element=True)
         else:
             yield from (Bound(rpc, here, pair, element=False) for pair in NARROWER.get(field.full_name) or _of_value(rpc, field, here, rules))

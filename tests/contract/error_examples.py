@@ -189,6 +189,7 @@ EXAMPLES: Final[Mapping[str, Callable[[Scene], Awaitable[httpx.Response]]]] = {
     "TOO_DEEP": _sixth_level,
     "TOO_MANY_SUBTASKS": _one_subtask_more,
     "TOO_MANY_DESCENDANTS": _many_descendants,
+    "WEBHOOK_NOT_FOUND": lambda scene: scene.call("GET", f"/api/v1/webhooks/{NO_ID}"),
     "SIBLING_NOT_FOUND": lambda scene: scene.call("POST", f"{PROJECTS}/{scene.world.project_id}:move", {"after_id": NO_ID}),
     "SCOPE_MISSING": lambda scene: scene.public("POST", TASKS, {"title": "Write the plan"}, authorization=f"Bearer {scene.world.api_token}"),
     "SESSION_REQUIRED": lambda scene: scene.public("GET", "/api/v1/auth/sessions", authorization=f"Bearer {scene.world.api_token}"),

@@ -22,7 +22,7 @@ TEXTS: Final = (
 # Names of the world for fields of any kind. None is a secret: the system keeps and logs what a field holds, and the canary searches there.
 NAMES: Final = (
     *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
-    *("$session_id", "$email", "$resume_token", "$api_token_id"),
+    *("$session_id", "$email", "$resume_token", "$api_token_id", "$webhook_id"),
 )
 FILTERS: Final = (
     *("", "status = PENDING", "priority >= 3 AND NOT labels:work", 'title:"task"', "due_date < 2027-01-01", "title", "status = ", "(priority = 1"),
@@ -58,6 +58,8 @@ MASKS: Final = (
     "reminders",
     "dueDate,recurrence",
     "name,color",
+    "url,eventTypes",
+    "description,state",
     "title",
     "title,labels",
     "dueDate",
@@ -86,6 +88,8 @@ PASSWORDS: Final = ("", "seven77", "y" * 129, "\u00a0 only blanks \u00a0", "anot
 BY_NAME: Final[Mapping[str, Sequence[Any]]] = {
     "filter": FILTERS,
     "order_by": ORDERS,
+    "url": ("https://example.com/hook", "http://127.0.0.1:9/", "https://10.0.0.1/", "https://user@example.com", "example.com", ""),
+    "event_types": ("task.created", "task.reminder", "task.snoozed", ""),
     "color": ("", "#00ff7F", "#0f7", "red"),
     "due_on": ("", "2030-01-02", "2030-02-30", "9999-12-30", "9999-12-31"),
     "time_zone": ("", "UTC", "Europe/Berlin", "europe/berlin"),

@@ -7,9 +7,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auth_service.keys.domain import StoredKey
 from auth_service.keys.repository import LIST
-from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.keys.seal import KeySeal
 from devstack import keys
 from devstack.state import State
+from servicekit.access.seal import parse_key_encryption_keys
 
 
 def secrets_of(state: State) -> keys.Keys:

@@ -15,7 +15,11 @@ from gateway.openapi.document import EXAMPLES
 WRITING: Final = os.environ.get("OPENAPI_EXAMPLES") == "write"
 # Tokens are cut, because their texts say nothing and scanners for secrets would report them.
 _TOKEN_CHARACTERS: Final = 12
-_TOKENS: Final = ("access_token", "refresh_token", "resume_token", "next_page_token", "token", "api_token")
+# Of the secret of a webhook only its prefix is left.
+_TOKENS: Final = {
+    **dict.fromkeys(("access_token", "refresh_token", "resume_token", "next_page_token", "token", "api_token"), _TOKEN_CHARACTERS),
+    "secret": len("whsec_"),
+}
 # The random name in the email of an account that a test makes.
 _NAME: Final = re.compile(r"[0-9a-f]{32}@")
 # The parts of an example that differ in every run.
@@ -25,6 +29,8 @@ _CHANGING: Final = (
     (re.compile(r"[\w-]{12}…"), "<token>"),
     (re.compile(r'"hint": "tm_\w{4}"'), '"hint": <hint>'),
     (re.compile(r"python-httpx/[0-9.]+"), "<client>"),
+    (re.compile(r"\bmsg_[0-9a-f]{32}\b"), "<message>"),
+    (re.compile(r'"duration": "[0-9.]+s"'), '"duration": <duration>'),
     (re.compile(r'"expires_in": \d+'), '"expires_in": <seconds>'),
 )
 
@@ -62,5 +68,5 @@ def _cut(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: f"{part[:_TOKEN_CHARACTERS]}…" if name in _TOKENS and part and isinstance(part, str) else _cut(part) for name, part in value.items()
+        name: f"{part[: _TOKENS[name]]}…" if name in _TOKENS and part and isinstance(part, str) else _cut(part) for name, part in value.items()
     }

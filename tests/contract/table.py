@@ -21,12 +21,13 @@ API_TOKEN = "taskmanager.auth.v1.ApiTokenService"
 EVENT = "taskmanager.auth.v1.EventService"
 TASK = "taskmanager.task.v1.TaskService"
 PROJECT = "taskmanager.task.v1.ProjectService"
+WEBHOOK = "taskmanager.task.v1.WebhookService"
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The data that calls refer to: an account with two tasks and two projects, the second of which is archived, one more of each in the bin,
-    a second session and an API token; and an email without an account.
+    a webhook, a second session and an API token; and an email without an account.
     """
 
     email: str
@@ -40,6 +41,7 @@ class World:
     project_id: str
     second_project_id: str
     binned_project_id: str
+    webhook_id: str
     api_token_id: str
     api_token: str
     # After all changes of the tasks so far.
@@ -74,6 +76,13 @@ FULL_TASK: Mapping[str, Any] = {
 }
 NEW_TASK: Mapping[str, Any] = {**FULL_TASK, "project_id": "$project_id"}
 FULL_PROJECT: Mapping[str, Any] = {"name": "Home", "description": "All about the house.", "color": "#00ff7f"}
+# Nothing listens there, and nothing of the world's reminds.
+FULL_WEBHOOK: Mapping[str, Any] = {
+    "url": "http://127.0.0.1:9/hook?of=ada",
+    "description": "All about reminders.",
+    "event_types": ["task.reminder", "project.deleted"],
+    "state": "PAUSED",
+}
 REGISTRATION = {"email": "$free_email", "password": PASSWORD, "name": "Ada"}
 LOGIN = {"email": "$email", "password": "$password"}
 REFRESH = {"refresh_token": "$refresh_token"}
@@ -194,6 +203,21 @@ ROWS = (
         {"id": "$project_id", "after_id": "$second_project_id"},
         body={"after_id": "$second_project_id"},
     ),
+    Row(f"{WEBHOOK}.CreateWebhook", "POST", "/api/v1/webhooks", 201, {"webhook": FULL_WEBHOOK}, body=FULL_WEBHOOK),
+    Row(f"{WEBHOOK}.GetWebhook", "GET", "/api/v1/webhooks/$webhook_id", 200, {"id": "$webhook_id"}),
+    Row(f"{WEBHOOK}.ListWebhooks", "GET", "/api/v1/webhooks", 200, {}),
+    Row(
+        f"{WEBHOOK}.UpdateWebhook",
+        "PATCH",
+        "/api/v1/webhooks/$webhook_id?update_mask=url,state",
+        200,
+        {"webhook": {"id": "$webhook_id", "url": "https://example.com/hook", "state": "PAUSED"}, "update_mask": "url,state"},
+        body={"url": "https://example.com/hook", "state": "PAUSED"},
+    ),
+    Row(f"{WEBHOOK}.DeleteWebhook", "DELETE", "/api/v1/webhooks/$webhook_id", 200, {"id": "$webhook_id"}),
+    Row(f"{WEBHOOK}.RotateWebhookSecret", "POST", "/api/v1/webhooks/$webhook_id:rotateSecret", 200, {"id": "$webhook_id"}, body={}),
+    Row(f"{WEBHOOK}.TestWebhook", "POST", "/api/v1/webhooks/$webhook_id:test", 200, {"id": "$webhook_id"}, body={}),
+    Row(f"{WEBHOOK}.ListWebhookDeliveries", "GET", "/api/v1/webhooks/$webhook_id/deliveries", 200, {"id": "$webhook_id"}),
 )
 
 # The requests of the internal methods.
@@ -230,7 +254,9 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     archived = await rest.post(f"/api/v1/projects/{projects[1]}:archive", headers=account.headers)
     assert archived.status_code == httpx.codes.OK, archived.text
     session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
-    objects = (session_id, *ids, *projects)
+    hook = await rest.post("/api/v1/webhooks", json={**FULL_WEBHOOK, "state": "ACTIVE"}, headers=account.headers)
+    assert hook.status_code == httpx.codes.CREATED, hook.text
+    objects = (session_id, *ids, *projects, hook.json()["webhook"]["id"])
     token_id, token = await make_api_token(rest, account, "tasks:read")
     free_email = f"{uuid4().hex}@example.com"
     return World(account.email, free_email, account.password, account.refresh_token, *objects, token_id, token, resume_token), account
@@ -244,4 +270,4 @@ async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
 
 
 NO_ID = "0190b5a0-0000-7000-8000-000000000001"
-NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 8, "tm_none", "no-token")
+NOWHERE = World("nobody@example.com", "free@example.com", "no-password", "no-token", *[NO_ID] * 9, "tm_none", "no-token")

@@ -35,6 +35,7 @@ UNBOUNDED = {
     "taskmanager.task.v1.Task.parent_id": "the same",
     "taskmanager.task.v1.Project.color": "its pattern bounds it",
     "taskmanager.task.v1.Project.etag": "the handler of updates bounds it; creations ignore it",
+    "taskmanager.task.v1.Webhook.etag": "the handler of updates bounds it; creations ignore it",
     "taskmanager.task.v1.Task.etag": "the handlers of updates bound it; creations ignore it",
     "taskmanager.auth.v1.ListEventsRequest.after": "after the last event there are no events",
 }

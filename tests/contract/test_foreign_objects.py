@@ -40,7 +40,7 @@ UNAUTHENTICATED, NOT_FOUND, DENIED, INVALID = (
 # The World's fields that name an object, and those that only their owner may use, with the error that other users get.
 OBJECTS = (
     *("$task_id", "$second_task_id", "$binned_task_id", "$project_id", "$second_project_id", "$binned_project_id"),
-    *("$session_id", "$api_token_id"),
+    *("$session_id", "$api_token_id", "$webhook_id"),
 )
 PROOFS = {"$password": (DENIED, "WRONG_PASSWORD"), "$resume_token": (INVALID, "INVALID_RESUME_TOKEN")}
 
@@ -64,6 +64,7 @@ async def owner(rest: httpx.AsyncClient) -> Owner:
         "/api/v1/users/me": {"name": name},
         f"/api/v1/tasks/{world.task_id}": {"title": title, "description": title},
         f"/api/v1/projects/{world.project_id}": {"name": title, "description": title},
+        f"/api/v1/webhooks/{world.webhook_id}": {"description": title},
     }
     for path, body in named.items():
         assert (await rest.patch(path, json=body, headers=account.headers)).status_code == httpx.codes.OK
@@ -200,7 +201,7 @@ async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
 async def _seen(rest: httpx.AsyncClient, world: World, account: Account) -> list[Any]:
     paths = (
         *("/api/v1/users/me", "/api/v1/auth/sessions", "/api/v1/auth/tokens"),
-        *("/api/v1/tasks", f"/api/v1/tasks/{world.task_id}", "/api/v1/projects"),
+        *("/api/v1/tasks", f"/api/v1/tasks/{world.task_id}", "/api/v1/projects", "/api/v1/webhooks"),
     )
     seen = [await rest.get(path, headers=account.headers) for path in paths]
     assert [response.status_code for response in seen] == [httpx.codes.OK] * len(paths)

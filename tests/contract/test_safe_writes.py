@@ -25,13 +25,17 @@ WITH_ETAG: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
     "ReplaceTask": lambda id_, etag: {"task": {"id": id_, "title": "Changed", "etag": etag}},
     "DeleteTask": lambda id_, etag: {"id": id_, "etag": etag},
     "UpdateProject": lambda id_, etag: {"project": {"id": id_, "name": "Changed", "etag": etag}, "update_mask": "name"},
+    "UpdateWebhook": lambda id_, etag: {"webhook": {"id": id_, "description": "Changed", "etag": etag}, "update_mask": "description"},
+    **dict.fromkeys(("DeleteWebhook", "RotateWebhookSecret"), lambda id_, etag: {"id": id_, "etag": etag}),
     **dict.fromkeys(
         ("UndeleteTask", "MoveTask", "DeleteProject", "UndeleteProject", "ArchiveProject", "UnarchiveProject", "MoveProject"),
         lambda id_, etag: {"id": id_, "etag": etag},
     ),
 }
 with_etag = pytest.mark.parametrize("name", WITH_ETAG)
-without_if_match = pytest.mark.parametrize("name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks", "CreateProject"])
+without_if_match = pytest.mark.parametrize(
+    "name", ["CreateTask", "BatchCreateTasks", "BatchUpdateTasks", "BatchDeleteTasks", "CreateProject", "CreateWebhook"]
+)
 # The methods that name a task or a project which is not in the bin. The history of a task in the bin can be read.
 of_live_objects = pytest.mark.parametrize(
     ("rpc", "kind"),
@@ -49,6 +53,9 @@ async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[
     world, account = acted
     if name.startswith("Undelete"):
         return world.binned_task_id if name.endswith("Task") else world.binned_project_id, '"2"', '"1"'
+    if "Webhook" in name:
+        await call("UpdateWebhook", {"webhook": {"id": world.webhook_id, "description": "between"}}, account)
+        return world.webhook_id, '"2"', '"1"'
     if name.endswith("Project"):
         await call("UpdateProject", {"project": {"id": world.project_id, "description": "between"}}, account)
         return world.project_id, '"2"', '"1"'

@@ -1,5 +1,6 @@
 """Every scenario renders objects that an API server accepts, pods that comply with "restricted", and Deployments that stay up during a roll-out."""
 
+import ipaddress
 import re
 from copy import deepcopy
 from typing import Any
@@ -203,7 +204,25 @@ def test_nothing_can_call_the_worker(scenario: str) -> None:
 def test_the_worker_has_only_the_secrets_that_it_needs(scenario: str) -> None:
     ((_, container, _),) = environments(objects(scenario), "task-worker")
     keys = {variable["valueFrom"]["secretKeyRef"]["key"] for variable in container["env"] if "valueFrom" in variable}
-    assert keys - {"redis-password"} == {"task-worker-password"}
+    assert keys - {"redis-password"} == {"task-worker-password", "key-encryption-key"}
+
+
+@EVERY
+def test_the_worker_reaches_the_internet_and_neither_the_cluster_nor_the_node(scenario: str) -> None:
+    found = objects(scenario)
+    open_to = {
+        component(one): [peer["ipBlock"] for rule in one["spec"].get("egress", []) for peer in rule.get("to", []) if "ipBlock" in peer]
+        for one in of_kind(found, "NetworkPolicy")
+    }
+    assert {name for name, blocks in open_to.items() if any(block["cidr"] in {"0.0.0.0/0", "2000::/3", "::/0"} for block in blocks)} == {
+        "task-worker"
+    }
+    ipv4, ipv6 = (each for each in open_to["task-worker"] if each["cidr"] in {"0.0.0.0/0", "2000::/3"})
+    closed = [ipaddress.ip_network(network) for network in ipv4["except"]]
+    for address in ("10.96.0.1", "172.18.0.2", "192.168.49.2", "169.254.169.254", "100.64.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"):
+        assert any(ipaddress.ip_address(address) in network for network in closed), address
+    assert not any(ipaddress.ip_address("1.1.1.1") in network for network in closed)
+    assert ipv6 == {"cidr": "2000::/3"}
 
 
 @EVERY

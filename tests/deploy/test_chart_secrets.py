@@ -8,8 +8,8 @@ import pytest
 import yaml
 from helm_python import Chart, Config
 
-from auth_service.keys.seal import parse_key_encryption_keys
 from helm.chart import ROOT, Object, render
+from servicekit.access.seal import parse_key_encryption_keys
 from tests.deploy.cluster import cluster
 from tests.deploy.rendered import of_kind, pods
 

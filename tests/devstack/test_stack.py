@@ -93,8 +93,8 @@ async def test_each_process_is_given_the_secrets_that_it_needs(config: StackConf
     seen = {name: {key for key, value in kept.items() if value in json.dumps(environment)} for name, environment in environments.items()}
     assert seen == {
         "auth-1": {"key_encryption_key", "service_token", "auth_service_password"},
-        "task-1": {"page_token_key", "service_token", "task_service_password"},
-        "task-worker-1": {"task_worker_password"},
+        "task-1": {"key_encryption_key", "page_token_key", "service_token", "task_service_password"},
+        "task-worker-1": {"key_encryption_key", "task_worker_password"},
     }
     assert len(base64.b64decode(environments["auth-1"]["KEY_ENCRYPTION_KEY"], validate=True)) == 32
     assert environments["auth-1"]["SERVICE_TOKEN"] == environments["task-1"]["SERVICE_TOKEN"]

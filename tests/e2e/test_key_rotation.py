@@ -23,9 +23,10 @@ from taskmanager.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 from taskmanager.task.v1 import task_service_pb2, task_service_pb2_grpc
 
 from auth_service.keys.domain import StoredKey
-from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.keys.seal import KeySeal
 from devstack.config import HOST, PROJECT_ROOT, StackConfig
 from devstack.stack import Stack
+from servicekit.access.seal import parse_key_encryption_keys
 from tests.support.accounts import PASSWORD, Account, make_account
 from tests.support.databases import login
 from tests.support.errors import of_rpc

@@ -1,4 +1,4 @@
-"""The rights of the worker's role in the running system's database: it reads which reminders are due, fires them, and can do nothing else."""
+"""The rights of the worker's role in the running system's database: it fires reminders, sends to webhooks, and can do nothing else."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,28 @@ from tests.e2e.test_least_privilege import CREATIONS, OF_THE_SERVER, RIGHTS, Rol
 from tests.support.databases import login
 
 READABLE = {"task.reminders", "task.schema_migrations"}
-CALLABLE = {"task.fire_reminders(uuid,integer,boolean)"}
+SETTLING = ",".join(
+    (
+        *("uuid,uuid,uuid", "double precision", "bigint,bigint,smallint", "double precision", "boolean,uuid,text,text,integer"),
+        *("timestamp with time zone", "integer,integer,text"),
+    )
+)
+# What the worker calls, with the outcome if all arguments are NULL: no missing right, but NULL as the user's id, which no counter can have.
+CALLABLE = {
+    "task.fire_reminders(uuid,integer,boolean)": "23",
+    **dict.fromkeys(
+        (
+            "task.due_webhooks(integer)",
+            "task.take_webhook(uuid,uuid,uuid,double precision,integer,integer)",
+            f"task.settle_webhook({SETTLING})",
+            "task.renew_webhooks(uuid[],uuid[],uuid[],double precision)",
+            "task.waiting_tests(integer)",
+            "task.take_test(uuid,uuid,uuid)",
+            "task.settle_test(uuid,uuid,uuid,timestamp with time zone,integer,boolean,integer,text)",
+        ),
+        "",
+    ),
+}
 
 
 @pytest.fixture
@@ -37,11 +58,10 @@ async def test_it_writes_no_table(worker: Role) -> None:
     assert await worker.not_refused(attempt for table in tables for attempt in (*table.writes, *table.blind_writes, *table.changes)) == {}
 
 
-async def test_it_fires_reminders_and_calls_nothing_else(worker: Role) -> None:
+async def test_it_fires_reminders_sends_to_webhooks_and_calls_nothing_else(worker: Role) -> None:
     routines = [routine for schema in ("task", "auth") for routine in await worker.routines(schema)]
-    (fire,) = [routine for routine in routines if routine.signature in CALLABLE]
-    # Not a missing right, but NULL as the user's id, which no counter can have.
-    assert (await worker.outcome(fire.call)).startswith("23")
+    outcomes = {routine.signature: (await worker.outcome(routine.call))[:2] for routine in routines if routine.signature in CALLABLE}
+    assert outcomes == CALLABLE
     assert await worker.not_refused(routine.call for routine in routines if routine.signature not in CALLABLE) == {}
     assert await worker.not_refused(change for routine in routines for change in routine.changes) == {}
 

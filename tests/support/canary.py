@@ -20,11 +20,12 @@ import hypothesis
 import redis.asyncio
 
 from auth_service.keys.domain import StoredKey
-from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.keys.seal import KeySeal
 from auth_service.passwords.leaked import LeakedPasswords
 from devstack.config import HOST
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
+from servicekit.access.seal import parse_key_encryption_keys
 
 PIECE = 16
 WORD = re.compile(rf"[A-Za-z0-9_-]{{{PIECE},}}")
@@ -39,6 +40,7 @@ MIN_PASSWORD_CHARACTERS, MIN_DIFFERENT_CHARACTERS = 12, 6
 PASSWORD_FIELDS = ("password", "current_password", "new_password")
 TOKEN_PATHS = ("/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/exchange")
 API_TOKENS_PATH = "/api/v1/auth/tokens"
+WEBHOOKS_PATH = "/api/v1/webhooks"
 
 COLUMNS = """
     SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.atttypid = 'bytea'::regtype AS is_bytes
@@ -78,6 +80,10 @@ class Secrets:
         self._raw[key] = kind
         for text in (key.hex(), key.hex().upper(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")):
             self.add(kind, text)
+
+    def add_webhook_secret(self, secret: str) -> None:
+        """Adds the secret of a webhook, as its owner gets it and as the key that it is."""
+        self.add_key("webhook secret", base64.b64decode(secret.removeprefix("whsec_")))
 
     def add_password(self, password: str) -> None:
         """Adds a password, unless it also occurs in harmless texts: a short, simple or leaked one, such as `administrator`."""
@@ -129,6 +135,10 @@ class Secrets:
         elif path == API_TOKENS_PATH and response.status_code == httpx.codes.CREATED:
             await response.aread()
             self.add("API token", response.json()["token"])
+        elif path.startswith(WEBHOOKS_PATH) and response.request.method == "POST" and response.is_success:
+            await response.aread()
+            if "secret" in (said := response.json()):
+                self.add_webhook_secret(said["secret"])
 
     def found_in(self, text: str) -> dict[str, int]:
         """Returns the kinds of secrets in a text, each with the offset of one occurrence."""

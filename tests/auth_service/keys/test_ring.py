@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from auth_service.keys.domain import KeyPolicy, StoredKey, StoredKeys, key_id
 from auth_service.keys.errors import KeyNotOpened, NoSigningKey
 from auth_service.keys.ring import MIN_REREAD_INTERVAL_SECONDS, KeyRing
-from auth_service.keys.seal import KeySeal, parse_key_encryption_keys
+from auth_service.keys.seal import KeySeal
 from auth_service.keys.service import measure
 from servicekit.access.jwks import public_keys
+from servicekit.access.seal import parse_key_encryption_keys
 from servicekit.errors import DependencyUnavailable
 
 POLICY = KeyPolicy(rotation_seconds=1000, lead_seconds=100, token_seconds=60)

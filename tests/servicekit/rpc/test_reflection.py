@@ -17,7 +17,7 @@ from tests.servicekit.rpc.serving import TASKS, server_options
 from tests.support.waiting import eventually
 
 AUTH = {"taskmanager.auth.v1.AuthService", "taskmanager.auth.v1.UserService", "taskmanager.auth.v1.ApiTokenService"}
-TASK = {"taskmanager.task.v1.TaskService", "taskmanager.task.v1.ProjectService"}
+TASK = {"taskmanager.task.v1.TaskService", "taskmanager.task.v1.ProjectService", "taskmanager.task.v1.WebhookService"}
 VERSIONS = ("v1", "v1alpha")
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
