@@ -21,6 +21,7 @@ from task_manager_client import (
     api_tokens,
     projects,
     tasks,
+    webhooks,
 )
 from task_manager_client.core import Core
 from task_manager_client.errors import BY_REASON
@@ -127,7 +128,7 @@ def test_a_deadline_that_has_passed_is_not_tried_again() -> None:
 def _operation(rpc: Rpc) -> Operation[object]:
     """Returns the call of an RPC, with arguments made up for the required parameters."""
     name = rpc.snake_name
-    describe = next(getattr(module, name) for module in (tasks, projects, accounts, api_tokens) if hasattr(module, name))
+    describe = next(getattr(module, name) for module in (tasks, projects, accounts, api_tokens, webhooks) if hasattr(module, name))
     required = [each for each in inspect.signature(describe).parameters.values() if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
     made_up = {each.name: "x" if each.annotation is str else () for each in required}
     operation: Operation[object] = describe(**made_up)

@@ -67,6 +67,4 @@ def _cut(value: Any) -> Any:
         return [_cut(part) for part in value]
     if not isinstance(value, dict):
         return value
-    return {
-        name: f"{part[: _TOKENS[name]]}…" if name in _TOKENS and part and isinstance(part, str) else _cut(part) for name, part in value.items()
-    }
+    return {name: f"{part[: _TOKENS[name]]}…" if name in _TOKENS and part and isinstance(part, str) else _cut(part) for name, part in value.items()}
