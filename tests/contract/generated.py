@@ -88,7 +88,7 @@ PASSWORDS: Final = ("", "seven77", "y" * 129, "\u00a0 only blanks \u00a0", "anot
 BY_NAME: Final[Mapping[str, Sequence[Any]]] = {
     "filter": FILTERS,
     "order_by": ORDERS,
-    "url": ("https://example.com/hook", "http://127.0.0.1:9/", "https://10.0.0.1/", "https://user@example.com", "example.com", ""),
+    "url": ("https://hooks.example/tasks", "http://127.0.0.1:9/", "https://10.0.0.1/", "https://user@example.com", "example.com", ""),
     "event_types": ("task.created", "task.reminder", "task.snoozed", ""),
     "color": ("", "#00ff7F", "#0f7", "red"),
     "due_on": ("", "2030-01-02", "2030-02-30", "9999-12-30", "9999-12-31"),

@@ -32,13 +32,18 @@ QUICK_SEEDS, SEEDS = 6, 106
 # What two accounts never have in common.
 UNLIKE: Final = (
     *("created_at", "updated_at", "completed_at", "deleted_at", "archived_at", "at", "last_used_at", "expires_at", "user_agent", "address"),
-    *("access_token", "token", "hint"),
+    *("access_token", "token", "hint", "secret", "message_id", "sent_at", "duration"),
 )
+# What the worker sets at times of its own.
+LATER: Final = ("last_failure", "last_success_at")
 TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
 # The methods that return what an account has, by the service that can change it, with their requests.
 EVERY_TASK: Final = {"page_size": 100, "show_deleted": True, "order_by": "created_at", "include_total_size": True}
 EVERY_PROJECT: Final = {"page_size": 100, "show_archived": True, "show_deleted": True}
-STATES: Final[Mapping[str, Mapping[str, Any]]] = {"task": {"ListTasks": EVERY_TASK, "ListProjects": EVERY_PROJECT}, "auth": {"GetMe": {}}}
+STATES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "task": {"ListTasks": EVERY_TASK, "ListProjects": EVERY_PROJECT, "ListWebhooks": {}},
+    "auth": {"GetMe": {}},
+}
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
 
@@ -68,10 +73,16 @@ class Twin:
 
 def _without_unlike(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_unlike(item) for item in value]
+        return [_without_unlike(item) for item in value if not _is_sent_later(item)]
     if isinstance(value, dict):
-        return {name: bool(inner) if name in UNLIKE + TOKENS else _without_unlike(inner) for name, inner in value.items()}
+        known = {name: inner for name, inner in value.items() if name not in LATER}
+        return {name: bool(inner) if name in UNLIKE + TOKENS else _without_unlike(inner) for name, inner in known.items()}
     return value
+
+
+def _is_sent_later(item: Any) -> bool:
+    """Whether it is an attempt to send a change to a webhook, which the worker makes at a time of its own. A test is made at once."""
+    return isinstance(item, dict) and "message_id" in item and item["type"] != "ping"
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < QUICK_SEEDS else [SLOW]) for seed in range(SEEDS)])
