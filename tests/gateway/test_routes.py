@@ -51,7 +51,7 @@ def test_what_is_no_descriptor_set_is_refused() -> None:
 
 
 def test_the_creating_rpcs_of_the_contract() -> None:
-    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask", "CreateProject", "CreateApiToken"}
+    assert {rpc.name for rpc in routes().rpcs if rpc.creates} == {"Register", "CreateTask", "CreateProject", "CreateApiToken", "CreateWebhook"}
 
 
 @pytest.mark.parametrize(
