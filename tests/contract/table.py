@@ -262,6 +262,15 @@ async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
     return World(account.email, free_email, account.password, account.refresh_token, *objects, token_id, token, resume_token), account
 
 
+async def make_empty_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """Creates a world whose account has no tasks, projects and webhooks: their ids are of nothing."""
+    account = await make_account(rest)
+    session_id = str((await log_in(rest, account)).claims["sid"])
+    token_id, token = await make_api_token(rest, account, "tasks:read")
+    secrets = (account.email, f"{uuid4().hex}@example.com", account.password, account.refresh_token)
+    return World(*secrets, session_id, *[NO_ID] * 7, token_id, token, "no-token"), account
+
+
 async def resume_token_of(rest: httpx.AsyncClient, account: Account) -> str:
     """Returns a resume token for all changes from now on."""
     listed = await rest.get("/api/v1/tasks?page_size=1", headers=account.headers)

@@ -7,7 +7,7 @@ the gateway, and compares what both got and what both have then.
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from tests.contract.differences import DIFFERENCES, Difference
 from tests.contract.generated import Case, cases
-from tests.contract.table import World, make_world
+from tests.contract.table import World, make_empty_world, make_world
 from tests.support.accounts import Account
 from tests.support.answers import Answer, by_grpc, by_rest
 from tests.support.calls import as_dict, message_of, rpc_call
@@ -37,13 +37,10 @@ UNLIKE: Final = (
 # What the worker sets at times of its own.
 LATER: Final = ("last_failure", "last_success_at")
 TOKENS: Final = ("refresh_token", "next_page_token", "resume_token")
-# The methods that return what an account has, by the service that can change it, with their requests.
+# The methods that return what an account has, with their requests.
 EVERY_TASK: Final = {"page_size": 100, "show_deleted": True, "order_by": "created_at", "include_total_size": True}
 EVERY_PROJECT: Final = {"page_size": 100, "show_archived": True, "show_deleted": True}
-STATES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "task": {"ListTasks": EVERY_TASK, "ListProjects": EVERY_PROJECT, "ListWebhooks": {}},
-    "auth": {"GetMe": {}},
-}
+STATE: Final[Mapping[str, Mapping[str, Any]]] = {"GetMe": {}, "ListTasks": EVERY_TASK, "ListProjects": EVERY_PROJECT, "ListWebhooks": {}}
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
 
@@ -87,16 +84,36 @@ def _is_sent_later(item: Any) -> bool:
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < QUICK_SEEDS else [SLOW]) for seed in range(SEEDS)])
 async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_channel: grpc.aio.Channel) -> None:
+    of_account, of_tasks = _parted(cases(seed, CASES))
+    await _agree(f"seed {seed}", of_tasks, make_world, rest, gateway_channel)
+    await _agree(f"seed {seed}, of the account", of_account, make_empty_world, rest, gateway_channel)
+
+
+def _parted(made: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """Returns the cases that can change an account, after which it needs a successor, and the others."""
+    parts: tuple[list[Case], list[Case]] = [], []
+    for case in made:
+        parts[not (case.rpc.writes and case.rpc.program == "auth")].append(case)
+    return parts
+
+
+async def _agree(
+    name: str,
+    made: Sequence[Case],
+    make: Callable[[httpx.AsyncClient], Awaitable[tuple[World, Account]]],
+    rest: httpx.AsyncClient,
+    channel: grpc.aio.Channel,
+) -> None:
     twins = None
-    for number, case in enumerate(cases(seed, CASES)):
+    for number, case in enumerate(made):
         if twins is None:
-            twins = Twin(*await make_world(rest)), Twin(*await make_world(rest))
+            twins = Twin(*await make(rest)), Twin(*await make(rest))
         one, other = twins
         requests = case.request(one.world), case.request(other.world)
         answers = await asyncio.gather(
-            by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers), _by_grpc(gateway_channel, case, requests[1], _caller(case, other))
+            by_rest(rest, case.rpc, requests[0], _caller(case, one), case.headers), _by_grpc(channel, case, requests[1], _caller(case, other))
         )
-        where = f"seed {seed}, case {number}: {case}"
+        where = f"{name}, case {number}: {case}"
         if (difference := _difference(case, requests[0])) is not None:
             assert answers[0].status in difference.rest, f"{where}: not as documented ({difference.reason}): {answers[0]}"
             if answers[0].outcome != answers[1].outcome:
@@ -104,13 +121,20 @@ async def test_rest_and_grpc_agree(seed: int, rest: httpx.AsyncClient, gateway_c
                 continue
         else:
             assert _seen(one, answers[0]) == _seen(other, answers[1]), where
-        if case.rpc.writes:
-            if case.rpc.program == "auth" and answers[0].error is None:
+        if case.rpc.writes and answers[0].error is None:
+            if case.rpc.program == "auth":
                 # The passwords and sessions of the two are other ones now.
                 twins = None
                 continue
-            states = await asyncio.gather(*(_state(gateway_channel, twin, case.rpc.program) for twin in twins))
-            assert states[0] == states[1], f"{where}: another effect"
+            await _require_one_state(channel, twins, where)
+    if twins is not None:
+        # What a rejected call changed shows after the next call that is not rejected, or here.
+        await _require_one_state(channel, twins, f"{name}, at the end")
+
+
+async def _require_one_state(channel: grpc.aio.Channel, twins: tuple[Twin, Twin], where: str) -> None:
+    states = await asyncio.gather(*(_state(channel, twin) for twin in twins))
+    assert states[0] == states[1], f"{where}: another effect"
 
 
 def _difference(case: Case, request: Message) -> Difference | None:
@@ -136,7 +160,7 @@ def _seen(twin: Twin, answer: Answer) -> Mapping[str, Any]:
     return {"code": error.code, "reason": error.reason, "fields": twin.common(error.fields), "metadata": twin.common(error.metadata)}
 
 
-async def _state(channel: grpc.aio.Channel, twin: Twin, program: str) -> Any:
-    """Returns everything of the account that calls of this service can change."""
-    calls = (by_grpc(channel, named(name), message_of(named(name), query), twin.account, {}) for name, query in STATES[program].items())
+async def _state(channel: grpc.aio.Channel, twin: Twin) -> Any:
+    """Returns everything of the account that calls can change."""
+    calls = (by_grpc(channel, named(name), message_of(named(name), query), twin.account, {}) for name, query in STATE.items())
     return [_seen(twin, answer) for answer in await asyncio.gather(*calls)]

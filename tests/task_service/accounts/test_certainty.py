@@ -142,7 +142,7 @@ async def _race(removal: Removal, stores: Sequence[PostgresTasks], choose: rando
         with contextlib.suppress(TokenInvalid):
             while True:
                 await insert(store, user, FIELDS)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.03)
 
     writing = [asyncio.create_task(write(store, user)) for store in stores for user in users]
     await asyncio.sleep(choose.random() * 0.02)
