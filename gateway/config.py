@@ -62,6 +62,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         descriptor_set=base64.b64encode(_for_transcoder(content)).decode(),
         lua=_lua(),
         times_lua=_times_lua(routes),
+        api_tokens_lua=(_HERE / "api_tokens.lua").read_text(encoding="utf-8"),
         exchange_request=_exchange_request(settings.exchanges[0].host),
         transcoder_errors=(_HERE / "transcoder_errors.lua").read_text(encoding="utf-8"),
         no_query=NO_QUERY,

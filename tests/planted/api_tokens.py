@@ -14,12 +14,14 @@ TEXT: Final = "auth_service/api_tokens/tokens.py"
 ENDPOINT: Final = "auth_service/api_tokens/endpoint.py"
 CONDITIONS: Final = "gateway/conditions.py"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
+GATEWAY_KEEPS: Final = "gateway/api_tokens.lua"
 RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
 
 EACH_SCOPE: Final = ("tests/contract/test_scopes.py", "-k", "each_scope or changes_nothing")
 IN_POSTGRES: Final = "tests/auth_service/api_tokens/test_service.py"
 KEPT: Final = "tests/auth_service/api_tokens/test_exchange.py"
 AT_THE_GATEWAY: Final = "tests/gateway/test_api_tokens.py"
+KEPT_THERE: Final = "tests/gateway/test_kept_access_tokens.py"
 
 API_TOKEN_BUGS: Final = (
     Bug("an API token calls a method that takes only sessions", ADMISSION, "        raise SessionRequired\n", "        return\n", EACH_SCOPE),
@@ -130,6 +132,17 @@ API_TOKEN_BUGS: Final = (
         "                  path_prefix: /exchange  #",
         (AT_THE_GATEWAY, "-k", "not_the_request"),
     ),
+    Bug(
+        "the gateway keeps an access token until its end", GATEWAY_KEEPS, " and os.time() - found.at < SECONDS", "", (KEPT_THERE, "-k", "for_seconds")
+    ),
+    Bug(
+        "the gateway keeps an access token that a service has refused",
+        GATEWAY_KEEPS,
+        'headers:get(":status") == "401"',
+        "false",
+        (KEPT_THERE, "-k", "exchanged_anew"),
+    ),
+    Bug("the gateway keeps all access tokens", GATEWAY_KEEPS, "if count == MOST then", "if false then", (KEPT_THERE, "-k", "has_a_bound")),
     Bug(
         "a task that an API token changed was changed by a session",
         "task_service/tasks/handler.py",
