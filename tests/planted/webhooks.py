@@ -42,6 +42,13 @@ WEBHOOK_BUGS: Final = (
         (SENDING_TESTS, "-k", "hangs_delays_no_other"),
     ),
     Bug(
+        "a killed worker delays its webhooks by more than 2 s",
+        SENDING,
+        "LEASE_SECONDS: Final = 1.5",
+        "LEASE_SECONDS: Final = 3.0",
+        (SENDING_TESTS, "-k", "delays_a_webhook"),
+    ),
+    Bug(
         "one public address of a name is enough",
         POSTING,
         "not all(is_allowed(address, self._allowed) for address in addresses)",
