@@ -1,7 +1,7 @@
 """Sends the changes of users to their webhooks: the work of `python -m task_service work`, in any number of processes.
 
 Contract: a webhook gets each change at least once, in the order of the log, one at a time. A process takes a webhook under a lease, which it extends
-while a request runs; if it dies, another one takes the webhook LEASE_SECONDS later and sends the change in flight again. What was sent is recorded
+while a request runs; if it dies, another one takes the webhook when the lease ends and sends the change in flight again. What was sent is recorded
 after each request, and the record says whether to go on. So a webhook that was deleted or paused gets at most the request that had begun.
 """
 
@@ -23,8 +23,10 @@ from task_service.webhooks.domain import PING, Answer, Attempt, Key, Result, Set
 from task_service.webhooks.signing import WebhookSeal, signature
 
 INTERVAL_SECONDS: Final = 0.25
-LEASE_SECONDS: Final = 3.0
-RENEWAL_SECONDS: Final = 1.0
+# A killed process delays the webhooks that it was sending to by so much. A lease that a slow receiver outlives is extended for longer.
+LEASE_SECONDS: Final = 1.5
+EXTENDED_SECONDS: Final = 3.0
+RENEWAL_SECONDS: Final = 0.5
 # Sends nothing under a lease that ends sooner.
 LEAST_LEASE_SECONDS: Final = 0.5
 TIMEOUT_SECONDS: Final = 15.0
@@ -153,9 +155,9 @@ class Sender:
         leases = {key: held.lease for key, held in self._held.items() if held.until and held.until < began + 2 * RENEWAL_SECONDS}
         if not leases:
             return
-        for key in await self._store.renew(leases, LEASE_SECONDS):
+        for key in await self._store.renew(leases, EXTENDED_SECONDS):
             if (held := self._held.get(key)) is not None and held.lease == leases[key]:
-                held.until = began + LEASE_SECONDS
+                held.until = began + EXTENDED_SECONDS
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

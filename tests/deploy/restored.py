@@ -23,7 +23,7 @@ BACK_WITHIN_SECONDS = 15.0
 # The 2 s of the contract, and a margin for a busy machine.
 REVOKED_WITHIN_SECONDS = 2.5
 # The tables that a restore changes after it has loaded the dump. Other tests check each.
-SET_ANEW = {"auth.sessions", "auth.api_tokens", "auth.signing_keys", "auth.event_counter", "task.feed"}
+SET_ANEW = {"auth.sessions", "auth.api_tokens", "auth.signing_keys", "auth.event_counter", "task.feed", "task.webhooks"}
 
 
 def watch(channel: grpc.aio.Channel, account: Account, resume_token: str = "") -> Any:

@@ -39,6 +39,7 @@ from tests.support.clients import channel_of, rest_of
 from tests.support.errors import of_response, of_rpc
 from tests.support.load import Client, Load
 from tests.support.outage import replicas, require_whole
+from tests.support.receivers import Receiver, listening
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
@@ -193,6 +194,35 @@ async def test_in_the_place_of_a_database_in_use(
     await asyncio.gather(*map(stack.start_process, replicas(stack, "auth", "task")))
     back = await eventually(lambda: log_in_again(client, leaver), within=BACK_WITHIN_SECONDS)
     assert [task.title for task in await eventually(lambda: list_tasks(client, back), within=BACK_WITHIN_SECONDS)] == ["to go with its owner"]
+
+
+async def test_webhooks_wait_for_their_owners(stack: Stack, operator: Operator, client: httpx.AsyncClient, account: Account) -> None:
+    receiver = Receiver("/hook")
+    async with listening(receiver) as url:
+        created = (await client.post("/api/v1/webhooks", json={"url": f"{url}/hook"}, headers=account.headers)).json()
+        receiver.secret, path = created["secret"], f"/api/v1/webhooks/{created['webhook']['id']}"
+
+        async def require_sent(*tasks: str) -> None:
+            assert [arrival.subject[0] for arrival in receiver.got] == [*tasks]
+
+        first = await RestTasks(client, account).create("before the backup", "setup")
+        await eventually(lambda: require_sent(first.id), within=BACK_WITHIN_SECONDS)
+        backup = await operator.backup()
+        lost = await RestTasks(client, account).create("after the backup", "setup")
+        await eventually(lambda: require_sent(first.id, lost.id), within=BACK_WITHIN_SECONDS)
+        restored = await operator.restore("--replace", backup)
+        assert restored.status == 0, restored.output
+        again = await eventually(lambda: log_in_again(client, account), within=BACK_WITHIN_SECONDS)
+        waiting = await RestTasks(client, again).create("while it is disabled", "setup")
+        found = (await client.get(path, headers=again.headers)).json()
+        assert (found["state"], found["disabled_reason"]) == ("DISABLED", "The database was restored from a backup.")
+        assert found["etag"] != created["webhook"]["etag"]
+        await asyncio.sleep(WRITING_SECONDS)
+        await require_sent(first.id, lost.id)
+        assert (await client.patch(path, json={"state": "ACTIVE"}, headers=again.headers)).is_success
+        await eventually(lambda: require_sent(first.id, lost.id, waiting.id), within=BACK_WITHIN_SECONDS)
+        # The change that is lost and the one that now has its number are two messages.
+        assert len({arrival.message_id for arrival in receiver.got}) == 3
 
 
 def _cut(path: Path) -> None:

@@ -13,6 +13,8 @@ from tests.support.outage import freeze, thaw
 PROCESSES = ("valkey", "postgres", "task-1", "task-2", "gateway")
 # The processes, besides PostgreSQL, that a change passes on its way to the watchers.
 FEED = ("valkey", "task-1", "task-2", "gateway")
+# The processes, besides the services, that a change passes on its way to a webhook, and Valkey, which it does not need.
+SENDING = ("task-worker-1", "task-worker-2", "postgres", "valkey")
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 2.5
 # The share of rounds in which faults hit two processes at the same time.
 TWO_AT_ONCE = 0.35
@@ -66,6 +68,14 @@ def pairs(seed: int) -> Iterator[Sequence[Fault]]:
         processes = rng.sample(FEED, len(FEED))
         for pair in (processes[:2], processes[2:]):
             yield [_fault(rng, process, killed=2) for process in pair]
+
+
+def kills(seed: int) -> Iterator[Fault]:
+    """Yields faults that kill one of SENDING; four in a row kill each of them. The same seed gives the same faults."""
+    rng = random.Random(seed)
+    while True:
+        for process in rng.sample(SENDING, len(SENDING)):
+            yield Fault(process, Way.KILL, rng.uniform(0, 1), rng.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
 
 
 def _fault(rng: random.Random, process: str, killed: int = 1) -> Fault:

@@ -18,7 +18,7 @@ from tests.faults.faults import schedule
 from tests.faults.witness import Witness
 from tests.support.accounts import make_account
 from tests.support.load import OK, Load
-from tests.support.outage import require_whole
+from tests.support.outage import commit_before_answering, require_whole
 from tests.support.task_api import CONNECTION, GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
@@ -36,7 +36,7 @@ EXPECTED_CODES = {OK, CONNECTION, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED
 @pytest.fixture(scope="module")
 async def stack() -> AsyncIterator[Stack]:
     async with Stack(StackConfig(task_replicas=2, environment=ENVIRONMENT, drain_delay_seconds=DRAIN_DELAY_SECONDS)) as running:
-        await _commit_before_answering(running)
+        await commit_before_answering(running)
         yield running
 
 
@@ -88,15 +88,3 @@ async def _witnesses(rest: httpx.AsyncClient, channel: grpc.aio.Channel, seed: i
         Witness(account, RestTasks(rest, account) if number % 2 else GrpcTasks(channel, account), random.Random(f"{seed} {number}"))
         for number, account in enumerate(accounts)
     ]
-
-
-async def _commit_before_answering(stack: Stack) -> None:
-    """Switches synchronous commits on. The ephemeral PostgreSQL commits asynchronously, so a SIGKILL would lose acknowledged writes."""
-    connection = await asyncpg.connect(stack.state.database_url)
-    try:
-        await connection.execute("ALTER DATABASE taskmanager SET synchronous_commit = on")
-        # Existing connections keep the old setting.
-        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'taskmanager'")
-    finally:
-        await connection.close()
-    await eventually(lambda: require_whole(stack), within=HEALTHY_WITHIN_SECONDS)

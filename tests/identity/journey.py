@@ -5,6 +5,7 @@ import secrets as randomness
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -22,6 +23,7 @@ from tests.support.waiting import eventually
 SENT_WITHIN_SECONDS = 10.0
 CHANGED, WRONG = "a password that is new", "a password that is wrong"
 RPCS = ("Register", "Login", "RefreshToken", "ChangePassword", "Logout", "ListSessions", "DeleteMe", "CreateApiToken", "ExchangeApiToken")
+WEBHOOK_RPCS = ("CreateWebhook", "RotateWebhookSecret", "TestWebhook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,19 @@ async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
     await call("POST", "tasks", 403, {"title": "a task"}, api_token)
     for bad in (wrong_api_token, api_token[:-1], f"{api_token},{api_token}"):
         await call("GET", "tasks", 401, token=bad)
+    hook = {"url": "http://127.0.0.1:9/hook"}
+    created = await call("POST", "webhooks", 201, hook, access)
+    path = f"webhooks/{created['webhook']['id']}"
+    rotated = await call("POST", f"{path}:rotateSecret", 200, {}, access)
+    for secret in (created["secret"], rotated["secret"]):
+        await call("PATCH", path, 400, {"url": secret}, access)
+        await call("PATCH", path, 400, {"url": f"http://{quote(secret, safe='')}@127.0.0.1"}, access)
+        await call("PATCH", path, 400, {"event_types": [secret]}, access)
+        await call("GET", f"webhooks?secret={quote(secret)}", 400, token=access)
+    await call("POST", f"{path}:test", 200, {}, access)
+    await call("POST", "tasks", 201, {"title": "a task for the webhook"}, access)
+    await call("GET", f"{path}/deliveries", 200, token=access)
+    await call("GET", "webhooks", 403, token=api_token)
     await call("POST", "auth/password", 403, {"current_password": WRONG, "new_password": CHANGED}, access)
     await call("POST", "auth/password", 200, {"current_password": PASSWORD, "new_password": CHANGED}, access)
     await call("POST", "auth/logout", 200, {"refresh_token": wrong_refresh})
@@ -109,12 +124,12 @@ async def _travel(rest: httpx.AsyncClient, secrets: Secrets) -> list[str]:
 
 
 def served(received: Receiver) -> set[str]:
-    """Returns the RPCs of which auth_service has sent spans."""
-    return {rpc for rpc in RPCS if any(f"/{rpc}" in span.name for span in received.spans if span.service == "auth-service")}
+    """Returns the RPCs of which the services have sent spans."""
+    return {rpc for rpc in (*RPCS, *WEBHOOK_RPCS) if any(f"/{rpc}" in span.name for span in received.spans if span.service.endswith("-service"))}
 
 
 async def _all_sent(received: Receiver, ids: list[str]) -> None:
     sent = {span.attributes.get("guid:x-request-id") for span in received.spans}
     assert set(ids) <= sent
     # Each process sends its spans at times of its own.
-    assert set(RPCS) <= served(received)
+    assert {*RPCS, *WEBHOOK_RPCS} <= served(received)

@@ -6,6 +6,7 @@ This module tests that the search finds planted secrets. It also uses every kind
 import base64
 import json
 import os
+import re
 import secrets as randomness
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from auth_service.api_tokens.tokens import new_api_token
 from devstack.data_dir import DataDir
 from devstack.stack import Stack
-from tests.identity.journey import CHANGED, RPCS, WRONG, Journey, journeyed, served
+from tests.identity.journey import CHANGED, RPCS, WEBHOOK_RPCS, WRONG, Journey, journeyed, served
 from tests.support import canary
 from tests.support.accounts import PASSWORD, Account
 from tests.support.calls import message_of
@@ -32,6 +33,10 @@ from tests.support.descriptors import named
 KEY = os.urandom(32)
 TOKEN, PAYLOAD, SIGNATURE = (randomness.token_urlsafe(size) for size in (32, 150, 64))
 API_TOKEN = new_api_token()
+# Its base64 has a sign that ends a word.
+HOOK_KEY = b"\xff" * 3 + os.urandom(29)
+HOOK_SECRET = f"whsec_{base64.b64encode(HOOK_KEY).decode()}"
+HOOK_WORD = max(re.findall(r"\w+", HOOK_SECRET.removeprefix("whsec_")), key=len)
 PLANTED = 'plänted; a "password" of ours'
 
 # Texts that contain a secret, each with the kind of the secret.
@@ -50,6 +55,9 @@ WRITTEN: Mapping[str, tuple[str, str]] = {
     "API token": (f"Bearer {API_TOKEN}", "API token"),
     "API token, cut short": (f"{API_TOKEN[:20]}…", "API token"),
     "API token, its end": (f"…{API_TOKEN[-16:]}", "API token"),
+    "webhook secret": (f"secret={HOOK_SECRET}", "webhook secret"),
+    "webhook secret, cut short": (f"whsec_{HOOK_WORD}…", "webhook secret"),
+    "webhook secret, its key in hex": (f"key {HOOK_KEY.hex()}", "webhook secret"),
     "key in hex": (f"key {KEY.hex()}", "key"),
     "key in upper hex": (KEY.hex().upper(), "key"),
     "key in base64": (base64.b64encode(KEY).decode(), "key"),
@@ -67,6 +75,7 @@ def planted() -> Secrets:
     secrets.add_password(PLANTED)
     secrets.add("refresh token", TOKEN)
     secrets.add("API token", API_TOKEN)
+    secrets.add_webhook_secret(HOOK_SECRET)
     secrets.add_access_token(f"eyJhbGciOiJFZERTQSJ9.{PAYLOAD}.{SIGNATURE}")
     secrets.add_key("key", KEY)
     return secrets
@@ -103,10 +112,11 @@ async def test_a_secret_in_a_column_is_found(planted: Secrets, database_url: str
         (KEY.hex().encode(), "key"),
         (TOKEN.encode(), "refresh token"),
         (API_TOKEN.encode(), "API token"),
+        (b"\0" + HOOK_KEY, "webhook secret"),
         (base64.urlsafe_b64decode(TOKEN + "="), "refresh token"),
         (PLANTED.encode(), "password"),
     ],
-    ids=["key", "key in hex", "token", "API token", "token as the bytes that it is", "password"],
+    ids=["key", "key in hex", "token", "API token", "key of a webhook", "token as the bytes that it is", "password"],
 )
 async def test_a_secret_in_a_column_of_bytes_is_found(planted: Secrets, database_url: str, data: bytes, kind: str) -> None:
     async with _user(database_url, key=data):
@@ -186,6 +196,15 @@ async def test_an_api_token_is_remembered_and_its_hint_is_no_secret(secrets: Sec
     assert secrets.found_in(created.json()["api_token"]["hint"]) == {}
 
 
+async def test_the_secrets_of_a_webhook_are_remembered(secrets: Secrets, account: Account, rest: httpx.AsyncClient) -> None:
+    created = (await rest.post("/api/v1/webhooks", json={"url": "http://127.0.0.1:9/", "state": "PAUSED"}, headers=account.headers)).json()
+    path = f"/api/v1/webhooks/{created['webhook']['id']}"
+    rotated = (await rest.post(f"{path}:rotateSecret", json={}, headers=account.headers)).json()
+    for secret in (created["secret"], rotated["secret"]):
+        assert secrets.found_in(f"x {secret}").keys() == {"webhook secret"}
+    assert secrets.found_in((await rest.get(path, headers=account.headers)).text) == {}
+
+
 async def test_the_systems_own_secrets_are_known(system: Stack) -> None:
     secrets = Secrets()
     await secrets.learn(system)
@@ -241,7 +260,7 @@ def test_no_log_tells_a_secret(journey: Journey) -> None:
 
 def test_no_span_tells_a_secret(journey: Journey) -> None:
     spans = journey.received.spans
-    assert served(journey.received) == set(RPCS)
+    assert served(journey.received) == {*RPCS, *WEBHOOK_RPCS}
     assert {"gateway", "auth-service", "task-service"} <= {span.service for span in spans}
     # The finding names only the service: the name of the span itself could contain a secret.
     assert [f"{kind} in a span of {span.service}" for span in spans for kind in journey.secrets.found_in("\n".join(span.texts))] == []

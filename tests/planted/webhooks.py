@@ -8,6 +8,7 @@ MIGRATION: Final = "task_service/migrations/0017_webhooks.sql"
 POSTING: Final = "task_service/webhooks/posting.py"
 TARGETS: Final = "task_service/webhooks/targets.py"
 SENDING: Final = "task_service/webhooks/sending.py"
+RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
 SENDING_TESTS: Final = "tests/task_service/webhooks/test_sending.py"
 POSTING_TESTS: Final = "tests/task_service/webhooks/test_posting.py"
 TARGETS_TESTS: Final = "tests/task_service/webhooks/test_targets.py"
@@ -42,12 +43,20 @@ WEBHOOK_BUGS: Final = (
         (SENDING_TESTS, "-k", "hangs_delays_no_other"),
     ),
     Bug(
+        "a killed worker delays its webhooks by more than 2 s",
+        SENDING,
+        "LEASE_SECONDS: Final = 1.5",
+        "LEASE_SECONDS: Final = 3.0",
+        (SENDING_TESTS, "-k", "delays_a_webhook"),
+    ),
+    Bug(
         "one public address of a name is enough",
         POSTING,
         "not all(is_allowed(address, self._allowed) for address in addresses)",
         "not any(is_allowed(address, self._allowed) for address in addresses)",
         (POSTING_TESTS, "-k", "private_address"),
     ),
+    Bug("a restore keeps webhooks active", RESTORE, " WHERE state = 1;", " WHERE false;", ("tests/deploy/test_restore.py", "-k", "webhooks")),
     Bug("the sender follows redirects", POSTING, "allow_redirects=False", "allow_redirects=True", (POSTING_TESTS, "-k", "redirect")),
     Bug(
         "an IPv4 address within an IPv6 address is not seen",

@@ -83,7 +83,11 @@ class Secrets:
 
     def add_webhook_secret(self, secret: str) -> None:
         """Adds the secret of a webhook, as its owner gets it and as the key that it is."""
-        self.add_key("webhook secret", base64.b64decode(secret.removeprefix("whsec_")))
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        self.add_key("webhook secret", key)
+        # The base64 of a random key mostly has signs that end a word, so that it is not searched in pieces.
+        for part in re.findall(WORD, base64.b64encode(key).decode()):
+            self.add("webhook secret", part)
 
     def add_password(self, password: str) -> None:
         """Adds a password, unless it also occurs in harmless texts: a short, simple or leaked one, such as `administrator`."""

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 
 from devstack.stack import Stack
@@ -64,6 +65,18 @@ async def require_whole(stack: Stack) -> None:
         assert await hosts_in_use(stack, f"{kind}_service") == len(replicas(stack, kind)), f"the gateway does not use every replica of {kind}_service"
     async with httpx.AsyncClient(timeout=5) as client:
         assert (await client.get(f"{stack.state.url}/ready")).status_code == httpx.codes.OK, "the gateway is not ready"
+
+
+async def commit_before_answering(stack: Stack, *, on: bool = True) -> None:
+    """Switches synchronous commits on, or off again. The ephemeral PostgreSQL commits asynchronously, so a SIGKILL would lose acknowledged writes."""
+    connection = await asyncpg.connect(stack.state.database_url)
+    try:
+        await connection.execute(f"ALTER DATABASE taskmanager {'SET synchronous_commit = on' if on else 'RESET synchronous_commit'}")
+        # Existing connections keep the old setting.
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'taskmanager'")
+    finally:
+        await connection.close()
+    await eventually(lambda: require_whole(stack), within=WHOLE_WITHIN_SECONDS)
 
 
 def replicas(stack: Stack, *kinds: str) -> list[str]:

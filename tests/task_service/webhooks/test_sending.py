@@ -19,7 +19,7 @@ from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.writes import Creation, Deletion, Undeletion, Update
 from task_service.webhooks.domain import State, WebhookDeletion, WebhookFields, WebhookUpdate
 from task_service.webhooks.errors import WebhookNotFound
-from task_service.webhooks.sending import LEASE_SECONDS, LONGEST_RETRY_SECONDS, retry_seconds
+from task_service.webhooks.sending import EXTENDED_SECONDS, LONGEST_RETRY_SECONDS, retry_seconds
 from task_service.webhooks.service import WebhookService
 from tests.task_service.conftest import new_id
 from tests.task_service.webhooks.conftest import Receiver, Worker, hook, verified
@@ -206,13 +206,36 @@ async def test_a_killed_worker_is_followed_by_another_one(
     await receiver.count(1)
     await second.start()
     # The lease of the first one is extended while its request runs.
-    await asyncio.sleep(LEASE_SECONDS + 1)
+    await asyncio.sleep(EXTENDED_SECONDS + 1)
     assert len(receiver.got) == 1
     await first.kill()
     del receiver.answers["/a"]
-    await receiver.count(3, within=LEASE_SECONDS + 2)
+    await receiver.count(3, within=EXTENDED_SECONDS + 2)
     assert titles(receiver, "/a") == ["One", "One", "Two"]
     assert receiver.got[0].headers["webhook-id"] == receiver.got[1].headers["webhook-id"]
+    await second.stop()
+
+
+async def test_a_killed_worker_delays_a_webhook_whose_receiver_is_quick_by_less_than_2_s(
+    service: WebhookService, receiver: Receiver, tasks: PostgresTasks, database: Database, actor: Actor
+) -> None:
+    first, second = Worker(database), Worker(database)
+    await hook(service, actor.user_id, f"{receiver.url}/a")
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.Response()
+
+    receiver.answers["/a"] = answer
+    await first.start()
+    await create(tasks, actor, "One")
+    await receiver.count(1)
+    began = time.monotonic()
+    await first.kill()
+    await second.start()
+    await receiver.count(2)
+    assert time.monotonic() - began < 2
+    assert titles(receiver, "/a") == ["One", "One"]
     await second.stop()
 
 

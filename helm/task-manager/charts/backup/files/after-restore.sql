@@ -17,6 +17,12 @@ UPDATE auth.sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL;
 DELETE FROM auth.api_tokens;
 DELETE FROM auth.signing_keys;
 
+-- Disable all webhooks: one that was deleted, paused or sent elsewhere after the backup would get changes again. Each keeps its place in the log.
+UPDATE task.webhooks
+   SET state = 3, disabled_reason = 'The database was restored from a backup.', updated_at = clock_timestamp(), version = version + 1,
+       lease = NULL, leased_until = NULL
+ WHERE state = 1;
+
 \if :with_deleted_accounts
 \else
     -- Accounts whose owners deleted them stay deleted. delete_user writes an event, so task_service deletes their tasks.
