@@ -219,12 +219,10 @@ def _assert_path(tree: Tree, span: Span, rpc: str, service: str = "task-service"
 
 
 def _probe(service: str, environment: Mapping[str, str]) -> Any:
-    settings = {
-        "auth_service": {"KEY_ENCRYPTION_KEY": base64.b64encode(bytes(32)).decode()},
-        "task_service": {"AUTH_GRPC_ENDPOINT": "127.0.0.1:1", "JWKS_URL": "http://127.0.0.1:1/"},
-    }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    stores = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0", "SERVICE_TOKEN": "x" * 32}
-    told = {**inherited, "ENVIRONMENT": "development", **stores, **settings[service], **environment}
+    stores = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    secrets = {"SERVICE_TOKEN": "x" * 32, "KEY_ENCRYPTION_KEY": base64.b64encode(bytes(32)).decode()}
+    others = {"AUTH_GRPC_ENDPOINT": "127.0.0.1:1", "JWKS_URL": "http://127.0.0.1:1/"}  # for task_service
+    told = {**inherited, "ENVIRONMENT": "development", **stores, **secrets, **others, **environment}
     done = subprocess.run([sys.executable, "-c", PROBE.format(service=service)], check=True, capture_output=True, timeout=30, env=told)
     return json.loads(done.stdout)
