@@ -17,7 +17,7 @@ class Identity:
     """A verified caller. `expires_at` is the token's `exp`, in seconds since 1970.
 
     `scopes` is None for a session, which may call every method. A caller with an API token has the scopes that servicekit.scopes grants it, and
-    `session_id` is then the API token's id.
+    `session_id` is then the API token's id and `api_token_name` its name. The name is empty if the access token is of auth_service from before names.
     """
 
     user_id: UUID
@@ -25,6 +25,7 @@ class Identity:
     token_id: str
     expires_at: int
     scopes: frozenset[str] | None = None
+    api_token_name: str = ""
 
     @property
     def by_api_token(self) -> bool:

@@ -40,6 +40,7 @@ class Grant:
 
     api_token_id: UUID
     user_id: UUID
+    name: str
     scopes: tuple[str, ...]
     expires_at: datetime
     use_again_at: datetime

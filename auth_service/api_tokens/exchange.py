@@ -49,7 +49,7 @@ class AccessTokens(Protocol):
     def require_key(self) -> None:
         """Raises NoSigningKey if there is no key to sign with."""
 
-    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime, scopes: Sequence[str] | None = None) -> tuple[str, int]:
+    def issue_for_api_token(self, user_id: UUID, token_id: UUID, expires_at: datetime, scopes: Sequence[str], name: str) -> tuple[str, int]:
         """Returns a signed token and its lifetime in seconds. Raises NoSigningKey."""
 
 
@@ -152,7 +152,8 @@ class Exchange:
         self._security_log.record(SecurityEvent.API_TOKEN_REFUSED, client)
 
     async def _issue(self, token_hash: bytes, grant: Grant) -> Exchanged:
-        access_token, seconds = self._access_tokens.issue(grant.user_id, grant.api_token_id, grant.expires_at, grant.scopes)
+        issued = self._access_tokens.issue_for_api_token(grant.user_id, grant.api_token_id, grant.expires_at, grant.scopes, grant.name)
+        access_token, seconds = issued
         identity = await self._verifier.verify(access_token)
         until = min(self._now() + seconds / 2, grant.use_again_at.timestamp())
         _remember(self._kept, token_hash, _Kept(access_token, until, identity.expires_at))

@@ -29,7 +29,7 @@ WITH used AS (
      WHERE token_hash = $1 AND expires_at > now() AND (last_used_at IS NULL OR last_used_at <= now() - $2::interval)
     RETURNING id, last_used_at
 )
-SELECT token.id, token.user_id, token.scopes, token.expires_at, coalesce(used.last_used_at, token.last_used_at, now()) + $2::interval
+SELECT token.id, token.user_id, token.name, token.scopes, token.expires_at, coalesce(used.last_used_at, token.last_used_at, now()) + $2::interval
   FROM auth.api_tokens AS token LEFT JOIN used ON used.id = token.id
  WHERE token.token_hash = $1 AND token.expires_at > now()
 """
@@ -85,8 +85,8 @@ class PostgresApiTokens:
         row = await self._database.fetchrow(USE, token_hash, USE_GRAIN)
         if row is None:
             return None
-        token_id, user_id, scopes, expires_at, use_again_at = row
-        return Grant(token_id, user_id, tuple(scopes), expires_at, use_again_at)
+        token_id, user_id, name, scopes, expires_at, use_again_at = row
+        return Grant(token_id, user_id, name, tuple(scopes), expires_at, use_again_at)
 
 
 def _api_token(

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -35,12 +35,21 @@ class AccessTokens:
         """Raises NoSigningKey if there is no key to sign with. Call it before any work that ends in a token."""
         self._keys.current()
 
-    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime, scopes: Sequence[str] | None = None) -> tuple[str, int]:
+    def issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime) -> tuple[str, int]:
         """Returns an access token for the user's session and its lifetime in seconds. Raises NoSigningKey.
 
-        The token does not outlive the session, except that its lifetime is at least 1 second. For an API token, `scopes` are its scopes; without
-        them, the access token has no `scope` and allows everything.
+        The token does not outlive the session, except that its lifetime is at least 1 second. It has no `scope`, so it allows everything.
         """
+        return self._issue(user_id, session_id, session_expires_at, {})
+
+    def issue_for_api_token(self, user_id: UUID, token_id: UUID, expires_at: datetime, scopes: Sequence[str], name: str) -> tuple[str, int]:
+        """Returns an access token for the user's API token, with its scopes and its name, and its lifetime in seconds. Raises NoSigningKey.
+
+        The access token does not outlive the API token, except that its lifetime is at least 1 second.
+        """
+        return self._issue(user_id, token_id, expires_at, {"scope": " ".join(scopes), "token_name": name})
+
+    def _issue(self, user_id: UUID, session_id: UUID, session_expires_at: datetime, more: Mapping[str, str]) -> tuple[str, int]:
         kid, key = self._keys.current()
         issued_at = int(self._now())
         seconds = max(1, min(self._ttl_seconds, int(session_expires_at.timestamp()) - issued_at))
@@ -52,9 +61,8 @@ class AccessTokens:
             "iat": issued_at,
             "exp": issued_at + seconds,
             "jti": secrets.token_urlsafe(16),
+            **more,
         }
-        if scopes is not None:
-            claims["scope"] = " ".join(scopes)
         return jwt.encode(claims, key, ALGORITHM, headers={"typ": TOKEN_TYPE, "kid": kid}), seconds
 
 

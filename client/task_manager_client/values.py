@@ -184,7 +184,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who made a change: a session or an API token, with its name. The server's own changes, such as reminders, have neither."""
+    """Who made a change: a session, or an API token with its name. The server's own changes, such as reminders, have neither."""
 
     session_id: str
     api_token_id: str

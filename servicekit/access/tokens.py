@@ -167,7 +167,10 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     if not (isinstance(subject, str) and isinstance(session, str) and isinstance(token_id, str) and token_id):
         raise TokenInvalid
     scopes = _scopes(claims["scope"]) if "scope" in claims else None
-    return Identity(user_id=_id(subject), session_id=_id(session), token_id=token_id, expires_at=expires_at, scopes=scopes)
+    name = claims.get("token_name", "")
+    if not isinstance(name, str):
+        raise TokenInvalid
+    return Identity(_id(subject), _id(session), token_id, expires_at, scopes=scopes, api_token_name=name)
 
 
 def _scopes(claim: Any) -> frozenset[str]:

@@ -48,7 +48,10 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """One entry of a task's history. `session_id` or `api_token_id` says who made the change; the server's own changes have neither."""
+    """One entry of a task's history. `session_id` or `api_token_id` says who made the change; the server's own changes have neither.
+
+    `actor_name` is the name of the API token. A session has no name.
+    """
 
     seq: int
     kind: ChangeKind
@@ -56,6 +59,7 @@ class TaskChange:
     changed_fields: Sequence[str]
     session_id: UUID | None
     api_token_id: UUID | None
+    actor_name: str
     task: Task
 
 

@@ -33,5 +33,6 @@ def to_history(history: History) -> task_service_pb2.ListTaskChangesResponse:
         message.at.FromDatetime(change.at)
         message.actor.session_id = "" if change.session_id is None else str(change.session_id)
         message.actor.api_token_id = "" if change.api_token_id is None else str(change.api_token_id)
+        message.actor.name = change.actor_name
         to_message(change.task, lambda message=message: message.task)  # type: ignore[misc]  # a default binds the variable of this turn
     return answer

@@ -36,11 +36,11 @@ SELECT feed.epoch, coalesce(counter.last_seq, 0) AS last_seq, change.seq, change
 """  # noqa: S608
 # Newest first. If the task has no changes before $3, it returns one row, whose change is null; no row if there is no task.
 LIST_OF_TASK: Final = f"""
-SELECT change.seq, change.kind, change.at, change.changed_fields, change.session_id, change.by_api_token,
+SELECT change.seq, change.kind, change.at, change.changed_fields, change.session_id, change.by_api_token, change.actor_name,
        {", ".join(f"task.{name}" for name in COLUMN_NAMES)}
   FROM (SELECT FROM task.tasks WHERE user_id = $1 AND id = $2) AS found
   LEFT JOIN LATERAL (
-    SELECT seq, kind, at, changed_fields, session_id, by_api_token, snapshot FROM task.changes
+    SELECT seq, kind, at, changed_fields, session_id, by_api_token, actor_name, snapshot FROM task.changes
      WHERE user_id = $1 AND task_id = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4
   ) AS change ON true
   LEFT JOIN LATERAL jsonb_populate_record(NULL::task.tasks, change.snapshot) AS task ON true
@@ -88,9 +88,9 @@ def _change(row: Any) -> Change:
 
 
 def _task_change(row: Any) -> TaskChange:
-    seq, kind, at, fields, session_id, by_api_token = row[:6]
+    seq, kind, at, fields, session_id, by_api_token, name = row[:7]
     session = None if by_api_token or session_id == NOBODY else session_id
-    return TaskChange(seq, ChangeKind(kind), at, fields, session, session_id if by_api_token else None, of_snapshot(row[6:]))
+    return TaskChange(seq, ChangeKind(kind), at, fields, session, session_id if by_api_token else None, name or "", of_snapshot(row[7:]))
 
 
 def _list(values: Collection[object]) -> Sequence[object]:

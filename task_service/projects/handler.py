@@ -69,7 +69,7 @@ class ProjectHandler:
 
 def _actor(call: Call) -> Actor:
     identity = call.identity
-    return Actor(identity.user_id, identity.session_id, call.request_id, by_api_token=identity.by_api_token)
+    return Actor(identity.user_id, identity.session_id, call.request_id, by_api_token=identity.by_api_token, name=identity.api_token_name)
 
 
 def _note(written: ProjectWritten, call: Call) -> None:

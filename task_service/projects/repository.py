@@ -56,7 +56,7 @@ COLUMNS: Final = ", ".join(COLUMN_NAMES)
 FIND: Final = f"SELECT {COLUMNS} FROM task.projects WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"  # noqa: S608
 WRITE: Final = f"""
 SELECT o_replayed, o_missing, o_more, {", ".join(f"(o_project).{name}" for name in COLUMN_NAMES)}
-  FROM task.write_project($1, $2, $3, ROW($1, $4::uuid, $5::text, $6::boolean)::task.author, $7, $8, $9, $10, $11, $12)
+  FROM task.write_project($1, $2, $3, task.author_named($1, $4, $5, $6, $7), $8, $9, $10, $11, $12, $13)
 """  # noqa: S608
 # The next tasks of a cascade, by the type of its operation.
 NEXT_TASKS: Final[Mapping[type[Cascade], str]] = {
@@ -114,7 +114,7 @@ class PostgresProjects:
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps(to_operation(operation)).decode()
         expected = (None, None) if state is None else (state.generation, state.fenced)
-        args = (actor.user_id, KINDS[type(operation)], values, actor.session_id, actor.request_id, actor.by_api_token, key, request_hash)
+        args = (actor.user_id, KINDS[type(operation)], values, actor.session_id, actor.request_id, actor.by_api_token, actor.name, key, request_hash)
         try:
             (row,) = await self._database.fetch(WRITE, *args, *expected, fenced, self._max_tasks, on_failed=on_failed)
         except asyncpg.PostgresError as error:

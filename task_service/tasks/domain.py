@@ -170,10 +170,11 @@ class Listed:
 class Actor:
     """The user, the session and the request of a write. The change log stores them.
 
-    `by_api_token`: `session_id` is the id of an API token.
+    `by_api_token`: `session_id` is the id of an API token, and `name` its name. A session has no name.
     """
 
     user_id: UUID
     session_id: UUID
     request_id: str
     by_api_token: bool = False
+    name: str = ""

@@ -88,7 +88,7 @@ FIND_ALL: Final = f"SELECT {COLUMNS} FROM task.tasks WHERE user_id = $1 AND id =
 # Selects each column of the returned task by its name.
 WRITE: Final = f"""
 SELECT o_replayed, o_missing, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)}
-  FROM task.write($1, $2, $3, ROW($1, $4::uuid, $5::text, $6::boolean)::task.author, $7, $8, $9, $10, $11, $12)
+  FROM task.write($1, $2, $3, task.author_named($1, $4, $5, $6, $7), $8, $9, $10, $11, $12, $13)
 """  # noqa: S608
 WRITE_ALL: Final = f"""
 SELECT o_write, o_error, o_message, o_replayed, {", ".join(f"(o_task).{name}" for name in COLUMN_NAMES)} FROM task.write_all($1, $2, $3)
@@ -150,7 +150,7 @@ class PostgresTasks:
         key, request_hash = (idempotency.key, idempotency.request_hash) if idempotency else (None, None)
         values = orjson.dumps(request.values()).decode()
         expected = (None, None) if state is None else (state.generation, state.fenced)
-        args = (user_id, request.kind, values, actor.session_id, actor.request_id, actor.by_api_token, key, request_hash)
+        args = (user_id, request.kind, values, actor.session_id, actor.request_id, actor.by_api_token, actor.name, key, request_hash)
         try:
             rows = await self._database.fetch(WRITE, *args, MAX_ANSWER_BYTES, *expected, request.fenced, on_failed=on_failed)
         except asyncpg.PostgresError as error:
@@ -195,7 +195,8 @@ class _Request:
     def to_join(self, n: int) -> Mapping[str, Any]:
         """Returns the write in the form that task.write_all takes."""
         joined: dict[str, Any] = {"n": n, "kind": self.kind, "operations": self.values()}
-        joined |= {"session_id": str(self.actor.session_id), "request_id": self.actor.request_id, "by_api_token": self.actor.by_api_token}
+        joined |= {"session_id": str(self.actor.session_id), "request_id": self.actor.request_id}
+        joined |= {"by_api_token": self.actor.by_api_token, "actor_name": self.actor.name}
         if self.idempotency is not None:
             joined |= {"key": self.idempotency.key, "hash": self.idempotency.request_hash.hex()}
         if self.state is not None:

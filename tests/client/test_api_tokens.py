@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from task_manager_client import ApiTokenNotFound, AsyncClient, Client, InvalidField, NotLoggedIn, ScopeMissing, SessionRequired
+from task_manager_client import Actor, ApiTokenNotFound, AsyncClient, Client, InvalidField, NotLoggedIn, ScopeMissing, SessionRequired
 from tests.client.conftest import Tm
 from tests.support.waiting import eventually
 
@@ -34,14 +34,15 @@ def test_a_token_does_what_its_scopes_say_until_it_is_deleted(client: Client, ur
 def test_the_history_of_a_task_says_which_token_changed_it(client: Client, url: str) -> None:
     project = client.create_project("shared")
     task = client.create_task("shared", project_id=project.id)
-    first, second = (client.create_api_token(name, ["tasks:write"]) for name in ("first", "second"))
+    first, second = (client.create_api_token(name, ["tasks:write"]) for name in ("first", "🦊" * 100))
     with Client(url, access_token=first.token) as script:
         script.update_task(task.id, title="changed")
     with Client(url, access_token=second.token) as script:
         script.delete_project(project.id, force=True)
+    client.delete_api_token(first.api_token.id)
     (session,) = client.list_sessions()
-    actors = [(change.actor.session_id, change.actor.api_token_id) for change in client.iter_task_changes(task.id)]
-    assert actors == [("", second.api_token.id), ("", first.api_token.id), (session.id, "")]
+    actors = [change.actor for change in client.iter_task_changes(task.id)]
+    assert actors == [Actor("", second.api_token.id, "🦊" * 100), Actor("", first.api_token.id, "first"), Actor(session.id, "", "")]
 
 
 async def test_a_deleted_token_is_refused_and_there_is_nothing_to_refresh(async_client: AsyncClient, url: str) -> None:

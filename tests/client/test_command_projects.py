@@ -137,7 +137,7 @@ def test_today_and_overdue(logged_in: Tm) -> None:
     assert tm("today", "--project", "Nowhere")[0] == 4
 
 
-def test_history(logged_in: Tm) -> None:
+def test_history(logged_in: Tm, monkeypatch: pytest.MonkeyPatch) -> None:
     tm = logged_in
     task = _add(tm, "first")
     tm("edit", task, "--title", "second", "-p", "5")
@@ -148,6 +148,9 @@ def test_history(logged_in: Tm) -> None:
     assert lines[start + 1][-2] == "session"
     history = printed_json(tm("show", task, "--history", "--json"))["history"]
     assert [change["task"]["title"] for change in history] == ["second", "first"]
+    monkeypatch.setenv("TM_TOKEN", tm("tokens", "create", "Night script", "-s", "tasks:write")[1].strip())
+    tm("done", task)
+    assert "  token Night script" in tm("show", task, "--history")[1]
 
 
 def test_a_reminder_is_a_line_of_a_stream(client: Client) -> None:

@@ -234,6 +234,8 @@ TOKENS: Mapping[str, Callable[[Forge], str]] = {
     "sid-no-id": _claim("sid", "1"),
     "jti-empty": _claim("jti", ""),
     **{f"scope-{name}": _claim("scope", value) for name, value in {"null": None, "list": ["tasks:read"], "object": {}, "true": True}.items()},
+    "name-null": _claim("token_name", None),
+    "name-list": _claim("token_name", ["script"]),
     "jti-number": _claim("jti", 1),
     "claims-list": lambda forge: forge.raw(_json(forge.header), b"[]"),
     "claims-text": lambda forge: forge.raw(_json(forge.header), b'"sub"'),

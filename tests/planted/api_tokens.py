@@ -15,6 +15,7 @@ ENDPOINT: Final = "auth_service/api_tokens/endpoint.py"
 CONDITIONS: Final = "gateway/conditions.py"
 GATEWAY: Final = "gateway/envoy.yaml.j2"
 GATEWAY_KEEPS: Final = "gateway/api_tokens.lua"
+NAMES: Final = "task_service/migrations/0018_actor_name.sql"
 RESTORE: Final = "helm/task-manager/charts/backup/files/after-restore.sql"
 
 EACH_SCOPE: Final = ("tests/contract/test_scopes.py", "-k", "each_scope or changes_nothing")
@@ -156,6 +157,27 @@ API_TOKEN_BUGS: Final = (
         ", by_api_token=identity.by_api_token",
         "",
         ("tests/client/test_api_tokens.py", "-k", "history"),
+    ),
+    Bug(
+        "a change has no name of the API token that made it",
+        "task_service/tasks/handler.py",
+        ", name=identity.api_token_name",
+        "",
+        ("tests/client/test_api_tokens.py", "-k", "history"),
+    ),
+    Bug(
+        "the name of an API token outlives its transaction",
+        NAMES,
+        "set_config('task.actor_name', coalesce(p_name, ''), true)",
+        "set_config('task.actor_name', coalesce(p_name, ''), false)",
+        ("tests/task_service/feed/test_names.py", "-k", "code_from_before"),
+    ),
+    Bug(
+        "a write that is sent with others has no name of its API token",
+        NAMES,
+        "v_write.actor_name),\n",
+        "NULL),\n",
+        ("tests/task_service/tasks/test_joined.py", "-k", "no_gap_after_writes_that"),
     ),
     Bug("a restore keeps API tokens", RESTORE, "DELETE FROM auth.api_tokens;\n", "", ("tests/deploy/test_restore.py", "-k", "other_means")),
 )

@@ -73,9 +73,14 @@ class System:
         self.verifier = TokenVerifier(self.keys, self.sessions, issuer=ISSUER, audience=AUDIENCE, capacity=capacity)
         self._signing = signing
 
-    def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None, scopes: Sequence[str] | None = None) -> str:
-        tokens = AccessTokens(self._signing, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=ttl_seconds)
-        return tokens.issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1), scopes)[0]
+    def issue(self, ttl_seconds: int = 60, user_id: UUID | None = None) -> str:
+        return self._tokens(ttl_seconds).issue(user_id or uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1))[0]
+
+    def issue_for_api_token(self, scopes: Sequence[str], name: str = "script") -> str:
+        return self._tokens(60).issue_for_api_token(uuid4(), uuid4(), datetime.now(UTC) + timedelta(days=1), scopes, name)[0]
+
+    def _tokens(self, ttl_seconds: int) -> AccessTokens:
+        return AccessTokens(self._signing, issuer=ISSUER, audience=AUDIENCE, ttl_seconds=ttl_seconds)
 
 
 async def test_a_good_token_says_who_calls() -> None:
@@ -87,7 +92,8 @@ async def test_a_good_token_says_who_calls() -> None:
 
 async def test_a_token_without_a_scope_may_do_everything_and_one_with_a_scope_only_that() -> None:
     system = System()
-    assert (await system.verifier.verify(system.issue())).scopes is None
+    identity = await system.verifier.verify(system.issue())
+    assert (identity.scopes, identity.api_token_name) == (None, "")
     for scopes, grants in {
         (): set(),
         ("tasks:read",): {"tasks:read"},
@@ -95,8 +101,14 @@ async def test_a_token_without_a_scope_may_do_everything_and_one_with_a_scope_on
         ("account:read", "webhooks:manage"): {"account:read", "webhooks:manage"},
         ("tasks:delete", "TASKS:READ", ""): set(),
     }.items():
-        assert (await system.verifier.verify(system.issue(scopes=scopes))).scopes == grants
+        assert (await system.verifier.verify(system.issue_for_api_token(scopes))).scopes == grants
     assert granted(SCOPES) == set(SCOPES)
+
+
+@pytest.mark.parametrize("name", ["a", "äあ", "🦊" * 100], ids=["short", "not ASCII", "longest"])
+async def test_the_token_of_an_api_token_has_its_name(name: str) -> None:
+    system = System()
+    assert (await system.verifier.verify(system.issue_for_api_token(["tasks:read"], name))).api_token_name == name
 
 
 async def test_a_token_is_checked_once() -> None:

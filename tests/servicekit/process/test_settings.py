@@ -15,7 +15,7 @@ DATABASE = "postgresql://user:a-long-enough-password@127.0.0.1:1/db"
 KEY_ENCRYPTION_KEYS = ",".join(base64.b64encode(os.urandom(32)).decode() for _ in range(2))
 BOTH = {"DATABASE_URL": DATABASE, "REDIS_URL": "redis://127.0.0.1:1/0", "SERVICE_TOKEN": "0123456789abcdef0123456789abcdef"}
 AUTH = BOTH | {"KEY_ENCRYPTION_KEY": KEY_ENCRYPTION_KEYS}
-TASK = BOTH | {"JWKS_URL": "http://127.0.0.1:1/jwks.json", "AUTH_GRPC_ENDPOINT": "127.0.0.1:1", "PAGE_TOKEN_KEY": "0123456789abcdef0123456789abcdef"}
+TASK = AUTH | {"JWKS_URL": "http://127.0.0.1:1/jwks.json", "AUTH_GRPC_ENDPOINT": "127.0.0.1:1", "PAGE_TOKEN_KEY": "0123456789abcdef0123456789abcdef"}
 TIMEOUT_SECONDS = 20.0
 
 
@@ -83,7 +83,13 @@ WRONG_AUTH = {
     "BCRYPT_COST": "3",
     "HASHING_THREADS": "0",
 }
-WRONG_TASK = {"JWKS_URL": "secret-no-url", "PAGE_TOKEN_KEY": "secret-too-short", "CACHE_TTL_SECONDS": "0"}
+WRONG_TASK = {
+    "JWKS_URL": "secret-no-url",
+    "PAGE_TOKEN_KEY": "secret-too-short",
+    "CACHE_TTL_SECONDS": "0",
+    "KEY_ENCRYPTION_KEY": "secret-no-key",
+    "WEBHOOK_ALLOWED_NETWORKS": "secret-no-network",
+}
 
 
 @pytest.mark.parametrize(("service", "wrong"), [("auth_service", WRONG | WRONG_AUTH), ("task_service", WRONG | WRONG_TASK)])

@@ -80,9 +80,9 @@ class Together:
 
 @pytest.fixture
 async def together(tasks: PostgresTasks, actor: Actor, hold: Hold, statements: list[str]) -> Together:
-    """Executes the writes of two sessions of one user, who has two tasks."""
+    """Executes the writes of a session and of an API token of one user, who has two tasks."""
     kept, gone = [await insert(tasks, actor, FIELDS) for _ in range(2)]
-    other = replace(actor, session_id=new_id(), request_id="request-2")
+    other = Actor(actor.user_id, new_id(), "request-2", by_api_token=True, name="script")
     ids = [new_id() for _ in range(4)]
     key, same_key = Idempotency("key", b"hash"), Idempotency("key", b"another")
     statements.clear()
@@ -138,16 +138,18 @@ async def test_each_write_has_its_own_answer_or_error(together: Together, tasks:
 
 @pytest.mark.usefixtures("together")
 async def test_the_log_has_no_gap_after_writes_that_were_refused_and_the_counts_are_exact(database: Database, actor: Actor) -> None:
-    logged = await database.fetch("SELECT seq, kind, version, request_id FROM task.changes WHERE user_id = $1 ORDER BY seq", actor.user_id)
+    logged = await database.fetch(
+        "SELECT seq, kind, version, request_id, actor_name FROM task.changes WHERE user_id = $1 ORDER BY seq", actor.user_id
+    )
     counter = await database.fetchrow("SELECT last_seq, pending + in_progress, completed FROM task.counters WHERE user_id = $1", actor.user_id)
     assert [tuple(row) for row in logged[2:]] == [
-        (3, 2, 2, "request-1"),
-        (4, 2, 3, "request-2"),
-        (5, 1, 1, "request-1"),
-        (6, 1, 1, "request-1"),
-        (7, 1, 1, "request-1"),
-        (8, 3, 2, "request-1"),
-        (9, 2, 4, "request-2"),
+        (3, 2, 2, "request-1", None),
+        (4, 2, 3, "request-2", "script"),
+        (5, 1, 1, "request-1", None),
+        (6, 1, 1, "request-1", None),
+        (7, 1, 1, "request-1", None),
+        (8, 3, 2, "request-1", None),
+        (9, 2, 4, "request-2", "script"),
     ]
     assert counter is not None
     assert tuple(counter) == (9, 2, 2)
