@@ -14,11 +14,11 @@ from task_service.webhooks.service import WebhookService
 from tests.task_service.conftest import new_id
 from tests.task_service.webhooks.conftest import Receiver, Worker, hook
 
-WEBHOOKS, PER_SECOND, SECONDS = 1000, 200, 10
+WEBHOOKS, PER_SECOND, SECONDS = 1000, 200, 5
 WITHIN_SECONDS = 2.0
 
 
-@pytest.mark.slow("it writes for ten seconds")
+@pytest.mark.alone("measures how late changes arrive")
 async def test_a_change_reaches_its_webhook_within_2_s(service: WebhookService, receiver: Receiver, tasks: PostgresTasks, database: Database) -> None:
     actors = [Actor(uuid4(), uuid4(), "") for _ in range(WEBHOOKS)]
     for actor in actors:
