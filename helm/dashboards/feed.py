@@ -1,4 +1,4 @@
-"""The dashboard "feed and sessions": streams of changes, reminders, ended sessions, passwords, signing keys, and account events."""
+"""The dashboard "feed and sessions": streams of changes, reminders, webhooks, ended sessions, passwords, signing keys, and account events."""
 
 from typing import Final
 
@@ -44,6 +44,54 @@ ROWS: Final = (
                 "Users with due reminders",
                 [Query("max by (pod) (task_reminder_users_due{HERE})", "{{pod}}")],
                 about="At the last look of each worker, at most 5000. A worker looks twice a second, and again after it has fired.",
+            ),
+        ),
+    ),
+    Row(
+        "Webhooks",
+        (
+            Panel(
+                "Attempts to send, by outcome",
+                [Query("sum by (outcome) (rate(webhook_attempts_total{HERE}[$__rate_interval]))", "{{outcome}}")],
+                "reqps",
+                "A receiver that fails is tried again after 5 s, and then after twice the time, up to an hour.",
+                width=6,
+            ),
+            Panel(
+                "How late",
+                [
+                    Query(f"histogram_quantile({q}, sum by (le) (rate(webhook_lag_seconds_bucket{{HERE}}[$__rate_interval])))", f"p{round(q * 100)}")
+                    for q in (0.5, 0.95)
+                ],
+                "s",
+                "From a change to the first attempt to send it. Normally less than a second. Receivers that fail are not counted.",
+                width=6,
+                most=10,
+            ),
+            Panel(
+                "Duration of an attempt",
+                [
+                    Query(
+                        f"histogram_quantile({q}, sum by (le) (rate(webhook_attempt_seconds_bucket{{HERE}}[$__rate_interval])))", f"p{round(q * 100)}"
+                    )
+                    for q in (0.5, 0.95)
+                ],
+                "s",
+                "How fast receivers answer. After 15 s an attempt has failed.",
+                width=6,
+                most=15,
+            ),
+            Panel(
+                "Webhooks with something to send",
+                [Query("max (webhooks_due{HERE})", "due"), Query("sum by (pod) (webhooks_held{HERE})", "{{pod}} sends")],
+                about="due: no worker sends them yet, at the last look of a worker. A worker sends to 500 at once, of which 250 have failed before.",
+                width=6,
+            ),
+            Panel(
+                "Disabled webhooks, per hour",
+                [Query("sum (increase(webhooks_disabled_total{HERE}[1h]))", "disabled")],
+                about="The receiver answered 410, or no attempt succeeded for 24 hours. The log line `webhook_disabled` has the id of each.",
+                width=24,
             ),
         ),
     ),
@@ -128,4 +176,4 @@ ROWS: Final = (
     ),
 )
 
-FEED: Final = Dashboard("feed", "feed and sessions", "Streams of changes, reminders, ended sessions, passwords and keys.", ROWS)
+FEED: Final = Dashboard("feed", "feed and sessions", "Streams of changes, reminders, webhooks, ended sessions, passwords and keys.", ROWS)

@@ -284,7 +284,8 @@ END $$;
 
 -- Records what a lease has done: it has passed the changes up to p_seq, and p_id, if it is set, is an attempt to send the last of them. p_result: 0 there
 -- was no attempt, 1 it succeeded, 2 it failed and is repeated after p_seconds at the earliest, 3 the receiver does not want any more. p_release: the lease
--- ends. Returns whether the lease still holds, for p_lease_seconds from now on, and the webhook is as it was in p_version.
+-- ends. Returns whether the lease still holds, for p_lease_seconds from now on, and the webhook is as it was in p_version; NULL if neither is so because
+-- the attempt has disabled the webhook.
 CREATE FUNCTION task.settle_webhook(
     p_user uuid, p_webhook uuid, p_lease uuid, p_lease_seconds double precision, p_version bigint, p_seq bigint, p_result smallint,
     p_seconds double precision, p_release boolean, p_id uuid, p_message text, p_type text, p_attempt integer, p_sent timestamptz,
@@ -297,6 +298,7 @@ DECLARE
     v_new     task.webhooks;
     v_version bigint;
     v_holds   boolean;
+    v_disabled boolean := false;
 BEGIN
     SELECT * INTO v_new FROM task.webhooks WHERE user_id = p_user AND id = p_webhook FOR UPDATE;
     IF NOT FOUND THEN
@@ -330,6 +332,7 @@ BEGIN
                                           ELSE 'No attempt succeeded for 24 hours. The last one: ' || p_error END;
             v_new.updated_at := greatest(v_now, v_new.updated_at);
             v_new.version := v_new.version + 1;
+            v_disabled := true;
         END IF;
     END IF;
     IF v_holds THEN
@@ -344,7 +347,7 @@ BEGIN
            leased_until = v_new.leased_until, attempts = v_new.attempts, last_success_at = v_new.last_success_at,
            last_failure_at = v_new.last_failure_at, last_failure_status = v_new.last_failure_status, last_failure_error = v_new.last_failure_error
      WHERE user_id = p_user AND id = p_webhook;
-    RETURN v_holds;
+    RETURN CASE WHEN NOT v_disabled THEN v_holds END;
 END $$;
 
 -- Extends leases, and returns those that no other one has followed.

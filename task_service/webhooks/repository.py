@@ -192,7 +192,7 @@ class PostgresLeases:
         changes = [_told(row) for row in rows]
         return Taken(url, event_types, _secrets(secret, old_secret), version, failures, rows[-1][6], changes)
 
-    async def settle(self, key: Key, lease: UUID, seconds: float, settlement: Settlement) -> bool:
+    async def settle(self, key: Key, lease: UUID, seconds: float, settlement: Settlement) -> bool | None:
         """See LeaseStore.settle."""
         done = settlement
         told: tuple[object, ...] = (None,) * 8
@@ -200,8 +200,8 @@ class PostgresLeases:
             answer = attempt.answer
             told = (attempt.id, attempt.message_id, attempt.type, attempt.number, attempt.sent_at, attempt.duration_ms, answer.status, answer.error)
         args = (key.user_id, key.id, lease, seconds, done.version, done.seq, done.result, done.retry_seconds, done.release, *told)
-        (row,) = await self._database.fetch(SETTLE, *args)
-        return bool(row[0])
+        ((holds,),) = await self._database.fetch(SETTLE, *args)
+        return None if holds is None else bool(holds)
 
     async def renew(self, leases: Mapping[Key, UUID], seconds: float) -> Collection[Key]:
         """See LeaseStore.renew."""

@@ -61,8 +61,11 @@ class LeaseStore(Protocol):
     async def take(self, key: Key, lease: UUID, seconds: float, limit: int, max_bytes: int) -> Taken | None:
         """Takes the webhook under the lease, for `seconds`, with its next changes. Returns None if it is not due any more, or another lease holds."""
 
-    async def settle(self, key: Key, lease: UUID, seconds: float, settlement: Settlement) -> bool:
-        """Records what the lease has done. Returns whether it may go on: the lease holds, for `seconds`, and the webhook is as it was."""
+    async def settle(self, key: Key, lease: UUID, seconds: float, settlement: Settlement) -> bool | None:
+        """Records what the lease has done. Returns whether it may go on: the lease holds, for `seconds`, and the webhook is as it was.
+
+        Returns None if it may not because the attempt has disabled the webhook.
+        """
 
     async def renew(self, leases: Mapping[Key, UUID], seconds: float) -> Collection[Key]:
         """Extends leases. Returns those that still hold."""
@@ -117,6 +120,7 @@ class Sender:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
+        self._disabled = Counter("webhooks_disabled_total", "Webhooks that a failed attempt has disabled.", registry=registry)
         for outcome in ("succeeded", "failed"):
             self._attempts.labels(outcome)
 
@@ -211,8 +215,11 @@ class Sender:
     async def _settle(self, key: Key, held: _Held, settlement: Settlement) -> bool:
         began = time.monotonic()
         holds = await self._store.settle(key, held.lease, LEASE_SECONDS, settlement)
+        if holds is None:
+            self._disabled.inc()
+            log.info("webhook_disabled", webhook_id=str(key.id))
         held.until = began + LEASE_SECONDS if holds else 0.0
-        return holds
+        return bool(holds)
 
     async def _attempt(self, key: Key, taken: Taken, told: Told, number: int) -> Attempt:
         body = self._body_of_change(told)

@@ -100,7 +100,13 @@ async def prometheus(system: Stack, rules: Sequence[Path], folder: Path) -> Asyn
 
 
 async def traffic(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Makes some calls of each kind that metrics count: successful and failing calls, a change of a task, a reminder, and a stream that gets both."""
+    """Makes some calls of each kind that metrics count: successful and failing calls, a change of a task, a reminder, and a stream that gets both.
+
+    A webhook gets them too, or rather nobody does: nothing listens at its URL.
+    """
+    (port,) = free_ports(1)
+    webhook = {"url": f"http://127.0.0.1:{port}/", "event_types": ["task.updated"]}
+    assert (await client.post("/api/v1/webhooks", json=webhook, headers=headers)).status_code == 201
     task = (await client.post("/api/v1/tasks", json={"title": "watched"}, headers=headers)).json()
     async with client.stream("GET", "/api/v1/tasks:watch", headers=headers) as watch:
         lines = watch.aiter_lines()

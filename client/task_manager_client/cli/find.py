@@ -1,4 +1,4 @@
-"""Finds tasks by the end of their id, projects by their name or the end of their id, and completes both in the shell."""
+"""Finds tasks and webhooks by the end of their id, projects also by their name, and completes them in the shell."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,6 +86,20 @@ def project_names(client: Client, tasks: Iterable[Task]) -> Mapping[str, str]:
     return {project.id: project.name for project in client.iter_projects(show_archived=True)}
 
 
+def find_webhook(client: Client, text: str) -> str:
+    """Returns the id of the webhook that a text means: the end of its id, or its id. Raises UsageError, NotFound."""
+    if _is_id(text):
+        return text.lower()
+    if not _END.fullmatch(text.lower()):
+        raise UsageError(f"{text!r} is not the end of an id: it has 4 to 12 of the characters 0-9 and a-f")
+    found = [webhook for webhook in client.list_webhooks() if webhook.id.endswith(text.lower())]
+    if not found:
+        raise NotFound(f"there is no webhook whose id ends in {text}")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} webhooks have an id that ends in {text}: {', '.join(webhook.id for webhook in found)}")
+    return found[0].id
+
+
 def complete_project(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Yields the names of projects, or the ends of their ids if the names would need quotes, for the shell's completion."""
     with suppress(TaskManagerError), _place(context).client() as client:
@@ -94,6 +108,14 @@ def complete_project(context: typer.Context, incomplete: str) -> Iterator[tuple[
             value, text = (project.name, project.description) if is_plain else (short_id(project.id), project.name)
             if value.lower().startswith(incomplete.lower()):
                 yield value, printable(text)
+
+
+def complete_webhook(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yields the ids of webhooks, each with its URL, for the shell's completion."""
+    with suppress(TaskManagerError), _place(context).client() as client:
+        for webhook in client.list_webhooks():
+            if short_id(webhook.id).startswith(incomplete.lower()):
+                yield short_id(webhook.id), printable(webhook.url)
 
 
 def complete_task(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:

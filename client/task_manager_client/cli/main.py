@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from task_manager_client.cli import access, changes, failures, files, moves, projects, tokens, views
+from task_manager_client.cli import access, changes, failures, files, moves, projects, tokens, views, webhooks
 from task_manager_client.cli.output import output
 from task_manager_client.cli.place import Place
 from task_manager_client.errors import TaskManagerError
@@ -54,6 +54,7 @@ app.command("export", rich_help_panel="Files")(files.export)
 app.command("import", rich_help_panel="Files")(files.import_)
 app.add_typer(projects.app, name="projects", rich_help_panel="Tasks")
 app.add_typer(tokens.app, name="tokens", rich_help_panel="Account")
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Account")
 
 
 def run(arguments: Sequence[str]) -> int:

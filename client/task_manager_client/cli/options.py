@@ -7,7 +7,7 @@ import typer
 
 from task_manager_client.cli import every, remind, when
 from task_manager_client.cli.failures import UsageError
-from task_manager_client.cli.find import complete_deleted, complete_project, complete_task
+from task_manager_client.cli.find import complete_deleted, complete_project, complete_task, complete_webhook
 
 _ID_HELP = "The end of the task's id, at least 4 characters as `tm ls` shows it, or the whole id."
 
@@ -29,6 +29,14 @@ Project: TypeAlias = Annotated[
 ]
 ProjectId: TypeAlias = Annotated[
     str, typer.Argument(help="The project's name, the end of its id, or the whole id.", metavar="PROJECT", autocompletion=complete_project)
+]
+WebhookId: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        help="The end of the webhook's id, at least 4 characters as `tm webhooks list` shows it, or the whole id.",
+        metavar="ID",
+        autocompletion=complete_webhook,
+    ),
 ]
 EVERY_HELP = f"How it repeats: {every.EXAMPLES}"
 REMIND_HELP = f"When to remind you: {remind.EXAMPLES}"

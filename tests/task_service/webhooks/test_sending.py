@@ -89,6 +89,7 @@ async def test_what_failed_is_sent_again_with_its_id_before_what_follows(
     assert first == again != other
     deliveries = await service.list_deliveries(actor.user_id, webhook.id)
     assert [(each.attempt, each.http_status, each.outcome) for each in deliveries[-2:]] == [(2, 204, 2), (1, 500, 3)]
+    assert worker.figures.get_sample_value("webhooks_disabled_total") == 0
 
 
 def test_attempts_are_5_s_to_an_hour_apart() -> None:
@@ -113,6 +114,7 @@ async def test_after_24_hours_without_success_it_is_disabled_and_goes_on_when_it
     assert found.state is not State.ACTIVE
     assert (found.state, found.etag) == (State.DISABLED, '"2"')
     assert "503" in found.disabled_reason
+    assert worker.figures.get_sample_value("webhooks_disabled_total") == 1
     del receiver.answers["/a"]
     written = await service.update_webhook(actor.user_id, WebhookUpdate(webhook.id, WebhookFields(), ["state"]), None)
     assert written.webhook is not None
@@ -128,6 +130,7 @@ async def test_410_disables_at_once(service: WebhookService, worker: Worker, rec
     await receiver.count(1)
     await asyncio.sleep(0.3)
     assert (await service.get_webhook(actor.user_id, webhook.id)).disabled_reason == "The receiver answered 410."
+    assert worker.figures.get_sample_value("webhooks_disabled_total") == 1
 
 
 async def test_a_log_that_no_longer_has_what_comes_next_is_followed_from_now(
