@@ -11,7 +11,7 @@ from auth_service.settings import Settings as AuthSettings
 from gateway.replies import LOCAL_REPLIES
 from gateway.settings import GatewaySettings
 from servicekit.errors import Overloaded, SlowReader
-from servicekit.rpc.answers import AT_ONCE, UNSENT_BYTES
+from servicekit.rpc.answers import AT_ONCE, HARMLESS_BYTES, SLOWEST, UNSENT_BYTES
 from servicekit.rpc.answers import BYTES_PER_SECOND as ANSWER_BYTES_PER_SECOND
 from servicekit.rpc.budget import LARGE_BYTES, PROCESS_BYTES, USER_BYTES
 from task_service.feed.errors import TooManyWatches
@@ -66,12 +66,15 @@ def test_the_limits_without_a_setting_have_their_value() -> None:
         AT_ONCE
     )
     sizes = {
-        name: int(value.removesuffix(" a second").removesuffix(" MiB")) * 2**20
+        name: float(value.removesuffix(" a second").removesuffix(" MiB")) * 2**20
         for name, value in values.items()
         if "above 64 KiB" in name and "MiB" in value
     }
     assert list(sizes.values()) == [USER_BYTES, PROCESS_BYTES, ANSWER_BYTES_PER_SECOND, UNSENT_BYTES]
     assert LARGE_BYTES == 64 * 1024
+    (of_json,) = (name for name in values if "over REST" in name and "JSON" in name)
+    assert f"above {HARMLESS_BYTES // 1024} KiB of JSON" in of_json
+    assert values[of_json] == f"{ANSWER_BYTES_PER_SECOND / SLOWEST / 2**20} MiB a second"
     assert values["projects of a user outside the bin"] == str(MAX_PROJECTS)
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
     assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"

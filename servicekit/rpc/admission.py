@@ -12,10 +12,9 @@ from taskmanager.rpc.v1 import access_pb2
 
 from servicekit.errors import AccessDenied, InvalidField, MalformedRequest, ScopeMissing, SessionRequired, TokenInvalid, Violation
 from servicekit.identity import Identity, acting_user, bearer_token
-from servicekit.rpc.call import Call, Check
+from servicekit.rpc.call import ORIGINAL_PATH, Call, Check
 from servicekit.rpc.method import Method
 
-ORIGINAL_PATH: Final = "x-envoy-original-path"
 # Violations are sent in the trailers, for which clients accept 8 KiB.
 MAX_VIOLATIONS: Final = 20
 THOROUGH_BYTES: Final = 8 * 1024

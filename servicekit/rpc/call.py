@@ -10,6 +10,8 @@ from servicekit.identity import Identity
 
 # The client address that Envoy determines by `use_remote_address` and its number of trusted hops.
 CLIENT_ADDRESS: Final = "x-envoy-external-address"
+# The path of a REST call, which the gateway's transcoder sets. No client of the gateway can set it.
+ORIGINAL_PATH: Final = "x-envoy-original-path"
 MAX_ADDRESS_CHARACTERS: Final = 64
 
 

@@ -50,6 +50,27 @@ CALLS_BUGS: Final = (
         ("tests/servicekit/rpc/test_answers.py",),
     ),
     Bug(
+        "large answers over REST follow each other as fast as over gRPC",
+        "servicekit/rpc/answers.py",
+        "is_json = ORIGINAL_PATH in call.metadata",
+        "is_json = False",
+        ("tests/servicekit/rpc/test_answers.py",),
+    ),
+    Bug(
+        "the turns of a user's large answers end together",
+        "servicekit/rpc/answers.py",
+        "self._until.get(user_id, now) + _seconds",
+        "now + _seconds",
+        ("tests/servicekit/rpc/test_answers.py",),
+    ),
+    Bug(
+        "the error of a rejected answer keeps the answer",
+        "servicekit/rpc/answers.py",
+        '                answer, data = None, b""\n',
+        "",
+        ("tests/servicekit/rpc/test_answers.py",),
+    ),
+    Bug(
         "the gateway keeps an unread answer",
         "gateway/envoy.yaml.j2",
         "      stream_flush_timeout: 30s",

@@ -1,7 +1,7 @@
 """A client over HTTP/2 that asks and does not read.
 
-As a program, `python -m tests.support.unread URL CONNECTIONS` asks for the same list all the time, on 100 streams of each connection. The path and
-the token are in the environment variables UNREAD_PATH and UNREAD_AUTHORIZATION.
+As a program, `python -m tests.support.unread URL CONNECTIONS` asks for the same list all the time, on 100 streams of each connection. The path is in
+the environment variable UNREAD_PATH. UNREAD_AUTHORIZATION has the `authorization` of each user, one in a line; the calls are theirs in turn.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ import os
 import struct
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import cycle
 from urllib.parse import urlsplit
 
 import h2.config
@@ -84,23 +85,24 @@ async def unread(host: str, port: int) -> AsyncIterator[Unread]:
         writer.close()
 
 
-async def _ask_always(host: str, port: int, headers: Mapping[str, str]) -> None:
+async def _ask_always(host: str, port: int, headers: Mapping[str, str], users: Iterator[str]) -> None:
     while True:
         async with unread(host, port) as client:
             # Until the server closes the connection or counts too many resets.
             with contextlib.suppress(Exception):
                 while True:
                     for _ in range(STREAMS - len(client.open)):
-                        client.ask(headers)
+                        client.ask({**headers, "authorization": next(users)})
                     await asyncio.sleep(0.1)
 
 
 async def _main() -> None:
     url = urlsplit(sys.argv[1])
-    headers = {":method": "GET", ":path": os.environ["UNREAD_PATH"], "authorization": os.environ["UNREAD_AUTHORIZATION"]}
+    headers = {":method": "GET", ":path": os.environ["UNREAD_PATH"]}
+    users = cycle(os.environ["UNREAD_AUTHORIZATION"].splitlines())
     async with asyncio.TaskGroup() as group:
         for _ in range(int(sys.argv[2])):
-            group.create_task(_ask_always(url.hostname or "", url.port or 0, headers))
+            group.create_task(_ask_always(url.hostname or "", url.port or 0, headers, users))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Large answers: a user makes few at once and at a limited rate, they count until the client has read them, and small ones are not affected."""
+"""Large answers: a user makes few at once, they have an even flow, they count until the client has read them, and small ones are not affected."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Mapping
+from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
@@ -10,15 +11,20 @@ from taskmanager.task.v1 import task_pb2, task_service_pb2
 
 from servicekit.errors import Overloaded
 from servicekit.identity import Identity
-from servicekit.rpc.answers import AT_ONCE, BYTES_PER_SECOND, Answers
-from servicekit.rpc.call import Call
+from servicekit.rpc.answers import AT_ONCE, BYTES_PER_SECOND, HARMLESS_BYTES, PAGE_BYTES, SLOWEST, Answers
+from servicekit.rpc.call import ORIGINAL_PATH, Call
 from servicekit.rpc.method import methods_of
-from tests.servicekit.rpc.serving import GOOD, TASKS, USER_ID, Serving, Tasks, serving
+from tests.servicekit.rpc.serving import GOOD, OTHER_USER_ID, TASKS, USER_ID, Serving, Tasks, serving
 from tests.support.unread import Unread, unread
 from tests.support.waiting import eventually
 
 WITHIN_SECONDS = 10.0
 CALLS = 10
+MIB = 1024 * 1024
+GRPC: Mapping[str, str] = {}
+REST = {ORIGINAL_PATH: "/api/v1/tasks"}
+# The answers of 2 MiB, over REST, that a user gets at once: AT_ONCE, and one for the turn that ends at once. The next ones take 4 s each.
+BURST = AT_ONCE + 1
 METHODS = {method.name: method for method in methods_of(TASKS)}
 LIST = {":method": "POST", ":path": f"/{TASKS.full_name}/ListTasks", **dict(GOOD)}
 
@@ -66,11 +72,8 @@ async def test_answers_that_nobody_reads_let_no_more_be_made(lists: Lists, clien
     await _begun(lists, AT_ONCE)
     await asyncio.sleep(0.5)
     assert lists.begun == AT_ONCE
-    began = time.monotonic()
     client.read()
     await _begun(lists, CALLS)
-    # The first calls have kept their turns for long. Those that follow keep an even flow.
-    assert time.monotonic() - began > (CALLS - 2 * AT_ONCE) * lists.size / BYTES_PER_SECOND
     await _ended(client, {"0": CALLS})
 
 
@@ -124,8 +127,79 @@ async def test_beyond_the_limit_of_all_reads_are_rejected_and_writes_keep_their_
     await read(None, _call())
 
 
-def _call() -> Call:
-    return Call({}, None, caller=Identity(USER_ID, USER_ID, "t", 2**31))
+class Reader:
+    """The calls of a method whose clients read each answer at once."""
+
+    def __init__(self, method: str, text: bytes, size: int = 2 * MIB) -> None:
+        self._handler = Answers().limit(METHODS[method], self._make)
+        self._data = text * size
+        self.made = 0
+
+    async def _make(self, _: object, __: Call) -> bytes:
+        self.made += 1
+        return self._data
+
+    async def _read(self, call: Call) -> None:
+        await self._handler(None, call)
+        for each in call.at_end:
+            each()
+
+    async def answered(self, metadata: Mapping[str, str], user_id: UUID = USER_ID, within: float = 1) -> int:
+        """Returns how many of CALLS calls have their answer within so many seconds. The client cancels the others."""
+        done, waiting = await asyncio.wait([asyncio.create_task(self._read(_call(metadata, user_id))) for _ in range(CALLS)], timeout=within)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*done, *waiting, return_exceptions=True)
+        return len(done)
+
+
+async def test_answers_that_become_json_follow_each_other_slowly() -> None:
+    assert (PAGE_BYTES, PAGE_BYTES / HARMLESS_BYTES, SLOWEST, BYTES_PER_SECOND) == (2 * MIB, 16, 16, 8 * MIB)
+    reader = Reader("ListTasks", b"t")
+    assert await reader.answered(REST) == BURST
+    assert await reader.answered(REST, OTHER_USER_ID) == BURST
+    assert await Reader("ListTasks", b"t", MIB).answered(GRPC) == CALLS
+
+
+@pytest.mark.parametrize("size", [100_000, HARMLESS_BYTES])
+async def test_those_that_delay_nobody_do_not(size: int) -> None:
+    """The gateway turns them into JSON in 3 ms."""
+    assert await Reader("ListTasks", b"t", size).answered(REST) == CALLS
+
+
+@pytest.mark.parametrize("text", [b"<", b">", b"\x01"])
+async def test_what_becomes_longer_as_json_counts_as_such(text: bytes) -> None:
+    assert await Reader("ListTasks", text, MIB).answered(REST) == AT_ONCE
+
+
+async def test_the_answer_of_a_write_does_not_wait_but_the_next_write_does() -> None:
+    writer = Reader("BatchUpdateTasks", b"t")
+    assert await writer.answered(REST) == writer.made == BURST
+
+
+async def test_answers_have_an_even_flow() -> None:
+    """None of the turns ends together with another."""
+    reader = Reader("ListTasks", b"t")
+    assert await reader.answered(REST, within=1) == BURST
+    assert await reader.answered(REST, within=4) == 1
+
+
+async def test_the_error_of_a_rejected_answer_does_not_keep_the_answer() -> None:
+    """An error, and all frames of its traceback, can live until a garbage collection."""
+    limited = Answers(unsent_bytes=MIB).limit(METHODS["ListTasks"], _large)
+    results = await asyncio.gather(limited(None, _call()), limited(None, _call(user_id=OTHER_USER_ID)), return_exceptions=True)
+    (error,) = [result for result in results if isinstance(result, Overloaded)]
+    kept = [value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values() if isinstance(value, bytes)]
+    assert sum(map(len, kept)) == 0
+
+
+async def _large(_: object, __: Call) -> bytes:
+    await asyncio.sleep(0)
+    return b"t" * MIB
+
+
+def _call(metadata: Mapping[str, str] = GRPC, user_id: UUID = USER_ID) -> Call:
+    return Call(metadata, None, caller=Identity(user_id, user_id, "t", 2**31))
 
 
 async def _begun(lists: Lists, number: int) -> None:
