@@ -13,7 +13,7 @@ class InvalidResumeToken(InvalidField):
 
 
 class ResumeTokenExpired(ServiceError):
-    """The changes after the resume token are no longer stored, or were never in this database."""
+    """The changes after the resume token are no longer stored, were never in this database, or are of a kind that only a newer version knows."""
 
     kind = Kind.OUT_OF_RANGE
     reason = "RESUME_TOKEN_EXPIRED"

@@ -1,6 +1,7 @@
 """Reads the change log from PostgreSQL."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from task_service.tasks.rows import of_snapshot
 
 # The session of the server's own changes: see task.fire_reminders.
 NOBODY: Final = UUID(int=0)
+# A newer version that runs beside this one, or ran before it, may have logged others.
+KNOWN_KINDS: Final = frozenset(ChangeKind)
 # A stream holds as much while its client reads. A task with the longest text has 45 kB.
 MAX_CHANGES_BYTES: Final = 128 * 1024
 # One statement reads the changes, the last number and the epoch from one snapshot. If there is no change, or $2 is null, it returns one row, whose
@@ -41,7 +44,7 @@ SELECT change.seq, change.kind, change.at, change.changed_fields, change.session
   FROM (SELECT FROM task.tasks WHERE user_id = $1 AND id = $2) AS found
   LEFT JOIN LATERAL (
     SELECT seq, kind, at, changed_fields, session_id, by_api_token, actor_name, snapshot FROM task.changes
-     WHERE user_id = $1 AND task_id = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4
+     WHERE user_id = $1 AND task_id = $2 AND seq < $3 AND kind IN ({", ".join(str(kind.value) for kind in ChangeKind)}) ORDER BY seq DESC LIMIT $4
   ) AS change ON true
   LEFT JOIN LATERAL jsonb_populate_record(NULL::task.tasks, change.snapshot) AS task ON true
  ORDER BY change.seq DESC
@@ -63,7 +66,7 @@ class PostgresChanges:
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
         """See ChangeLog.list."""
         rows = await self._database.fetch(LIST_CHANGES, user_id, after, limit, MAX_CHANGES_BYTES)
-        changes = [_change(row) for row in rows if row[2] is not None]
+        changes = [_change(row) for row in takewhile(_is_known, (row for row in rows if row[2] is not None))]
         return Changes(str(rows[0][0]), rows[0][1], changes)
 
     async def list_of_task(self, user_id: UUID, task_id: UUID, before: int, limit: int) -> Sequence[TaskChange] | None:
@@ -80,6 +83,10 @@ class PostgresChanges:
         """See ChangeLog.list_moved."""
         rows = await self._database.fetch(LIST_MOVED, _list(known.keys()), _list(known.values()))
         return [(row[0], row[1]) for row in rows]
+
+
+def _is_known(row: Any) -> bool:
+    return row[3] in KNOWN_KINDS
 
 
 def _change(row: Any) -> Change:

@@ -33,10 +33,16 @@ class ChangeLog(Protocol):
     """The users' change logs. All methods raise DependencyUnavailable."""
 
     async def list(self, user_id: UUID, after: int | None, limit: int) -> Changes:
-        """Returns at most `limit` changes after the one with the number `after`, fewer if they are large; no changes if `after` is None."""
+        """Returns at most `limit` changes after the one with the number `after`, fewer if they are large; no changes if `after` is None.
+
+        Stops before a change of a kind that only a newer version knows, as if the log had lost it.
+        """
 
     async def list_of_task(self, user_id: UUID, task_id: UUID, before: int, limit: int) -> Sequence[TaskChange] | None:
-        """Returns at most `limit` changes of a task with numbers below `before`, newest first; None if the user has no such task, also in the bin."""
+        """Returns at most `limit` changes of a task with numbers below `before`, newest first; None if the user has no such task, also in the bin.
+
+        Leaves out changes of a kind that only a newer version knows.
+        """
 
     async def get_epoch(self) -> str:
         """Returns the log's epoch."""

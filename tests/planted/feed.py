@@ -175,6 +175,13 @@ FEED_BUGS: Final = (
         ("tests/task_service/feed/test_replaced_log.py",),
     ),
     Bug(
+        "a change of a kind that only a newer version knows ends a stream with INTERNAL",
+        "task_service/feed/repository.py",
+        "    return row[3] in KNOWN_KINDS\n",
+        "    return True\n",
+        ("tests/task_service/feed/test_newer_kinds.py",),
+    ),
+    Bug(
         "after a failover of PostgreSQL a reader of events keeps its place",
         "servicekit/access/revocations.py",
         """ or ("" not in (epoch, self.epoch) and epoch != self.epoch)""",
