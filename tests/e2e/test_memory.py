@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 # The 99th percentile of the other user's calls: at most three times that of an idle system, or so much, because a single one is a matter of chance.
 TIMES, LEAST_SECONDS = 3, 0.1
 # A gateway with so little memory is full after a few seconds.
-HEAP_MIB, UNREAD_SECONDS, USERS = 160, 0.5, 8
+HEAP_MIB, UNREAD_SECONDS, USERS = 160, 0.5, 4
 LARGE_LIST = "/api/v1/tasks?page_size=100"
 # How many pages of 2 MiB a replica sends to one user over REST: those that had been made when the test began to count, and then an even flow.
 LISTS_AT_ONCE, LISTS_PER_SECOND = 4, 0.3
