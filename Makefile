@@ -49,12 +49,11 @@ test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a 
 	@$(BIN)/pytest -m alone $(ARGS)
 
 # Runs the tests of test and test-slow together, so that each worker starts its systems only once. The faults mostly wait, and their tests measure no
-# times, so the API server uses the other processor meanwhile; without the busy processes with which test-faults otherwise fills both.
+# times, so the API server and the images use the processors meanwhile; without the busy processes with which test-faults otherwise fills them.
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-alone ARGS=
-	@FAULT_HOGS=0 $(MAKE) --no-print-directory -j2 --output-sync=target test-faults test-apiserver ARGS=
-	@$(MAKE) --no-print-directory test-images ARGS=-s
+	@FAULT_HOGS=0 $(MAKE) --no-print-directory -j3 --output-sync=target test-faults test-apiserver test-images ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
