@@ -16,6 +16,7 @@ from task_service.tasks.repository import FIND, FIND_ALL
 
 KINDS = {
     **dict.fromkeys(("changes", "counters", "idempotency_keys", "projects", "reminders", "task_labels", "tasks"), "distributed"),
+    **dict.fromkeys(("webhook_deliveries", "webhooks"), "distributed"),
     "feed": "reference",
     **dict.fromkeys(("account_removals", "cache_state", "deletions", "schema_migrations"), None),
 }
