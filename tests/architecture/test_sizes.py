@@ -6,7 +6,7 @@ from tests.architecture import rules
 from tests.architecture.rules import PRODUCT, Module, modules
 
 
-@pytest.mark.parametrize("module", modules(*PRODUCT), ids=lambda module: module.name)
+@pytest.mark.parametrize("module", modules(*PRODUCT, "tests"), ids=lambda module: module.name)
 def test_modules_and_functions_are_short(module: Module) -> None:
     assert rules.size_breaks(module) == []
 
