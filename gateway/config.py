@@ -10,7 +10,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
-from gateway import certificate, conditions
+from gateway import certificate, conditions, uploads
 from gateway.public_files import MissingFile, openapi, page
 from gateway.replies import DIRECT_RESPONSE, LOCAL_REPLIES, NO_QUERY, grpc_codes, has_status
 from gateway.routes import DescriptorError, RouteTable, read_routes
@@ -56,6 +56,7 @@ def render(settings: GatewaySettings, descriptors: Path | None = None) -> str:
         has_status=has_status,
         canary_of=canary_of,
         conditions=conditions,
+        uploads=uploads,
         public_routes=lambda tls: [route for file in files for route in file.routes(tls=tls)],
         direct_response=DIRECT_RESPONSE,
         certificate=certificate,

@@ -13,6 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from taskmanager.rpc.v1 import error_reason_pb2
 
 from gateway.conditions import FROM_TRANSCODER
+from gateway.uploads import RETRY_SECONDS, UNDECLARED_BYTES
 
 _DOMAIN: Final = "taskmanager"
 _TYPE_PREFIX: Final = "type.googleapis.com/google.rpc."
@@ -122,6 +123,11 @@ _AUDIENCE: Final = _cel("response.code_details.contains('jwt_authn')")
 # The transcoder's text says what is wrong with a body or a query. Other filters have no text, or one about their internals.
 _TRANSCODER: Final = _cel("response.code_details.contains('grpc_json_transcode')")
 
+# A REST body whose length the client did not declare. A gRPC call has no length.
+_UNDECLARED: Final = _cel(
+    "!('content-length' in request.headers) && !('content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc'))"
+)
+
 # The exchange of API tokens. A limit that it reaches is auth_service's (see auth_service.api_tokens.guesses), whose interval is 10 s by default.
 _EXCHANGE: Final = _cel("response.code_details.contains('ext_authz')")
 
@@ -182,6 +188,13 @@ LOCAL_REPLIES: Final = (
     LocalReply(404, code_pb2.NOT_FOUND, "There is nothing at this path.", grpc_code=code_pb2.UNIMPLEMENTED),
     LocalReply(405, code_pb2.UNIMPLEMENTED, "The path does not have this method."),
     LocalReply(408, code_pb2.DEADLINE_EXCEEDED, "The request took too long.", error_reason_pb2.DEADLINE_EXCEEDED),
+    LocalReply(
+        413,
+        code_pb2.RESOURCE_EXHAUSTED,
+        f"A body without a content-length may have {UNDECLARED_BYTES // 1024} KiB.",
+        error_reason_pb2.REQUEST_TOO_LARGE,
+        condition=_UNDECLARED,
+    ),
     LocalReply(413, code_pb2.RESOURCE_EXHAUSTED, "The request is too large.", error_reason_pb2.REQUEST_TOO_LARGE),
     LocalReply(414, code_pb2.RESOURCE_EXHAUSTED, "The path is too long.", error_reason_pb2.REQUEST_TOO_LARGE),
     LocalReply(
@@ -192,6 +205,15 @@ LOCAL_REPLIES: Final = (
         more_headers={"accept": "application/json", "accept-encoding": "identity"},
     ),
     LocalReply(422, code_pb2.INVALID_ARGUMENT, _OWN_TEXT, error_reason_pb2.MALFORMED_REQUEST, becomes=400),  # times.lua
+    LocalReply(
+        423,  # the limit on uploads
+        code_pb2.RESOURCE_EXHAUSTED,
+        "Your large requests come too fast. Send smaller batches, or use gRPC.",
+        error_reason_pb2.TOO_MANY_UPLOADS,
+        retry_seconds=RETRY_SECONDS,
+        becomes=429,
+        more_headers={"retry-after": str(RETRY_SECONDS)},
+    ),
     LocalReply(426, code_pb2.FAILED_PRECONDITION, "The protocol version is not supported."),
     LocalReply(
         429,

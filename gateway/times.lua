@@ -74,17 +74,24 @@ local function wrong_in_all(body)
   end
 end
 
+-- The bytes that can follow the name of a field: a quotation mark, white space, or a colon.
+local BEHIND_NAME = {}
+for _, byte in ipairs({9, 10, 11, 12, 13, 32, 34, 39, 58}) do
+  BEHIND_NAME[byte] = true
+end
+
 -- As wrong_in_all. Looks only at the names of the fields, if they stand in the text as every encoder writes them: inside of a string, a quotation mark has
 -- a backslash before it.
 local function wrong_in_body(body)
-  if body:find("\\u00[4-7]") then
-    return wrong_in_all(body)  -- a name can have escapes of letters
+  -- A name can have escapes of letters. Most bodies have no such escape at all, which is found much faster than a pattern.
+  if body:find("\\u00", 1, true) and body:find("\\u00[4-7]") then
+    return wrong_in_all(body)
   end
   for name in pairs(TIMES) do
     local first, last = body:find(name, 1, true)
     while first do
-      -- Not the end of a longer name.
-      local value = not body:find("^[%w_]", first - 1) and body:match("^[\"']?%s*:%s*()", last + 1)
+      -- Not a part of a longer name or of a text. A byte is compared much faster than a pattern.
+      local value = BEHIND_NAME[body:byte(last + 1)] and not body:find("^[%w_]", first - 1) and body:match("^[\"']?%s*:%s*()", last + 1)
       if value then
         if not (body:find('^[^\\]"', first - 2) and body:find('^"', last + 1)) then
           return wrong_in_all(body)

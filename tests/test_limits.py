@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from google.protobuf.descriptor import EnumDescriptor
 from taskmanager.rpc.v1 import error_reason_pb2
 
 from auth_service.passwords.errors import AttemptsUnderWay, TooManyHashes
 from auth_service.settings import Settings as AuthSettings
+from gateway import uploads
 from gateway.replies import LOCAL_REPLIES
 from gateway.settings import GatewaySettings
 from servicekit.errors import Overloaded, SlowReader
@@ -53,7 +55,7 @@ def test_each_wait_in_the_table_is_the_one_in_the_error() -> None:
     waits = {(reason, row[4]) for row in ROWS if len(row) == 5 for reason in _reasons(row[3]) if row[4].endswith(" s")}
     for error in FIXED:
         assert (error.reason, f"{error.retry_after_seconds:g} s") in waits
-    for limited in [reply for reply in LOCAL_REPLIES if reply.status == 429]:
+    for limited in [reply for reply in LOCAL_REPLIES if (reply.becomes or reply.status) == 429]:
         assert (error_reason_pb2.ErrorReason.Name(limited.reason or 0), f"{limited.retry_seconds} s") in waits
 
 
@@ -75,6 +77,17 @@ def test_the_limits_without_a_setting_have_their_value() -> None:
     (of_json,) = (name for name in values if "over REST" in name and "JSON" in name)
     assert f"above {HARMLESS_BYTES // 1024} KiB of JSON" in of_json
     assert values[of_json] == f"{ANSWER_BYTES_PER_SECOND / SLOWEST / 2**20} MiB a second"
+    most = uploads.BUCKET["max_tokens"]
+    a_second = uploads.BUCKET["tokens_per_fill"] / float(uploads.BUCKET["fill_interval"].removesuffix("s"))
+    counted = {size: size * max(1, min(size // uploads.PIECE, uploads.MOST)) for size in (uploads.PIECE, 2**18, 2**20, 2**21, 3 * 2**20)}
+    (at_once,) = (value for name, value in values.items() if name.startswith("REST bodies of 64 KiB and more"))
+    assert at_once == f"{most // counted[3 * 2**20]} of 3 MiB, {most // counted[2**18]} of 256 KiB"
+    rates = [size * a_second / counted[size] / 2**20 for size in (uploads.PIECE, 2**18, 2**20, 2**21)]
+    assert [float(rate) for rate in re.findall(r"([\d.]+) MiB(?: a second|,|$)", values["then"].replace("of 1 MiB", ""))] == pytest.approx(
+        rates, rel=1e-3
+    )
+    assert values["bytes of a REST request without `content-length`"] == f"{uploads.UNDECLARED_BYTES // 1024} KiB"
+    assert values["bytes of a REST request to a method that needs no token"] == f"{uploads.PUBLIC_BYTES // 1024} KiB"
     assert values["projects of a user outside the bin"] == str(MAX_PROJECTS)
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)
     assert values["text of a page"] == f"{MAX_PAGE_BYTES // 2**20} MiB"

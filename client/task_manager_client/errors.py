@@ -244,6 +244,12 @@ class TooManyWatches(ResourceExhausted):
     """The account has too many open streams: close one."""
 
 
+class TooManyUploads(ResourceExhausted):
+    """The account's large requests come too fast: retry after `retry_after`, or send smaller batches."""
+
+    not_executed = True
+
+
 class SlowReader(ResourceExhausted):
     """The client did not read its stream in time: resume."""
 
@@ -297,6 +303,7 @@ BY_REASON: Final[Mapping[str, type[TaskManagerError]]] = {
     "TOO_MANY_REGISTRATIONS": TooManyRegistrations,
     "TOO_MANY_REQUESTS": TooManyRequests,
     "TOO_MANY_WATCHES": TooManyWatches,
+    "TOO_MANY_UPLOADS": TooManyUploads,
     "SLOW_READER": SlowReader,
     "ANSWER_TOO_LARGE": AnswerTooLarge,
     "REQUEST_TOO_LARGE": RequestTooLarge,

@@ -13,13 +13,14 @@ from task_manager_client.errors import (
     SlowReader,
     TaskManagerError,
     TooManyRequests,
+    TooManyUploads,
     TooManyWatches,
     Unavailable,
 )
 
 # Keeps the doubled wait within the range of a float.
 _MAX_DOUBLINGS: Final = 30
-_TRANSIENT: Final = (ConnectionFailed, Unavailable, Overloaded, TooManyRequests, TooManyWatches, SlowReader)
+_TRANSIENT: Final = (ConnectionFailed, Unavailable, Overloaded, TooManyRequests, TooManyUploads, TooManyWatches, SlowReader)
 
 
 @dataclass(frozen=True, slots=True)

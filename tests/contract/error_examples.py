@@ -208,6 +208,7 @@ NOT_PROVOKED: Final[Mapping[str, str]] = {
     "SERVICE_STOPPING": "needs a replica that stops",
     "TOO_MANY_REGISTRATIONS": "needs more accounts than one address may register",
     "TOO_MANY_WATCHES": "needs more open streams than a user may have",
+    "TOO_MANY_UPLOADS": "needs bodies that together are too large for a page of documentation",
     "SLOW_READER": "needs a client that stops reading",
     "TOO_MANY_REQUESTS": "needs a gateway with a rate limit",
 }

@@ -20,14 +20,15 @@ from devstack.stack import Stack
 from tests.support.accounts import Account, make_account
 from tests.support.errors import of_rpc
 from tests.support.observed import metric
+from tests.support.rest_uploads import BODY, PATH
 from tests.support.unread import STREAMS
 from tests.support.uploads import BATCH
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.alone("loads a system, and measures its memory and times")
 
-# The memory limit of task-service in the chart.
-LIMIT_MIB = 384
+# The memory limits of task-service and of the gateway in the chart.
+LIMIT_MIB, GATEWAY_LIMIT_MIB = 384, 640
 BATCHES, WATCHES, CONNECTIONS = 40, 60, 3
 MEASURED_SECONDS = 5.0
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,24 @@ async def test_hundreds_of_large_requests_at_once(stack: Stack, rest: httpx.Asyn
     print(f"p99 {idle:.3f} s idle, {busy:.3f} s busy, at most {_peak_mib(stack)} MiB")  # noqa: T201 - as above
     assert _peak_mib(stack) < LIMIT_MIB
     assert busy < max(TIMES * idle, LEAST_SECONDS)
+
+
+@pytest.mark.parametrize(("declared", "connections"), [(1, 40), (0, 200)], ids=["whole", "without-an-end"])
+async def test_large_uploads_over_rest(stack: Stack, rest: httpx.AsyncClient, declared: int, connections: int) -> None:
+    """The gateway reads and converts a whole body in one piece. So it takes few of a user, and none of unknown size."""
+    attacker, other = await make_account(rest), await make_account(rest)
+    idle = await _p99(rest, other)
+    environment = {"UPLOADS_AUTHORIZATION": attacker.headers["authorization"]}
+    async with _program("tests.support.rest_uploads", stack.state.url, str(connections), str(declared), **environment):
+        # In the first interval are the batches that a user may have at once.
+        busy = [await _p99(rest, other) for _ in range(3)]
+    peaks = _peak_mib(stack), _peak_mib(stack, "gateway")
+    print(f"p99 {idle:.3f} s idle, {busy} s busy, at most {peaks} MiB")  # noqa: T201 - as above
+    if declared:
+        assert (await rest.post(PATH, content=BODY, headers=attacker.headers)).status_code == httpx.codes.TOO_MANY_REQUESTS
+    assert peaks[0] < LIMIT_MIB
+    assert peaks[1] < GATEWAY_LIMIT_MIB
+    assert min(busy) < max(TIMES * idle, LEAST_SECONDS)
 
 
 async def test_many_streams_whose_clients_read_slowly(stack: Stack, rest: httpx.AsyncClient, stub: task_service_pb2_grpc.TaskServiceStub) -> None:
@@ -210,8 +229,8 @@ async def _p99(rest: httpx.AsyncClient, account: Account) -> float:
     return sorted(times)[int(len(times) * 0.99)]
 
 
-def _peak_mib(stack: Stack) -> int:
-    """Returns the largest resident memory that the replica has had."""
-    status = Path(f"/proc/{stack.state.processes['task-1'].pid}/status").read_text()
+def _peak_mib(stack: Stack, process: str = "task-1") -> int:
+    """Returns the largest resident memory that the process has had."""
+    status = Path(f"/proc/{stack.state.processes[process].pid}/status").read_text()
     (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(peak) // 1024

@@ -9,6 +9,9 @@ LIMITS_TESTS: Final = ("tests/servicekit/rpc/test_time_limits.py",)
 PIPELINE: Final = "servicekit/rpc/pipeline.py"
 BUDGET_TESTS: Final = ("tests/servicekit/rpc/test_budget.py",)
 RECEIVING_TESTS: Final = ("tests/servicekit/rpc/test_receiving.py",)
+GATEWAY: Final = "gateway/envoy.yaml.j2"
+UPLOADS: Final = "gateway/uploads.py"
+UPLOADS_TESTS: Final = ("tests/gateway/test_uploads.py",)
 PIPELINE_TESTS: Final = ("tests/servicekit/rpc/test_pipeline.py",)
 
 CALLS_BUGS: Final = (
@@ -72,11 +75,22 @@ CALLS_BUGS: Final = (
     ),
     Bug(
         "the gateway keeps an unread answer",
-        "gateway/envoy.yaml.j2",
+        GATEWAY,
         "      stream_flush_timeout: 30s",
         "      # stream_flush_timeout: 30s",
         ("tests/gateway/test_connections.py",),
     ),
+    Bug("a large upload over REST counts no more than small ones", UPLOADS, "{_LENGTH} * {_TIMES})%", "{_LENGTH})%", UPLOADS_TESTS),
+    Bug("each access token has a limit on uploads of its own", GATEWAY, "{key: sub}]}", "{key: jti}]}", UPLOADS_TESTS),
+    Bug("uploads without a length do not count", GATEWAY, "                  upload_limit.read: {{ enabled }}\n", "", UPLOADS_TESTS),
+    Bug(
+        "an upload without a length may be as large as any",
+        GATEWAY,
+        '{{ "" }}                  body_size_limit.undeclared: {{ enabled }}\n                  upload',
+        '{{ "" }}                  upload',
+        UPLOADS_TESTS,
+    ),
+    Bug("a rejected upload is read", GATEWAY, "                  upload_limit.declared: {{ enabled }}\n", "", UPLOADS_TESTS),
     Bug(
         "large requests are not counted for their user",
         "servicekit/rpc/budget.py",

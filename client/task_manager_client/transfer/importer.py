@@ -23,9 +23,9 @@ from task_manager_client.values import NewTask, Task, task_body
 
 Progress = Callable[[int, int], None]
 
-# The server's limit for a batch, and less than its limit for a request (3 MiB), which the text of the answer has too.
+# The server's limit for a batch, and a size of which it takes 2 MiB a second: of larger ones it takes less (docs/limits.md).
 BATCH_TASKS: Final = 1000
-BATCH_BYTES: Final = 2 * 1024 * 1024
+BATCH_BYTES: Final = 256 * 1024
 # A batch that an overloaded server did not finish in time is sent again: it is executed once.
 _SLOW_CALLS: Final = 5
 # To move a task to the bin takes up to 1000 subtasks along.
