@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import grpc.aio
@@ -78,7 +79,7 @@ async def postgres(system: Stack) -> AsyncIterator[asyncpg.Pool]:
 @pytest.fixture
 def scene_of(rest: httpx.AsyncClient, postgres: asyncpg.Pool) -> SceneFactory:
     """Creates scenes."""
-    return lambda rpc: make_scene(rest, postgres, rpc)
+    return partial(make_scene, rest, postgres)
 
 
 @pytest.fixture
