@@ -41,11 +41,11 @@ restore: .venv/installed ## replace the data of `make run` with a backup: FILE=.
 test: .venv/installed gen/descriptors.binpb ## run the tests that an ordinary change needs, on temporary systems that the tests start: TEST_WORKERS (2), ARGS
 	@$(BIN)/pytest -m "not slow and not alone" $(PARALLEL) $(ARGS)
 
-test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (more cases of families of similar tests, other settings, a million tasks), then test-alone
+test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (more cases of families of similar tests, other settings, a million tasks, outages), then test-alone
 	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
 	@$(MAKE) --no-print-directory test-alone
 
-test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a system which other files share, or measure times; nothing else should use the machine
+test-alone: .venv/installed gen/descriptors.binpb ## run the tests whose measurements other work on the machine can falsify; nothing else should use it
 	@$(BIN)/pytest -m alone $(ARGS)
 
 # Runs the tests of test and test-slow together, so that each worker starts its systems only once. The faults mostly wait, and their tests measure no

@@ -113,7 +113,7 @@ def test_a_failure_after_the_end_of_its_system_is_reported(tmp_path: Path) -> No
     assert "2 passed, 3 skipped, 1 error" in said
 
 
-@pytest.mark.parametrize("tier", ["slow", "alone"])
+@pytest.mark.parametrize("tier", ["slow", "outage", "alone"])
 def test_a_test_of_a_slower_tier_needs_its_reason(tmp_path: Path, tier: str) -> None:
     said = _run(tmp_path, f"import pytest\n@pytest.mark.{tier}\ndef test_it(): pass\n")
     assert f"test_one.py::test_it needs the reason why it is {tier}" in said

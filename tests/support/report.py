@@ -24,8 +24,8 @@ MAX_FAILURES_WITH_LOGS: Final = 20
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the additions for this run, and the marker of the tests that `make test` does not run."""
     config.addinivalue_line("markers", "slow: takes long, so that only `make test-slow` and `make test-all` run it")
-    alone = "it breaks a system that tests of other files share, or measures times that other work on the machine can falsify"
-    config.addinivalue_line("markers", f"alone: as slow, and no other test may run meanwhile: {alone}")
+    config.addinivalue_line("markers", "outage: as slow, and it breaks a running system, which its worker has for such tests")
+    config.addinivalue_line("markers", "alone: as slow, and no other test may run meanwhile: it measures what other work on the machine can falsify")
     config.pluginmanager.register(Failures(config), "tests-failures")
     if not hasattr(config, "workerinput"):
         # The logs of the previous run must not mix with those of this one.
