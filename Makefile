@@ -144,7 +144,7 @@ clean: ## remove everything that was installed, generated or cached; .data/ stay
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "task-manager needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable client
+	@.ci/install .venv --editable '.[dev]' --editable client
 	@touch $@
 
 # The install generates this file too; this rule runs if a proto has changed since.
