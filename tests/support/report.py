@@ -1,5 +1,6 @@
 """Additions to pytest's report: progress by file, the systems and logs of a failed test, and the missing tools."""
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -27,8 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "outage: as slow, and it breaks a running system, which its worker has for such tests")
     config.addinivalue_line("markers", "alone: as slow, and no other test may run meanwhile: it measures what other work on the machine can falsify")
     config.pluginmanager.register(Failures(config), "tests-failures")
-    if not hasattr(config, "workerinput"):
-        # The logs of the previous run must not mix with those of this one.
+    if not hasattr(config, "workerinput") and "KEEP_RESULTS" not in os.environ:
+        # The logs of the previous run must not mix with those of this one. KEEP_RESULTS: another run at the same time has its logs there too.
         shutil.rmtree(RESULTS, ignore_errors=True)
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "tests-progress")
