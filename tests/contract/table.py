@@ -252,6 +252,12 @@ async def make_world(rest: httpx.AsyncClient, *used: Any) -> tuple[World, Accoun
     if "session_id" in needs:
         made["session_id"] = str((await log_in(rest, account)).claims["sid"])
     made |= await _tasks(rest, account, needs) | await _projects(rest, account, needs)
+    # Only now, because the positions of projects in the examples follow from the number of changes before.
+    for place, name in (("tasks", "binned_task_id"), ("projects", "binned_project_id")):
+        if name in made:
+            await _done(rest, account, "DELETE", f"/api/v1/{place}/{made[name]}")
+    if "second_project_id" in needs:
+        await _done(rest, account, "POST", f"/api/v1/projects/{made['second_project_id']}:archive")
     if "resume_token" in needs:
         made["resume_token"] = await resume_token_of(rest, account)
     if "webhook_id" in needs:
@@ -274,21 +280,14 @@ async def _tasks(rest: httpx.AsyncClient, account: Account, needs: set[str]) -> 
         return {}
     requests = [{"task": {"title": title}} for title in titles.values()]
     answer = await _done(rest, account, "POST", "/api/v1/tasks:batchCreate", {"requests": requests})
-    made = {name: task["id"] for name, task in zip(titles, answer["tasks"], strict=True)}
-    await _done(rest, account, "DELETE", f"/api/v1/tasks/{made['binned_task_id']}")
-    return made
+    return {name: task["id"] for name, task in zip(titles, answer["tasks"], strict=True)}
 
 
 async def _projects(rest: httpx.AsyncClient, account: Account, needs: set[str]) -> dict[str, str]:
     names = {"project_id": "The project", "second_project_id": "The second project", "binned_project_id": "The binned project"}
-    made = {
+    return {
         field: str((await _done(rest, account, "POST", "/api/v1/projects", {"name": name}))["id"]) for field, name in names.items() if field in needs
     }
-    if "binned_project_id" in needs:
-        await _done(rest, account, "DELETE", f"/api/v1/projects/{made['binned_project_id']}")
-    if "second_project_id" in needs:
-        await _done(rest, account, "POST", f"/api/v1/projects/{made['second_project_id']}:archive")
-    return made
 
 
 async def _done(rest: httpx.AsyncClient, account: Account, verb: str, path: str, body: Any = None) -> Any:
