@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Lets Python cache compiled modules. Without the cache, each of the many processes that the tests start would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-faults test-images test-apiserver test-cluster check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean test-citus
+.PHONY: help run logs keys backup restore test test-slow test-alone test-all test-most test-beside test-faults test-images test-apiserver test-cluster check helm-lint format proto manifests bench bench-rivals bench-compare images env compose-up compose-down constraints clean test-citus
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -41,19 +41,24 @@ restore: .venv/installed ## replace the data of `make run` with a backup: FILE=.
 test: .venv/installed gen/descriptors.binpb ## run the tests that an ordinary change needs, on temporary systems that the tests start: TEST_WORKERS (2), ARGS
 	@$(BIN)/pytest -m "not slow and not alone" $(PARALLEL) $(ARGS)
 
-test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (more cases of families of similar tests, other settings, a million tasks), then test-alone
+test-slow: .venv/installed gen/descriptors.binpb ## run the tests marked slow (more cases of families of similar tests, other settings, a million tasks, outages), then test-alone
 	@$(BIN)/pytest -m "slow and not alone" $(PARALLEL) $(ARGS)
 	@$(MAKE) --no-print-directory test-alone
 
-test-alone: .venv/installed gen/descriptors.binpb ## run the tests that break a system which other files share, or measure times; nothing else should use the machine
+test-alone: .venv/installed gen/descriptors.binpb ## run the tests whose measurements other work on the machine can falsify; nothing else should use it
 	@$(BIN)/pytest -m alone $(ARGS)
 
-# Runs the tests of test and test-slow together, so that each worker starts its systems only once. The faults mostly wait, and their tests measure no
-# times, so the API server and the images use the processors meanwhile; without the busy processes with which test-faults otherwise fills them.
+# Runs the tests of test and test-slow together, so that each worker starts its systems only once. They often wait, so the faults, the API server and
+# the images, whose tests measure no times, use what is left of the processors; without the busy processes with which test-faults otherwise fills them.
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
-	@$(BIN)/pytest -m "not alone" $(PARALLEL)
+	@$(MAKE) --no-print-directory -j2 test-beside test-most ARGS=
 	@$(MAKE) --no-print-directory test-alone ARGS=
-	@FAULT_HOGS=0 $(MAKE) --no-print-directory -j3 --output-sync=target test-faults test-apiserver test-images ARGS=
+
+test-most: .venv/installed gen/descriptors.binpb
+	@$(BIN)/pytest -m "not alone" $(PARALLEL)
+
+test-beside: .venv/installed gen/descriptors.binpb
+	@FAULT_HOGS=0 KEEP_RESULTS=1 MAKEFLAGS= nice -n 5 $(MAKE) --no-print-directory -j2 --output-sync=target test-images test-apiserver test-faults ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
@@ -144,7 +149,7 @@ clean: ## remove everything that was installed, generated or cached; .data/ stay
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "task-manager needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable client
+	@.ci/install .venv --editable '.[dev]' --editable client
 	@touch $@
 
 # The install generates this file too; this rule runs if a proto has changed since.

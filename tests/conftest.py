@@ -44,8 +44,9 @@ hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Requires the reasons of marks, and has the longest files begin first."""
+    """Requires the reasons of marks, adds those that follow from others, and has the longest files begin first."""
     tiers.require_reasons(items)
+    tiers.outages_are_slow(items)
     tiers.longest_first(items)
 
 

@@ -100,8 +100,12 @@ def test_workers_show_their_progress_and_each_failure_at_once(tmp_path: Path) ->
     assert "100 %  test_one.py: 1 passed, 1 failed, 3 skipped in" in said
 
 
-def test_the_logs_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
+def test_the_logs_of_an_earlier_run_are_removed_but_not_those_of_one_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "test-results" / "earlier").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setenv("KEEP_RESULTS", "1")
+        assert "1 passed" in _run(tmp_path, "def test_good(): pass")
+    assert (tmp_path / "test-results" / "earlier").exists()
     assert "1 passed" in _run(tmp_path, "def test_good(): pass")
     assert not (tmp_path / "test-results").exists()
 
@@ -113,7 +117,7 @@ def test_a_failure_after_the_end_of_its_system_is_reported(tmp_path: Path) -> No
     assert "2 passed, 3 skipped, 1 error" in said
 
 
-@pytest.mark.parametrize("tier", ["slow", "alone"])
+@pytest.mark.parametrize("tier", ["slow", "outage", "alone"])
 def test_a_test_of_a_slower_tier_needs_its_reason(tmp_path: Path, tier: str) -> None:
     said = _run(tmp_path, f"import pytest\n@pytest.mark.{tier}\ndef test_it(): pass\n")
     assert f"test_one.py::test_it needs the reason why it is {tier}" in said

@@ -17,6 +17,7 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
+from servicekit.process.commands import GC_THRESHOLD
 from servicekit.process.ops import OpsServer
 from servicekit.process.settings import ProcessSettings
 from servicekit.process.telemetry import Tracing
@@ -24,9 +25,6 @@ from servicekit.rpc.health import Health
 from servicekit.rpc.server import GrpcServer
 
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
-# Allocations between two collections of the youngest generation. A call creates few cycles. With Python's default of 700, the collector would run
-# several times in each turn of the event loop.
-GC_THRESHOLD: Final = 20_000
 
 # Makes a part end its streams with UNAVAILABLE and start no other. It need not wait until they have ended: the server waits.
 Drain: TypeAlias = Callable[[], Awaitable[None]]

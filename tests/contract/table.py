@@ -5,7 +5,8 @@ that they check the generated mapping.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import Template
 from typing import Any
@@ -46,6 +47,10 @@ class World:
     api_token: str
     # After all changes of the tasks so far.
     resume_token: str
+
+
+NAMES = tuple(World.__dataclass_fields__)
+UNMADE = "(the world was made without it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,35 +236,64 @@ def row_of(rpc: str) -> Row:
 
 
 def filled(value: Any, world: World) -> Any:
-    """Returns a path, body or message in which the world's values replace the names."""
-    return json.loads(Template(json.dumps(value)).substitute(asdict(world)))
+    """Returns a path, body or message in which the world's values replace the names. Raises KeyError if the world was made without one of them."""
+    made = {name: given for name, given in asdict(world).items() if given != UNMADE}
+    return json.loads(Template(json.dumps(value)).substitute(made))
 
 
-async def make_world(rest: httpx.AsyncClient) -> tuple[World, Account]:
-    """Creates a world. Returns it with the account that acts in it."""
+async def make_world(rest: httpx.AsyncClient, *used: Any) -> tuple[World, Account]:
+    """Creates a world. Returns it with the account that acts in it.
+
+    With arguments, which are paths, bodies or messages, the world has only the objects that these name, and in place of all others UNMADE.
+    """
+    needs = _names_in(used)
     account = await make_account(rest)
-    other = await log_in(rest, account)
-    requests = [{"task": {"title": title}} for title in ("The task", "The second task", "The binned task")]
-    made = await rest.post("/api/v1/tasks:batchCreate", json={"requests": requests}, headers=account.headers)
-    assert made.status_code == httpx.codes.OK, made.text
-    ids = [task["id"] for task in made.json()["tasks"]]
-    projects = []
-    for name in ("The project", "The second project", "The binned project"):
-        answer = await rest.post("/api/v1/projects", json={"name": name}, headers=account.headers)
-        assert answer.status_code == httpx.codes.CREATED, answer.text
-        projects.append(answer.json()["id"])
-    for path in (f"/api/v1/tasks/{ids[-1]}", f"/api/v1/projects/{projects[-1]}"):
-        binned = await rest.delete(path, headers=account.headers)
-        assert binned.status_code == httpx.codes.OK, binned.text
-    archived = await rest.post(f"/api/v1/projects/{projects[1]}:archive", headers=account.headers)
-    assert archived.status_code == httpx.codes.OK, archived.text
-    session_id, resume_token = str(other.claims["sid"]), await resume_token_of(rest, account)
-    hook = await rest.post("/api/v1/webhooks", json={**FULL_WEBHOOK, "state": "ACTIVE"}, headers=account.headers)
-    assert hook.status_code == httpx.codes.CREATED, hook.text
-    objects = (session_id, *ids, *projects, hook.json()["webhook"]["id"])
-    token_id, token = await make_api_token(rest, account, "tasks:read")
-    free_email = f"{uuid4().hex}@example.com"
-    return World(account.email, free_email, account.password, account.refresh_token, *objects, token_id, token, resume_token), account
+    made = {"email": account.email, "free_email": f"{uuid4().hex}@example.com", "password": account.password, "refresh_token": account.refresh_token}
+    if "session_id" in needs:
+        made["session_id"] = str((await log_in(rest, account)).claims["sid"])
+    made |= await _tasks(rest, account, needs) | await _projects(rest, account, needs)
+    # Only now, because the positions of projects in the examples follow from the number of changes before.
+    for place, name in (("tasks", "binned_task_id"), ("projects", "binned_project_id")):
+        if name in made:
+            await _done(rest, account, "DELETE", f"/api/v1/{place}/{made[name]}")
+    if "second_project_id" in needs:
+        await _done(rest, account, "POST", f"/api/v1/projects/{made['second_project_id']}:archive")
+    if "resume_token" in needs:
+        made["resume_token"] = await resume_token_of(rest, account)
+    if "webhook_id" in needs:
+        hook = await _done(rest, account, "POST", "/api/v1/webhooks", {**FULL_WEBHOOK, "state": "ACTIVE"})
+        made["webhook_id"] = hook["webhook"]["id"]
+    if needs & {"api_token_id", "api_token"}:
+        made["api_token_id"], made["api_token"] = await make_api_token(rest, account, "tasks:read")
+    return World(**{name: made.get(name, UNMADE) for name in NAMES}), account
+
+
+def _names_in(used: Sequence[Any]) -> set[str]:
+    """Returns the names of the world's fields in paths, bodies and messages; all names, if there are none of these."""
+    text = json.dumps(used)
+    return {name for name in NAMES if not used or re.search(rf"\${name}\b", text)}
+
+
+async def _tasks(rest: httpx.AsyncClient, account: Account, needs: set[str]) -> dict[str, str]:
+    titles = {"task_id": "The task", "second_task_id": "The second task", "binned_task_id": "The binned task"}
+    if not needs & titles.keys():
+        return {}
+    requests = [{"task": {"title": title}} for title in titles.values()]
+    answer = await _done(rest, account, "POST", "/api/v1/tasks:batchCreate", {"requests": requests})
+    return {name: task["id"] for name, task in zip(titles, answer["tasks"], strict=True)}
+
+
+async def _projects(rest: httpx.AsyncClient, account: Account, needs: set[str]) -> dict[str, str]:
+    names = {"project_id": "The project", "second_project_id": "The second project", "binned_project_id": "The binned project"}
+    return {
+        field: str((await _done(rest, account, "POST", "/api/v1/projects", {"name": name}))["id"]) for field, name in names.items() if field in needs
+    }
+
+
+async def _done(rest: httpx.AsyncClient, account: Account, verb: str, path: str, body: Any = None) -> Any:
+    answer = await rest.request(verb, path, json=body, headers=account.headers)
+    assert answer.is_success, answer.text
+    return answer.json()
 
 
 async def make_empty_world(rest: httpx.AsyncClient) -> tuple[World, Account]:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.contract.bounds import Bound, bounds
 from tests.contract.conftest import Ways
-from tests.contract.table import World, make_world
+from tests.contract.table import World, make_world, row_of
 from tests.support.accounts import Account
 from tests.support.calls import rest_refusal, transcoded
 from tests.support.tiers import sampled
@@ -34,7 +34,7 @@ def test_there_are_bounds_of_every_kind() -> None:
 @within
 async def test_at_the_bound_a_request_is_accepted(bound: Bound, rest: httpx.AsyncClient, ways: Ways) -> None:
     """The first of the three calls may delete or use up data, so that the others fail. But no call is rejected for its content."""
-    world, account = await make_world(rest)
+    world, account = await make_world(rest, row_of(bound.rpc.name).message)
     message = bound.request(world, bound.pair.at)
     errors = {"rest": await rest_refusal(rest, transcoded(bound.rpc, message), account.headers), **await ways.by_grpc(bound.rpc, message, account)}
     for way, error in errors.items():

@@ -4,7 +4,7 @@ The methods and the fields that name objects come from the descriptors, the valu
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,9 +55,15 @@ class Owner:
     seen: Any
 
 
-@pytest.fixture
-async def owner(rest: httpx.AsyncClient) -> Owner:
-    """The owner of the objects."""
+@pytest.fixture(scope="module")
+async def owner(rest: httpx.AsyncClient) -> AsyncIterator[Owner]:
+    """The owner of the objects. No test may change anything of them, which each test checks, as far as that changes nothing itself."""
+    made = await _make_owner(rest)
+    yield made
+    await _assert_intact(rest, made)
+
+
+async def _make_owner(rest: httpx.AsyncClient) -> Owner:
     world, account = await make_world(rest)
     name, title = f"Owner {uuid7()}", f"Title {uuid7()}"
     named = {
@@ -149,9 +155,10 @@ async def test_what_is_no_access_token_opens_nothing(rpc: Rpc, way: str, owner: 
 
 
 @every_authenticated_rpc
-async def test_the_owners_own_call_succeeds(rpc: Rpc, owner: Owner, rest: httpx.AsyncClient, ways: Ways) -> None:
+async def test_the_owners_own_call_succeeds(rpc: Rpc, rest: httpx.AsyncClient, ways: Ways) -> None:
     """Otherwise the rejections above would prove nothing."""
-    _, error = await _call(rpc, "rest", owner.world, owner.account, owner.account, rest, ways)
+    world, account = await make_world(rest, row_of(rpc.name).message)
+    _, error = await _call(rpc, "rest", world, account, account, rest, ways)
     assert error is None
 
 
@@ -187,8 +194,12 @@ def _claim_to_be(owner: Account, message: Message) -> None:
 
 
 async def _assert_unchanged(rest: httpx.AsyncClient, owner: Owner) -> None:
-    """The owner's data is unchanged, and the owner can still log in and refresh."""
+    """The owner's data is unchanged."""
     assert await _seen(rest, owner.world, owner.account) == owner.seen
+
+
+async def _assert_intact(rest: httpx.AsyncClient, owner: Owner) -> None:
+    """What is in the owner's bin is unchanged too, and the owner can still log in and refresh."""
     await log_in(rest, owner.account)
     refreshed = await rest.post("/api/v1/auth/refresh", json={"refresh_token": owner.world.refresh_token})
     assert refreshed.status_code == httpx.codes.OK, refreshed.text

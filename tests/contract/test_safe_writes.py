@@ -48,19 +48,32 @@ of_live_objects = pytest.mark.parametrize(
 )
 
 
+def _kind(name: str) -> str:
+    """Returns the kind of the method's target."""
+    return next((kind for kind in ("webhook", "project") if kind.title() in name), "task")
+
+
+def _named(name: str) -> str:
+    """Returns the name of the method's target in its world."""
+    return f"{'binned_' if name.startswith('Undelete') else ''}{_kind(name)}_id"
+
+
+@pytest.fixture
+async def acted(request: pytest.FixtureRequest, rest: httpx.AsyncClient) -> tuple[World, Account]:
+    """A world of the test's own, and the account that acts in it. If the test is about one method, the world has only what this one needs."""
+    of = getattr(request.node, "callspec", None)
+    name = of and of.params.get("name")
+    return await make_world(rest, *([f"${_named(name)}", row_of(named(name).name).message] if name else []))
+
+
 async def _target(call: Call, name: str, acted: tuple[World, Account]) -> tuple[str, str, str]:
-    """Returns the method's target task or project, its etag, and an earlier etag."""
+    """Returns the method's target, its etag, and an earlier etag."""
     world, account = acted
-    if name.startswith("Undelete"):
-        return world.binned_task_id if name.endswith("Task") else world.binned_project_id, '"2"', '"1"'
-    if "Webhook" in name:
-        await call("UpdateWebhook", {"webhook": {"id": world.webhook_id, "description": "between"}}, account)
-        return world.webhook_id, '"2"', '"1"'
-    if name.endswith("Project"):
-        await call("UpdateProject", {"project": {"id": world.project_id, "description": "between"}}, account)
-        return world.project_id, '"2"', '"1"'
-    await call("UpdateTask", {"task": {"id": world.task_id, "description": "between"}}, account)
-    return world.task_id, '"2"', '"1"'
+    target, kind = getattr(world, _named(name)), _kind(name)
+    if not name.startswith("Undelete"):
+        changed = await call(f"Update{kind.title()}", {kind: {"id": target, "description": "between"}}, account)
+        assert changed.error is None
+    return target, '"2"', '"1"'
 
 
 # Etags.

@@ -79,8 +79,9 @@ def test_the_gate_is_the_same_here_as_there() -> None:
     ran = "\n".join(commands(read(TEXTS["ci"])))
     gate = (ROOT / ".ci" / "run").read_text()
     assert re.search(r"set -- check test-all$", gate, re.MULTILINE)
-    assert 'pytest -m "not alone"' in _recipe("test-all"), "it has the tests of test and test-slow"
-    assert set(re.findall(r"\btest-[a-z]+", _recipe("test-all"))) == {"test-alone", "test-faults", "test-images", "test-apiserver"}
+    assert set(re.findall(r"\btest-[a-z]+", _recipe("test-all"))) == {"test-most", "test-beside", "test-alone"}
+    assert 'pytest -m "not alone"' in _recipe("test-most"), "it has the tests of test and test-slow"
+    assert set(re.findall(r"\btest-[a-z]+", _recipe("test-beside"))) == {"test-faults", "test-images", "test-apiserver"}
     # CI builds the images with Docker and needs no container-lab.
     for target in ("check", "test", "test-slow", "test-faults", "test-apiserver"):
         assert f".ci/run {target}\n" in f"{ran}\n"

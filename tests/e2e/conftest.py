@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import grpc.aio
@@ -53,11 +54,12 @@ async def breakable_account(breakable_rest: httpx.AsyncClient) -> Account:
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest) -> Stack:
-    """For tests that are marked `alone` the system that they may break, for all others the system that they share with other files.
+    """For tests that are marked `outage` or `alone` the system that they may break, for all others the system that they share with other files.
 
     A file that starts a system of its own replaces this fixture.
     """
-    stack: Stack = request.getfixturevalue("breakable" if request.node.get_closest_marker("alone") else "system")
+    may_break = any(request.node.get_closest_marker(name) for name in ("outage", "alone"))
+    stack: Stack = request.getfixturevalue("breakable" if may_break else "system")
     return stack
 
 
@@ -78,7 +80,7 @@ async def postgres(system: Stack) -> AsyncIterator[asyncpg.Pool]:
 @pytest.fixture
 def scene_of(rest: httpx.AsyncClient, postgres: asyncpg.Pool) -> SceneFactory:
     """Creates scenes."""
-    return lambda rpc: make_scene(rest, postgres, rpc)
+    return partial(make_scene, rest, postgres)
 
 
 @pytest.fixture

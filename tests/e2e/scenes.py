@@ -113,13 +113,14 @@ class Scene:
             yield waiting
 
 
-async def make_scene(rest: httpx.AsyncClient, postgres: asyncpg.Pool, rpc: Rpc) -> Scene:
-    """Creates a scene for a write."""
-    world, account = await make_world(rest)
+async def make_scene(rest: httpx.AsyncClient, postgres: asyncpg.Pool, rpc: Rpc, *others: Rpc) -> Scene:
+    """Creates a scene for a write. Its world has tasks, and what the write and the other methods name."""
+    world, account = await make_world(rest, "$task_id", *(row_of(one.name).message for one in (rpc, *others)))
     return Scene(rpc, world, account, message_of(rpc, filled(row_of(rpc.name).message, world)), postgres)
 
 
-SceneFactory = Callable[[Rpc], Awaitable[Scene]]
+# Takes the method of the write, and others.
+SceneFactory = Callable[..., Awaitable[Scene]]
 
 
 def over_rest(client: httpx.AsyncClient) -> Way:

@@ -20,7 +20,7 @@ from tests.support.outage import frozen
 from tests.support.task_api import GrpcTasks, RestTasks
 from tests.support.waiting import eventually
 
-OUTAGE = pytest.mark.alone("breaks or loads a running system")
+OUTAGE = pytest.mark.outage("breaks or loads a running system")
 
 REPLICAS = ("task-1", "task-2")
 REMOVED_WITHIN_SECONDS = 5.0

@@ -54,7 +54,7 @@ async def test_a_short_deadline_is_exceeded_or_met(system: Stack, task_channel: 
     await require_closed()
 
 
-@pytest.mark.alone("locks the tables of a running system, and measures times")
+@pytest.mark.outage("locks the tables of a running system")
 @pytest.mark.parametrize("name", BEHIND_A_LOCK)
 async def test_a_call_behind_a_lock_waits_once_for_the_time_limit(
     name: str, breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_account: Account

@@ -19,8 +19,6 @@ from tests.support.load import OK, SETUP, Client, Load, mixed_client
 from tests.support.observed import log_lines, log_size
 from tests.support.task_api import GrpcTasks, RestTasks, TaskApi
 
-pytestmark = pytest.mark.alone("it breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
-
 CLIENTS = 32
 # The clients whose calls run while the server stops. Fewer than the pool's connections, so that the other clients can continue.
 WAITING_CLIENTS = 6
@@ -31,6 +29,7 @@ NEVER_BEGAN = {"UNAVAILABLE", "CANCELLED"}
 REST_OF_DRAIN_SECONDS = 2.5
 
 
+@pytest.mark.alone("calls that a lock delays must end within the drain")
 async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_stop(breakable: Stack, breakable_account: Account) -> None:
     async with _direct_clients(breakable, breakable_account) as clients:
         since = log_size(breakable, "task-2")
@@ -57,6 +56,7 @@ async def test_every_call_that_a_server_began_ends_well_though_it_is_told_to_sto
     assert lines[-1]["event"] == "stopped"
 
 
+@pytest.mark.outage("replaces a replica under load")
 async def test_behind_the_gateway_no_call_fails_while_a_replica_is_replaced(
     breakable: Stack, breakable_account: Account, breakable_rest: httpx.AsyncClient, breakable_gateway: grpc.aio.Channel
 ) -> None:

@@ -9,7 +9,7 @@ from devstack.stack import Stack
 from tests.faults.disturbed import disturbed_campaign
 from tests.faults.faults import pairs
 
-pytestmark = pytest.mark.alone("a campaign of faults, which breaks a running system")
+pytestmark = pytest.mark.outage("a campaign of faults")
 
 WRITES = 1_500
 # Two rounds of two faults each, so that each of the feed's four processes is hit once.

@@ -98,7 +98,7 @@ async def test_another_if_match_is_another_request(name: str, scene_of: SceneFac
 
 @every_write
 async def test_another_method_is_another_request(rpc: Rpc, scene_of: SceneFactory, ways: Mapping[str, Way]) -> None:
-    scene = await scene_of(rpc)
+    scene = await scene_of(rpc, *WRITES)
     first = await done(ways["first"], scene)
     for other in WRITES:
         if other is not rpc:

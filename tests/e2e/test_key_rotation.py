@@ -33,8 +33,7 @@ from tests.support.errors import of_rpc
 from tests.support.replica import Replica, replica_of
 from tests.support.waiting import eventually
 
-# Some tests neither load the system nor measure, but they need the same system, which would otherwise start twice.
-pytestmark = pytest.mark.alone("the module's system rotates keys under load, in real lead times of seconds")
+pytestmark = pytest.mark.outage("the module's system rotates keys under load, in real lead times of seconds")
 
 TASK_REPLICAS = ("task-1", "task-2")
 LEAD_SECONDS, TOKEN_SECONDS = 3, 5

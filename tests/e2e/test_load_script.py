@@ -12,7 +12,7 @@ from devstack.stack import Stack
 from tests.deploy.kind.load import under_load
 from tests.support.outage import heal, replicas
 
-OUTAGE = pytest.mark.alone("stops replicas under load")
+OUTAGE = pytest.mark.outage("stops replicas under load")
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def _ready(port: int) -> None:
         assert (await client.get(f"http://{HOST}:{port}/readyz")).status_code == httpx.codes.OK
 
 
-@pytest.mark.alone("breaks a running system: `make test` kills, freezes and restarts nothing that it shares")
+@pytest.mark.outage("kills Valkey")
 async def test_without_redis_keys_are_as_good(
     breakable: Stack, breakable_rest: httpx.AsyncClient, breakable_replicas: tuple[grpc.aio.Channel, grpc.aio.Channel]
 ) -> None:

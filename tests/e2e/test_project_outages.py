@@ -16,7 +16,7 @@ from tests.support.descriptors import named
 from tests.support.outage import heal
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone("kills a replica of a running system")
+pytestmark = pytest.mark.outage("kills a replica")
 
 # Six writes of 500 tasks.
 TASKS, BATCH = 3000, 1000

@@ -19,7 +19,7 @@ from tests.support.outage import replicas
 from tests.support.waiting import eventually
 from tests.support.watchers import Told, Watcher, over_grpc, over_sse
 
-OUTAGE = pytest.mark.alone("kills workers and PostgreSQL under load")
+OUTAGE = pytest.mark.outage("kills workers and PostgreSQL under load")
 
 USERS, EACH = 20, 500
 # How many tasks a call creates. The calls of this system may take 2 s, also on a busy machine.
@@ -118,7 +118,7 @@ async def test_each_fires_once_though_a_worker_is_killed(breakable: Stack, due: 
     await eventually(due.require_each_once, within=ALL_WITHIN_SECONDS)
 
 
-@OUTAGE
+@pytest.mark.alone("with less of the processors a worker has no time for all that is due, and says so")
 async def test_a_worker_that_is_told_to_stop_stops_in_time_and_leaves_the_rest_to_the_other(breakable: Stack, due: Due) -> None:
     since = log_size(breakable, "task-worker-1")
     await due.at(datetime.now(UTC) + timedelta(seconds=1))

@@ -45,7 +45,7 @@ async def _run(folder: Path, system: Stack, account: Account, seed: int, *option
 
 
 @pytest.mark.parametrize(
-    ("phases", "examples", "seed"), [("fuzzing,stateful", 2, 1), pytest.param("examples,coverage,fuzzing,stateful", 40, 0, marks=SLOW)]
+    ("phases", "examples", "seed"), [("fuzzing,stateful", 2, 1), pytest.param("examples,coverage,fuzzing,stateful", 20, 0, marks=SLOW)]
 )
 async def test_every_answer_is_described(system: Stack, new_account: AccountFactory, tmp_path: Path, phases: str, examples: int, seed: int) -> None:
     chosen = int(os.environ.get("FAULT_SEED") or seed or time.time())

@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 from tests.support.watchers import OVER, PATH, Watcher, Way, over_grpc, over_sse
 from tests.support.writes import Write, writes
 
-pytestmark = pytest.mark.alone("outages, with bounds on the time until a change is sent")
+OUTAGE = pytest.mark.outage("kills and stops what watchers use")
 
 # The two seconds of the contract, plus the round trip on a loaded machine.
 IN_TIME_SECONDS = 2.0 + 0.3
@@ -89,6 +89,7 @@ async def _require_all(way: Way, account: Account, watcher: Watcher, stack: Stac
         assert [one.task["id"] for one in (*watcher.changes, *resumed.changes)] == [str(change["task_id"]) for change in log]
 
 
+@pytest.mark.alone("an outage, with a bound on the time until a change is sent")
 @pytest.mark.parametrize("outage", [dead, stuck])
 async def test_without_valkey_a_change_is_told_in_time(
     outage: Outage, breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
@@ -106,6 +107,7 @@ async def test_without_valkey_a_change_is_told_in_time(
         await asyncio.gather(*(watcher.changed(5, IN_TIME_SECONDS) for watcher in watchers))
 
 
+@OUTAGE
 async def test_a_killed_replica_costs_a_watcher_nothing_but_the_way_to_another(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
@@ -138,6 +140,7 @@ async def _more(titles: Sequence[str], count: int) -> None:
     assert len(titles) >= count
 
 
+@OUTAGE
 async def test_a_replica_that_stops_says_so_and_its_watchers_go_on_elsewhere(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
@@ -156,6 +159,7 @@ async def test_a_replica_that_stops_says_so_and_its_watchers_go_on_elsewhere(
             await _require_all(breakable_ways["task-2" if name == "task-1" else name], breakable_account, watcher, breakable)
 
 
+@OUTAGE
 async def test_a_gateway_that_is_killed_and_comes_back_costs_a_watcher_nothing(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:
@@ -176,6 +180,7 @@ async def test_a_gateway_that_is_killed_and_comes_back_costs_a_watcher_nothing(
 # --- slow readers
 
 
+@OUTAGE
 async def test_who_does_not_read_is_cut_off_and_others_go_on(
     breakable: Stack, breakable_write: Write, breakable_ways: Mapping[str, Way], breakable_account: Account
 ) -> None:

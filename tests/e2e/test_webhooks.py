@@ -11,7 +11,7 @@ from tests.faults.faults import kills
 from tests.faults.webhooks import webhooks_campaign
 from tests.support.outage import commit_before_answering
 
-pytestmark = pytest.mark.alone("a campaign of faults, which breaks a running system, with bounds on the time until a change is sent")
+pytestmark = pytest.mark.outage("a campaign of faults")
 
 # Enough for four faults, so that each process is killed once.
 SECONDS = 12.0

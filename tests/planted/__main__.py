@@ -51,12 +51,16 @@ def _is_found(bug: Bug) -> bool:
 
 
 def copy_tree(to: Path) -> None:
-    """Copies the files that git tracks or does not ignore, and what the installation has generated."""
+    """Copies the files that git tracks or does not ignore, with Python's caches of them, and what the installation has generated."""
     listed = subprocess.run(("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
+            # With the time of its last change, by which Python knows that the cache belongs to it. That of a file with a bug does not.
             shutil.copy2(ROOT / name, to / name)
+    for cache in {(ROOT / name).parent / "__pycache__" for name in filter(None, listed.decode().split("\0"))}:
+        if cache.is_dir():
+            shutil.copytree(cache, to / cache.relative_to(ROOT))
     for name in GENERATED:
         shutil.copytree(ROOT / name, to / name)
 

@@ -1,5 +1,6 @@
 """Additions to pytest's report: progress by file, the systems and logs of a failed test, and the missing tools."""
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -24,11 +25,11 @@ MAX_FAILURES_WITH_LOGS: Final = 20
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the additions for this run, and the marker of the tests that `make test` does not run."""
     config.addinivalue_line("markers", "slow: takes long, so that only `make test-slow` and `make test-all` run it")
-    alone = "it breaks a system that tests of other files share, or measures times that other work on the machine can falsify"
-    config.addinivalue_line("markers", f"alone: as slow, and no other test may run meanwhile: {alone}")
+    config.addinivalue_line("markers", "outage: as slow, and it breaks a running system, which its worker has for such tests")
+    config.addinivalue_line("markers", "alone: as slow, and no other test may run meanwhile: it measures what other work on the machine can falsify")
     config.pluginmanager.register(Failures(config), "tests-failures")
-    if not hasattr(config, "workerinput"):
-        # The logs of the previous run must not mix with those of this one.
+    if not hasattr(config, "workerinput") and "KEEP_RESULTS" not in os.environ:
+        # The logs of the previous run must not mix with those of this one. KEEP_RESULTS: another run at the same time has its logs there too.
         shutil.rmtree(RESULTS, ignore_errors=True)
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "tests-progress")

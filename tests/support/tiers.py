@@ -15,8 +15,15 @@ def require_reasons(items: Iterable[pytest.Item]) -> None:
     """Fails the run if a test is left out of `make test` without a reason, which is the mark's argument."""
     for item in items:
         for mark in item.iter_markers():
-            if mark.name in {"slow", "alone"} and not mark.args:
+            if mark.name in {"slow", "outage", "alone"} and not mark.args:
                 raise pytest.UsageError(f'{item.nodeid} needs the reason why it is {mark.name}: @pytest.mark.{mark.name}("…")')
+
+
+def outages_are_slow(items: Iterable[pytest.Item]) -> None:
+    """Marks the tests that are marked `outage` as `slow` too."""
+    for item in items:
+        if (mark := item.get_closest_marker("outage")) is not None:
+            item.add_marker(pytest.mark.slow(*mark.args))
 
 
 def longest_first(items: list[pytest.Item]) -> None:
