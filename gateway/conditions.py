@@ -64,7 +64,7 @@ UNUSUAL: Final = only_if(
 # The requests with an API token. The Lua filter has run before, so the scheme is written `Bearer`.
 API_TOKEN: Final = only_if([_header("Request", "authorization", {"prefix": "Bearer tm_"})])
 # The requests with a body of at least uploads.COUNTED_BYTES, and those that do not say how long their body is.
-_LARGE: Final = "6553[6-9]|655[4-9].|65[6-9]..|6[6-9]...|[7-9]....|.{6,}"
+_LARGE: Final = "1638[4-9]|1639.|16[4-9]..|1[7-9]...|[2-9]....|.{6,}"
 UPLOAD: Final = only_if([_header("Request", "content-length", {"safe_regex": {"google_re2": {}, "regex": _LARGE}})])
 UNDECLARED: Final = only_if([_unless(_header("Request", "content-length", {"safe_regex": {"google_re2": {}, "regex": ".*"}}))])
 # A header that marks the transcoder's errors until the Lua filter has cleaned their text.

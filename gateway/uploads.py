@@ -12,9 +12,14 @@ _MEBIBYTE: Final = 1024 * _KIBIBYTE
 # Of a method that needs no token.
 PUBLIC_BYTES: Final = 64 * _KIBIBYTE
 # Without a content-length: the gateway reads such a body before it knows what it counts.
-UNDECLARED_BYTES: Final = 256 * _KIBIBYTE
+UNDECLARED_BYTES: Final = 64 * _KIBIBYTE
+# Of a method that has no body. It is ignored.
+BODILESS_BYTES: Final = 4 * _KIBIBYTE
 # From here on a body counts. conditions.UPLOAD is the same as an expression.
-COUNTED_BYTES: Final = 64 * _KIBIBYTE
+COUNTED_BYTES: Final = 16 * _KIBIBYTE
+# What Envoy reads of a connection before the filters have taken it. A connection keeps that much for a second after its request was refused. If a body waits
+# for the exchange of an API token, Envoy holds up to twice as much, and reads on only if that is less than half of what the buffer filter takes.
+CONNECTION_BYTES: Final = 64 * _KIBIBYTE
 
 # Others wait for the longest piece, not for the sum. So a body counts its bytes as often as it has PIECE bytes, at most MOST times.
 PIECE: Final = 128 * _KIBIBYTE

@@ -80,13 +80,14 @@ def test_the_limits_without_a_setting_have_their_value() -> None:
     most = uploads.BUCKET["max_tokens"]
     a_second = uploads.BUCKET["tokens_per_fill"] / float(uploads.BUCKET["fill_interval"].removesuffix("s"))
     counted = {size: size * max(1, min(size // uploads.PIECE, uploads.MOST)) for size in (uploads.PIECE, 2**18, 2**20, 2**21, 3 * 2**20)}
-    (at_once,) = (value for name, value in values.items() if name.startswith("REST bodies of 64 KiB and more"))
+    (at_once,) = (value for name, value in values.items() if name.startswith("REST bodies of 16 KiB and more"))
     assert at_once == f"{most // counted[3 * 2**20]} of 3 MiB, {most // counted[2**18]} of 256 KiB"
     rates = [size * a_second / counted[size] / 2**20 for size in (uploads.PIECE, 2**18, 2**20, 2**21)]
     assert [float(rate) for rate in re.findall(r"([\d.]+) MiB(?: a second|,|$)", values["then"].replace("of 1 MiB", ""))] == pytest.approx(
         rates, rel=1e-3
     )
     assert values["bytes of a REST request without `content-length`"] == f"{uploads.UNDECLARED_BYTES // 1024} KiB"
+    assert values["bytes of a REST request to a method without a body"] == f"{uploads.BODILESS_BYTES // 1024} KiB"
     assert values["bytes of a REST request to a method that needs no token"] == f"{uploads.PUBLIC_BYTES // 1024} KiB"
     assert values["projects of a user outside the bin"] == str(MAX_PROJECTS)
     assert values["tasks of a page"] == str(MAX_PAGE_SIZE)

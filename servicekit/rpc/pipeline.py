@@ -44,6 +44,8 @@ from servicekit.rpc.time_limits import TimeLimits
 
 # The largest difference between the timers of two clocks.
 DEADLINE_MARGIN_SECONDS: Final = 0.02
+# An error may keep a request of this size in memory for a while.
+_SMALL_BYTES: Final = 1024
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 # A handler with the layers around it. It raises any error of the handler as Failure, and CancelledError unchanged.
@@ -192,8 +194,8 @@ class _Observed:
             failure = failure_of(error)
             self._meter.handled(failure.code, seconds)
             self._call_log.failed(self._method, self._call, failure.code, failure.reason, seconds, error)
-            if self._call.request_bytes > LARGE_BYTES:
-                # grpc's own error refers to itself, so it keeps the frames, and what they refer to, until a garbage collection.
+            if self._call.request_bytes > _SMALL_BYTES:
+                # Even a few KiB can be tens of thousands of empty messages. grpc's own error refers to itself, so it keeps the frames, and what they refer to, until a garbage collection.
                 traceback.clear_frames(error.__traceback__)
             raise failure from error
         code = grpc.StatusCode.OK

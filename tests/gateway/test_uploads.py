@@ -71,7 +71,9 @@ def test_every_method_with_a_body_counts(gateway: Gateway, user: dict[str, str],
     assert_error(_upload(gateway, user, LARGEST, method=method, path=path), 429, 8, "TOO_MANY_UPLOADS")
 
 
-@pytest.mark.parametrize("size", [64 * KIBIBYTE, 99 * KIBIBYTE, 100_000, 128 * KIBIBYTE, 300 * KIBIBYTE, 2048 * KIBIBYTE, LARGEST])
+@pytest.mark.parametrize(
+    "size", [16 * KIBIBYTE, 19_999, 64 * KIBIBYTE, 99 * KIBIBYTE, 100_000, 128 * KIBIBYTE, 300 * KIBIBYTE, 2048 * KIBIBYTE, LARGEST]
+)
 def test_a_body_counts_as_often_as_it_is_long(stack: Stack, user: dict[str, str], size: int) -> None:
     times = max(1, min(size // (128 * KIBIBYTE), 16))
     # Twice as much as such a body counts, and no more for a long time.
@@ -99,22 +101,38 @@ def test_a_refused_body_need_not_be_sent(gateway: Gateway, user: dict[str, str])
         assert raw.recv(64 * KIBIBYTE).startswith(b"HTTP/1.1 429 ")
 
 
+def test_a_body_waits_for_the_exchange_of_an_api_token(gateway: Gateway, stack: Stack, accepted: str) -> None:
+    """Envoy stops reading while the token is exchanged. It must read on afterwards."""
+    for number in range(AT_ONCE):
+        assert _upload(gateway, {"authorization": f"Bearer tm_{number:048}0"}, LARGEST).status_code == 201
+    assert stack.metadata()["authorization"] == f"Bearer {accepted}"
+
+
+# Of a method that has no body.
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("method", "path"), [("GET", TASKS), ("GET", TASK), ("DELETE", TASK)])
+def test_a_body_of_a_method_without_one_has_4_kib(gateway: Gateway, user: dict[str, str], method: str, path: str, *, chunked: bool) -> None:
+    assert _upload(gateway, user, uploads.BODILESS_BYTES + 1, method=method, path=path, chunked=chunked).status_code == 413
+
+
 # Without a content-length.
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_a_body_without_a_length_has_256_kib(gateway: Gateway, stack: Stack, user: dict[str, str], *, http2: bool) -> None:
+def test_a_body_without_a_length_has_64_kib(gateway: Gateway, stack: Stack, user: dict[str, str], *, http2: bool) -> None:
     with httpx.Client(base_url=gateway.url, http1=not http2, http2=http2, headers=user, timeout=30) as client:
         assert client.post(TASKS, content=iter([_body(uploads.UNDECLARED_BYTES)])).status_code == 201
         answer = client.post(TASKS, content=iter([_body(uploads.UNDECLARED_BYTES + 1)]))
     assert_error(answer, 413, 8, "REQUEST_TOO_LARGE")
-    assert answer.json()["message"] == "A body without a content-length may have 256 KiB."
+    assert answer.json()["message"] == "A body without a content-length may have 64 KiB."
     assert stack.calls(CREATE_TASK) == 1
 
 
 @pytest.mark.parametrize("http2", [False, True])
 def test_a_body_without_a_length_counts(stack: Stack, user: dict[str, str], *, http2: bool) -> None:
-    size = 100 * KIBIBYTE
+    size = 60 * KIBIBYTE
     with (
         _with_bucket(stack, 2 * size) as gateway,
         httpx.Client(base_url=gateway.url, http1=not http2, http2=http2, headers=user, timeout=30) as client,
