@@ -195,7 +195,8 @@ class _Observed:
             self._meter.handled(failure.code, seconds)
             self._call_log.failed(self._method, self._call, failure.code, failure.reason, seconds, error)
             if self._call.request_bytes > _SMALL_BYTES:
-                # Even a few KiB can be tens of thousands of empty messages. grpc's own error refers to itself, so it keeps the frames, and what they refer to, until a garbage collection.
+                # Even a few KiB can be tens of thousands of empty messages. grpc's own error refers to itself, so it keeps the frames, and what they
+                # refer to, until a garbage collection.
                 traceback.clear_frames(error.__traceback__)
             raise failure from error
         code = grpc.StatusCode.OK

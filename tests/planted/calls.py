@@ -90,6 +90,14 @@ CALLS_BUGS: Final = (
         '{{ "" }}                  upload',
         UPLOADS_TESTS,
     ),
+    Bug(
+        "the gateway stops reading at the exchange of an API token",
+        UPLOADS,
+        "CONNECTION_BYTES: Final = 64 ",
+        "CONNECTION_BYTES: Final = 1024 ",
+        UPLOADS_TESTS,
+    ),
+    Bug("a method without a body reads one", GATEWAY, '{{ "rest" if body else "bodiless" }}', "rest", UPLOADS_TESTS),
     Bug("a rejected upload is read", GATEWAY, "                  upload_limit.declared: {{ enabled }}\n", "", UPLOADS_TESTS),
     Bug(
         "large requests are not counted for their user",
