@@ -18,8 +18,8 @@ BODILESS_BYTES: Final = 4 * _KIBIBYTE
 # From here on a body counts. conditions.UPLOAD is the same as an expression.
 COUNTED_BYTES: Final = 16 * _KIBIBYTE
 # What Envoy reads of a connection before the filters have taken it. A connection keeps that much for a second after its request was refused. While a
-# body waits for the exchange of an API token, Envoy holds up to twice as much. It then reads on only if that is less than half of what the buffer filter
-# takes.
+# body waits for the exchange of an API token, Envoy holds up to twice as much. It then reads on only if that is less than half of what the buffer
+# filter takes.
 CONNECTION_BYTES: Final = 64 * _KIBIBYTE
 
 # Others wait for the longest piece, not for the sum. So a body counts its bytes as often as it has PIECE bytes, at most MOST times.
