@@ -141,10 +141,15 @@ ROWS: Final = (
                 about="Number in the last 5 minutes.",
             ),
             Panel(
-                "Rejected by the rate limit",
-                [Query("sum by (pod) (rate(envoy_http_local_rate_limit_rate_limited{HERE}[$__rate_interval]))", "{{pod}}")],
+                "Rejected by a rate limit",
+                [
+                    Query(
+                        "sum by (envoy_local_http_ratelimit_prefix, pod) (rate(envoy_http_local_rate_limit_rate_limited{HERE}[$__rate_interval]))",
+                        "{{envoy_local_http_ratelimit_prefix}}, {{pod}}",
+                    )
+                ],
                 "reqps",
-                "Empty if RATE_LIMIT_PER_SECOND is not set.",
+                "uploads: large bodies of a user. client_address: only if RATE_LIMIT_PER_SECOND is set.",
             ),
         ),
     ),

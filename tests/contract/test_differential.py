@@ -32,7 +32,7 @@ QUICK_SEEDS, SEEDS = 6, 106
 # What two accounts never have in common.
 UNLIKE: Final = (
     *("created_at", "updated_at", "completed_at", "deleted_at", "archived_at", "at", "last_used_at", "expires_at", "user_agent", "address"),
-    *("access_token", "token", "hint", "secret", "message_id", "sent_at", "duration"),
+    *("access_token", "token", "hint", "secret", "message_id", "sent_at", "duration", "expires_in"),
 )
 # What the worker sets at times of its own.
 LATER: Final = ("last_failure", "last_success_at")
