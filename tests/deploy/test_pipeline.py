@@ -79,7 +79,7 @@ def test_the_gate_is_the_same_here_as_there() -> None:
     ran = "\n".join(commands(read(TEXTS["ci"])))
     gate = (ROOT / ".ci" / "run").read_text()
     assert re.search(r"set -- check test-all$", gate, re.MULTILINE)
-    assert set(re.findall(r"\btest-[a-z]+", _recipe("test-all"))) == {"test-most", "test-beside", "test-alone"}
+    assert set(re.findall(r"\btest-[a-z]+", _recipe("test-all"))) == {"test-most", "test-beside", "test-alone", "test-results"}
     assert 'pytest -m "not alone"' in _recipe("test-most"), "it has the tests of test and test-slow"
     assert set(re.findall(r"\btest-[a-z]+", _recipe("test-beside"))) == {"test-faults", "test-images", "test-apiserver"}
     # CI builds the images with Docker and needs no container-lab.
