@@ -49,11 +49,11 @@ BY_WORKERS = ("-p", "xdist", "--numprocesses", "1")
 
 
 def _run(folder: Path, tests: str, *arguments: str, **variables: str) -> str:
-    """Returns what pytest prints when it runs these tests with the additions. Without other variables, it does not run in CI."""
+    """Returns what pytest prints when it runs these tests with the additions. By default it runs neither in CI nor beside another run."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_one.py").write_text(tests)
     command = (sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.support.report", *arguments, "test_one.py")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name != "CI"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name not in {"CI", "KEEP_RESULTS"}}
     environment = inherited | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **EXEMPT, **variables}
     run = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return run.stdout
@@ -100,11 +100,9 @@ def test_workers_show_their_progress_and_each_failure_at_once(tmp_path: Path) ->
     assert "100 %  test_one.py: 1 passed, 1 failed, 3 skipped in" in said
 
 
-def test_the_logs_of_an_earlier_run_are_removed_but_not_those_of_one_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logs_of_an_earlier_run_are_removed_but_not_those_of_one_at_the_same_time(tmp_path: Path) -> None:
     (tmp_path / "test-results" / "earlier").mkdir(parents=True)
-    with monkeypatch.context() as patch:
-        patch.setenv("KEEP_RESULTS", "1")
-        assert "1 passed" in _run(tmp_path, "def test_good(): pass")
+    assert "1 passed" in _run(tmp_path, "def test_good(): pass", KEEP_RESULTS="1")
     assert (tmp_path / "test-results" / "earlier").exists()
     assert "1 passed" in _run(tmp_path, "def test_good(): pass")
     assert not (tmp_path / "test-results").exists()
