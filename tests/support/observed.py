@@ -27,9 +27,11 @@ async def metric(stack: Stack, process: str, name: str, **labels: str) -> float:
 
 def value_in(text: str, name: str, **labels: str) -> float:
     """Returns the same sum as `metric`, from the text of a /metrics answer."""
+    # To parse everything that a gateway reports takes 100 ms.
+    lines = "\n".join(line for line in text.splitlines() if line.startswith(name))
     return sum(
         sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(lines)
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     )

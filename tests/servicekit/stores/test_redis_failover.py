@@ -98,8 +98,11 @@ async def _sentinel(master: Process) -> AsyncIterator["redis.asyncio.Redis"]:
 async def _address(sentinel: "redis.asyncio.Redis") -> AsyncIterator[Proxy]:
     """Yields a proxy to the server that Sentinel names as the master. New connections follow it; old ones stay."""
 
+    # Not ended by a cancellation: redis-py sends with asyncio.wait_for, which in Python 3.11 ignores one that comes when the sending is done.
+    ended = asyncio.Event()
+
     async def follow(proxy: Proxy) -> None:
-        while True:
+        while not ended.is_set():
             with contextlib.suppress(RedisError):
                 _, port = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
                 proxy.port_behind = int(port)
@@ -111,8 +114,8 @@ async def _address(sentinel: "redis.asyncio.Redis") -> AsyncIterator[Proxy]:
         try:
             yield proxy
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            ended.set()
+            await following
 
 
 async def _require_replica(sentinel: "redis.asyncio.Redis") -> None:
