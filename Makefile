@@ -50,6 +50,7 @@ test-alone: .venv/installed gen/descriptors.binpb ## run the tests whose measure
 
 # Runs the tests of test and test-slow together, so that each worker starts its systems only once. They often wait, so the faults, the API server and
 # the images, whose tests measure no times, use what is left of the processors; without the busy processes with which test-faults otherwise fills them.
+# test-beside has a make of its own with its own jobs: by $(MAKE), `make -n` would run it.
 test-all: .venv/installed gen/descriptors.binpb ## run every tier: test, test-slow, test-faults, test-images, test-apiserver
 	@rm -rf test-results
 	@KEEP_RESULTS=1 $(MAKE) --no-print-directory -j2 test-beside test-most ARGS=
@@ -59,7 +60,7 @@ test-most: .venv/installed gen/descriptors.binpb
 	@$(BIN)/pytest -m "not alone" $(PARALLEL)
 
 test-beside: .venv/installed gen/descriptors.binpb
-	@FAULT_HOGS=0 MAKEFLAGS= nice -n 5 $(MAKE) --no-print-directory -j2 --output-sync=target test-images test-apiserver test-faults ARGS=
+	@FAULT_HOGS=0 MAKEFLAGS= nice -n 5 make --no-print-directory -j2 --output-sync=target test-images test-apiserver test-faults ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
 	@$(BIN)/pytest tests/faults -m faults --timeout 0 -s $(ARGS)
