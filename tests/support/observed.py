@@ -27,7 +27,7 @@ async def metric(stack: Stack, process: str, name: str, **labels: str) -> float:
 
 def value_in(text: str, name: str, **labels: str) -> float:
     """Returns the same sum as `metric`, from the text of a /metrics answer."""
-    # To parse everything that a gateway reports takes 100 ms.
+    # To parse all 2000 samples of a gateway takes 50 ms.
     lines = "\n".join(line for line in text.splitlines() if line.startswith(name))
     return sum(
         sample.value
