@@ -63,7 +63,7 @@ test-beside: .venv/installed gen/descriptors.binpb
 	@FAULT_HOGS=0 MAKEFLAGS= nice -n 5 make --no-print-directory -j2 --output-sync=target test-images test-apiserver test-faults ARGS=
 
 test-faults: .venv/installed gen/descriptors.binpb ## inject faults under load, and beside FAULT_HOGS (16) busy processes, for FAULT_SECONDS (60); FAULT_SEED replays a run
-	@$(BIN)/pytest tests/faults -m faults --timeout 0 -s $(ARGS)
+	@$(BIN)/pytest tests/faults -m faults -s $(ARGS)
 
 # The tests of the API, and the outages of PostgreSQL, on systems whose PostgreSQL is a Citus cluster. No gate runs them, because Citus is in no package
 # index: docs/citus.md says how to build it. Left out: what waits for a lock in the catalog of one server, and one code with which Citus refuses TRUNCATE.
@@ -72,10 +72,10 @@ test-citus: .venv/installed gen/descriptors.binpb ## run the tests of the API on
 	@CITUS="$(CITUS)" $(BIN)/pytest -p tests.citus.plugin tests/citus tests/e2e/test_postgres_away.py -s $(ARGS)
 
 test-images: .venv/installed gen/descriptors.binpb ## build and run the images without Docker; needs root and CONTAINER_LAB; takes minutes
-	@$(BIN)/pytest tests/deploy/images -m images --timeout 1200 $(ARGS)
+	@$(BIN)/pytest tests/deploy/images -m images $(ARGS)
 
 test-apiserver: .venv/installed gen/descriptors.binpb .tools/apiserver ## test the chart with the real Helm and API server, without nodes; the first run builds both with Go and takes minutes
-	@$(BIN)/pytest tests/deploy/apiserver -m apiserver --timeout 1200 $(ARGS)
+	@$(BIN)/pytest tests/deploy/apiserver -m apiserver $(ARGS)
 
 # KUBE_LAB (with CONTAINER_LAB) brings up a cluster of its own; otherwise KUBECONFIG, if it is set, names the cluster; otherwise it is kind's.
 test-cluster: .venv/installed gen/descriptors.binpb ## install, upgrade, roll, evict, roll back, break and reinstall the chart under load in a real cluster: KUBE_LAB, KUBECONFIG or KIND_CLUSTER; STEPS

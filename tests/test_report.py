@@ -48,9 +48,9 @@ EXEMPT = {"EXEMPT_TOOLS": "another pgbouncer>=1.21"}
 BY_WORKERS = ("-p", "xdist", "--numprocesses", "1")
 
 
-def _run(folder: Path, tests: str, *arguments: str, **variables: str) -> str:
+def _run(folder: Path, tests: str, *arguments: str, conftest: str = CONFTEST, **variables: str) -> str:
     """Returns what pytest prints when it runs these tests with the additions. By default it runs neither in CI nor beside another run."""
-    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "conftest.py").write_text(conftest)
     (folder / "test_one.py").write_text(tests)
     command = (sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.support.report", *arguments, "test_one.py")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name not in {"CI", "KEEP_RESULTS"}}
@@ -119,3 +119,11 @@ def test_a_failure_after_the_end_of_its_system_is_reported(tmp_path: Path) -> No
 def test_a_test_of_a_slower_tier_needs_its_reason(tmp_path: Path, tier: str) -> None:
     said = _run(tmp_path, f"import pytest\n@pytest.mark.{tier}\ndef test_it(): pass\n")
     assert f"test_one.py::test_it needs the reason why it is {tier}" in said
+
+
+def test_a_test_that_hangs_fails_at_its_folders_limit_and_the_next_one_runs(tmp_path: Path) -> None:
+    limit = "    tiers.may_take(items, pathlib.Path(__file__).parent, 1)\n"
+    hangs = "import time\ndef test_hangs(): time.sleep(60)\ndef test_good(): pass\n"
+    said = _run(tmp_path, hangs, "-p", "pytest_timeout", "--timeout", "30", conftest="import pathlib" + CONFTEST + limit)
+    assert "test_one.py::test_hangs - Failed: Timeout (>1.0s) from pytest-timeout" in said
+    assert "1 failed, 1 passed" in said

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,6 +25,13 @@ def outages_are_slow(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if (mark := item.get_closest_marker("outage")) is not None:
             item.add_marker(pytest.mark.slow(*mark.args))
+
+
+def may_take(items: Iterable[pytest.Item], folder: Path, seconds: float) -> None:
+    """Replaces the time limit of pyproject.toml for the tests in a folder."""
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 def longest_first(items: list[pytest.Item]) -> None:

@@ -19,11 +19,14 @@ import pytest
 from devstack.config import StackConfig
 from devstack.stack import Stack
 from tests.deploy.images.containers import IMAGES, ROOT, Containers, bases
+from tests.support import tiers
 from tests.support.accounts import Account, make_account
 from tests.support.clients import channel_of, rest_of
 from tests.support.tools import missing
 
 HERE = Path(__file__).parent
+# The first test waits for the base images, on a new machine, and for the builds.
+LIMIT_SECONDS = 2400
 # Long enough for the gateway's health checks to notice that a replica drains.
 DRAIN_DELAY_SECONDS = 1.5
 
@@ -34,6 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if HERE in collection_path.parents and "images" not in config.option.markexpr else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tiers.may_take(items, HERE, LIMIT_SECONDS)
 
 
 @pytest.fixture(scope="session")
