@@ -40,6 +40,9 @@ WINDOW_BYTES: Final = 64 * 1024
 # Calls that have arrived and that Python has not accepted yet. When a replica drains, all its watching clients reconnect at once. Beyond this number,
 # grpc's core rejects some calls with CANCELLED, which clients do not retry. The pipeline rejects with OVERLOADED instead. grpc's default is 1000.
 PENDING_CALLS: Final = 10_000
+
+# After a write has failed, grpc cancels the call within milliseconds.
+CANCELLED_WITHIN_SECONDS: Final = 1.0
 _NOTHING: Final[Sequence[Message]] = ()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -166,7 +169,9 @@ def _stream(method: Method, handler: Stream) -> Callable[[Any, Context], AsyncIt
                     await _send_headers(call, context)
                 await context.write(message)
             except grpc.aio.InternalError as error:
-                # The connection has ended, and grpc has not cancelled this call yet.
+                # The connection has ended or the message is too large, and grpc is about to cancel this call. If the call ended before, the
+                # cancellation would interrupt the handler's clean-up.
+                await asyncio.sleep(CANCELLED_WITHIN_SECONDS)
                 raise asyncio.CancelledError from error
 
         try:

@@ -145,7 +145,7 @@ class Campaign:
 
     async def _repeat_soon(self) -> None:
         while True:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 async with asyncio.timeout(5):
                     database = await asyncpg.connect(self._stack.state.database_url)
                     try:

@@ -21,7 +21,7 @@ from servicekit.identity import Identity
 from servicekit.process import telemetry
 from servicekit.rpc.call import Call
 from servicekit.rpc.health import Health
-from servicekit.rpc.server import GrpcServer
+from servicekit.rpc.server import MAX_ANSWER_BYTES, GrpcServer
 from tests.servicekit.rpc.feeds import Feed, Feeding, feed_service, feeding, feeding_by, read_all, watch
 from tests.servicekit.rpc.serving import GOOD, TASK_ID, USER_ID, Limits, pipeline, server_options
 from tests.support.waiting import eventually
@@ -214,6 +214,25 @@ async def test_a_client_that_is_killed_is_let_go_of_at_once(server: Feeding, beh
         client.send_signal(signal.SIGKILL)
         await ended(server, "Cancelled")
     assert [record.getMessage() for record in caplog.records if record.name.startswith("grpc")] == []
+
+
+async def test_a_write_that_fails_leaves_the_handler_the_time_to_clean_up(server: Feeding) -> None:
+    """grpc reports the failed write to the handler before it cancels the call, as when a connection ends at this moment."""
+    cleaned: list[str] = []
+
+    async def too_large(_: Any, __: Call) -> AsyncGenerator[Message, None]:
+        try:
+            yield task_pb2.Task(description="x" * MAX_ANSWER_BYTES)
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned.append("up")
+
+    server.feed.behaviour = too_large
+    _, error = await read_all(server.watch())
+    assert error is not None
+    assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    await ended(server, "Cancelled")
+    assert cleaned == ["up"]
 
 
 @pytest.mark.parametrize("traced", [False, True])
