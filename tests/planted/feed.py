@@ -135,6 +135,13 @@ FEED_BUGS: Final = (
         ("tests/e2e/test_watching_outages.py", "-k", "does_not_read"),
     ),
     Bug(
+        "a failed write ends a stream before grpc cancels it",
+        "servicekit/rpc/server.py",
+        "                await asyncio.sleep(CANCELLED_WITHIN_SECONDS)\n",
+        "",
+        ("tests/servicekit/rpc/test_streams.py", "-k", "write_that_fails"),
+    ),
+    Bug(
         "the gateway's connection window is too small for all streams",
         GATEWAY,
         """            initial_stream_window_size: 262144
