@@ -64,4 +64,11 @@ CLIENT_BUGS: Final = (
         "            pass\n",
         ("tests/client/test_webhooks.py", "-k", "webhook_of_its_own"),
     ),
+    Bug(
+        "a signal interrupts the deletion of the webhook of tm webhooks listen",
+        "client/task_manager_client/cli/listen.py",
+        "        if self._raises:\n            self._raises = False\n",
+        "        if True:\n",
+        ("tests/client/test_webhooks.py", "-k", "signals_that_come"),
+    ),
 )

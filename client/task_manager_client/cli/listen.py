@@ -55,11 +55,37 @@ def listen(
     keys = () if create else _keys(sys.stdin.read() if secret_file is None else _content(secret_file))
     place: Place = context.obj
     receiver = _bound(port)
-    # Nothing may end the process before the webhook is deleted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), _webhook(place, receiver, event or ()) if create else _known(receiver, keys), receiver.running():
+    interrupts = _Interrupts()
+    prepared = _webhook(place, receiver, event or ()) if create else _known(receiver, keys)
+    with suppress(KeyboardInterrupt), prepared, receiver.running(), interrupts.taken():
         errors().print(f"[dim]Listening on {receiver.url}. Ctrl-C ends it.[/]", highlight=False)
         _print_events(receiver, limit, as_json=as_json)
+
+
+class _Interrupts:
+    """SIGINT and SIGTERM raise KeyboardInterrupt inside `taken`, once. Elsewhere they wait: no signal may leave a webhook that nobody deletes."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._raises = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._come)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        self._raises = True
+        try:
+            if self._came:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raises = False
+
+    def _come(self, *_: object) -> None:
+        self._came = True
+        if self._raises:
+            self._raises = False
+            raise KeyboardInterrupt
 
 
 @contextmanager
