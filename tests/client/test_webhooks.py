@@ -212,9 +212,10 @@ async def test_signals_that_come_while_it_ends_leave_no_webhook(profile: Profile
     async with listening("--create", "--limit", "1") as receiver:
         client.create_task("Water")
         await receiver.line()
-        while receiver.runs:
-            receiver.send(number)
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while receiver.runs:
+                receiver.send(number)
+                await asyncio.sleep(0.001)
         status, error = await receiver.end()
     # Python gives up its handlers at the very end, so the last signal may be the status.
     assert (status in {0, -number}, error) == (True, ""), status

@@ -102,8 +102,7 @@ def test_a_signal_during_a_migration_ends_it(supervise: Supervise, tmp_path: Pat
     supervisor.running.send_signal(signal.SIGTERM)
     status, _, messages = supervisor.ended()
     assert status == 0, messages
-    # A process that does not end is killed after 10 s.
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 4
 
 
 @SUPERVISOR
@@ -117,8 +116,7 @@ def test_a_second_signal_hurries_and_says_who_was_killed(supervise: Supervise) -
     status, _, messages = supervisor.ended()
     assert status == 1
     assert "auth-1 did not stop" in messages
-    # Without the second signal, the process is killed after 15 s.
-    assert time.monotonic() - began < 14
+    assert time.monotonic() - began < 8
     assert all_gone(processes)
 
 

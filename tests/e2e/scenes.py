@@ -27,7 +27,7 @@ every_write = pytest.mark.parametrize("rpc", sampled(WRITES, every=3), ids=lambd
 
 OTHER_ID = "0190b5a0-0000-7000-8000-000000000001"
 KEY: Mapping[str, str] = {"idempotency-key": "the key"}
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 5.0
 # The error of a write that is executed a second time, for the methods that then fail.
 SECOND_TIME = {
     "DeleteTask": "TASK_NOT_FOUND",

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.faults
 ENVIRONMENT = {"BCRYPT_COST": "4", "LOG_LEVEL": "WARNING", "DATABASE_TIMEOUT_SECONDS": "2"}
 DRAIN_DELAY_SECONDS = 1.5
 USERS = 6
-HEALTHY_WITHIN_SECONDS = 20.0
+HEALTHY_WITHIN_SECONDS = 5.0
 BETWEEN_ROUNDS_SECONDS = 0.5
 # The codes with which a call may end while a process is down. Any other code is a defect.
 EXPECTED_CODES = {OK, CONNECTION, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}

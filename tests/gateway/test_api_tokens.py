@@ -1,6 +1,5 @@
 """The gateway has auth_service exchange API tokens, for the requests that have one and no others, and sends none to a service."""
 
-import threading
 import time
 
 import httpx
@@ -130,21 +129,16 @@ def test_two_headers_together_are_no_token(gateway: Gateway, stack: Stack, token
 
 
 def test_an_auth_service_that_hangs_or_is_gone_fails_only_calls_with_api_tokens(stack: Stack, api_token: dict[str, str]) -> None:
-    ended = threading.Event()
-
     def hang(_: object) -> tuple[int, dict[str, str]]:
-        ended.wait(30)
+        time.sleep(1.5)
         return 200, {}
 
     with gateway_behind(stack, sooner={"timeout: 6s": "timeout: 0.5s"}) as gateway:
         stack.keys.exchange = hang
         began = time.monotonic()
-        try:
-            assert_error(gateway.request("GET", TASKS, token=False, headers=api_token), 503, UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
-            assert time.monotonic() - began < 20
-            assert gateway.request("GET", TASKS).status_code == 200
-        finally:
-            ended.set()
+        assert_error(gateway.request("GET", TASKS, token=False, headers=api_token), 503, UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+        assert time.monotonic() - began < 1.4
+        assert gateway.request("GET", TASKS).status_code == 200
     with gateway_behind(stack, ready=False, exchange_endpoints="127.0.0.1:1") as gateway:
         wait_until(lambda: gateway.request("GET", TASKS).status_code == 200)
         assert_error(gateway.request("GET", TASKS, token=False, headers=api_token), 503, UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")

@@ -57,7 +57,7 @@ async def test_an_access_token_is_kept_for_seconds(stack: Stack, accepted: str, 
         async def refused() -> None:
             assert (await asyncio.to_thread(gateway.request, "GET", TASKS, token=False, headers=api_token)).status_code == 401
 
-        await eventually(refused, within=20)
+        await eventually(refused, within=3)
 
 
 def test_the_number_of_those_kept_has_a_bound(stack: Stack, accepted: str, token: str) -> None:

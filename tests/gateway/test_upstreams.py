@@ -77,7 +77,7 @@ def test_all_tries_of_a_read_share_one_time_limit(gateway: Gateway, stack: Stack
         assert gateway.request("GET", TASK).status_code == 504
     else:
         assert gateway.failure(GET_TASK, timeout=1.8).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - begun > 1.7
+    assert 1.7 < time.monotonic() - begun < 4
     assert stack.calls(GET_TASK) == 2
 
 
@@ -123,10 +123,13 @@ def test_a_call_that_takes_too_long(gateway: Gateway, stack: Stack) -> None:
         assert 1.8 < time.monotonic() - begun < 9
     assert len(left) == 3
     assert all(1 < each <= 2 for each in left)
-    answer = gateway.request("POST", "/api/v1/tasks", json={}, headers={"grpc-timeout": "900m"})
+    begun = time.monotonic()
+    answer = gateway.request("POST", "/api/v1/tasks", json={}, headers={"grpc-timeout": "300m"})
     assert (answer.status_code, answer.json()["code"]) == (504, 4)
+    # Before the gateway's own timeout.
+    assert time.monotonic() - begun < 1.8
     wait_until(lambda: len(left) == 4)
-    assert left[3] <= 0.9
+    assert left[3] <= 0.3
 
 
 def test_a_service_that_accepts_and_says_nothing(stack: Stack) -> None:

@@ -33,7 +33,7 @@ async def test_the_deadline_ends_a_statement_on_the_server(database: Database, b
 
     try:
         # Before the role's own limit of 5 s.
-        await eventually(none_sleeps, within=4.0)
+        await eventually(none_sleeps, within=2.0)
     finally:
         await postgres.close()
 

@@ -14,7 +14,7 @@ from tests.deploy.apiserver.control_plane import ControlPlane
 from tests.deploy.rendered import GIVEN, SCENARIOS
 
 NAME: Final = "task-manager"
-TIMEOUT_SECONDS: Final = 240
+TIMEOUT_SECONDS: Final = 90
 _MERGE: Final = {"content-type": "application/merge-patch+json"}
 _GIVEN: Final = GIVEN | dict.fromkeys(("ca.crt", "tls.crt", "tls.key", "access-key-id", "secret-access-key"), "x")
 

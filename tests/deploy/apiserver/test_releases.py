@@ -32,7 +32,7 @@ def replicas(release: Release) -> Any:
 def test_a_scenario_is_installed_and_tested_where_pods_are_restricted(release_of: ReleaseFactory, scenario: str) -> None:
     release = release_of(scenario)
     release.install()
-    assert "Phase:          Succeeded" in release.helm("test", "task-manager", "--timeout=240s")
+    assert "Phase:          Succeeded" in release.helm("test", "task-manager", "--timeout=60s")
     assert release.names("pods", "task-manager-smoke-test") == release.names("configmaps", "task-manager-smoke-test") == []
     # Without StatefulSets: their pods have more than the template, and the API server has already admitted them.
     found = [(one, template) for one, template in pods(release.objects()) if one["kind"] != "StatefulSet"]

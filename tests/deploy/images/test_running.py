@@ -29,8 +29,6 @@ pytestmark = pytest.mark.images
 SERVING, WORKING = 2, 1
 # How long a running write waits after its server was told to stop.
 HELD_SECONDS = 1.0
-# How long a process that is told to stop waits for calls that do not end: the default of SHUTDOWN_GRACE_SECONDS.
-GRACE_SECONDS = 10.0
 
 
 async def test_a_user_registers_logs_in_and_uses_tasks_over_rest(rest: httpx.AsyncClient, account: Account) -> None:
@@ -88,7 +86,7 @@ async def test_other_commands_are_arguments(system: Stack, containers: Container
 
 async def test_a_task_container_told_to_stop_finishes_the_calls_that_it_has(system: Stack, account: Account) -> None:
     address = f"127.0.0.1:{system.state.processes['task-2'].grpc_port}"
-    async with grpc.aio.insecure_channel(address) as channel, _write_waiting(system, account, HELD_SECONDS):
+    async with grpc.aio.insecure_channel(address) as channel, _write_waiting(system, account, HELD_SECONDS) as seconds:
         stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
         request = task_service_pb2.CreateTaskRequest(task=task_pb2.Task(title="under way"))
         call = stub.CreateTask(request, metadata=account.metadata, timeout=10)
@@ -99,7 +97,7 @@ async def test_a_task_container_told_to_stop_finishes_the_calls_that_it_has(syst
         await stopping
     assert made.title == "under way"
     took = time.monotonic() - began
-    assert took < DRAIN_DELAY_SECONDS + GRACE_SECONDS
+    assert took < DRAIN_DELAY_SECONDS + seconds + 4
     assert system.killed == ()
     assert list(log_lines(system, "task-2"))[-1]["event"] == "stopped"
     assert _exit_status(system, "task-2") == 0
@@ -124,12 +122,12 @@ async def test_a_gateway_container_told_to_stop_finishes_the_calls_that_it_has(
         async def looks_away() -> None:
             assert (await ops(system, "gateway", "/readyz")).status_code == 503
 
-        await eventually(looks_away, within=DRAIN_DELAY_SECONDS + seconds)
+        await eventually(looks_away, within=1)
         assert (await over_rest).status_code == 201
         assert (await over_grpc).title == "over gRPC"
         await stopping
     took = time.monotonic() - began
-    assert took < DRAIN_DELAY_SECONDS + GRACE_SECONDS
+    assert took < DRAIN_DELAY_SECONDS + seconds + 4
     assert system.killed == ()
     assert _exit_status(system, "gateway") == 0
     print(f"\ngateway stopped in {took:.2f} s")
@@ -138,7 +136,7 @@ async def test_a_gateway_container_told_to_stop_finishes_the_calls_that_it_has(
     print(f"gateway ready in {time.monotonic() - began:.2f} s")
 
 
-async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: Stack, containers: Containers) -> None:
+async def test_a_migration_that_waits_ends_when_it_is_told_to(system: Stack, containers: Containers) -> None:
     # The migration is the first process of its container: the kernel ignores every signal that this process does not handle.
     connection = await asyncpg.connect(system.state.database_url)
     try:
@@ -154,7 +152,8 @@ async def test_a_migration_that_waits_ends_at_once_when_it_is_told_to(system: St
 
         await eventually(waits, within=20)
         process.send_signal(SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 15) == 128 + SIGTERM
+        # It ends although the lock is still held, and before `docker stop` would kill it.
+        assert await asyncio.wait_for(process.wait(), 10) == 128 + SIGTERM
     finally:
         await connection.close()
 

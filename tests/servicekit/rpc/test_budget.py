@@ -20,7 +20,7 @@ from tests.servicekit.rpc.serving import GOOD, OTHER, OTHER_USER_ID, TASK_ID, TA
 from tests.support.waiting import eventually
 
 LARGE = LARGE_BYTES + 1000
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 5.0
 METHODS = {method.name: method for method in methods_of(TASKS)}
 ADA, BOB, EVE = (UUID(int=number) for number in (1, 2, 3))
 

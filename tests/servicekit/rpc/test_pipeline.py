@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 GOOD_REQUEST = task_service_pb2.GetTaskRequest(id=TASK_ID)
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 5.0
 
 
 @pytest.fixture

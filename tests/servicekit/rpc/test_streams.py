@@ -27,7 +27,7 @@ from tests.servicekit.rpc.serving import GOOD, TASK_ID, USER_ID, Limits, pipelin
 from tests.support.waiting import eventually
 
 INVALID = task_service_pb2.GetTaskRequest(id="not-an-id")
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 5.0
 # More than the 1000 pending calls that grpc's core allows by default.
 MANY = 3000
 

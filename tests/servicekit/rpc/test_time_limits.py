@@ -10,7 +10,7 @@ import uvloop
 from servicekit.errors import DeadlineExceeded, SlowReader
 from servicekit.rpc.time_limits import CLEAN_ENTRIES, TimeLimits
 
-WITHIN_SECONDS = 9.0
+WITHIN_SECONDS = 5.0
 
 
 async def forever() -> None:

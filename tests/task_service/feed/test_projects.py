@@ -38,7 +38,7 @@ from tests.task_service.projects.conftest import FIELDS as PROJECT
 from tests.task_service.projects.conftest import make, write
 
 SECRET = "a key for the tests of projects in streams, long enough"
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 5.0
 FAR = 2**31
 
 Watch = Callable[..., "contextlib.aclosing[AsyncIterator[WatchEvent]]"]

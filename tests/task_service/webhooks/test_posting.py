@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import ssl
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -184,8 +183,8 @@ async def test_an_answer_that_never_ends_counts_by_its_status() -> None:
     head = b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n"
     async with serving(answering(head, b"1\r\nx\r\n", pause=0.05, forever=True)) as server, posting(LOOPBACK) as post:
         began = time.monotonic()
-        assert await post(f"http://127.0.0.1:{server.port}/", 30.0) == Answer(202, "")
-        assert time.monotonic() - began < 15
+        assert await post(f"http://127.0.0.1:{server.port}/") == Answer(202, "")
+        assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ async def test_slow_headers_end_at_the_time_limit(slow: Serve) -> None:
     async with serving(slow) as server, posting(LOOPBACK) as post:
         began = time.monotonic()
         answer = await post(f"http://127.0.0.1:{server.port}/", 1.0)
-        assert (answer.status, time.monotonic() - began < 8) == (0, True)
+        assert (answer.status, time.monotonic() - began < 3) == (0, True)
         assert not answer.succeeded
 
 
@@ -230,21 +229,18 @@ async def test_a_port_where_nobody_listens_is_a_failure() -> None:
 
 
 async def test_slow_look_ups_delay_no_other_request() -> None:
-    ended = threading.Event()
-
     def look_up(host: str) -> Sequence[str]:
         if host.startswith("slow"):
-            ended.wait(20)
+            time.sleep(2)
         return ["127.0.0.1"]
 
     async with serving(answering(NOTHING)) as server, posting(LOOPBACK, look_up) as post:
-        slow = [asyncio.create_task(post(f"http://slow{number}.example:{server.port}/", 15.0)) for number in range(60)]
+        slow = [asyncio.create_task(post(f"http://slow{number}.example:{server.port}/", 5.0)) for number in range(60)]
         await asyncio.sleep(0.1)
-        try:
-            assert (await post(f"http://quick.example:{server.port}/")).succeeded
-            assert not any(each.done() for each in slow)
-        finally:
-            ended.set()
+        began = time.monotonic()
+        assert (await post(f"http://quick.example:{server.port}/")).succeeded
+        assert time.monotonic() - began < 1
+        assert not any(each.done() for each in slow)
         await asyncio.gather(*slow)
 
 

@@ -19,7 +19,7 @@ from task_service.tasks.repository import PostgresTasks
 from task_service.tasks.writes import Creation, Deletion, Undeletion, Update
 from task_service.webhooks.domain import State, WebhookDeletion, WebhookFields, WebhookUpdate
 from task_service.webhooks.errors import WebhookNotFound
-from task_service.webhooks.sending import EXTENDED_SECONDS, LONGEST_RETRY_SECONDS, TIMEOUT_SECONDS, retry_seconds
+from task_service.webhooks.sending import EXTENDED_SECONDS, LONGEST_RETRY_SECONDS, retry_seconds
 from task_service.webhooks.service import WebhookService
 from tests.task_service.conftest import new_id
 from tests.task_service.webhooks.conftest import Receiver, Worker, hook, verified
@@ -190,7 +190,7 @@ async def test_a_receiver_that_hangs_delays_no_other(
     began = time.monotonic()
     await create(tasks, actor, *map(str, range(10)))
     await receiver.count(10, "/a")
-    assert time.monotonic() - began < TIMEOUT_SECONDS / 2
+    assert time.monotonic() - began < 2
 
 
 async def test_a_killed_worker_is_followed_by_another_one(
@@ -219,7 +219,7 @@ async def test_a_killed_worker_is_followed_by_another_one(
     await second.stop()
 
 
-async def test_a_killed_worker_delays_a_webhook_whose_receiver_is_quick_by_less_than_an_extended_lease(
+async def test_a_killed_worker_delays_a_webhook_whose_receiver_is_quick_by_less_than_2_s(
     service: WebhookService, receiver: Receiver, tasks: PostgresTasks, database: Database, actor: Actor
 ) -> None:
     first, second = Worker(database), Worker(database)
@@ -237,7 +237,7 @@ async def test_a_killed_worker_delays_a_webhook_whose_receiver_is_quick_by_less_
     await first.kill()
     await second.start()
     await receiver.count(2)
-    assert time.monotonic() - began < EXTENDED_SECONDS - 0.4
+    assert time.monotonic() - began < 2
     assert titles(receiver, "/a") == ["One", "One"]
     await second.stop()
 

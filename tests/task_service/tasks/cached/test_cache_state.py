@@ -75,10 +75,10 @@ async def test_a_write_without_a_fence_waits_once_and_only_after_off(
     await retitle(writer, actor, task, "first")
     first = time.monotonic() - began
     began = time.monotonic()
-    for number in range(20):
+    for number in range(5):
         await retitle(writer, actor, task, f"next {number}")
     assert first >= 0.5
-    assert time.monotonic() - began < 20 * 0.5
+    assert time.monotonic() - began < 5 * 0.5
     await away.close()
 
 
